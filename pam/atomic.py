@@ -1,0 +1,31 @@
+"""Existence means complete: files are written under another name and renamed last."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(final: str | Path) -> Iterator[Path]:
+    """Yield `final` + ".part" to write to; rename it on success, remove it on failure."""
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(final.name + ".part")
+    try:
+        yield part
+        os.replace(part, final)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(final: str | Path, text: str) -> None:
+    with atomic_path(final) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(final: str | Path, value: Any) -> None:
+    write_text(final, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")

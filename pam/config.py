@@ -1,0 +1,73 @@
+"""YAML configurations: defaults in the code < scale < system < command line."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pam.errors import UserError
+from pam.table import nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-4` as a float (YAML 1.2), which PyYAML takes for a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
+    list("-+0123456789."),
+)
+# Integers must win over the wider float pattern: the resolver that was added first is asked first.
+for _first in "-+0123456789":
+    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda pair: pair[0].endswith("float"))
+
+
+def parse_value(text: str) -> Any:
+    """A value from the command line, read as YAML: `--set optim_conf.lr=1e-4` gives a float."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping; `UserError` names the file, and the line where YAML knows it."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping of options, found {type(value).__name__}")
+    return value
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings, later over earlier, nested mappings key by key."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+            out[key] = merge(out[key], value) if both else value
+    return out
+
+
+def set_option(conf: dict[str, Any], assignment: str) -> None:
+    """Apply one `a.b=value` of the command line in place; `a.b` must exist already."""
+    path, equals, text = assignment.partition("=")
+    *parents, last = path.split(".")
+    node: Any = conf
+    for key in parents:
+        node = node.get(key) if isinstance(node, dict) else None
+    if not equals or not isinstance(node, dict):
+        raise UserError(f"--set {assignment!r}: expected KEY=VALUE with KEY like fusion_conf.num_fused")
+    node[last] = parse_value(text)
+
+
+def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    """Unknown options are errors: say where, which, and the nearest that exists."""
+    allowed = list(allowed)
+    for key in conf:
+        if key not in allowed:
+            raise UserError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")

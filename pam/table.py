@@ -1,0 +1,34 @@
+"""Tables of parts: a name in a configuration stands for a class that is imported when asked for."""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pam.errors import UserError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown `name`: the nearest known one, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{guess}known: {', '.join(known)}"
+
+
+class Table:
+    """Maps names to `"module:attribute"` strings; adding a part is one line in its table."""
+
+    def __init__(self, kind: str, entries: Mapping[str, str]):
+        self.kind = kind
+        self.entries = dict(entries)
+
+    def names(self) -> list[str]:
+        return sorted(self.entries)
+
+    def get(self, name: str) -> Any:
+        """The part called `name`; `UserError` with the nearest name where there is none."""
+        if name not in self.entries:
+            raise UserError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
+        module, attribute = self.entries[name].split(":")
+        return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,78 @@
+"""The foundation: tables, configuration, atomic files."""
+
+import pytest
+
+from pam.atomic import atomic_path, write_json
+from pam.config import check_keys, load_yaml, merge, parse_value, set_option
+from pam.errors import UserError, run_main
+from pam.paths import resolve_model
+from pam.table import Table
+
+
+def test_table_imports_on_demand_and_suggests():
+    table = Table("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
+    assert table.get("red").__name__ == "OrderedDict"
+    with pytest.raises(UserError, match=r"unknown colour 'rde': did you mean 'red'\? known: green"):
+        table.get("rde")
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("1e-4", 1e-4), ("3", 3), ("-2.5", -2.5), ("true", True), ("abc", "abc"), ("[1, 2]", [1, 2])],
+)
+def test_values_keep_their_types(text, value):
+    parsed = parse_value(text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_merge_is_deep_and_later_wins():
+    assert merge({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": 1}
+
+
+def test_set_option_needs_an_existing_parent():
+    conf = {"fusion_conf": {"num_fused": 3}}
+    set_option(conf, "fusion_conf.num_fused=5")
+    assert conf == {"fusion_conf": {"num_fused": 5}}
+    with pytest.raises(UserError, match="fusoin_conf"):
+        set_option(conf, "fusoin_conf.num_fused=5")
+
+
+def test_unknown_options_are_errors():
+    with pytest.raises(UserError, match="unknown option 'num_fussed': did you mean 'num_fused'"):
+        check_keys({"num_fussed": 3}, ["num_fused"], "conf/x.yaml")
+
+
+def test_yaml_errors_name_the_file(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1,\nb: 2")
+    with pytest.raises(UserError, match="bad.yaml: not valid YAML"):
+        load_yaml(bad)
+    with pytest.raises(UserError, match="missing.yaml: cannot be read"):
+        load_yaml(tmp_path / "missing.yaml")
+
+
+def test_atomic_path_leaves_nothing_half_written(tmp_path):
+    final = tmp_path / "out.json"
+    write_json(final, {"a": 1})
+    with pytest.raises(RuntimeError), atomic_path(final) as part:
+        part.write_text("half")
+        raise RuntimeError("killed")
+    assert final.read_text() == '{\n  "a": 1\n}\n'
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_a_missing_model_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PAM_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="fetch_models.py whisper-tiny-en"):
+        resolve_model("cache:whisper-tiny-en")
+    assert resolve_model("openai/whisper-small") == "openai/whisper-small"
+
+
+def test_user_errors_end_a_program_in_one_line(capsys):
+    def main():
+        raise UserError("data/x/text:3: empty transcript")
+
+    with pytest.raises(SystemExit) as stop:
+        run_main(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: data/x/text:3: empty transcript\n"
