@@ -1,0 +1,80 @@
+"""Archives of features: one big `.ark` of arrays and an `.scp` that says where each one starts.
+
+The only user of kaldiio. Arrays are stored as numpy payloads, which kaldiio's and ESPnet's readers
+understand; pickled payloads, which can run code when read, are never written and never read.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from pam.atomic import atomic_path
+from pam.data.disk import writing
+from pam.data.scp import read_table, write_table
+from pam.errors import UserError
+
+DUMP_AGAIN = "remove that folder's feats.scp and run the dump stage again"
+
+
+def write_archive(
+    ark: str | Path, scp: str | Path, items: Iterable[tuple[str, np.ndarray]]
+) -> dict[str, str]:
+    """Write (utterance, float16 array) pairs; returns and writes utterance → `path:offset`.
+
+    The scp is written last: where it exists, the archive is complete. A full disk leaves neither.
+    """
+    import kaldiio
+
+    ark = Path(ark).absolute()  # so that the pointers hold in any working directory
+    pointers: dict[str, str] = {}
+    with writing(ark), atomic_path(ark) as part, part.open("wb") as file:
+        for utt, array in items:
+            _check(ark, utt, array, pointers)
+            pointers[utt] = f"{ark}:{file.tell() + len(f'{utt} '.encode())}"
+            kaldiio.save_ark(file, {utt: array}, write_function="numpy")
+    write_table(scp, pointers)
+    return pointers
+
+
+def read_scp(path: str | Path) -> dict[str, str]:
+    """Read an scp: utterance → `path:offset`."""
+    return read_table(path)
+
+
+def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
+    """Merge several scp files into one; an utterance in two of them is an error."""
+    merged: dict[str, str] = {}
+    for part in parts:
+        table = read_scp(part)
+        if clash := merged.keys() & table.keys():
+            raise UserError(f"{part}: {min(clash)!r} is in another part too: {DUMP_AGAIN}")
+        merged |= table
+    write_table(out, merged)
+    return merged
+
+
+def load(pointer: str) -> np.ndarray:
+    """Read the array at `path:offset`; `UserError` where the archive is missing or truncated."""
+    ark, _, offset = pointer.rpartition(":")
+    try:
+        with Path(ark).open("rb", buffering=0) as file:
+            file.seek(int(offset))
+            if file.read(3) != b"NPY":
+                raise ValueError("no array starts here")
+            file.seek(file.read(1)[0], 1)  # the payload's size, which numpy's header repeats
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{pointer}: truncated or missing archive ({reason}): {DUMP_AGAIN}"
+        ) from error
+
+
+def _check(ark: Path, utt: str, array: np.ndarray, written: dict[str, str]) -> None:
+    if array.dtype != np.float16:
+        raise TypeError(f"{ark}: {utt!r} is {array.dtype}, expected float16")
+    if utt in written:
+        raise UserError(f"{ark}: {utt!r} comes twice: make the utterance ids unique")
+    if not np.isfinite(array).all():
+        raise UserError(f"{ark}: {utt!r} has NaN or infinite features in float16")

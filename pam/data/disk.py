@@ -1,0 +1,26 @@
+"""A full or read-only disk is the user's to mend: say so in one line."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pam.errors import UserError
+
+REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EACCES: "no permission to write: choose another folder or change its rights",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn what a disk refuses while `path` is written into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        raise UserError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error
