@@ -1,0 +1,101 @@
+"""METEOR of captions, NLTK's, as AudioBench computes the paper's figures."""
+
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pam.errors import UserError
+from pam.paths import cache_dir
+from pam.score.items import Item
+from pam.score.significance import ci95
+
+
+def score(
+    items: Sequence[Item], seed: int = 0, train_captions: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Mean METEOR × 100 against the first reference.
+
+    `multi` holds the mean against the best of all references where any item has more than one.
+    `baseline` is what the most frequent training caption scores as the answer to every item: a
+    model that does not listen can reach it.
+    """
+    points = [meteor([item.ref], item.hyp) for item in items]
+    result: dict[str, Any] = {
+        "metric": "meteor",
+        "value": _mean(points),
+        "count": len(items),
+        "errors": None,
+        "ci95": ci95(points, seed=seed),
+    }
+    if any(len(item.references()) > 1 for item in items):
+        best = [meteor(item.references(), item.hyp) for item in items]
+        result["multi"] = {
+            "value": _mean(best),
+            "ci95": ci95(best, seed=seed),
+            "references": sum(len(item.references()) for item in items),
+        }
+    caption = most_frequent(train_captions)
+    if caption is not None:
+        points = [meteor([item.ref], caption) for item in items]
+        result["baseline"] = {
+            "what": f"always answering the most frequent training caption: {caption}",
+            "value": _mean(points),
+            "ci95": ci95(points, seed=seed),
+        }
+    return result
+
+
+def most_frequent(captions: Iterable[str]) -> str | None:
+    """The caption that occurs most often; of equally frequent ones the first in C order."""
+    counts = Counter(" ".join(caption.split()) for caption in captions)
+    return min(counts, key=lambda caption: (-counts[caption], caption)) if counts else None
+
+
+def meteor(references: Sequence[str], hypothesis: str) -> float:
+    """METEOR of one caption, 0 to 1: the best over its references."""
+    from nltk.translate.meteor_score import meteor_score
+
+    return meteor_score(
+        [tokens(reference) for reference in references], tokens(hypothesis), wordnet=wordnet()
+    )
+
+
+def tokens(text: str) -> list[str]:
+    from nltk.tokenize import word_tokenize
+
+    # preserve_line: captions are one sentence each, and no sentence splitter need be fetched.
+    return word_tokenize(" ".join(text.split()), preserve_line=True)
+
+
+@functools.cache
+def wordnet():
+    """WordNet 3.0 from the cache, loaded once (about 2 s); `UserError` says how to get it."""
+    import nltk
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    root = cache_dir() / "nltk_data"
+    folder = root / "corpora" / "wordnet"
+    missing = [name for name in WordNetCorpusReader._FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"METEOR needs WordNet: {folder / missing[0]} is missing: run tools/fetch_wordnet.py"
+        )
+    if str(root) not in nltk.data.path:  # NLTK reads nothing outside its own path
+        nltk.data.path.append(str(root))
+    return _read(folder)
+
+
+def _read(folder: Path):
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+    from nltk.data import FileSystemPathPointer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other languages are missing, and not needed
+        return WordNetCorpusReader(FileSystemPathPointer(str(folder)), None)
+
+
+def _mean(points: Sequence[float]) -> float:
+    return round(100 * sum(points) / len(points), 4)

@@ -1,0 +1,52 @@
+"""What is scored: the lines of hyp.jsonl."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pam.errors import UserError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One decoded utterance; `refs` holds every reference, `ref` first."""
+
+    id: str
+    task: str
+    hyp: str
+    ref: str
+    refs: tuple[str, ...] = ()
+    prompt: str = ""
+    prompt_seen: bool | None = None
+    expert: str | None = None
+    posterior: float | None = None
+
+    def references(self) -> tuple[str, ...]:
+        return self.refs or (self.ref,)
+
+
+def read_items(path: str | Path) -> list[Item]:
+    """The items of a hyp.jsonl; `UserError` names the line that cannot be used."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: run python -m pam.bin.decode for this set first")
+    items = list(_items(path))
+    if not items:
+        raise UserError(f"{path}: holds no utterance")
+    if len({item.id for item in items}) < len(items):
+        raise UserError(f"{path}: an utterance occurs twice: delete the file and decode again")
+    return items
+
+
+def _items(path: Path) -> Iterator[Item]:
+    known = set(Item.__dataclass_fields__)
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = {key: value for key, value in json.loads(line).items() if key in known}
+                yield Item(**{**entry, "refs": tuple(entry.get("refs") or ())})
+            except (ValueError, TypeError, AttributeError) as error:
+                raise UserError(
+                    f"{path}:{number}: not a decoded utterance ({error}): delete and decode again"
+                ) from error

@@ -1,0 +1,78 @@
+"""Word error rate over a set: pooled errors / pooled reference words."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jiwer
+
+from pam.errors import UserError
+from pam.score.items import Item
+from pam.score.normalize import NORMALIZERS
+from pam.score.significance import ci95
+
+_COUNT_OF = {"equal": "hits", "substitute": "sub", "delete": "del", "insert": "ins"}
+_HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
+
+
+def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
+    """WER in percent with `basic` normalisation; the counts of `whisper`'s stand under its name."""
+    result = pooled(items, NORMALIZERS["basic"], seed)
+    return {"metric": "wer", **result, "whisper": pooled(items, NORMALIZERS["whisper"], seed)}
+
+
+def pooled(items: Sequence[Item], normalize: Callable[[str], str], seed: int) -> dict[str, Any]:
+    """Counts of the whole set, the WER and its confidence interval (utterances resampled)."""
+    counts = utterance_counts(items, normalize)
+    total = sum(counts, Counter({"hits": 0, "sub": 0, "del": 0, "ins": 0}))
+    words = [_words(count) for count in counts]
+    errors = [_errors(count) for count in counts]
+    if sum(words) == 0:
+        raise UserError(f"{items[0].id} …: the references hold no word, so there is no WER")
+    return {
+        "value": round(100 * sum(errors) / sum(words), 4),
+        "count": len(items),
+        "errors": sum(errors),
+        "ref_words": sum(words),
+        "ci95": ci95(errors, words, seed=seed),
+        **{name: total[name] for name in ("hits", "sub", "del", "ins")},
+        "sentence_errors": sum(error > 0 for error in errors),
+    }
+
+
+def utterance_counts(items: Sequence[Item], normalize: Callable[[str], str]) -> list[Counter]:
+    """One counter of hits, sub, del and ins for each utterance, in the order of `items`."""
+    return [_ops(chunks) for chunks in align(items, normalize).alignments]
+
+
+def align(items: Sequence[Item], normalize: Callable[[str], str]) -> jiwer.WordOutput:
+    """The alignment of every utterance, normalised."""
+    return jiwer.process_words(
+        [normalize(item.ref) for item in items], [normalize(item.hyp) for item in items]
+    )
+
+
+def alignment_text(items: Sequence[Item]) -> str:
+    """Reference over hypothesis, word under word, utterance by utterance, for a reader."""
+    output = align(items, NORMALIZERS["basic"])
+    text = jiwer.visualize_alignment(output, show_measures=False, skip_correct=False)
+    return _HEADING.sub(lambda match: f"=== {items[int(match[1]) - 1].id} ===", text)
+
+
+def _ops(chunks: Sequence[jiwer.AlignmentChunk]) -> Counter:
+    counts: Counter = Counter()
+    for chunk in chunks:
+        width = max(
+            chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+        )
+        counts[_COUNT_OF[chunk.type]] += width
+    return counts
+
+
+def _words(count: Counter) -> int:
+    return count["hits"] + count["sub"] + count["del"]
+
+
+def _errors(count: Counter) -> int:
+    return count["sub"] + count["del"] + count["ins"]
