@@ -1,0 +1,124 @@
+"""Frozen audio encoders under one contract, named in one table.
+
+An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
+layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip:
+not on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
+"""
+
+# B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pam.config import check_keys
+from pam.encoders.pooling import SAMPLE_RATE, pool_frames, pooled_length
+from pam.errors import UserError
+from pam.table import Table
+
+ENCODERS = Table(
+    "encoder",
+    {
+        "whisper": "pam.encoders.whisper:WhisperAudioEncoder",
+        "wav2vec2": "pam.encoders.ssl:Wav2Vec2Encoder",
+        "hubert": "pam.encoders.ssl:HubertEncoder",
+        "wavlm": "pam.encoders.ssl:WavLMEncoder",
+        "moonshine": "pam.encoders.moonshine:MoonshineAudioEncoder",
+        "wakehubert": "pam.encoders.wakehubert:WakeHubertEncoder",
+    },
+)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class AudioEncoder(nn.Module):
+    """What every encoder gives: `dim`, `num_states`, `output_length` and `forward`.
+
+    A family sets `hop_samples`, `dim` and `num_states`, defines `native_length` and `encode`, and
+    ends its constructor with `freeze()`. conf: the family's options, `dtype` among them.
+    """
+
+    sample_rate: int = SAMPLE_RATE
+    hop_samples: int
+    dim: int
+    num_states: int
+
+    def __init__(self, conf: Mapping[str, Any], allowed: Iterable[str]):
+        super().__init__()
+        check_keys(conf, allowed, f"conf of {type(self).__name__}")
+        name = conf.get("dtype", "float32")
+        if name not in DTYPES:
+            raise UserError(f"encoder dtype {name!r}: known: {', '.join(DTYPES)}")
+        self.dtype = DTYPES[name]
+
+    def native_length(self, samples: int) -> int:
+        """Frames at the encoder's own rate; 0 where the clip is too short."""
+        raise NotImplementedError
+
+    def encode(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S J D"]:
+        """All states at the native rate. Samples beyond `lengths` are zero already."""
+        raise NotImplementedError
+
+    def output_length(self, samples: int) -> int:
+        """Frames at 25 Hz that `samples` samples give: the only place where lengths are made."""
+        return pooled_length(self.native_length(samples), self.hop_samples)
+
+    @torch.no_grad()
+    def forward(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B S T D"], Bool[Tensor, "B T"]]:
+        """States and mask (True = real frame); T = output_length(longest clip).
+
+        Frames beyond a clip's end are zero. Raises UserError for a clip that is too short.
+        """
+        native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
+        audio = audio[:, : int(lengths.max())]
+        real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
+        clean = torch.where(real_BN, audio, 0).to(self.dtype)
+        with torch.autocast(audio.device.type, enabled=False):
+            states = self.encode(clean, lengths)
+        expected = (len(native), self.num_states, max(native), self.dim)
+        if tuple(states.shape) != expected:
+            raise RuntimeError(
+                f"{type(self).__name__}: states are {tuple(states.shape)}, its native_length and "
+                f"attributes promise {expected}: they disagree"
+            )
+        return pool_frames(states, torch.tensor(native, device=audio.device), self.hop_samples)
+
+    def _checked_length(self, samples: int, longest: int) -> int:
+        if not 0 <= samples <= longest:
+            raise ValueError(f"a length of {samples} samples in a batch of {longest}")
+        frames = self.native_length(samples)
+        if frames < 1:
+            raise UserError(f"a clip of {samples} samples is too short for {type(self).__name__}")
+        return frames
+
+    def freeze(self) -> None:
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: no dropout, layer drop or SpecAugment in a frozen encoder."""
+        return super().train(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moves between devices, but keeps its dtype when an outer model is cast."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            probe = fn(tensor.new_empty(0))
+            return fn(tensor) if probe.dtype == tensor.dtype else tensor.to(probe.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
+    """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`."""
+    check_keys(spec, ["family", "path", "conf"], "encoder")
+    for key in ("family", "path"):
+        if key not in spec:
+            raise UserError(f"encoder {dict(spec)}: {key!r} is missing")
+    return ENCODERS.get(spec["family"])(spec["path"], dict(spec.get("conf") or {}))

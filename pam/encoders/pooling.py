@@ -1,0 +1,49 @@
+r"""Aligns the frames of any encoder to 25 a second.
+
+Native frame j covers the samples [j h, (j+1) h), output frame t covers [t H, (t+1) H) with
+H = 640. An output frame is the mean of the native frames that it overlaps, weighted by the
+overlap. For h = 320 that is the mean of two frames; for h = 384 each output frame mixes two or
+three; for h > 640 native frames repeat. Only real frames count: a window that reaches past the
+last real frame is the mean of what is there.
+"""
+
+# B batch, S states, J native frames, T frames at 25 Hz, D width
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+SAMPLE_RATE = 16000
+FRAMES_PER_SECOND = 25
+FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND  # 640
+
+
+def pooled_length(native: int, hop_samples: int) -> int:
+    """Frames at 25 Hz that `native` frames of `hop_samples` each give: ceil(native · h / H)."""
+    return -(-native * hop_samples // FRAME_SAMPLES)
+
+
+def overlap(native: int, pooled: int, hop_samples: int, device: torch.device) -> Tensor:
+    """[T, J] overlap, in samples, of output frame t with native frame j."""
+    start_J = torch.arange(native, device=device) * hop_samples
+    start_T = torch.arange(pooled, device=device)[:, None] * FRAME_SAMPLES
+    last = torch.minimum(start_J + hop_samples, start_T + FRAME_SAMPLES)
+    return (last - torch.maximum(start_J, start_T)).clamp(min=0)
+
+
+def pool_frames(
+    states_BSJD: Float[Tensor, "B S J D"], lengths: Int[Tensor, "B"], hop_samples: int
+) -> tuple[Float[Tensor, "B S T D"], Bool[Tensor, "B T"]]:
+    """Mean over the native frames each 25 Hz frame overlaps; frames past the end are zero.
+
+    lengths: real native frames of each item. What lies in the padding (NaN included) is ignored.
+    """
+    native = states_BSJD.shape[2]
+    pooled = pooled_length(native, hop_samples)
+    real_BJ = torch.arange(native, device=lengths.device) < lengths[:, None]
+    states_BSJD = states_BSJD.masked_fill(~real_BJ[:, None, :, None], 0)
+    weight_BTJ = overlap(native, pooled, hop_samples, lengths.device) * real_BJ[:, None]
+    total_BT1 = weight_BTJ.sum(dim=2, keepdim=True)
+    mean_BTJ = (weight_BTJ / total_BT1.clamp(min=1)).to(torch.float32)
+    out = torch.einsum("btj,bsjd->bstd", mean_BTJ, states_BSJD.float())
+    return out.to(states_BSJD.dtype), total_BT1[..., 0] > 0

