@@ -1,5 +1,6 @@
 """YAML configurations: defaults in the code < scale < system < command line."""
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,7 +62,9 @@ def set_option(conf: dict[str, Any], assignment: str) -> None:
     for key in parents:
         node = node.get(key) if isinstance(node, dict) else None
     if not equals or not isinstance(node, dict):
-        raise UserError(f"--set {assignment!r}: expected KEY=VALUE with KEY like fusion_conf.num_fused")
+        raise UserError(
+            f"--set {assignment!r}: expected KEY=VALUE with KEY like fusion_conf.num_fused"
+        )
     node[last] = parse_value(text)
 
 
@@ -71,3 +74,10 @@ def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> N
     for key in conf:
         if key not in allowed:
             raise UserError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")
+
+
+def check_init_options(cls: type, conf: Mapping[str, Any], where: str) -> None:
+    """Options of a part are the keyword arguments with defaults of its constructor."""
+    parameters = inspect.signature(cls).parameters.values()
+    allowed = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
+    check_keys(conf, allowed, where)

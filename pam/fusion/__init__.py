@@ -1,0 +1,44 @@
+"""Fusions: from the states of all encoders to one feature sequence for the LLM.
+
+The contract. A fusion is built with the widths and state counts of the encoders and is called with
+
+- `states`: one tensor [B, S_e, T, D_e] per encoder (S_e = L_e + 1 hidden states), all of one T;
+- `gate`: [B, R], the weight of each routed expert (equation 9), or None where nothing is routed;
+
+and returns [B, T', D]: D the width of the LLM, T' = T // `stack` frames.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from pam.config import check_init_options
+from pam.table import Table
+
+FUSIONS = Table(
+    "fusion",
+    {
+        "single": "pam.fusion.single:Single",
+        "average": "pam.fusion.average:Average",
+        "concat": "pam.fusion.concat:Concat",
+        "pam": "pam.fusion.pam:PromptAwareMixture",
+    },
+)
+
+
+def build_fusion(
+    name: str,
+    dims: Sequence[int],
+    states: Sequence[int],
+    width: int,
+    num_experts: int,
+    conf: Mapping[str, Any],
+) -> nn.Module:
+    """The fusion called `name` for encoders of widths `dims` with `states` hidden states each.
+
+    `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options.
+    """
+    cls = FUSIONS.get(name)
+    check_init_options(cls, conf, f"fusion_conf of {name!r}")
+    return cls(dims=dims, states=states, width=width, num_experts=num_experts, **conf)

@@ -1,0 +1,75 @@
+r"""From encoder states to features of the LLM's width (equation 2).
+
+.. math:: f_{e,l} = \mathrm{FFN}_e(h_{e,l})
+
+FFN_e is one per encoder, shared by its layers: A₂ GELU(A₁ h + b₁) + b₂, or one linear layer.
+Its last affine map A₂ commutes with weighted sums over layers, Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w,
+so a mixture sums the inner states u first and projects the few sums (`project`).
+"""
+
+# B batch, S hidden states of one encoder, T frames, C width of one encoder, D width of the LLM
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pam.errors import UserError
+
+ADAPTERS = ("mlp", "linear")
+
+
+def stack_frames(x: Float[Tensor, "*B T C"], stack: int) -> Float[Tensor, "*B U SC"]:
+    """Join `stack` neighbouring frames into one of `stack`·C features; an odd tail is dropped."""
+    frames = x.shape[-2] // stack
+    return x[..., : frames * stack, :].unflatten(-2, (frames, stack)).flatten(-2)
+
+
+class PreFusionAdapter(nn.Module):
+    """FFN_e of one encoder, in two halves: `inner` (per state) and `project` (affine).
+
+    Args:
+        dim: width C of the encoder.
+        width: width D of the LLM.
+        kind: "mlp" (C → D → D with GELU) or "linear" (C → D).
+        norm: LayerNorm without parameters on every state first. Whisper's inner states are
+            un-normalised residuals whose scale grows with depth.
+        stack: this many frames are joined before FFN_e.
+    """
+
+    def __init__(self, dim: int, width: int, kind: str = "mlp", norm: bool = False, stack: int = 1):
+        super().__init__()
+        if kind not in ADAPTERS:
+            raise UserError(f"fusion_conf.adapter: {kind!r} is not one of {', '.join(ADAPTERS)}")
+        self.norm, self.stack = norm, stack
+        self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
+        self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
+
+    def inner(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U K"]:
+        """The states up to, not including, the last affine map."""
+        if self.norm:
+            states_BSTC = F.layer_norm(states_BSTC, states_BSTC.shape[-1:])
+        stacked = stack_frames(states_BSTC, self.stack)
+        return stacked if self.first is None else F.gelu(self.first(stacked))
+
+    def project(
+        self, inner: Float[Tensor, "*B T K"], weight_sum: Float[Tensor, "*#B 1 1"] | float = 1.0
+    ) -> Float[Tensor, "*B T D"]:
+        """The last affine map of (a weighted sum of) inner states; the bias counts Σ w times."""
+        return F.linear(inner, self.last.weight) + self.last.bias * weight_sum
+
+    def forward(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U D"]:
+        return self.project(self.inner(states_BSTC))
+
+
+def build_adapters(dims: Sequence[int], width: int, **options) -> nn.ModuleList:
+    """One FFN_e per encoder."""
+    return nn.ModuleList([PreFusionAdapter(dim, width, **options) for dim in dims])
+
+
+def last_features(
+    adapters: nn.ModuleList, states: Sequence[Float[Tensor, "B _ T _"]]
+) -> list[Float[Tensor, "B U D"]]:
+    """f_{e,L} of every encoder: the features of its last hidden state."""
+    return [adapter(state[:, -1:])[:, 0] for adapter, state in zip(adapters, states, strict=True)]

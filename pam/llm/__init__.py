@@ -1,0 +1,1 @@
+"""The LLM: any causal language model of transformers, frozen, with LoRA."""

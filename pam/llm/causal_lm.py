@@ -1,0 +1,184 @@
+"""A frozen causal LLM with LoRA that reads a prompt once (equations 1 and 7).
+
+The prompt comes before the audio, so its states do not depend on the audio: one pass over each
+distinct prompt gives h_prompt for the router and the KV cache for all that follows.
+"""
+
+# B batch, U distinct prompts, P prompt tokens, T positions after the prompt, D width of the LLM
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+
+from pam.errors import UserError
+from pam.paths import resolve_model
+
+
+@dataclass
+class PromptStates:
+    """What a pass over prompts leaves: everything that follows needs only this.
+
+    Attributes:
+        last: h_prompt [U, D], float32.
+        keys, values: per layer [U, heads, P, head width].
+        mask: [U, P], True = a real token (prompts are padded on the right).
+    """
+
+    last: Float[Tensor, "U D"]
+    keys: list[Tensor]
+    values: list[Tensor]
+    mask: Bool[Tensor, "U P"]
+
+    def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
+        """The states of the prompts that the rows of a batch use."""
+        return PromptStates(
+            self.last[index],
+            [key[index] for key in self.keys],
+            [value[index] for value in self.values],
+            self.mask[index],
+        )
+
+    def cache(self) -> DynamicCache:
+        """A KV cache that begins with the prompt."""
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            cache.update(key, value, layer)
+        return cache
+
+
+class CausalLM(nn.Module):
+    """The LLM with LoRA; only LoRA's matrices are trainable (float32, whatever the LLM's type).
+
+    Args:
+        path: folder, hub name or `cache:NAME`.
+        dtype: type of the frozen weights.
+        lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA (A.6: 32, 64, q_proj and k_proj);
+            rank 0 leaves the LLM as it is.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dtype: str = "bfloat16",
+        lora_rank: int = 32,
+        lora_alpha: int = 64,
+        lora_dropout: float = 0.0,
+        lora_targets: Sequence[str] = ("q_proj", "k_proj"),
+    ):
+        super().__init__()
+        folder = resolve_model(path)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.llm = load_frozen(folder, dtype)
+        self.dropout = lora_dropout > 0
+        if lora_rank:
+            config = LoraConfig(
+                r=lora_rank,
+                lora_alpha=lora_alpha,
+                lora_dropout=lora_dropout,
+                target_modules=list(lora_targets),
+            )
+            inject_lora(self.llm, config)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CausalLM":
+        """The frozen LLM stays in eval; only LoRA's dropout, where there is any, follows `mode`."""
+        super().train(mode and self.dropout)
+        return self
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The decoder without its LM head."""
+        return getattr(self.llm, self.llm.base_model_prefix)
+
+    @property
+    def width(self) -> int:
+        return self.llm.config.hidden_size
+
+    @property
+    def embeddings(self) -> Float[Tensor, "V D"]:
+        """The frozen token embeddings."""
+        return self.llm.get_input_embeddings().weight
+
+    @property
+    def eos(self) -> int:
+        """The token that ends an answer."""
+        return self.tokenizer.eos_token_id
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Tokens of a prompt, with what the tokenizer puts at the start of a text (BOS)."""
+        return self.tokenizer(prompt).input_ids
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Tokens of an answer: a space first, as after any other word, and no end."""
+        return self.tokenizer(" " + text, add_special_tokens=False).input_ids
+
+    def embed(self, ids: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T D"]:
+        return self.llm.get_input_embeddings()(ids)
+
+    def read_prompts(self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]) -> PromptStates:
+        """One pass over distinct prompts, padded on the right with any token."""
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        out = self.backbone(
+            inputs_embeds=self.embed(ids),
+            attention_mask=mask.long(),
+            past_key_values=DynamicCache(),
+            use_cache=True,
+        )
+        rows = torch.arange(len(ids), device=ids.device)
+        last = out.last_hidden_state[rows, lengths - 1].float()
+        layers = out.past_key_values.layers
+        return PromptStates(last, [x.keys for x in layers], [x.values for x in layers], mask)
+
+    def read(
+        self,
+        embeds: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B all"],
+        positions: Int[Tensor, "B T"],
+        cache: DynamicCache,
+    ) -> Float[Tensor, "B T D"]:
+        """Last-layer states of positions that follow what is in `cache` (which grows by them).
+
+        `mask` covers the cache and the new positions; `positions` count real tokens only.
+        """
+        out = self.backbone(
+            inputs_embeds=embeds.to(self.embeddings.dtype),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return out.last_hidden_state
+
+    def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """The LM head, for just the positions that need it."""
+        return self.llm.lm_head(hidden).float()
+
+
+def load_frozen(folder: str, dtype: str) -> PreTrainedModel:
+    """The pretrained LLM without gradients; weights that are missing from it are an error."""
+    if not hasattr(torch, dtype):
+        raise UserError(f"llm_conf.dtype: {dtype!r} is not a type of torch")
+    llm, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), output_loading_info=True
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
+    return llm.requires_grad_(False)
+
+
+def inject_lora(llm: nn.Module, config: LoraConfig) -> None:
+    """Add LoRA in place, its matrices in float32 and trainable."""
+    try:
+        inject_adapter_in_model(config, llm)
+    except ValueError as error:
+        raise UserError(f"llm_conf.lora_targets: {error}") from error
+    for name, parameter in llm.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if "lora_" in name:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,1 @@
+"""The Speech LLM: encoders, fusion and LLM put together."""

@@ -1,0 +1,91 @@
+"""Build a Speech LLM from an effective configuration, or load a trained one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pam.config import check_init_options, check_keys, load_yaml
+from pam.encoders import load_encoder
+from pam.errors import UserError
+from pam.fusion import build_fusion
+from pam.fusion.router import Router
+from pam.llm.causal_lm import CausalLM
+from pam.model.speech_llm import EncoderShape, ESPnetPaMModel
+
+ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
+
+
+def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderShape]:
+    """Shapes of the configured encoders (`encoders:` of a scale)."""
+    if not encoders:
+        raise UserError("encoders: at least one encoder must be configured")
+    for name, conf in encoders.items():
+        check_keys(conf, ENCODER_KEYS, f"encoders.{name}")
+        if not {"family", "path", "dim", "num_states"} <= set(conf):
+            raise UserError(f"encoders.{name}: needs family, path, dim and num_states")
+    return [EncoderShape(name, c["dim"], c["num_states"]) for name, c in encoders.items()]
+
+
+def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
+    """The frozen encoders; a shape that differs from the configuration is an error."""
+    modules = nn.ModuleDict()
+    for shape in encoder_shapes(encoders):
+        conf = encoders[shape.name]
+        encoder = load_encoder(
+            {key: conf[key] for key in ("family", "path", "conf") if key in conf}
+        )
+        found = (encoder.dim, encoder.num_states)
+        if found != (shape.dim, shape.num_states):
+            raise UserError(
+                f"encoders.{shape.name}: configured dim, num_states = "
+                f"{(shape.dim, shape.num_states)}, the model has {found}"
+            )
+        modules[shape.name] = encoder
+    return modules
+
+
+def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMModel:
+    """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
+    router_conf, tasks, model_conf. `online` loads the encoders too."""
+    shapes = encoder_shapes(config["encoders"])
+    check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
+    check_init_options(Router, config["router_conf"], "router_conf")
+    llm_conf = dict(config["llm_conf"])
+    if "path" not in llm_conf:
+        raise UserError("llm_conf: needs a path")
+    path = llm_conf.pop("path")
+    check_init_options(CausalLM, llm_conf, "llm_conf")
+    llm = CausalLM(path, **llm_conf)
+    num_experts = len(config["tasks"])
+    fusion = build_fusion(
+        config["fusion"],
+        dims=[s.dim for s in shapes],
+        states=[s.num_states for s in shapes],
+        width=llm.width,
+        num_experts=num_experts,
+        conf=config["fusion_conf"],
+    )
+    router = Router(llm.width, num_experts, **config["router_conf"]) if fusion.needs_gate else None
+    encoders = load_encoders(config["encoders"]) if online else None
+    return ESPnetPaMModel(
+        llm, fusion, router, shapes, config["tasks"], encoders, **config["model_conf"]
+    )
+
+
+def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
+    """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
+    exp = Path(exp)
+    checkpoint = exp / "model.pth"
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+    model = build_model(load_yaml(exp / "config.yaml"), online=online)
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(weights)
+    except (UserError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint} does not fit {exp / 'config.yaml'}: {reason}") from error
+    return model.eval()

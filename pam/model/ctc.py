@@ -1,0 +1,76 @@
+r"""Warm-up of the adapters by CTC against the LLM's own token embeddings.
+
+The features x_t that the fusion makes are scored against the frozen embeddings E_v of the tokens v
+that occur in the training text, and against a learned blank b, by their cosine:
+
+.. math::
+    z_{t,v} = s \cos(x_t, E_v), \qquad z_{t,\varnothing} = s \cos(x_t, b) + c, \qquad
+    \mathcal{L} = -\log p_{\mathrm{CTC}}(y \mid \mathrm{softmax}(z))
+
+with a learned scale s and blank bias c. No LLM pass is needed, and the LLM then hears features
+that lie where its own tokens lie. It is not in the paper: on at mini scale, off at paper scale.
+"""
+
+# B batch, T frames, D width of the LLM, V tokens that occur in the training text, Y target tokens
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+IGNORE = -100
+BLANK = 0  # class 0 is the blank, class i + 1 is the i-th token that occurs
+
+
+class TokenEmbeddingCTC(nn.Module):
+    """CTC loss of features against frozen token embeddings.
+
+    Args:
+        embeddings: the LLM's token embeddings [vocabulary, D].
+        tokens: the token ids that occur in the training text.
+    """
+
+    def __init__(self, embeddings: Float[Tensor, "all D"], tokens: Iterable[int]):
+        super().__init__()
+        ids = torch.tensor(sorted(set(tokens)))
+        classes = torch.full((len(embeddings),), IGNORE)
+        classes[ids] = torch.arange(1, len(ids) + 1)
+        self.register_buffer("classes", classes, persistent=False)
+        known = F.normalize(embeddings[ids].detach().float(), dim=-1)
+        self.register_buffer("known", known, persistent=False)
+        self.blank = nn.Parameter(torch.randn(embeddings.shape[1]) * 0.05)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.blank_bias = nn.Parameter(torch.tensor(2.0))
+
+    def log_probs(self, features_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V+1"]:
+        unit = F.normalize(features_BTD, dim=-1)
+        scale = self.log_scale.exp()
+        blank = unit @ F.normalize(self.blank, dim=0) * scale + self.blank_bias
+        logits = torch.cat([blank[..., None], unit @ self.known.T.to(unit.dtype) * scale], dim=-1)
+        return logits.float().log_softmax(-1)
+
+    def forward(
+        self,
+        features_BTD: Float[Tensor, "B T D"],
+        frames: Int[Tensor, " B"],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+    ) -> Float[Tensor, " B"]:
+        """The loss per target token of each utterance; targets too long for their frames
+        count as 0. Tokens that are not in the training text have no class: they are left out."""
+        real = torch.arange(text.shape[1], device=text.device) < text_lengths[:, None]
+        classes = torch.where(real, self.classes[text.clamp(min=0)], IGNORE)
+        kept = classes != IGNORE
+        lengths = kept.sum(1)
+        losses = F.ctc_loss(
+            self.log_probs(features_BTD).transpose(0, 1),
+            classes[kept],
+            frames,
+            lengths,
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return losses / lengths.clamp(min=1)

@@ -1,0 +1,231 @@
+r"""The Speech LLM: Y = LLM(prompt, S) with S the fused audio (equations 1 and 10).
+
+It puts the parts together: encoders → fusion, gated by the router → LLM. No maths of its own.
+"""
+
+# B batch, K distinct prompts, P prompt tokens, T frames, Y answer tokens, D width of the LLM,
+# R routed experts (one per task), S hidden states of one encoder
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from pam.errors import UserError
+from pam.fusion.router import Router
+from pam.llm.causal_lm import CausalLM, PromptStates
+from pam.model.base import TrainableOnlyModel
+from pam.model.statistics import task_statistics
+
+FEATURE_SCALES = ("none", "embedding")
+ROUTINGS = ("label", "predicted")
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1."""
+
+    name: str
+    dim: int
+    num_states: int
+
+
+class ESPnetPaMModel(TrainableOnlyModel):
+    """Frozen encoders' states → fusion → LLM with LoRA.
+
+    Args:
+        llm: the LLM.
+        fusion: a fusion of `pam.fusion`.
+        router: for fusions that need a gate, else None.
+        shapes: the encoders, in the fusion's order.
+        tasks: names of the tasks; the expert of a task is its index.
+        encoders: the encoders themselves, for audio that was not dumped.
+        feature_scale: "embedding" gives every fused frame the mean norm of the LLM's token
+            embeddings times a learned gain; "none" leaves it as the fusion made it.
+        routing: in training the gate takes the true "label" or the "predicted" expert.
+        routing_loss: add CE(p, task) of equation 10.
+        bf16: autocast to bfloat16.
+    """
+
+    def __init__(
+        self,
+        llm: CausalLM,
+        fusion: nn.Module,
+        router: Router | None,
+        shapes: Sequence[EncoderShape],
+        tasks: Sequence[str],
+        encoders: nn.ModuleDict | None = None,
+        feature_scale: str = "none",
+        routing: str = "label",
+        routing_loss: bool = True,
+        bf16: bool = True,
+    ):
+        super().__init__()
+        for name, value, known in (
+            ("feature_scale", feature_scale, FEATURE_SCALES),
+            ("routing", routing, ROUTINGS),
+        ):
+            if value not in known:
+                raise UserError(f"model_conf.{name}: {value!r} is not one of {', '.join(known)}")
+        self.llm, self.fusion, self.router = llm, fusion, router
+        self.encoders = encoders
+        self.shapes, self.tasks = list(shapes), list(tasks)
+        self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
+        self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
+        self.embedding_norm = llm.embeddings.float().norm(dim=-1).mean().item()
+
+    @property
+    def tokenizer(self):
+        return self.llm.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self.llm.embeddings.device
+
+    def autocast(self):
+        """bfloat16 where the configuration asks for it; ESPnet's own AMP is float16."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    # --- hearing
+
+    def states(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[list[Float[Tensor, "B S T C"]], Int[Tensor, " B"]]:
+        """All encoders' states, cut to their shortest, zero where padded, and the lengths."""
+        if "speech" in batch:
+            batch = self.encode(batch["speech"], batch["speech_lengths"])
+        lengths = torch.stack([batch[f"{s.name}_lengths"] for s in self.shapes]).amin(0)
+        longest = int(lengths.max())
+        real = padding_mask(lengths, longest)
+        states = []
+        for shape in self.shapes:
+            flat_BTF = batch[shape.name][:, :longest]
+            # Padding may hold anything, NaN too, and 0 · NaN would reach the gradients.
+            flat_BTF = flat_BTF.masked_fill(~real[..., None], 0.0)
+            states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
+        return states, lengths
+
+    @torch.no_grad()
+    def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
+        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""
+        if self.encoders is None:
+            raise UserError("the encoders are not loaded: build the model with online=True")
+        out = {}
+        for shape in self.shapes:
+            states_BSTC, mask_BT = self.encoders[shape.name](speech, lengths)
+            out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
+            out[f"{shape.name}_lengths"] = mask_BT.sum(1)
+        return out
+
+    def hear(
+        self,
+        states: Sequence[Float[Tensor, "B _ T _"]],
+        lengths: Int[Tensor, " B"],
+        gate: Float[Tensor, "B R"] | None,
+    ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
+        """The fused audio features S of equation 3, and how many frames of them are real."""
+        features = self.fusion(states, gate)
+        if self.gain is not None:
+            unit = F.normalize(features.float(), dim=-1)
+            features = unit * (self.gain * self.embedding_norm)
+        return features, lengths // self.fusion.stack
+
+    # --- prompts and routing
+
+    def read_prompts(self, prompts: Sequence[str]) -> PromptStates:
+        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty."""
+        ids = [torch.tensor(self.llm.prompt_ids(prompt)) for prompt in prompts]
+        lengths = torch.tensor([len(x) for x in ids])
+        padded = pad_sequence(ids, batch_first=True)
+        with self.autocast():
+            return self.llm.read_prompts(padded.to(self.device), lengths.to(self.device))
+
+    @torch.no_grad()
+    def prompt_posteriors(self, prompts: Sequence[str], rows: int = 32) -> Float[Tensor, "N R"]:
+        """p of equation 8 for each prompt; `UserError` for a system without a router."""
+        if self.router is None:
+            raise UserError("this system has no router")
+        chunks = [prompts[i : i + rows] for i in range(0, len(prompts), rows)]
+        logits = [self.router(self.read_prompts(chunk).last) for chunk in chunks]
+        return torch.cat(logits).softmax(-1)
+
+    def route(
+        self, prompt: PromptStates, task: Int[Tensor, " B"] | None
+    ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
+        """Router logits and gate; with `task` the gate takes the true expert."""
+        if self.router is None:
+            return None, None
+        logits = self.router(prompt.last)
+        return logits, self.router.gate(logits, task)
+
+    # --- training
+
+    def forward(
+        self,
+        prompt: Int[Tensor, "K P"],
+        prompt_lengths: Int[Tensor, " K"],
+        prompt_index: Int[Tensor, " B"],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+        task: Int[Tensor, " B"],
+        **audio: Tensor,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
+        """Loss of equation 10, statistics per task, and the token count as the batch's weight.
+
+        `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
+        which. `text` ends with the end token. Audio: see `states`. Means over ranks are weighted
+        by token counts, so the loss is normalised by the global count.
+        """
+        with self.autocast():
+            prompt_states = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index)
+            router_logits, gate = self.route(
+                prompt_states, task if self.routing == "label" else None
+            )
+            features, frames = self.hear(*self.states(audio), gate)
+            hidden, labels = self.answer(prompt_states, features, frames, text, text_lengths)
+            logits = self.llm.logits(hidden)
+        token_loss = F.cross_entropy(logits, labels, reduction="none")
+        loss = token_loss.mean()
+        if router_logits is not None and self.routing_loss:
+            loss = loss + F.cross_entropy(router_logits, task)
+        correct = (logits.argmax(-1) == labels).float()
+        token_task = task.repeat_interleave(text_lengths)
+        stats = task_statistics(self.tasks, token_task, loss=token_loss, acc=correct)
+        if router_logits is not None:
+            routed = (router_logits.argmax(-1) == task).float()
+            stats |= task_statistics(self.tasks, task, router_acc=routed)
+        stats["loss"] = loss.detach()
+        weight = torch.tensor(float(len(labels)), device=loss.device)
+        return loss, stats, weight
+
+    def answer(
+        self,
+        prompt: PromptStates,
+        features: Float[Tensor, "B U D"],
+        frames: Int[Tensor, " B"],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+    ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
+        """Hidden states at the N positions that predict an answer token, and those tokens."""
+        words = self.llm.embed(text.clamp(min=0)).to(features.dtype)
+        rows = [
+            torch.cat([audio[:n], word[: m - 1]])
+            for audio, n, word, m in zip(features, frames, words, text_lengths, strict=True)
+        ]
+        embeds = pad_sequence(rows, batch_first=True)
+        real = padding_mask(frames + text_lengths - 1, embeds.shape[1])
+        steps = torch.arange(embeds.shape[1], device=embeds.device)
+        positions = prompt.mask.sum(1, keepdim=True) + steps
+        mask = torch.cat([prompt.mask, real], dim=1)
+        hidden = self.llm.read(embeds, mask, positions, prompt.cache())
+        predicts = real & (steps >= (frames - 1)[:, None])
+        return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
+
+
+def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
+    """True = a real frame."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]

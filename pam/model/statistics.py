@@ -1,0 +1,22 @@
+"""Statistics per task with keys that never change (ranks must agree on them)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def task_statistics(
+    tasks: list[str], index: Int[Tensor, " N"], **values: Float[Tensor, " N"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Mean of each value over the entries of each task: `{value}_{task}`.
+
+    A task without entries gives NaN, which ESPnet's reporter leaves out of its averages.
+    """
+    stats = {}
+    for number, task in enumerate(tasks):
+        chosen = index == number
+        for name, value in values.items():
+            picked = value.detach()[chosen]
+            nothing = torch.full((), torch.nan, device=value.device)
+            stats[f"{name}_{task}"] = picked.mean() if len(picked) else nothing
+    return stats

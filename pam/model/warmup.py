@@ -1,0 +1,54 @@
+"""The CTC warm-up as an ESPnet model: it trains the parts of a Speech LLM that hear."""
+
+# B batch, T frames, Y target tokens
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from pam.model.base import TrainableOnlyModel
+from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.speech_llm import ESPnetPaMModel
+from pam.model.statistics import task_statistics
+
+
+class CTCWarmupModel(TrainableOnlyModel):
+    """Trains the fusion of `model` by `TokenEmbeddingCTC`; the LLM is not run.
+
+    The gate takes the true task. Its checkpoints hold the fusion, from which the Speech LLM then
+    starts, and the CTC's own parameters.
+    """
+
+    def __init__(self, model: ESPnetPaMModel, ctc: TokenEmbeddingCTC):
+        super().__init__()
+        self.model, self.ctc = model, ctc
+        model.requires_grad_(False)
+        model.fusion.requires_grad_(True)
+
+    def forward(
+        self,
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+        task: Int[Tensor, " B"],
+        **audio: Tensor,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
+        model = self.model
+        with model.autocast():
+            gate = F.one_hot(task, len(model.tasks)).float() if model.router else None
+            features, frames = model.hear(*model.states(audio), gate)
+            losses = self.ctc(features, frames, text, text_lengths)
+        loss = losses.mean()
+        stats = task_statistics(model.tasks, task, ctc=losses) | {"loss": loss.detach()}
+        weight = torch.tensor(float(len(task)), device=loss.device)
+        return loss, stats, weight
+
+
+def load_warm_fusion(model: ESPnetPaMModel, checkpoint: str | Path) -> None:
+    """Start the fusion of `model` from a warm-up's checkpoint."""
+    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    prefix = "model.fusion."
+    fusion = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    model.fusion.load_state_dict(fusion)
