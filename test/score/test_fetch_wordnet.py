@@ -1,0 +1,73 @@
+"""tools/fetch_wordnet.py with small files in the place of WordNet's."""
+
+import gzip
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from pam.errors import UserError
+
+TOOL = Path(__file__).parents[2] / "tools" / "fetch_wordnet.py"
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("fetch_wordnet", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("PAM_CACHE", str(tmp_path / "cache"))
+    sha = {name: hashlib.sha256(text).hexdigest() for name, text in FILES.items()}
+    monkeypatch.setattr(module, "SHA256", sha)
+    return module
+
+
+FILES = {"lexnames": b"00\tadj.all\t3\n01\tnoun.act\t1\n", "data.adj": b"1", "index.sense": b"2"}
+TARGET = "cache/nltk_data/corpora/wordnet"
+
+
+def source(tmp_path, **changed):
+    folder = tmp_path / "source"
+    (folder / "deep").mkdir(parents=True)
+    for name, text in {**FILES, **changed}.items():
+        if text is not None:
+            (folder / "deep" / name).write_bytes(text)
+    return folder
+
+
+def test_files_are_checked_and_copied(tool, tmp_path):
+    tool.main(["--from", str(source(tmp_path))])
+    installed = {path.name: path.read_bytes() for path in (tmp_path / TARGET).iterdir()}
+    assert installed == FILES
+    assert (tmp_path / TARGET).stat().st_mode & 0o022 == 0
+
+
+def test_again_does_nothing(tool, tmp_path):
+    folder = source(tmp_path)
+    tool.main(["--from", str(folder)])
+    tool.main(["--from", str(tmp_path / "not there")])
+
+
+def test_a_changed_file_is_refused_and_nothing_is_left(tool, tmp_path):
+    folder = source(tmp_path, **{"index.sense": b"3"})
+    with pytest.raises(UserError, match="index.sense .*was not found: bring wordnet-base"):
+        tool.main(["--from", str(folder)])
+    assert not (tmp_path / TARGET).exists()
+
+
+def test_lexnames_come_from_the_manual_page(tool, tmp_path, monkeypatch):
+    page = b"text\n00\tadj.all\tall adjectives\n01\tnoun.act  \tacts\n"
+    monkeypatch.setattr(tool.subprocess, "run", lambda *args, **kwargs: None)
+    (tmp_path / "unpacked.src").mkdir()
+    target = tmp_path / "unpacked"
+    original = Path.mkdir
+
+    def mkdir(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self == target:
+            (self / tool.LEXNAMES_PAGE).write_bytes(gzip.compress(page))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    tool.unpack(tmp_path / "unpacked.src", target)
+    assert (target / "lexnames").read_bytes() == FILES["lexnames"]
