@@ -1,0 +1,130 @@
+"""A set of the mini recipe: items with ids and texts, rendered to audio, written as a data directory.
+
+An item holds everything its audio depends on, so a set is done when wav.scp exists and the items
+are the same as before; what a killed run left is used again, what other options made is removed.
+"""
+
+import hashlib
+import shutil
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from pam.atomic import write_text
+from pam.data.audio import SAMPLE_RATE, num_samples, write_flac
+from pam.data.datadir import DataDir
+from pam.log import progress
+
+RECIPE_VERSION = 1  # raise it when the same items would sound different
+PEAK = 0.95
+FINGERPRINT = "items.sha256"
+ITEMS_A_TURN = 16
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance: `tables` are further one-line files (text_ref2 …), `recipe` makes its audio."""
+
+    id: str
+    speaker: str
+    text: str
+    recipe: Any
+    tables: Mapping[str, str] = field(default_factory=dict)
+
+
+Render = Callable[[Item], Float[np.ndarray, " N"]]
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """What the summary table shows of a set."""
+
+    name: str
+    items: int
+    hours: float
+    speakers: int
+
+
+def rng_for(seed: int, *names: str) -> np.random.Generator:
+    """A generator that depends on the seed and the names only, not on what was drawn before."""
+    return np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+
+
+def choose(pool: Sequence[Any], count: int | None, rng: np.random.Generator) -> list[Any]:
+    """`count` members of the pool in the pool's order; all where it is None or has no more."""
+    if count is None or count >= len(pool):
+        return list(pool)
+    return [pool[i] for i in sorted(rng.choice(len(pool), count, replace=False))]
+
+
+def limited(samples: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """The same samples, turned down where they would clip."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    return samples * np.float32(PEAK / peak) if peak > PEAK else samples
+
+
+def write_set(
+    out: Path, name: str, task: str, items: Sequence[Item], render: Render, nj: int
+) -> SetSummary:
+    """Make data/NAME and data/audio/NAME with `nj` processes; nothing is done twice."""
+    data, audio = out / name, out / "audio" / name
+    fingerprint = _fingerprint(items) + "\n"
+    same = (audio / FINGERPRINT).is_file() and (audio / FINGERPRINT).read_text() == fingerprint
+    if not same:
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(audio, ignore_errors=True)
+        audio.mkdir(parents=True)
+        write_text(audio / FINGERPRINT, fingerprint)
+    if not (data / "wav.scp").is_file():
+        seconds = _render_all(items, audio, render, nj, name)
+        _data_dir(task, items, audio, seconds).write(data)
+    found = DataDir.read(data)
+    total = sum(map(float, found["utt2dur"].values()))
+    return SetSummary(name, len(found), total / 3600, len(set(found["utt2spk"].values())))
+
+
+def _fingerprint(items: Sequence[Item]) -> str:
+    digest = hashlib.sha256(f"version {RECIPE_VERSION}\n".encode())
+    for item in items:
+        digest.update(f"{item!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _render_all(
+    items: Sequence[Item], audio: Path, render: Render, nj: int, name: str
+) -> dict[str, float]:
+    jobs = [(item, audio / f"{item.id}.flac", render) for item in items]
+    if nj == 1:
+        return dict(progress(map(_render_one, jobs), len(jobs), name))
+    with ProcessPoolExecutor(nj) as pool:
+        done = pool.map(_render_one, jobs, chunksize=ITEMS_A_TURN)
+        return dict(progress(done, len(jobs), name))
+
+
+def _render_one(job: tuple[Item, Path, Render]) -> tuple[str, float]:
+    item, path, render = job
+    if not path.is_file():
+        write_flac(path, limited(render(item)))
+    return item.id, num_samples(path) / SAMPLE_RATE
+
+
+def _data_dir(
+    task: str, items: Sequence[Item], audio: Path, seconds: Mapping[str, float]
+) -> DataDir:
+    tables: dict[str, dict[str, str]] = {
+        "wav.scp": {item.id: str((audio / f"{item.id}.flac").resolve()) for item in items},
+        "text": {item.id: item.text for item in items},
+        "utt2spk": {item.id: item.speaker for item in items},
+        "utt2task": {item.id: task for item in items},
+        "utt2dur": {item.id: f"{seconds[item.id]:.3f}" for item in items},
+    }
+    for item in items:
+        for table, value in item.tables.items():
+            tables.setdefault(table, {})[item.id] = value
+    return DataDir(tables)
