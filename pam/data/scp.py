@@ -4,6 +4,7 @@
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
                 rule = f"not sorted: after {_short(previous)} comes"
                 problems.append(Problem(str(path), number, rule, key, SORT))
             previous = key
-            table[key] = value
+            table[sys.intern(key)] = value  # one string for all tables of a directory
     return (table if is_sorted else dict(sorted(table.items()))), problems
 
 
@@ -147,7 +148,9 @@ def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[P
         line = line.removesuffix("\r")
         fault("Windows line end (CRLF) after", line, "convert with: sed -i 's/\\r$//'")
     key, value = SEPARATOR.split(line, maxsplit=1) if SEPARATOR.search(line) else (line, "")
-    value = value.strip()
+    value = value.strip(" \t")
+    if not CONTROL.search(value):  # strip() alone would hide line breaks at the end
+        value = value.strip()
     if wrong := id_fault(key) or value_fault(value):
         fault(wrong[0], line, wrong[1])
         return None, "", faults

@@ -1,0 +1,198 @@
+"""Kaldi-style data directories: read, write, validate, fix, subset and combine.
+
+A directory holds wav.scp, text, utt2spk, spk2utt and utt2task, and where it has them segments,
+prompt, text_warmup, text_ref2 … (further references), utt2dur, utt2num_samples, utt2num_frames and
+feats_<encoder>.scp. wav.scp is written last: where it exists, the directory is complete.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pam.data.rules import REQUIRED, AudioCheck, Rules, is_table, refuse, restrict
+from pam.data.scp import Problem, line_numbers, scan_table, write_table
+from pam.errors import UserError
+
+SPK2UTT = "spk2utt"
+FIX = "utils/fix_data_dir.sh"
+# Other files that may lie in a directory; any other name is probably a misspelled table.
+OTHER = re.compile(r"\..*|.*\.(json|md|log|part)|bad_utts|spk2utt")
+
+
+@dataclass
+class DataDir:
+    """The tables of a directory: file name → {id: value}; spk2utt is derived from utt2spk.
+
+    All are keyed by utterance, only wav.scp by recording where there is a table `segments`.
+    """
+
+    tables: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __getitem__(self, file: str) -> dict[str, str]:
+        return self.tables[file]
+
+    def __contains__(self, file: str) -> bool:
+        return file in self.tables
+
+    def __len__(self) -> int:
+        return len(self["text"])
+
+    @property
+    def utterances(self) -> list[str]:
+        """All utterance ids, sorted."""
+        return sorted(self["text"])
+
+    @property
+    def references(self) -> list[str]:
+        """The tables with references: text, text_ref2, text_ref3 …"""
+        more = [name for name in self.tables if name.startswith("text_ref")]
+        return ["text", *sorted(more, key=lambda name: int(name.removeprefix("text_ref")))]
+
+    def audio(self, utt: str) -> tuple[str, float | None, float | None]:
+        """(path, start, end) of an utterance, in seconds, as `load_audio` takes them."""
+        if "segments" not in self:
+            return self["wav.scp"][utt], None, None
+        recording, start, end = self["segments"][utt].split()
+        return self["wav.scp"][recording], float(start), float(end)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "DataDir":
+        """Read a directory; `UserError` at its first fault. Audio files are not looked at."""
+        found, problems = check(path)
+        errors = [problem for problem in problems if not problem.warning]
+        if errors:
+            raise UserError(f"{errors[0]} ({len(errors)} errors in all, {FIX} {path} mends them)")
+        return found
+
+    def write(self, path: str | Path) -> None:
+        """Write all tables and spk2utt, sorted and atomically; other tables there are removed.
+
+        `UserError`, before anything is touched, for tables that `read` would refuse.
+        """
+        path = Path(path)
+        refuse(path, self.tables)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "wav.scp").unlink(missing_ok=True)
+        for old in path.iterdir():
+            if is_table(old.name) and old.name not in self.tables:
+                old.unlink()
+        for name in sorted(self.tables.keys() - {"wav.scp"}):
+            write_table(path / name, self[name])
+        write_table(path / SPK2UTT, spk2utt(self["utt2spk"]))
+        write_table(path / "wav.scp", self["wav.scp"])
+
+    def subset(self, utterances: Iterable[str]) -> "DataDir":
+        """Only these utterances (an unknown one is an error) and the recordings they use."""
+        chosen = set(utterances)
+        if unknown := chosen - self["text"].keys():
+            raise UserError(f"subset: {min(unknown)!r} is not an utterance of the directory")
+        kept = restrict(self.tables, chosen)
+        return DataDir({name: table for name, table in kept.items() if table or name in REQUIRED})
+
+    @classmethod
+    def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":
+        """The union of named sets; an id that two of them have is an error that names both."""
+        segmented = sorted(name for name, part in sets.items() if "segments" in part)
+        if 0 < len(segmented) < len(sets):
+            raise UserError(f"only {', '.join(segmented)} have segments: run the dump stage first")
+        tables: dict[str, dict[str, str]] = {}
+        for name, part in sets.items():
+            for file, table in part.tables.items():
+                merged = tables.setdefault(file, {})
+                if clash := merged.keys() & table.keys():
+                    raise _clash(min(clash), file, sets, name)
+                merged.update(table)
+        return cls(tables)
+
+
+def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
+    """The inverse of utt2spk: speaker → its utterances, separated by spaces."""
+    speakers: dict[str, list[str]] = {}
+    for utt in sorted(utt2spk):
+        speakers.setdefault(utt2spk[utt], []).append(utt)
+    return {speaker: " ".join(utts) for speaker, utts in sorted(speakers.items())}
+
+
+def check(path: str | Path, audio: AudioCheck | None = None) -> tuple[DataDir, list[Problem]]:
+    """What is good of a directory, and all that is wrong with it.
+
+    `audio` looks at the path of a recording and tells what is wrong with it, or None.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such data directory: run the recipe's data stage first")
+    names = sorted(file.name for file in path.iterdir())
+    problems = [_missing(path, name) for name in sorted({*REQUIRED, SPK2UTT} - {*names})]
+    problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
+    tables = {}
+    for name in filter(is_table, names):
+        tables[name], found = scan_table(path / name)
+        problems += found
+    if SPK2UTT in names:
+        problems += _check_spk2utt(path, tables.get("utt2spk", {}))
+    rules = Rules(path, tables, from_files=True)
+    rules.run(audio)
+    return DataDir(rules.kept), problems + rules.problems
+
+
+def validate(path: str | Path, audio: AudioCheck | None = None) -> list[Problem]:
+    """All faults and warnings of a directory; it can be used where all are warnings."""
+    return check(path, audio)[1]
+
+
+def fix(path: str | Path, audio: AudioCheck | None = None) -> list[Problem]:
+    """Keep what is good, sorted and consistent; returns what was wrong, hence dropped or mended.
+
+    The files as they were are kept in `.backup/`. `UserError` where nothing good is left.
+    """
+    path = Path(path)
+    good, problems = check(path, audio)
+    errors = [problem for problem in problems if not problem.warning]
+    if not all(good.tables.get(name) for name in REQUIRED):
+        why = errors[0] if errors else "it is empty"
+        raise UserError(f"{path}: nothing was changed, no good utterance would be left ({why})")
+    if errors:
+        _back_up(path)
+        good.write(path)
+    return problems
+
+
+def _missing(path: Path, name: str) -> Problem:
+    remedy = f"run {FIX} {path}" if name == SPK2UTT else "run the recipe's data stage again"
+    return Problem(str(path / name), None, "missing file", "", remedy)
+
+
+def _unknown(path: Path, name: str) -> Problem:
+    remedy = "remove the file or correct its name"
+    return Problem(str(path / name), None, "not a known table, it is ignored", "", remedy, True)
+
+
+def _is_unknown(file: Path) -> bool:
+    return file.is_file() and not is_table(file.name) and not OTHER.fullmatch(file.name)
+
+
+def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
+    file = path / SPK2UTT
+    found, problems = scan_table(file)
+    expected, lines = spk2utt(utt2spk), None
+    for speaker in sorted(expected.keys() | found.keys()):
+        if expected.get(speaker, "").split() != found.get(speaker, "").split():
+            lines = lines or line_numbers(file)
+            rule, remedy = "not the inverse of utt2spk for speaker", f"run {FIX} {path}"
+            problems.append(Problem(str(file), lines.get(speaker), rule, speaker, remedy))
+    return problems
+
+
+def _back_up(path: Path) -> None:
+    (path / ".backup").mkdir(exist_ok=True)
+    for file in path.iterdir():
+        if is_table(file.name) or file.name == SPK2UTT:
+            (path / ".backup" / file.name).write_bytes(file.read_bytes())
+
+
+def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> UserError:
+    first = next(name for name, part in sets.items() if key in part.tables.get(file, {}))
+    return UserError(
+        f"{file}: {key!r} is in both {first} and {second}: give the ids of one set a prefix"
+    )

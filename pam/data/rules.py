@@ -1,0 +1,197 @@
+"""What the tables of a data directory owe each other: the rules beyond those of a single line.
+
+Each rule keeps what is good and reports the rest, with the line in the file and the remedy.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pam.data.scp import Problem, id_fault, line_numbers
+from pam.data.tasks import TASKS
+from pam.errors import UserError
+from pam.table import nearest
+
+REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
+# These tables have one entry for each utterance; PARTIAL ones may have fewer.
+COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
+PARTIAL = re.compile(r"prompt|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2dur")
+COUNT = re.compile(r"[1-9][0-9]{0,14}")
+POSITIVE = "write a positive number"
+
+Tables = dict[str, dict[str, str]]
+AudioCheck = Callable[[str], str | None]  # what is wrong with the recording at a path, or None
+Fault = tuple[str, str, str]  # rule, value, remedy
+
+
+def is_table(name: str) -> bool:
+    """Whether a file of that name is a table of a data directory (spk2utt is derived from one)."""
+    return name == "wav.scp" or bool(COMPLETE.fullmatch(name) or PARTIAL.fullmatch(name))
+
+
+class Rules:
+    """Checks tables against each other; `kept` and `problems` are the result of `run`."""
+
+    def __init__(self, path: Path, tables: Tables, from_files: bool):
+        self.path = path
+        self.kept = dict(tables)
+        self.problems: list[Problem] = []
+        self._from_files = from_files
+        self._lines: dict[str, dict[str, int]] = {}
+
+    def run(self, audio: AudioCheck | None) -> None:
+        self._drop_empty_tables()
+        if not all(name in self.kept for name in REQUIRED):
+            return  # reported as missing files already
+        for name in sorted(self.kept):
+            self._check_values(name, audio)
+        if "segments" in self.kept:
+            self._check_segments()
+        self._check_utterances()
+        self._drop_empty_tables()
+        self._check_prefixes()
+
+    def report(self, file: str, key: str, fault: Fault, warning: bool = False) -> None:
+        if self._from_files and file not in self._lines:
+            self._lines[file] = line_numbers(self.path / file)
+        line = self._lines.get(file, {}).get(key)
+        self.problems.append(Problem(str(self.path / file), line, *fault, warning))
+
+    def _drop_empty_tables(self) -> None:
+        for name in [name for name, table in self.kept.items() if not table]:
+            if name not in REQUIRED:
+                self.report(name, "", ("no good line in the file", "", "remove it or fill it"))
+                del self.kept[name]
+
+    def _check_values(self, name: str, audio: AudioCheck | None) -> None:
+        rule = _value_rule(name, audio)
+        if rule is None:
+            return
+        good = {}
+        for key, value in self.kept[name].items():
+            if fault := rule(value):
+                self.report(name, key, fault)
+            else:
+                good[key] = value
+        self.kept[name] = good
+
+    def _check_segments(self) -> None:
+        recordings, good = self.kept["wav.scp"], {}
+        for utt, value in self.kept["segments"].items():
+            recording = value.split()[0]
+            if recording in recordings:
+                good[utt] = value
+            else:
+                remedy = "add it to wav.scp or remove the segment"
+                self.report("segments", utt, ("unknown recording", recording, remedy))
+        self.kept["segments"] = good
+        used = {value.split()[0] for value in good.values()}
+        for unused in sorted(recordings.keys() - used):
+            remedy = "remove it, or add its segments"
+            self.report("wav.scp", unused, ("recording without segments", unused, remedy), True)
+
+    def _check_utterances(self) -> None:
+        """One entry for each utterance in each complete table; no stranger in a partial one."""
+        complete = [name for name in sorted(self.kept) if COMPLETE.fullmatch(name)]
+        if "segments" not in self.kept:
+            complete.append("wav.scp")
+        everything = set().union(*(self.kept[name] for name in complete))
+        good = everything.intersection(*(self.kept[name] for name in complete))
+        for utt in sorted(everything - good):
+            self._report_incomplete(utt, complete)
+        for name in sorted(name for name in self.kept if PARTIAL.fullmatch(name)):
+            for utt in sorted(self.kept[name].keys() - everything):
+                fault = ("id without an utterance", utt, "remove the line or correct the id")
+                self.report(name, utt, fault)
+        self.kept = restrict(self.kept, good)
+
+    def _report_incomplete(self, utt: str, complete: list[str]) -> None:
+        having = [name for name in complete if utt in self.kept[name]]
+        lacking = [name for name in complete if name not in having]
+        remedy = "add or mend its line there, or remove it here"
+        if having == ["text"]:
+            remedy += "; if it is the rest of a transcript, a line break split it: join the lines"
+        self.report(
+            having[0], utt, (f"id has no usable line in {', '.join(lacking)}:", utt, remedy)
+        )
+
+    def _check_prefixes(self) -> None:
+        for utt, speaker in self.kept["utt2spk"].items():
+            if not utt.startswith(speaker):
+                remedy = "begin each id with its speaker, so that both sort alike"
+                fault = (f"speaker {speaker!r} is not a prefix of", utt, remedy)
+                self.report("utt2spk", utt, fault, warning=True)
+
+
+def restrict(tables: Tables, utts: set[str]) -> Tables:
+    """Only these utterances, and in wav.scp the recordings they use."""
+    recordings = utts
+    if "segments" in tables:
+        recordings = {v.split()[0] for utt, v in tables["segments"].items() if utt in utts}
+    keep = {name: recordings if name == "wav.scp" else utts for name in tables}
+    return {n: {k: v for k, v in t.items() if k in keep[n]} for n, t in tables.items()}
+
+
+def _value_rule(name: str, audio: AudioCheck | None) -> Callable[[str], Fault | None] | None:
+    if name == "wav.scp":
+        return lambda value: _audio_fault(value, audio)
+    if name.startswith("utt2num_"):
+        return lambda value: None if COUNT.fullmatch(value) else ("not a count", value, POSITIVE)
+    rules = {"utt2task": _task, "utt2spk": _speaker, "utt2dur": _duration, "segments": _segment}
+    return rules.get(name)
+
+
+def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
+    if value.endswith("|"):
+        return "commands are not run:", value, "convert to an audio file and name that"
+    if audio is not None and (wrong := audio(value)):
+        return "audio:", "", wrong
+    return None
+
+
+def _task(value: str) -> Fault | None:
+    return None if value in TASKS else ("unknown task", value, nearest(value, TASKS))
+
+
+def _speaker(value: str) -> Fault | None:
+    wrong = id_fault(value)
+    return (wrong[0] + " of the speaker", value, wrong[1]) if wrong else None
+
+
+def _duration(value: str) -> Fault | None:
+    return None if _seconds(value) > 0 else ("not a duration", value, POSITIVE)
+
+
+def _segment(value: str) -> Fault | None:
+    parts = value.split()
+    start, end = (_seconds(part) for part in parts[1:]) if len(parts) == 3 else (-1.0, -1.0)
+    if 0 <= start < end:
+        return None
+    remedy = "write: utterance recording start end, in seconds, with 0 <= start < end"
+    return "not a segment:", value, remedy
+
+
+def _seconds(value: str) -> float:
+    """A finite number of seconds; -1 for what is none."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return -1.0
+    return seconds if math.isfinite(seconds) else -1.0
+
+
+def refuse(path: Path, tables: Tables) -> None:
+    """`UserError` for the first fault of tables that are to be written to `path`."""
+    for name in tables:
+        if not is_table(name):
+            known = [*REQUIRED, "segments", "prompt", "text_warmup", "text_ref2", "utt2dur"]
+            raise UserError(f"{path / name}: unknown table: {nearest(name, known)}")
+    for name in REQUIRED:
+        if not tables.get(name):
+            raise UserError(f"{path / name}: missing: fill the table {name!r} before writing")
+    rules = Rules(path, tables, from_files=False)
+    rules.run(audio=None)
+    for problem in rules.problems:
+        if not problem.warning:
+            raise UserError(str(problem))
