@@ -1,0 +1,158 @@
+"""Stage 3: several dumped sets become one multitask directory, the input of training.
+
+To the tables of a data directory it adds feats_<encoder>.scp and utt2num_frames (at 25 Hz, the
+least over the encoders: the shape file of training), and sets.json, which says what went in.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pam.atomic import write_json
+from pam.data.audio import SAMPLE_RATE
+from pam.data.datadir import DataDir
+from pam.data.disk import writing
+from pam.data.scp import read_table, write_table
+from pam.data.tasks import get_task
+from pam.errors import UserError
+from pam.log import get_logger
+
+SAMPLES_PER_FRAME = SAMPLE_RATE // 25
+SUMMARY = "sets.json"
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """A dumped set and, where given, the task that all its utterances get."""
+
+    path: Path
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def parse(cls, text: str) -> "SetSpec":
+        """Read `DIR` or `DIR:task`."""
+        folder, colon, task = text.rpartition(":")
+        if not colon or Path(text).is_dir():
+            return cls(Path(text))
+        return cls(Path(folder), get_task(task).name)
+
+
+def combine(
+    specs: Sequence[SetSpec],
+    out: str | Path,
+    encoders: Sequence[str] = (),
+    encoder_dir: str | Path = "dump",
+    max_seconds: float | None = None,
+) -> dict[str, dict[str, object]]:
+    """Write the multitask directory `out`; returns the summary of each set.
+
+    Features are looked for in `encoder_dir`/<encoder>/<set>/. Without encoders (features made
+    online) utt2num_frames is the nominal length, 640 samples a frame. `UserError` for an id in two
+    sets and for an utterance that an encoder does not have.
+    """
+    out = Path(out)
+    _refuse_names(specs, encoders, out)
+    sets, summary = {}, {}
+    for spec in specs:
+        sets[spec.name], summary[spec.name] = _read_set(spec, max_seconds)
+    merged = DataDir.combine(sets)
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        merged.write(part)
+        with_features = [Path(encoder_dir) / encoder for encoder in encoders]
+        write_table(part / "utt2num_frames", _merge_features(sets, with_features, part))
+        write_json(part / SUMMARY, {"sets": summary, "encoders": list(encoders)})
+        with writing(out):
+            shutil.rmtree(out, ignore_errors=True)
+            part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return summary
+
+
+def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) -> None:
+    names = [spec.name for spec in specs]
+    for kind, listed in (("set", names), ("encoder", list(encoders))):
+        if twice := sorted({name for name in listed if listed.count(name) > 1}):
+            raise UserError(f"{kind} {twice[0]!r} is given twice: name each {kind} once")
+    if not names:
+        raise UserError(f"{out}: nothing to combine: name at least one set")
+    for encoder in encoders:
+        if not re.fullmatch(r"\w+", encoder):
+            raise UserError(f"encoder {encoder!r}: use letters, digits and _ in an encoder's name")
+    if out.exists() and any(out.iterdir()) and not (out / SUMMARY).exists():
+        raise UserError(f"{out}: holds something else than a combined set: choose another --out")
+
+
+def _read_set(spec: SetSpec, max_seconds: float | None) -> tuple[DataDir, dict[str, object]]:
+    """The set without its long utterances, and its summary."""
+    data = DataDir.read(spec.path)
+    if "segments" in data or "utt2num_samples" not in data:
+        raise UserError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
+    seconds = {utt: int(n) / SAMPLE_RATE for utt, n in data["utt2num_samples"].items()}
+    kept = [utt for utt in seconds if max_seconds is None or seconds[utt] <= max_seconds]
+    dropped = len(seconds) - len(kept)
+    if not kept:
+        raise UserError(
+            f"{spec.path}: no utterance of {max_seconds} s or less: raise --max_seconds"
+        )
+    if dropped:
+        logger.info(
+            "%s: %d of %d longer than %s s, dropped", spec.name, dropped, len(seconds), max_seconds
+        )
+        data = data.subset(kept)
+    if spec.task:
+        data.tables["utt2task"] = dict.fromkeys(data["utt2task"], spec.task)
+    return data, {
+        "task": ",".join(sorted(set(data["utt2task"].values()))),
+        "utterances": len(kept),
+        "hours": round(sum(seconds[utt] for utt in kept) / 3600, 4),
+        "dropped_too_long": dropped,
+    }
+
+
+def _merge_features(
+    sets: Mapping[str, DataDir], folders: Sequence[Path], out: Path
+) -> dict[str, str]:
+    """Write feats_<encoder>.scp of all encoders; returns the frames of each utterance."""
+    if not folders:
+        return {
+            utt: str(max(1, int(samples) // SAMPLES_PER_FRAME))
+            for data in sets.values()
+            for utt, samples in data["utt2num_samples"].items()
+        }
+    frames: dict[str, str] = {}
+    for folder in folders:
+        pointers: dict[str, str] = {}
+        for name, data in sets.items():
+            pointers |= _pick(folder / name / "feats.scp", data)
+            for utt, count in _pick(folder / name / "utt2num_frames", data).items():
+                if utt not in frames or int(count) < int(frames[utt]):
+                    frames[utt] = count
+        write_table(out / f"feats_{folder.name}.scp", pointers)
+    return frames
+
+
+def _pick(file: Path, data: DataDir) -> dict[str, str]:
+    """The entries of the set's utterances; each must be there."""
+    if not file.exists():
+        raise UserError(f"{file}: missing: run the dump stage for this encoder and set")
+    table = read_table(file)
+    missing = data["text"].keys() - table.keys()
+    if missing:
+        raise UserError(
+            f"{file}: {min(missing)!r} is missing ({len(missing)} in all): "
+            f"remove the folder {file.parent} and run the dump stage again"
+        )
+    if extra := len(table) - len(data):
+        logger.info("%s: %d entries that are not used (dropped from the set)", file, extra)
+    return {utt: table[utt] for utt in data["text"]}

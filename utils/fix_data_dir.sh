@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sort data directories and drop what is bad in them, saying what and why; originals: DIR/.backup/.
+#
+#   utils/fix_data_dir.sh DIR... [--audio none|exists|decode] [--all]
+set -euo pipefail
+
+root=$(cd "$(dirname "$(realpath "$0")")/.." && pwd)
+export PATH="${PAM_VENV:-$root/tools/venv}/bin:$PATH" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec python3 -m pam.bin.validate --fix "$@"
