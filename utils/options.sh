@@ -1,0 +1,30 @@
+# shellcheck shell=bash disable=SC2034  # these variables are read by the recipe and utils/recipe.sh
+# The options of every recipe. A run.sh sources this file, then sets what is its own;
+# `./run.sh --help` prints the comments on the right, so they are the documentation.
+
+stage=1              # first stage to run
+stop_stage=100       # last stage to run
+skip_stages=         # stages to leave out, as in "3 5"
+nj=2                 # processes that prepare and dump
+inference_nj=1       # test sets that are decoded at the same time
+ngpu=0               # GPUs to train and decode on; 0 is the CPU
+datadir=data         # where the corpora are prepared
+dumpdir=dump         # where audio at 16 kHz and encoder states are dumped
+expdir=exp           # where experiments are trained, decoded and reported
+python=python3       # Python to use; python3 is that of tools/venv (or of $PAM_VENV)
+scale=mini           # encoders, LLM and schedule: a file of conf/scale
+system=pam           # what is trained: a file of conf/systems
+seed=0               # of initialisation and of the order of training
+budget=short         # length of training: a name under `budgets` of the scale
+feats=dumped         # dumped: encoder states from disk; online: encoders run while training
+warmup=              # warm-up of the adapters, ctc or none; empty: as the scale says
+max_bad=0.5%         # share of unusable utterances of a set that is tolerated
+size=full            # full, or tiny: a few utterances of each set, to try the stages
+train_args=          # further arguments of pam.bin.train, as in "--set optim_conf.lr=1e-4"
+prompts=unseen       # prompts the test sets are decoded with: unseen, seen or train
+train_sets=          # sets to train on
+dev_sets=            # sets to validate on
+test_sets=           # sets to decode and score
+corpora=             # corpora under egs/ whose sets are joined; empty: this folder's own
+expname=             # name of the experiment; empty: SYSTEM_SCALE_BUDGET_sSEED
+inference_tag=       # name of the decoding; empty: greedy_PROMPTS

@@ -1,0 +1,390 @@
+# shellcheck shell=bash disable=SC2154  # the variables are those of utils/options.sh
+# The stages of every recipe; sourced by run.sh after its variables are set and the options read.
+#
+#   1 data → 2 dump → 3 combine → 4 train → 5 average → 6 decode → 7 score → 8 report
+#
+# Each stage skips what exists and is complete, so the same command resumes. What a result was
+# made with is written beside it (.settings); asking for the same name with other settings is an
+# error, never a silent reuse. All checks are in shell: importing torch takes seconds.
+
+# --- small parts ----------------------------------------------------------------------------------
+
+log() {
+    echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
+}
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
+launch() {
+    python3 "$PAM_ROOT/utils/run.py" "$@"
+}
+
+# The content of YAML files without comments, as one checksum: editing a comment changes nothing.
+checksum() {
+    cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
+}
+
+# claim DIR REMEDY SETTINGS...: the command SETTINGS prints what DIR is, or will be, made with. It is
+# recorded where DIR is new; other settings than the recorded ones are an error that shows both.
+claim() {
+    local recorded=$1/.settings remedy=$2 wanted
+    shift 2
+    wanted=$("$@")
+    if [[ ! -f $recorded ]]; then
+        mkdir -p "${recorded%/*}"
+        echo "$wanted" >"$recorded.part"
+        mv "$recorded.part" "$recorded"
+    elif [[ $wanted != "$(<"$recorded")" ]]; then
+        diff "$recorded" <(echo "$wanted") |
+            sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
+        die "${recorded%/*} was made with other settings; $remedy"
+    fi
+}
+
+all_sets() {
+    # shellcheck disable=SC2086  # lists of names
+    printf '%s\n' $train_sets $dev_sets $test_sets | awk '!seen[$0]++'
+}
+
+# add_seconds FILE STAGE SECONDS: add to the count of a stage in a JSON file {"stage": seconds, …}.
+# Counts of a file DUMPED, if given, replace those of its stages.
+add_seconds() {
+    local file=$1 dumped=${4:-/dev/null}
+    [[ -f $file ]] || { mkdir -p "${file%/*}" && echo "{}" >"$file"; }
+    [[ -f $dumped ]] || dumped=/dev/null
+    awk -F '[": ,]+' -v stage="$2" -v more="$3" '
+        NF >= 3 && !($2 in total) { name[++n] = $2; total[$2] = $3 }
+        END {
+            if (!(stage in total)) name[++n] = stage
+            total[stage] += more
+            print "{"
+            for (i = 1; i <= n; i++)
+                printf "  \"%s\": %d%s\n", name[i], total[name[i]], i < n ? "," : ""
+            print "}"
+        }' "$dumped" "$file" >"$file.part"
+    mv "$file.part" "$file"
+}
+
+# --- what the options come to ---------------------------------------------------------------------
+
+[[ $python != */* ]] || python=$(realpath -s "$python")
+[[ -n $expname ]] || expname=${system}_${scale}_${budget}_s${seed}
+[[ -n $inference_tag ]] || inference_tag=greedy_$prompts
+exp=$expdir/$expname
+decoded=$exp/$inference_tag
+scale_config=$PAM_ROOT/conf/scale/$scale.yaml
+system_config=$PAM_ROOT/conf/systems/$system.yaml
+
+check_choice() { # check_choice OPTION VALUE CHOICE...
+    local option=$1 value=$2
+    shift 2
+    [[ " $* " == *" $value "* ]] || die "--$option $value: choose from $*"
+}
+
+choices_in() { # the names of the YAML files of a folder
+    local file
+    for file in "$1"/*.yaml; do
+        file=${file##*/}
+        echo "${file%.yaml}"
+    done
+}
+
+# shellcheck disable=SC2046  # names without spaces
+check_options() {
+    check_choice scale "$scale" $(choices_in "$PAM_ROOT/conf/scale")
+    check_choice system "$system" $(choices_in "$PAM_ROOT/conf/systems")
+    check_choice feats "$feats" dumped online
+    check_choice prompts "$prompts" unseen seen train
+    check_choice size "$size" full tiny
+    local option
+    for option in stage stop_stage nj inference_nj ngpu seed; do
+        [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
+    done
+    [[ $max_bad =~ ^[0-9.]+%?$ ]] || die "--max_bad $max_bad: expected a share like 0.5%"
+    [[ -n $train_sets$corpora ]] || die "$0: set train_sets, or corpora to take sets from"
+}
+
+# The lists of a recipe that joins corpora are those of its corpora, unless they are given.
+join_corpora() {
+    local corpus list joined
+    for corpus in $corpora; do
+        [[ -x ../$corpus/run.sh ]] || die "--corpora: there is no recipe egs/$corpus/run.sh"
+    done
+    for list in train_sets dev_sets test_sets; do
+        [[ -z ${!list} ]] || continue
+        joined=
+        for corpus in $corpora; do
+            joined+=" $("../$corpus/run.sh" --print "$list")"
+        done
+        printf -v "$list" '%s' "${joined# }"
+    done
+    local twice
+    # shellcheck disable=SC2086
+    twice=$(printf '%s\n' $train_sets | sort | uniq -d | tr '\n' ' ')
+    [[ -z $twice ]] || die "two corpora have sets of the same name: $twice"
+}
+
+encoders() { # the keys under `encoders:` of the scale
+    sed -n '/^encoders:/,/^[^ #]/s/^  \([A-Za-z0-9_]\{1,\}\):.*/\1/p' "$scale_config"
+}
+
+models() { # the models of the scale that tools/fetch_models.py brings
+    sed 's/#.*//' "$scale_config" | grep -o 'cache:[A-Za-z0-9_.-]*' | cut -d : -f 2 | sort -u
+}
+
+# --- settings, one per line, that results depend on -----------------------------------------------
+
+data_settings() {
+    echo "size: $size"
+}
+
+dump_settings() {
+    data_settings
+    echo "feats: $feats"
+    echo "max_bad: $max_bad"
+    [[ $feats == online ]] || echo "encoders of the scale: $(sed -n '/^encoders:/,/^[^ #]/p' "$scale_config" | checksum -)"
+}
+
+combine_settings() {
+    dump_settings
+    echo "train_sets: $train_sets"
+    echo "dev_sets: $dev_sets"
+}
+
+train_settings() {
+    combine_settings
+    echo "system: $system, conf/systems/$system.yaml: $(checksum "$system_config")"
+    echo "scale: $scale, conf/scale/$scale.yaml: $(checksum "$scale_config")"
+    echo "training prompts: $(checksum "$PAM_ROOT"/conf/prompts/*.yaml)"
+    echo "seed: $seed"
+    echo "budget: $budget"
+    echo "warmup: $warmup"
+    echo "train_args: $train_args"
+}
+
+decode_settings() {
+    echo "prompts: $prompts"
+}
+
+# --- stages ---------------------------------------------------------------------------------------
+
+in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
+    local corpus
+    for corpus in $corpora; do
+        launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
+            --dumpdir "$(realpath -m "$dumpdir")" --python "$python" --scale "$scale" \
+            --feats "$feats" --max_bad "$max_bad"
+    done
+}
+
+fetch_models() {
+    local model
+    for model in $(models); do
+        if [[ ! -f ${PAM_CACHE:-$HOME/.cache/pam}/models/$model/config.json ]]; then
+            log "fetching the pretrained model $model"
+            launch - "$python" "$PAM_ROOT/tools/fetch_models.py" "$model"
+        fi
+    done
+}
+
+missing_sets() {
+    local set
+    for set in $(all_sets); do
+        [[ -f $datadir/$set/wav.scp ]] || printf '%s ' "$set"
+    done
+}
+
+stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained models
+    fetch_models
+    if [[ -n $corpora ]]; then
+        in_each_corpus 1
+        return
+    fi
+    claim "$datadir" "remove it, or prepare into another one with --datadir" data_settings
+    if [[ -z $(missing_sets) ]]; then
+        log "complete: $datadir"
+        return
+    fi
+    prepare
+    [[ -z $(missing_sets) ]] || die "$datadir: the preparation left out $(missing_sets)"
+}
+
+is_dumped() { # is_dumped SET
+    local encoder
+    [[ -f $dumpdir/raw/$1/wav.scp ]] || return 1
+    [[ $feats == dumped ]] || return 0
+    for encoder in $(encoders); do
+        [[ -f $dumpdir/$encoder/$1/feats.scp ]] || return 1
+    done
+}
+
+stage_2() { # dump: audio at 16 kHz, and the states of every encoder
+    if [[ -n $corpora ]]; then
+        in_each_corpus 2
+        return
+    fi
+    local set remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
+    for set in $(all_sets); do
+        claim "$dumpdir/raw/$set" "$remedy" dump_settings
+        if is_dumped "$set"; then
+            log "complete: $set"
+            continue
+        fi
+        [[ -f $datadir/$set/wav.scp ]] || die "$datadir/$set is missing: run stage 1 first"
+        # shellcheck disable=SC2086  # a prefix is a command with its arguments
+        launch "$dumpdir/log/dump_$set.log" $dump_prefix "$python" -m pam.bin.dump --data "$datadir/$set" \
+            --out "$dumpdir/raw/$set" --scale_config "$scale_config" --feats "$feats" \
+            --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad"
+    done
+}
+
+combined() { # the folder of the joined sets: other lists are other folders
+    echo "$dumpdir/combined/$(combine_settings | sha256sum | cut -c 1-8)"
+}
+
+stage_3() { # combine: one training and one validation set of all tasks
+    local part list set dirs=() names=()
+    mapfile -t names < <(encoders)
+    claim "$(combined)" "remove it" combine_settings
+    for part in train dev; do
+        if [[ -f $(combined)/$part/wav.scp ]]; then
+            log "complete: $(combined)/$part"
+            continue
+        fi
+        list=${part}_sets
+        dirs=()
+        for set in ${!list}; do
+            is_dumped "$set" || die "$dumpdir/raw/$set is not complete: run stage 2 first"
+            dirs+=("$dumpdir/raw/$set")
+        done
+        launch "$dumpdir/log/combine_$part.log" "$python" -m pam.bin.combine --sets "${dirs[@]}" \
+            --out "$(combined)/$part" --encoders "${names[@]}" --encoder_dir "$dumpdir"
+    done
+}
+
+stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
+    claim "$exp" "give the new one another name with --expname, or remove the folder" train_settings
+    if [[ -f $exp/.trained ]]; then
+        log "complete: $exp"
+        return
+    fi
+    [[ -f $(combined)/train/wav.scp ]] || die "$(combined)/train is not complete: run stage 3 first"
+    # shellcheck disable=SC2086  # train_prefix and train_args are lists of arguments
+    launch "$exp/train.log" $train_prefix "$python" -m pam.bin.train --system_config "$system_config" \
+        --scale_config "$scale_config" --train "$(combined)/train" --dev "$(combined)/dev" \
+        --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats" \
+        ${warmup:+--warmup $warmup} $train_args
+    touch "$exp/.trained"
+}
+
+needs_training() {
+    claim "$exp" "give the new one another name with --expname, or remove the folder" train_settings
+    [[ -f $exp/.trained ]] || die "$exp is not trained: run stage 4 first"
+}
+
+stage_5() { # average: the checkpoint that is used from here on
+    needs_training
+    if [[ -f $exp/.averaged && -f $exp/model.pth ]]; then
+        log "complete: $exp/model.pth"
+        return
+    fi
+    launch "$exp/average.log" "$python" -m pam.bin.average --exp "$exp"
+    touch "$exp/.averaged"
+}
+
+stage_6() { # decode: an answer for every utterance of the test sets
+    needs_training
+    [[ -f $exp/model.pth ]] || die "$exp/model.pth is missing: run stage 5 first"
+    claim "$decoded" "give the new one another name with --inference_tag" decode_settings
+    local set pending=
+    for set in $test_sets; do
+        if [[ -f $decoded/$set/hyp.jsonl ]]; then
+            log "complete: $decoded/$set"
+            continue
+        fi
+        is_dumped "$set" || die "$dumpdir/raw/$set is not complete: run stage 2 first"
+        pending+=,$set
+    done
+    [[ -n $pending ]] || return 0
+    # shellcheck disable=SC2086
+    launch --parallel "$inference_nj" "JOB=${pending#,}" "$decoded/log/decode_{JOB}.log" \
+        $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "$dumpdir/raw/{JOB}" \
+        --out "$decoded/{JOB}" --prompts "$prompts"
+}
+
+stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
+    local set
+    for set in $test_sets; do
+        [[ -f $decoded/$set/hyp.jsonl ]] || die "$decoded/$set/hyp.jsonl is missing: run stage 6 first"
+    done
+    for set in $test_sets; do
+        if [[ ! $decoded/$set/score.json -nt $decoded/$set/hyp.jsonl ]]; then
+            launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded"
+            return
+        fi
+    done
+    log "complete: $decoded"
+}
+
+stage_8() { # report: RESULTS.md and results.json
+    local set fresh=true
+    for set in $test_sets; do
+        [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
+        [[ $exp/results.json -nt $decoded/$set/score.json ]] || fresh=false
+    done
+    if $fresh && [[ -f $exp/RESULTS.md ]]; then
+        log "complete: $exp/RESULTS.md"
+        return
+    fi
+    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp"
+}
+
+# --- the run --------------------------------------------------------------------------------------
+
+stage_names=([1]=data dump combine train average decode score report)
+stage_places=([1]="$datadir" "$dumpdir" "$dumpdir" "$exp" "$exp" "$decoded" "$decoded" "$exp")
+current=
+
+finish() { # however the run ends: count the stage's time, name the stage that failed
+    local status=$?
+    [[ -n $current ]] || return 0
+    count_seconds
+    ((status == 0)) || echo "error: stage $current (${stage_names[$current]}) of $0 failed;" \
+        "the same command resumes when it is mended" >&2
+}
+
+# The corpora of a joined recipe count their own data and dump, in the same folder.
+count_seconds() {
+    local dumped=$dumpdir/seconds.json seconds=$((SECONDS - started))
+    if ((current > 3)); then
+        add_seconds "$exp/seconds.json" "${stage_names[$current]}" "$seconds" "$dumped"
+    elif [[ -z $corpora ]] || ((current == 3)); then
+        add_seconds "$dumped" "${stage_names[$current]}" "$seconds"
+    fi
+}
+
+run_stage() {
+    current=$1 started=$SECONDS
+    log "stage $1: ${stage_names[$1]} → ${stage_places[$1]}"
+    "stage_$1"
+    log "stage $1: ${stage_names[$1]} took $((SECONDS - started)) s"
+    count_seconds
+    current=
+}
+
+check_options
+join_corpora
+if [[ $python == python3 ]]; then
+    "$PAM_ROOT/tools/install.sh"
+fi
+trap finish EXIT
+for number in "${!stage_names[@]}"; do
+    if ((number >= stage && number <= stop_stage)) && [[ " $skip_stages " != *" $number "* ]]; then
+        run_stage "$number"
+    fi
+done
+trap - EXIT

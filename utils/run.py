@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Run one command, or several in parallel, each with a log file; say why when one fails.
+
+    run.py LOG COMMAND...                                      one job; its log is also shown
+    run.py [--parallel N] JOB=1:8 LOG.{JOB} COMMAND {JOB}...   numbered jobs
+    run.py [--parallel N] JOB=a,b,c LOG.{JOB} COMMAND {JOB}... named jobs
+
+`-` for LOG lets a single job write to the terminal. On failure the other jobs are stopped and the
+end of the failing log is printed. Ending this program (or what started it) ends the jobs with all
+their children. Standard library only: it runs before anything is installed.
+"""
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+LINES_OF_A_FAILURE = 20
+POLL_SECONDS = 0.05
+
+
+def die_with_parent(number: int) -> None:
+    """Ask Linux to send signal `number` to this process when the one that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def parse_jobs(text: str) -> list[str]:
+    """`1:3` gives 1, 2, 3; `a,b` gives a, b."""
+    first, colon, last = text.partition(":")
+    if colon and first.isdigit() and last.isdigit():
+        return [str(n) for n in range(int(first), int(last) + 1)]
+    return text.split(",")
+
+
+class Job:
+    """A running command: its process group, its log and how far that was shown."""
+
+    def __init__(self, log: str, command: list[str], show: bool):
+        self.log, self.command, self.show, self.shown = log, command, show, 0
+        output = None
+        if log != "-":
+            Path(log).parent.mkdir(parents=True, exist_ok=True)
+            output = Path(log).open("ab")
+            output.write(f"# {shlex.join(command)}\n# {time.ctime()}\n".encode())
+            output.flush()
+            self.shown = output.tell()
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+        )
+
+    def follow(self) -> None:
+        """Copy what the log gained to the terminal."""
+        if not self.show or self.log == "-":
+            return
+        with Path(self.log).open("rb") as log:
+            log.seek(self.shown)
+            gained = log.read()
+        self.shown += len(gained)
+        sys.stdout.buffer.write(gained)
+        sys.stdout.buffer.flush()
+
+    def kill(self) -> None:
+        """End the job and everything that it started; after it ended, what it left behind."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def explain(self) -> None:
+        status = self.process.returncode
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        print(f"error: failed with {how}: {shlex.join(self.command)}", file=sys.stderr)
+        if self.log == "-":
+            return
+        if not self.show:
+            lines = Path(self.log).read_text(encoding="utf-8", errors="replace").splitlines()
+            print("\n".join("  | " + line for line in lines[-LINES_OF_A_FAILURE:]), file=sys.stderr)
+        print(f"  log: {self.log}", file=sys.stderr)
+
+
+def run(pending: list[tuple[str, list[str]]], parallel: int) -> int:
+    """Run the jobs, at most `parallel` at a time; the status of the first that fails, or 0."""
+    show = len(pending) == 1
+    running: list[Job] = []
+    try:
+        while pending or running:
+            while pending and len(running) < parallel:
+                log, command = pending.pop(0)
+                running.append(Job(log, command, show))
+            time.sleep(POLL_SECONDS)
+            for job in list(running):
+                ended = job.process.poll() is not None
+                job.follow()
+                if not ended:
+                    continue
+                running.remove(job)
+                job.kill()
+                if job.process.returncode != 0:
+                    job.explain()
+                    return job.process.returncode if job.process.returncode > 0 else 1
+    finally:
+        for job in running:
+            job.kill()
+    return 0
+
+
+def main() -> int:
+    args = sys.argv[1:]
+    parallel, jobs = None, [""]
+    while args and (args[0] == "--parallel" or args[0].startswith("JOB=")):
+        if args[0] == "--parallel":
+            parallel, args = max(1, int(args[1])), args[2:]
+        else:
+            jobs, args = parse_jobs(args[0].removeprefix("JOB=")), args[1:]
+    if len(args) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+
+    def stop(number: int, _frame: object) -> None:
+        sys.exit(128 + number)  # runs the `finally` that ends the jobs
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    parent = os.getppid()
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before we asked
+        return 1
+    pending = []
+    for job in jobs:
+        log, *command = [arg.replace("{JOB}", job) for arg in args]
+        pending.append((log, command))
+    return run(pending, parallel or len(jobs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
