@@ -1,0 +1,53 @@
+"""Stage 5: select or average checkpoints into exp/NAME/model.pth, and prove that it hears."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from pam.atomic import atomic_path, write_json
+from pam.config import load_yaml
+from pam.errors import run_main
+from pam.log import get_logger
+from pam.model.build import load_experiment
+from pam.train.checkpoint import average, choose
+from pam.train.hearing import measure_hearing
+
+logger = get_logger(__name__)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp", type=Path, required=True, help="exp/NAME")
+    parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
+    parser.add_argument("--method", choices=["last", "best"], default="last", help="A.6: last")
+    parser.add_argument("--num", type=int, default=1, help="how many checkpoints to average")
+    parser.add_argument("--ngpu", type=int, default=0)
+    return parser
+
+
+def dev_losses(exp: Path) -> dict[int, float]:
+    """Dev loss of each epoch of the training through the LLM."""
+    curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
+    return {p["epoch"]: p["dev"]["loss"] for p in curves if p["phase"] == "llm"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
+    logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
+    with atomic_path(args.exp / "model.pth") as part:
+        torch.save(average(chosen), part)
+    config = load_yaml(args.exp / "config.yaml")
+    model = load_experiment(args.exp, online=config["feats"] == "online")
+    if args.ngpu:
+        model.to(device="cuda")
+    hearing = measure_hearing(model, config, args.dev)
+    for task, row in hearing.items():
+        logger.info("%s: dev loss %.3f, shuffled audio %.3f", task, *list(row.values())[:2])
+    write_json(args.exp / "hearing.json", hearing)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Decoding: greedy search, and one file through a trained model."""

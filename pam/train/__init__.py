@@ -1,0 +1,1 @@
+"""Training through ESPnet's AbsTask and Trainer."""

@@ -1,0 +1,75 @@
+"""The proof that a model hears: dev loss with the right audio against another utterance's audio."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pam.data.prompts import load_prompts
+from pam.data.scp import read_table
+from pam.log import progress
+from pam.model.speech_llm import ESPnetPaMModel
+from pam.train.collate import Collate, Preprocess
+from pam.train.iterators import EveryUtteranceIterFactory
+from pam.train.task import data_triples, read_lengths, read_utt2task
+
+
+def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
+    """The batch with every row's audio taken from the row before (same task, like length)."""
+    names = [shape.name for shape in model.shapes] + ["speech"]
+    audio = {name for name in batch if name.removesuffix("_lengths") in names}
+    return {k: v.roll(1, dims=0) if k in audio else v for k, v in batch.items()}
+
+
+@torch.no_grad()
+def measure_hearing(
+    model: ESPnetPaMModel, config: Mapping, dev: Path
+) -> dict[str, dict[str, float | int]]:
+    """Per task: token-mean dev loss with right and with shuffled audio, and the utterances.
+
+    A batch of a single utterance has nothing to swap with and is left out of both.
+    """
+    model.eval()
+    sums: dict[str, list[float]] = {}
+    for task, batch in dev_batches(model, config, dev):
+        right = answer_loss(model, batch, task)
+        wrong = answer_loss(model, shuffled_audio(batch, model), task)
+        tokens = int(batch["text_lengths"].sum())
+        row = sums.setdefault(task, [0.0, 0.0, 0, 0])
+        for place, value in enumerate((right * tokens, wrong * tokens, tokens, len(batch["task"]))):
+            row[place] += value
+    return {
+        task: {
+            "dev_loss": right / tokens,
+            "dev_loss_shuffled": wrong / tokens,
+            "count": utts,
+        }
+        for task, (right, wrong, tokens, utts) in sums.items()
+    }
+
+
+def answer_loss(model: ESPnetPaMModel, batch: Mapping[str, Tensor], task: str) -> float:
+    """Mean cross-entropy of the answer's tokens."""
+    return float(model(**batch)[1][f"loss_{task}"])
+
+
+def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path):
+    """(task, batch) over the whole development directory; every batch has two rows or more."""
+    from espnet2.train.dataset import ESPnetDataset
+
+    tasks, encoders = config["tasks"], list(config["encoders"])
+    preprocess = Preprocess(model.llm, tasks, encoders, end=True)
+    triples = data_triples(dev, encoders, config["feats"], dev / "text")
+    factory = EveryUtteranceIterFactory(
+        ESPnetDataset(triples, preprocess=preprocess),
+        read_utt2task(dev, tasks),
+        read_lengths(dev),
+        collate_fn=Collate(model.llm, [load_prompts(t) for t in tasks], 4, fixed=True),
+        **config["batch"],
+    )
+    factory.mine = [batch for batch in factory.mine if len(batch) > 1]
+    utt2task = read_table(dev / "utt2task")
+    for utts, batch in progress(factory.build_iter(1), len(factory.mine), "dev loss"):
+        on_device = {name: value.to(model.device) for name, value in batch.items()}
+        yield utt2task[utts[0]], on_device

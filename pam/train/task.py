@@ -1,0 +1,193 @@
+"""The ESPnet task: ESPnet's AbsTask and Trainer, our data, batches, model and optimizer groups."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from espnet2.schedulers import warmup_lr  # noqa: F401  (registers ESPnet's schedulers first)
+from espnet2.tasks import abs_task
+from espnet2.tasks.abs_task import AbsTask, optim_classes
+from torch import nn
+
+from pam.config import load_yaml
+from pam.data.prompts import load_prompts
+from pam.data.scp import read_table
+from pam.errors import UserError
+from pam.model.build import build_model
+from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.warmup import CTCWarmupModel, load_warm_fusion
+from pam.train.collate import AUDIO, Collate, Preprocess
+from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
+from pam.train.schedule import LinearWarmupDecay
+from pam.train.trainer import PaMTrainer
+
+abs_task.scheduler_classes["linear_warmup_decay"] = LinearWarmupDecay
+
+PHASES = ("ctc", "llm")
+
+
+class PaMTask(AbsTask):
+    """Two phases share this task: `ctc` warms the fusion up, `llm` is the paper's training.
+
+    All that belongs to the Speech LLM stands in one file, `--pam_config` (exp/NAME/config.yaml).
+    """
+
+    num_optimizers = 1
+    trainer = PaMTrainer
+    class_choices_list: list = []
+
+    # The model in use: the batches need its tokenizer. ESPnet builds it before the iterators.
+    llm = None
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("Prompt-aware mixture")
+        group.add_argument("--pam_config", help="effective configuration of the Speech LLM")
+        group.add_argument("--phase", choices=PHASES, default="llm")
+        group.add_argument("--train_dir", help="combined data directory for training")
+        group.add_argument("--dev_dir", help="combined data directory for validation")
+        group.add_argument("--warm_fusion", help="warm-up checkpoint that the fusion starts from")
+        parser.set_defaults(iterator_type="task", num_att_plot=0)
+
+    # --- model
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> nn.Module:
+        config = load_yaml(args.pam_config)
+        model = build_model(config, online=config["feats"] == "online")
+        cls.llm = model.llm
+        if args.phase == "llm":
+            if args.warm_fusion:
+                load_warm_fusion(model, args.warm_fusion)
+            return model
+        texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
+        tokens = {token for text in texts for token in model.llm.answer_ids(text)}
+        return CTCWarmupModel(model, TokenEmbeddingCTC(model.llm.embeddings, tokens))
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
+        """One optimizer, two groups: LoRA has a learning rate of its own (`lora_lr`)."""
+        conf = dict(args.optim_conf)
+        lora_lr = conf.pop("lora_lr", conf.get("lr"))
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in named if "lora_" not in name]},
+            {"params": [p for name, p in named if "lora_" in name], "lr": lora_lr},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return [optim_classes[args.optim](groups, **conf)]
+
+    # --- data
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        return ("text", "task")
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        config = load_yaml(args.pam_config)
+        end = args.phase == "llm"
+        return Preprocess(cls.llm, config["tasks"], list(config["encoders"]), end)
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
+        config = load_yaml(args.pam_config)
+        prompts = [load_prompts(task) for task in config["tasks"]]
+        return Collate(cls.llm, prompts, config["prompts_per_batch"], fixed=not train)
+
+    @classmethod
+    def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):
+        config = load_yaml(args.pam_config)
+        folder = Path(args.train_dir if mode == "train" else args.dev_dir)
+        utt2task = read_utt2task(folder, config["tasks"])
+        if args.phase == "ctc":
+            texts = warmup_texts(folder, config["warmup_tasks"])
+            utt2task = {utt: task for utt, task in utt2task.items() if utt in texts}
+        common = {
+            "dataset": cls.build_dataset(args, iter_options),
+            "lengths": read_lengths(folder),
+            "collate_fn": iter_options.collate_fn,
+            **config["batch"],
+            **distributed_rank(iter_options.distributed),
+        }
+        if mode != "train":
+            some = first_of_each_task(utt2task, config["dev_utts"])
+            return EveryUtteranceIterFactory(utt2task=some, **common)
+        return TaskBalancedIterFactory(
+            utt2task=utt2task,
+            steps=args.num_iters_per_epoch,
+            seed=args.seed,
+            num_workers=args.num_workers,
+            **common,
+        )
+
+
+def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
+    """Task of every utterance; a task that the configuration lacks is an error."""
+    utt2task = read_table(folder / "utt2task")
+    for utt, task in utt2task.items():
+        if task not in tasks:
+            raise UserError(
+                f"{folder}/utt2task: {utt}: task {task!r} is not configured: {', '.join(tasks)}"
+            )
+    return utt2task
+
+
+def read_lengths(folder: Path) -> dict[str, int]:
+    """Frames of every utterance as the dump wrote them."""
+    return {utt: int(frames) for utt, frames in read_table(folder / "utt2num_frames").items()}
+
+
+def warmup_texts(folder: Path, tasks: list[str]) -> dict[str, str]:
+    """CTC targets of the utterances of `tasks`: text_warmup where it has them, else text."""
+    utt2task = read_table(folder / "utt2task")
+    texts = read_table(folder / "text")
+    special = folder / "text_warmup"
+    if special.is_file():
+        texts |= read_table(special)
+    return {utt: text for utt, text in texts.items() if utt2task[utt] in tasks}
+
+
+def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str]:
+    """`count` utterances of each task, spread evenly over the sorted ids (0: all of them)."""
+    by_task: dict[str, list[str]] = {}
+    for utt in sorted(utt2task):
+        by_task.setdefault(utt2task[utt], []).append(utt)
+    some = {}
+    for task, utts in by_task.items():
+        step = max(len(utts) // count, 1) if count else 1
+        some |= dict.fromkeys(utts[::step][: count or None], task)
+    return some
+
+
+def distributed_rank(distributed: bool) -> dict[str, int]:
+    """Which share of each batch is this process's."""
+    if not distributed:
+        return {"rank": 0, "world": 1}
+    return {"rank": torch.distributed.get_rank(), "world": torch.distributed.get_world_size()}
+
+
+def data_triples(folder: Path, encoders: list[str], feats: str, text: Path) -> list[tuple]:
+    """What ESPnet's dataset reads: (path, name, type); every file is a table of text."""
+    triples = [(text, "text", "text"), (folder / "utt2task", "task", "text")]
+    if feats == "online":
+        triples.append((folder / "wav.scp", AUDIO, "text"))
+    else:
+        triples += [(folder / f"feats_{name}.scp", name, "text") for name in encoders]
+    return [(str(path), name, kind) for path, name, kind in triples]
+
+
+def run_task(options: Mapping[str, Any]) -> None:
+    """Run the task with ESPnet options given as a mapping (lists of triples are repeated)."""
+    args = PaMTask.get_parser().parse_args([])
+    unknown = set(options) - set(vars(args))
+    assert not unknown, f"not options of ESPnet's task: {unknown}"
+    for key, value in options.items():
+        setattr(args, key, value)
+    PaMTask.main(args=args)
