@@ -8,7 +8,7 @@ from pam.log import get_logger
 
 
 def main(argv: list[str] | None = None) -> None:
-    """python -m pam.bin.combine --sets DIR[:task] … --out DIR --encoders NAME … --encoder_dir DIR"""
+    """python -m pam.bin.combine --sets DIR[:task] … --out DIR [--encoders NAME …]"""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", nargs="+", required=True, metavar="DIR[:task]")
     parser.add_argument("--out", required=True, help="the multitask directory to write")

@@ -15,6 +15,8 @@ from pam.errors import UserError
 SAMPLE_RATE = 16000
 BLOCK_SAMPLES = 1 << 20  # read in blocks: a header may promise any number of samples
 MAX_OVERSHOOT_SECONDS = 0.5  # segment ends are rounded; further than this they are wrong
+MAX_OGG_PAGE = 27 + 255 + 255 * 255  # header, segment table, segments
+ENDLESS = 1 << 48  # samples; more than any header that knows its length states
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a streamed WAV writes where its size belongs
 
 
@@ -39,7 +41,7 @@ def load_audio(
 
 
 def num_samples(path: str | Path) -> int:
-    """How many samples `load_audio` will give for the whole file, from its header alone."""
+    """How many samples `load_audio` gives for the whole file, by its header (for MP3 a guess)."""
     with _open(path) as file:
         return round(file.frames * SAMPLE_RATE / file.samplerate)
 
@@ -68,46 +70,56 @@ def _open(path: str | Path) -> soundfile.SoundFile:
 def _read(
     file: soundfile.SoundFile, path: str | Path, start: float | None, end: float | None
 ) -> Float[np.ndarray, "N C"]:
-    promised = _promised_frames(file, path)
+    stated = _stated_samples(file, Path(path))
+    available = ENDLESS if stated is None else stated
     first = round((start or 0.0) * file.samplerate)
-    last = promised if end is None else round(end * file.samplerate)
-    if first < 0 or last < first or last > promised + MAX_OVERSHOOT_SECONDS * file.samplerate:
-        seconds = promised / file.samplerate
+    last = available if end is None else round(end * file.samplerate)
+    if not 0 <= first <= last <= available + MAX_OVERSHOOT_SECONDS * file.samplerate:
         raise UserError(
-            f"{path}: segment {start} to {end} s does not lie in the {seconds:.2f} s of the file: "
-            "correct its line in segments"
+            f"{path}: segment {start} to {end} s does not lie in the "
+            f"{available / file.samplerate:.2f} s of the file: correct its line in segments"
         )
-    last = min(last, promised)
-    blocks = [np.zeros((0, file.channels), np.float32)]
-    missing = last - first
+    wanted = max(0, min(last, available) - first)
     try:
         if first:
             file.seek(min(first, file.frames))
-        while missing > 0:
-            blocks.append(file.read(min(missing, BLOCK_SAMPLES), "float32", always_2d=True))
-            missing -= len(blocks[-1])
-            if not len(blocks[-1]):
-                break
+        samples = _read_up_to(file, wanted)
     except soundfile.LibsndfileError as error:
         raise _unreadable(path, error.error_string) from error
-    if missing > 0 and last < 1 << 48:
-        raise _unreadable(path, f"ends {missing} samples before the {last} its header promises")
-    return np.concatenate(blocks)
+    if stated is not None and len(samples) < wanted:
+        lacking = wanted - len(samples)
+        raise _unreadable(path, f"ends {lacking} samples before the {stated} its header promises")
+    return samples
 
 
-def _promised_frames(file: soundfile.SoundFile, path: str | Path) -> int:
-    """Samples by the header. libsndfile quietly shortens a truncated WAV, so look ourselves."""
-    if file.format not in ("WAV", "WAVEX"):
-        return file.frames
-    size = _wav_data_bytes(Path(path))
-    found = Path(path).stat().st_size
-    if size is not None and size > found:
-        raise _unreadable(path, f"its header promises {size} bytes of samples, it has {found}")
-    return file.frames
+def _read_up_to(file: soundfile.SoundFile, wanted: int) -> Float[np.ndarray, "N C"]:
+    blocks = []
+    while True:
+        blocks.append(file.read(min(wanted, BLOCK_SAMPLES), "float32", always_2d=True))
+        wanted -= len(blocks[-1])
+        if not wanted or not len(blocks[-1]):
+            return np.concatenate(blocks)
 
 
-def _wav_data_bytes(path: Path) -> int | None:
-    """End of the data chunk in bytes from the start of the file; None where it is not stated."""
+def _stated_samples(file: soundfile.SoundFile, path: Path) -> int | None:
+    """Samples by the header, None where it does not say.
+
+    libsndfile quietly shortens truncated WAV and Ogg files and guesses for MP3: look ourselves.
+    """
+    size = path.stat().st_size
+    if file.format in ("WAV", "WAVEX"):
+        end = _wav_data_end(path)
+        if end is not None and end > size:
+            raise _unreadable(path, f"its header promises {end} bytes, it has {size}")
+    if file.format == "OGG" and not _ends_with_ogg_page(path, size):
+        raise _unreadable(path, "its last page is not complete")
+    if file.format == "MP3" and not _mp3_states_length(path):
+        return None
+    return file.frames if file.frames < ENDLESS else None
+
+
+def _wav_data_end(path: Path) -> int | None:
+    """Where the samples of a WAV end, bytes from its start; None where it does not say."""
     with path.open("rb") as file:
         file.seek(12)
         while len(head := file.read(8)) == 8:
@@ -116,6 +128,26 @@ def _wav_data_bytes(path: Path) -> int | None:
                 return None if size in UNKNOWN_SIZES else file.tell() + size
             file.seek(size + size % 2, io.SEEK_CUR)
     return None
+
+
+def _ends_with_ogg_page(path: Path, size: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, size - MAX_OGG_PAGE))
+        tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    return len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _mp3_states_length(path: Path) -> bool:
+    """Whether the first frame, after a tag with titles and pictures, holds a count of frames."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # its size is in four bytes of seven bits
+            file.seek(
+                sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)), 1
+            )
+        frame = file.read(200)
+    return b"Xing" in frame or b"Info" in frame
 
 
 def _unreadable(path: str | Path, reason: str) -> UserError:
