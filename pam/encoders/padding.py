@@ -1,0 +1,43 @@
+"""Batches of clips of different lengths, without a clip noticing the others."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def real_frames(lengths: list[int], total: int, device: torch.device) -> Bool[Tensor, "B J"]:
+    """True where frame j of clip b is real."""
+    return torch.arange(total, device=device) < torch.tensor(lengths, device=device)[:, None]
+
+
+def attention_bias(real_BJ: Bool[Tensor, "B J"], dtype: torch.dtype) -> Tensor | None:
+    """[B, 1, 1, J] to add to attention scores, so that no frame hears padding.
+
+    None where nothing is padded, which lets attention take its faster path.
+    """
+    if bool(real_BJ.all()):
+        return None
+    bias = torch.zeros(real_BJ.shape, dtype=dtype, device=real_BJ.device)
+    return bias.masked_fill(~real_BJ, torch.finfo(dtype).min)[:, None, None]
+
+
+def by_length(
+    front_end: Callable[[Float[Tensor, "b n"]], Float[Tensor, "b j D"]],
+    audio: Float[Tensor, "B N"],
+    lengths: Int[Tensor, "B"],
+) -> Float[Tensor, "B J D"]:
+    """Run `front_end` on clips of exactly one length at a time; pad its frames with zeros.
+
+    For front ends that normalise over time, in which padding would change every frame.
+    """
+    outs = {n: front_end(audio[lengths == n, :n]) for n in sorted(set(lengths.tolist()))}
+    if len(outs) == 1:
+        return next(iter(outs.values()))
+    longest = max(out.shape[1] for out in outs.values())
+    some = next(iter(outs.values()))
+    frames = some.new_zeros(len(audio), longest, some.shape[2])
+    for samples, out in outs.items():
+        frames[lengths == samples, : out.shape[1]] = out
+    return frames

@@ -1,0 +1,124 @@
+"""Whisper's encoder, of any size: 50 frames a second, at most 30 s at a time.
+
+`pad_to_30s: true` (default) hears every clip as it was trained: followed by silence up to 30 s,
+all of which is attended to. `pad_to_30s: false` runs on the real length and `tail_s` seconds of
+silence only, several times faster for short clips. Both cut the frames back to the real length.
+Between the two, the last states of tiny.en on 1.5 to 3 s of speech have a cosine similarity of
+0.942 with no tail, 0.959 with 0.3 s (default), 0.965 with 1 s.
+Audio longer than 30 s is encoded in independent pieces of 30 s, whose frames are concatenated.
+"""
+
+# B batch, N samples, F mel frames, M mel bands, J frames at 50 Hz, S states, D width
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from pam.encoders import AudioEncoder
+from pam.encoders.loading import load_pretrained
+from pam.encoders.padding import attention_bias, real_frames
+from pam.encoders.pooling import SAMPLE_RATE
+
+FFT_SAMPLES = 400
+MEL_HOP_SAMPLES = 160
+MEL_FLOOR = 1e-10
+TAIL_SECONDS = 0.3
+DYNAMIC_RANGE = 8.0  # in log10: what lies further below the loudest band is raised to there
+
+
+def mel_length(samples: int) -> int:
+    return samples // MEL_HOP_SAMPLES
+
+
+def conv_length(mel_frames: int) -> int:
+    """Frames after the second convolution (kernel 3, stride 2, padding 1)."""
+    return (mel_frames + 1) // 2
+
+
+class WhisperAudioEncoder(AudioEncoder):
+    """State 0 is what enters the first layer (convolutions plus positions); the last state is
+    after the final layer norm; the states between are residuals without normalisation."""
+
+    def __init__(self, path: str, conf: dict[str, Any]):
+        super().__init__(conf, allowed=["dtype", "pad_to_30s", "tail_s"])
+        self.model = load_pretrained(
+            WhisperEncoder,
+            path,
+            dtype=self.dtype,
+            key_mapping={r"^(model\.)?encoder\.": ""},
+            foreign=[r"^(model\.)?decoder\.", r"^proj_out\."],
+        )
+        config = self.model.config
+        self.hop_samples = 2 * MEL_HOP_SAMPLES
+        self.dim = config.d_model
+        self.num_states = config.encoder_layers + 1
+        self.max_frames = config.max_source_positions
+        self.max_samples = self.max_frames * self.hop_samples
+        self.pad_to_30s = conf.get("pad_to_30s", True)
+        self.tail_mel_frames = mel_length(round(conf.get("tail_s", TAIL_SECONDS) * SAMPLE_RATE))
+        filters = WhisperFeatureExtractor(feature_size=config.num_mel_bins).mel_filters
+        self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32))
+        self.freeze()
+
+    def native_length(self, samples: int) -> int:
+        whole, rest = divmod(samples, self.max_samples)
+        return whole * self.max_frames + conv_length(mel_length(rest))
+
+    def encode(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S J D"]:
+        pieces = []
+        for start in range(0, audio.shape[1], self.max_samples):
+            rest = (lengths - start).clamp(0, self.max_samples)
+            longest = int(rest.max())
+            if self.native_length(longest):
+                pieces.append(self._encode_piece(audio[:, start : start + longest], rest))
+        return torch.cat(pieces, dim=2)
+
+    def _encode_piece(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B S J D"]:
+        """At most 30 s; a clip that ended in an earlier piece has length 0 here."""
+        real = [mel_length(n) for n in lengths.tolist()]
+        most = 2 * self.max_frames
+        heard = [most if self.pad_to_30s else min(n + self.tail_mel_frames, most) for n in real]
+        mel_BMF = self.log_mel(audio, lengths, max(heard)).to(self.dtype)
+        states = self._layers(mel_BMF, heard)
+        return states[:, :, : conv_length(max(real))]
+
+    def log_mel(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], frames: int
+    ) -> Float[Tensor, "B M F"]:
+        """The first `frames` frames of every clip followed by silence, as Whisper's own."""
+        needed = frames * MEL_HOP_SAMPLES
+        if frames < 2 * self.max_frames:  # at 30 s the spectrum mirrors the end, as in training
+            needed += FFT_SAMPLES
+        audio = F.pad(audio.float(), (0, max(needed - audio.shape[1], 0)))
+        window = torch.hann_window(FFT_SAMPLES, device=audio.device)
+        spectrum = torch.stft(
+            audio, FFT_SAMPLES, MEL_HOP_SAMPLES, window=window, return_complex=True
+        )
+        power = spectrum[:, :, :frames].abs().square()
+        log_BMF = (self.filters @ power).clamp(min=MEL_FLOOR).log10()
+        loudest = log_BMF.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(log_BMF, loudest - DYNAMIC_RANGE) + 4) / 4
+
+    def _layers(self, mel_BMF: Float[Tensor, "B M F"], heard: list[int]) -> Tensor:
+        """All states. Frames past `heard` act as the convolutions' own zero padding."""
+        model, device = self.model, mel_BMF.device
+        within_BF = real_frames(heard, mel_BMF.shape[2], device)[:, None]
+        x = F.gelu(model.conv1(mel_BMF * within_BF)) * within_BF
+        x = F.gelu(model.conv2(x)).transpose(1, 2)
+        x = x + model.embed_positions.weight[: x.shape[1]]
+        real_BJ = real_frames([conv_length(n) for n in heard], x.shape[1], device)
+        bias = attention_bias(real_BJ, x.dtype)
+        states = [x]
+        for layer in model.layers:
+            states.append(layer(states[-1], bias))
+        states[-1] = model.layer_norm(states[-1])
+        return torch.stack(states, dim=1)

@@ -1,0 +1,152 @@
+"""Every encoder of the table keeps the contract."""
+
+import pytest
+import torch
+from tiny import CASES
+from torch import nn
+
+from pam.encoders import ENCODERS, load_encoder
+from pam.errors import UserError
+
+# Worst over all cases: 9e-6 (wav2vec2_large), states up to about 10. See also each family's
+# parity test.
+TOLERANCE = 5e-5
+SECONDS = [0.03, 0.04, 0.05, 0.061, 0.08, 0.1, 0.123, 0.2, 0.333, 0.5, 0.999, 1.0, 1.37, 2.0, 3.1]
+
+
+def noise(samples: int, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def run_one(encoder, clip):
+    states, mask = encoder(clip[None], torch.tensor([len(clip)]))
+    assert mask.all()
+    return states[0]
+
+
+def test_every_family_of_the_table_has_a_tiny_case():
+    assert {family for family, _, _ in CASES.values()} == set(ENCODERS.names())
+
+
+def test_shape_and_mask(encoder):
+    lengths = torch.tensor([9000, 16000, 4000])
+    audio = torch.stack([noise(16500, i) for i in range(3)])
+    states, mask = encoder(audio, lengths)
+    frames = [encoder.output_length(n) for n in lengths.tolist()]
+    assert states.shape == (3, encoder.num_states, encoder.output_length(16000), encoder.dim)
+    assert states.dtype == torch.float32
+    assert torch.equal(mask.sum(dim=1), torch.tensor(frames))
+    assert torch.isfinite(states).all()
+    assert states[2, :, frames[2] :].eq(0).all()
+    assert states[2, :, : frames[2]].std(dim=-1).gt(0).all()
+
+
+@pytest.mark.parametrize("seconds", SECONDS)
+def test_output_length_is_what_forward_gives(encoder, seconds):
+    samples = round(seconds * 16000)
+    frames = encoder.output_length(samples)
+    if frames == 0:
+        with pytest.raises(UserError, match=f"{samples} samples is too short"):
+            run_one(encoder, noise(samples))
+    else:
+        assert run_one(encoder, noise(samples)).shape[1] == frames
+
+
+@pytest.mark.parametrize("samples", [479_999, 480_000, 480_001, 496_000])
+def test_around_thirty_seconds(encoder, samples):
+    assert run_one(encoder, noise(samples)).shape[1] == encoder.output_length(samples)
+
+
+def test_output_length_grows_by_one_frame_for_640_samples(encoder):
+    lengths = [encoder.output_length(n) for n in range(2000, 500_000, 640)]
+    steps = {b - a for a, b in zip(lengths, lengths[1:], strict=False)}
+    assert steps <= {0, 1, 2} and lengths[-1] - lengths[0] == pytest.approx(len(lengths) - 1, abs=2)
+
+
+def test_padding_and_neighbours_change_nothing(encoder):
+    clips = [noise(n, seed=n) for n in (5000, 16000, 7777, 16000, 1300)]
+    lengths = torch.tensor([len(clip) for clip in clips])
+    audio = torch.full((5, 17000), float("nan"))
+    for row, clip in zip(audio, clips, strict=True):
+        row[: len(clip)] = clip
+    states, mask = encoder(audio, lengths)
+    assert torch.isfinite(states).all()
+    for i, clip in enumerate(clips):
+        alone = run_one(encoder, clip)
+        torch.testing.assert_close(
+            states[i, :, mask[i]], alone, rtol=0, atol=TOLERANCE * alone.abs().max().item()
+        )
+
+
+def test_neighbours_on_both_sides_of_thirty_seconds(encoder):
+    """A short clip beside one that needs a second piece of 30 s."""
+    clips = [noise(490_000, 1), noise(4000, 2)]
+    audio = torch.zeros(2, 490_000)
+    for row, clip in zip(audio, clips, strict=True):
+        row[: len(clip)] = clip
+    states, mask = encoder(audio, torch.tensor([490_000, 4000]))
+    alone = run_one(encoder, clips[1])
+    tolerance = TOLERANCE * alone.abs().max().item()
+    torch.testing.assert_close(states[1, :, mask[1]], alone, rtol=0, atol=tolerance)
+
+
+def test_silence_is_finite(encoder):
+    assert torch.isfinite(run_one(encoder, torch.zeros(8000))).all()
+
+
+class Outer(nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.own = nn.Linear(2, 2)
+
+
+def test_stays_frozen_and_keeps_its_dtype_inside_an_outer_model(tiny_specs):
+    for case in CASES:
+        encoder = load_encoder(tiny_specs[case])
+        before = run_one(encoder, noise(4000))
+        outer = Outer(encoder).train().to(torch.bfloat16)
+        assert outer.own.weight.dtype == torch.bfloat16
+        assert not any(module.training for module in encoder.modules())
+        assert not any(p.requires_grad for p in encoder.parameters())
+        assert all(p.dtype == torch.float32 for p in encoder.parameters())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            after = run_one(encoder, noise(4000))
+        assert torch.equal(before, after) and not after.requires_grad
+
+
+def test_an_outer_model_can_move_it_between_devices(tiny_specs):
+    encoder = load_encoder(tiny_specs["moonshine"])
+    Outer(encoder).to("meta")
+    assert {p.device.type for p in encoder.parameters()} == {"meta"}
+
+
+def test_dtype_option(tiny_specs):
+    spec = {**tiny_specs["moonshine"], "conf": {"dtype": "bfloat16"}}
+    states = run_one(load_encoder(spec), noise(4000))
+    exact = run_one(load_encoder(tiny_specs["moonshine"]), noise(4000))
+    assert states.dtype == torch.bfloat16
+    assert torch.nn.functional.cosine_similarity(states.float(), exact, dim=-1).min() > 0.99
+
+
+def test_a_front_end_that_disagrees_with_its_lengths_fails(tiny_specs, monkeypatch):
+    encoder = load_encoder(tiny_specs["wakehubert"])
+    monkeypatch.setattr(encoder, "native_length", lambda samples: samples // 320 + 1)
+    with pytest.raises(RuntimeError, match=r"\(1, 4, 25, 16\).*\(1, 4, 26, 16\)"):
+        run_one(encoder, noise(8000))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"family": "wisper", "path": "x"}, "did you mean 'whisper'"),
+        ({"family": "whisper"}, "'path' is missing"),
+        ({"family": "whisper", "path": "x", "config": {}}, "unknown option 'config'"),
+        ({"family": "whisper", "path": "cache:no-such-model"}, "run tools/fetch_models.py"),
+        ({"family": "whisper", "path": "x", "conf": {"pad": 1}}, "unknown option 'pad'"),
+        ({"family": "whisper", "path": "x", "conf": {"dtype": "int8"}}, "encoder dtype 'int8'"),
+    ],
+)
+def test_wrong_specs_say_what_to_mend(spec, message):
+    with pytest.raises(UserError, match=message):
+        load_encoder(spec)

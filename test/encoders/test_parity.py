@@ -1,0 +1,135 @@
+"""Each family against transformers' own forward pass, with tiny random weights."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+
+from pam.encoders import load_encoder
+from pam.encoders.pooling import pool_frames
+
+SAMPLES = 20_000
+SSL_CASES = [
+    "wav2vec2_base", "wav2vec2_large", "hubert", "hubert_large", "wavlm", "wavlm_large",
+]  # fmt: skip
+
+
+def clip() -> torch.Tensor:
+    return 0.1 * torch.randn(SAMPLES, generator=torch.Generator().manual_seed(3)) + 0.02
+
+
+def ours(encoder, audio):
+    return encoder(audio[None], torch.tensor([len(audio)]))[0]
+
+
+def pooled(states, frames, hop=320):
+    stacked = torch.stack(states, dim=1)[:, :, :frames]
+    return pool_frames(stacked, torch.tensor([frames]), hop)[0]
+
+
+def check(ours, theirs):
+    # Worst measured: 4e-6 of the largest state.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("case", SSL_CASES)
+@torch.no_grad()
+def test_ssl(tiny_specs, tiny_encoders, case):
+    folder = tiny_specs[case]["path"]
+    encoder = tiny_encoders[case]
+    model = AutoModel.from_pretrained(folder).eval()
+    audio = clip()
+    normalise = tiny_specs[case]["conf"].get("normalize", True)
+    features = Wav2Vec2FeatureExtractor(do_normalize=normalise)(audio.numpy(), sampling_rate=16000)
+    values = torch.as_tensor(features["input_values"][0])[None]
+    out = model(values, output_hidden_states=True)
+    # transformers keeps the last state from before the large models' final layer norm.
+    states = [*out.hidden_states[:-1], out.last_hidden_state]
+    assert len(states) == encoder.num_states == 3
+    check(ours(encoder, audio), pooled(states, (SAMPLES - 400) // 320 + 1))
+
+
+@torch.no_grad()
+def test_whisper_padded_to_30_s(tiny_specs, tiny_encoders):
+    model = WhisperForConditionalGeneration.from_pretrained(tiny_specs["whisper"]["path"]).eval()
+    audio = clip()
+    mel = WhisperFeatureExtractor()(audio.numpy(), sampling_rate=16000, return_tensors="pt")
+    out = model.model.encoder(mel.input_features, output_hidden_states=True)
+    states = [*out.hidden_states[:-1], out.last_hidden_state]
+    check(ours(tiny_encoders["whisper"], audio), pooled(states, (SAMPLES // 160 + 1) // 2))
+
+
+@pytest.mark.parametrize("mels", [80, 128])
+@pytest.mark.parametrize("samples", [SAMPLES, 480_000])
+def test_whisper_log_mel(tiny_encoders, mels, samples):
+    encoder = tiny_encoders["whisper" if mels == 80 else "whisper_v3"]
+    audio = 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(5))
+    theirs = WhisperFeatureExtractor(feature_size=mels)(
+        audio.numpy(), sampling_rate=16000, return_tensors="pt"
+    ).input_features
+    mel = encoder.log_mel(audio[None], torch.tensor([samples]), 3000)
+    torch.testing.assert_close(mel, theirs, rtol=0, atol=1e-4)
+
+
+def test_whisper_pieces_of_30_s_are_independent(tiny_encoders):
+    encoder = tiny_encoders["whisper_unpadded"]
+    audio = 0.1 * torch.randn(500_000, generator=torch.Generator().manual_seed(6))
+    parts = torch.cat([ours(encoder, audio[:480_000]), ours(encoder, audio[480_000:])], dim=2)
+    check(ours(encoder, audio), parts)
+
+
+@torch.no_grad()
+def test_moonshine(tiny_specs, tiny_encoders):
+    model = AutoModel.from_pretrained(tiny_specs["moonshine"]["path"]).eval()
+    audio = clip()
+    encoder = tiny_encoders["moonshine"]
+    out = model.encoder(audio[None], output_hidden_states=True)
+    states = [*out.hidden_states[:-1], out.last_hidden_state]
+    assert encoder.native_length(SAMPLES) == states[0].shape[1]
+    check(ours(encoder, audio), pooled(states, states[0].shape[1], hop=384))
+
+
+def test_group_norm_models_do_feel_padding_unless_we_take_care(tiny_encoders):
+    """The reason for running clips of one length at a time; if this fails, the care is moot."""
+    encoder = tiny_encoders["wav2vec2_base"]
+    audio = clip()[None]
+    padded = torch.nn.functional.pad(audio, (0, 20_000))
+    frames = encoder.native_length(SAMPLES)
+    with torch.no_grad():
+        alone = encoder._front_end(audio)
+        beside = encoder._front_end(padded)[:, :frames]
+    assert (alone - beside).abs().max() > 0.01
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tiny_specs, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from pam.errors import UserError
+
+    for case in ("whisper", "wavlm", "moonshine", "wakehubert"):
+        spec = tiny_specs[case]
+        folder = tmp_path / case
+        folder.mkdir()
+        for name in ("config.json", "preprocessor_config.json"):
+            source = folder.parent.joinpath(spec["path"], name)
+            if source.exists():
+                (folder / name).write_bytes(source.read_bytes())
+        weights = load_file(f"{spec['path']}/model.safetensors")
+        key = next(k for k in weights if "1." in k and k.endswith("weight") and "decoder" not in k)
+        kept = {k: v for k, v in weights.items() if k != key}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(UserError, match=f"lacks the weights .*{key[-12:]}"):
+            load_encoder({**spec, "path": str(folder)})
+
+
+def test_a_checkpoint_of_another_family_is_refused(tiny_specs):
+    from pam.errors import UserError
+
+    with pytest.raises(UserError, match="whisper|moonshine|checkpoint of this family"):
+        load_encoder({"family": "whisper", "path": tiny_specs["moonshine"]["path"]})
+    with pytest.raises(UserError):
+        load_encoder({"family": "hubert", "path": tiny_specs["wavlm"]["path"]})

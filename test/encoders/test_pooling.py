@@ -1,0 +1,47 @@
+"""Pooling against a loop over samples."""
+
+import pytest
+import torch
+
+from pam.encoders.pooling import pool_frames, pooled_length
+
+
+def by_samples(states, length, hop):
+    """Spread every native frame over its samples, then average the samples of each output frame."""
+    samples = states[:, :length].repeat_interleave(hop, dim=1)
+    return torch.stack([part.mean(dim=1) for part in samples.split(640, dim=1)], dim=1)
+
+
+@pytest.mark.parametrize("hop", [320, 384, 640, 160, 8000, 1000])
+def test_equals_the_mean_over_samples(hop):
+    lengths = [7, 1, 4, 6]
+    states = torch.randn(4, 2, 7, 3, dtype=torch.float64)
+    for row, length in zip(states, lengths, strict=True):
+        row[:, length:] = float("nan")
+    pooled, mask = pool_frames(states, torch.tensor(lengths), hop)
+    assert pooled.shape == (4, 2, pooled_length(7, hop), 3)
+    for i, length in enumerate(lengths):
+        frames = pooled_length(length, hop)
+        assert mask[i].sum() == frames and mask[i, :frames].all()
+        expected = by_samples(states[i], length, hop)
+        torch.testing.assert_close(pooled[i, :, :frames], expected, rtol=1e-5, atol=1e-5)
+        assert pooled[i, :, frames:].eq(0).all()
+
+
+def test_fifty_a_second_is_the_mean_of_two():
+    states = torch.randn(1, 1, 5, 2)
+    pooled, _ = pool_frames(states, torch.tensor([5]), 320)
+    expected = torch.stack([states[0, 0, 0:2].mean(0), states[0, 0, 2:4].mean(0), states[0, 0, 4]])
+    torch.testing.assert_close(pooled[0, 0], expected)
+
+
+def test_slow_frames_repeat():
+    pooled, mask = pool_frames(torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([2]), 8000)
+    assert pooled.flatten().tolist() == [1.0] * 12 + [1.5] + [2.0] * 12
+    assert mask.all()
+
+
+def test_constant_frames_stay_constant():
+    for hop in (320, 384, 417):
+        pooled, mask = pool_frames(torch.full((1, 1, 50, 1), 3.0), torch.tensor([41]), hop)
+        torch.testing.assert_close(pooled[0, 0, mask[0]], torch.full((int(mask.sum()), 1), 3.0))
