@@ -1,0 +1,134 @@
+"""The prompts of the tasks: what training draws from, and what only decoding ever shows."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pam.config import check_keys, load_yaml
+from pam.errors import UserError
+from pam.table import nearest
+
+# The package is installed in place (pip install -e), so conf/ lies beside it.
+PROMPT_DIR = Path(__file__).resolve().parents[2] / "conf" / "prompts"
+MERGED_TASKS = ("asr_clean", "asr_noisy")
+POOLS = ("unseen", "seen", "train")  # "seen" and "train" are the same prompts
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one task; no prompt is in both pools, whatever its case or punctuation."""
+
+    train: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+    def pool(self, name: str) -> tuple[str, ...]:
+        """The pool called `name`, one of `POOLS`."""
+        if name not in POOLS:
+            raise UserError(f"prompts {name!r}: {nearest(name, POOLS)}")
+        return self.unseen if name == "unseen" else self.train
+
+
+def load_prompts(
+    task: str, folder: str | Path | None = None, merge_asr_prompts: bool = False
+) -> Prompts:
+    """The prompts of `task` from `folder`/TASK.yaml, by default the repository's conf/prompts.
+
+    Args:
+        merge_asr_prompts: give asr_clean and asr_noisy one pool, the prompts of both. A router
+            cannot tell the two tasks apart then.
+
+    Raises:
+        UserError: no such file, or an entry is empty, longer than a line, no text or a duplicate.
+    """
+    folder = PROMPT_DIR if folder is None else Path(folder)
+    names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
+    parts = [_read(folder, name) for name in names]
+    _check_unique(part for _, part in parts)
+    train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
+    return Prompts(tuple(train), tuple(unseen))
+
+
+def load_all_prompts(
+    tasks: Sequence[str] | None = None,
+    folder: str | Path | None = None,
+    merge_asr_prompts: bool = False,
+) -> dict[str, Prompts]:
+    """The prompts of `tasks`, by default of every TASK.yaml in `folder`, by task.
+
+    Raises:
+        UserError: as `load_prompts`; also where two tasks share a prompt.
+    """
+    folder = PROMPT_DIR if folder is None else Path(folder)
+    names = list(tasks) if tasks is not None else _tasks_in(folder)
+    if not names:
+        raise UserError(f"{folder}: no prompts: expected one file TASK.yaml for each task")
+    _check_unique(_read(folder, name)[1] for name in names)
+    return {name: load_prompts(name, folder, merge_asr_prompts) for name in names}
+
+
+def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> str:
+    """The prompt of an utterance: it depends on its id and the seed, not on order or machine."""
+    choices = prompts.pool(pool)
+    digest = hashlib.sha256(f"{seed} {utt_id}".encode()).digest()
+    return choices[int.from_bytes(digest[:8], "big") % len(choices)]
+
+
+def draw_train(prompts: Prompts, rng: np.random.Generator) -> str:
+    """A training prompt, each with the same probability."""
+    return prompts.train[rng.integers(len(prompts.train))]
+
+
+def normalise(text: str) -> str:
+    """What two prompts are compared by: their words in lower case, without punctuation."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold().replace("'", "").replace("’", "")))
+
+
+Entry = tuple[str, str]  # where an entry stands, for messages; its text
+
+
+def _tasks_in(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _read(folder: Path, task: str) -> tuple[dict[str, list[str]], list[Entry]]:
+    """The pools of one file, and its entries with their places."""
+    path = folder / f"{task}.yaml"
+    if not path.is_file():
+        hint = nearest(task, _tasks_in(folder))
+        raise UserError(f"{path}: no prompts for task {task!r}: {hint}")
+    conf = load_yaml(path)
+    check_keys(conf, ("task", "train", "unseen"), str(path))
+    if conf.get("task") != task:
+        raise UserError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
+    entries = []
+    for pool in ("train", "unseen"):
+        if not isinstance(conf.get(pool), list) or not conf[pool]:
+            raise UserError(f"{path}: {pool!r} is not a list of prompts: give at least one")
+        for number, text in enumerate(conf[pool], 1):
+            where = f"{path}: {pool} prompt {number}"
+            _check_text(text, where)
+            entries.append((where, text))
+    return {pool: conf[pool] for pool in ("train", "unseen")}, entries
+
+
+def _check_text(text: Any, where: str) -> None:
+    if not isinstance(text, str):
+        raise UserError(f"{where} {text!r}: not a text: put it in quotes")
+    if text != " ".join(text.split()):
+        raise UserError(f"{where} {text!r}: write it in one line, with single spaces")
+    if not normalise(text):
+        raise UserError(f"{where} {text!r}: has no words: write or remove it")
+
+
+def _check_unique(parts: Iterable[Sequence[Entry]]) -> None:
+    """No prompt twice, be it in a pool, in both pools or in the pools of several tasks."""
+    places: dict[str, str] = {}
+    for where, text in (entry for part in parts for entry in part):
+        first = places.setdefault(normalise(text), where)
+        if first != where:
+            raise UserError(f"{where} {text!r}: the same as {first}: rewrite or remove one")

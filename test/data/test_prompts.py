@@ -1,0 +1,159 @@
+"""The shipped prompts keep their promises; broken prompt files are refused; draws are stable."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pam.data.prompts import (
+    PROMPT_DIR,
+    Prompts,
+    draw,
+    draw_train,
+    load_all_prompts,
+    load_prompts,
+    normalise,
+)
+from pam.data.tasks import task_names
+from pam.errors import UserError
+
+MAX_JACCARD = 0.6  # shared words / all words of two prompts; the closest two have 0.56
+GOOD = {"train": ["Say it.", "Write it."], "unseen": ["Type it."]}
+
+
+def write(folder: Path, task: str, train=GOOD["train"], unseen=GOOD["unseen"], head=None) -> Path:
+    lines = [head if head is not None else f"task: {task}"]
+    for pool, texts in (("train", train), ("unseen", unseen)):
+        lines += [f"{pool}:", *(f"  - {text}" for text in texts)]
+    path = folder / f"{task}.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Prompts]:
+    return load_all_prompts()
+
+
+def all_texts(shipped: dict[str, Prompts]) -> list[str]:
+    return [text for pool in shipped.values() for text in pool.train + pool.unseen]
+
+
+def test_every_task_has_its_prompts(shipped):
+    assert sorted(shipped) == sorted(task_names())
+    for prompts in shipped.values():
+        assert (len(prompts.train), len(prompts.unseen)) == (50, 150)
+
+
+def test_no_prompt_occurs_twice_whatever_the_case_and_punctuation(shipped):
+    assert len({normalise(text) for text in all_texts(shipped)}) == 800
+
+
+def test_no_two_prompts_are_near_duplicates(shipped):
+    words = {text: frozenset(normalise(text).split()) for text in all_texts(shipped)}
+    closest = max(
+        (len(words[a] & words[b]) / len(words[a] | words[b]), a, b)
+        for a, b in combinations(words, 2)
+    )
+    assert closest[0] < MAX_JACCARD, closest
+
+
+def test_prompts_are_of_natural_length(shipped):
+    odd = [text for text in all_texts(shipped) if not 4 <= len(text.split()) <= 25]
+    assert odd == []
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_a_training_prompt_that_is_the_first_says_which_task_it_is(shipped, task):
+    # Validation takes the first ones; the paper's unspecific ASR prompts must not be among them.
+    cue = {"asr_clean": "clean", "asr_noisy": "noisy", "snv": "speakers", "ac": "audio"}[task]
+    assert cue in shipped[task].train[0].lower()
+
+
+def test_draw_is_pinned():
+    # The draw must not change between runs, machines or versions: decodings would not compare.
+    numbers = Prompts(("0", "1", "2"), tuple(str(i) for i in range(150)))
+    assert [draw(numbers, utt, 0) for utt in ("utt1", "utt2", "ä")] == ["75", "110", "130"]
+    assert draw(numbers, "utt1", 1) == "18"
+    assert draw(numbers, "utt1", 0, "seen") == draw(numbers, "utt1", 0, "train") == "0"
+
+
+def test_every_prompt_can_be_drawn(shipped):
+    prompts, rng = shipped["snv"], np.random.default_rng(0)
+    utts = [f"utt{i}" for i in range(5000)]
+    assert {draw(prompts, utt) for utt in utts} == set(prompts.unseen)
+    assert {draw(prompts, utt, pool="seen") for utt in utts} == set(prompts.train)
+    assert {draw_train(prompts, rng) for _ in range(2000)} == set(prompts.train)
+
+
+def test_training_draws_follow_the_generator(shipped):
+    def draws(seed: int) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [draw_train(shipped["ac"], rng) for _ in range(20)]
+
+    assert draws(1) == draws(1) != draws(2)
+
+
+def test_merged_asr_prompts_are_both_pools(shipped):
+    merged = load_all_prompts(merge_asr_prompts=True)
+    for pool in ("train", "unseen"):
+        both = shipped["asr_clean"].pool(pool) + shipped["asr_noisy"].pool(pool)
+        assert merged["asr_clean"].pool(pool) == merged["asr_noisy"].pool(pool) == both
+    assert merged["ac"] == shipped["ac"] == load_prompts("ac", merge_asr_prompts=True)
+
+
+def test_the_default_folder_is_the_repositorys():
+    assert Path(__file__).resolve().parents[2] / "conf" / "prompts" == PROMPT_DIR
+
+
+def test_an_explicit_folder_wins(tmp_path):
+    write(tmp_path, "ac")
+    assert load_prompts("ac", tmp_path) == Prompts(("Say it.", "Write it."), ("Type it.",))
+    assert list(load_all_prompts(folder=tmp_path)) == ["ac"]
+
+
+BROKEN = {
+    "empty pool": ({"train": []}, "'train' is not a list"),
+    "empty entry": ({"unseen": ['""']}, "unseen prompt 1 '': has no words"),
+    "no words": ({"unseen": ['"?!"']}, "unseen prompt 1 '?!': has no words"),
+    "a number": ({"train": ["Say it.", "12"]}, "train prompt 2 12: not a text"),
+    "two lines": ({"train": ['"Say\\nit."']}, "train prompt 1 'Say\\nit.': write it in one line"),
+    "edge space": ({"train": ['" Say it."']}, "one line, with single spaces"),
+    "twice": ({"train": ["Say it.", "say IT!"]}, "train prompt 2 'say IT!': the same as"),
+    "overlap": ({"unseen": ["Say it"]}, "unseen prompt 1 'Say it': the same as"),
+    "other task": ({"head": "task: snv"}, "its task is 'snv': write 'task: ac'"),
+    "unknown key": ({"head": "task: ac\ntrian: []"}, "unknown option 'trian': did you mean"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_with_its_place(tmp_path, name):
+    change, message = BROKEN[name]
+    path = write(tmp_path, "ac", **change)
+    with pytest.raises(UserError) as error:
+        load_prompts("ac", tmp_path)
+    assert str(error.value).startswith(str(path))
+    assert message in str(error.value)
+
+
+def test_a_prompt_of_two_tasks_is_refused(tmp_path):
+    write(tmp_path, "ac")
+    write(tmp_path, "snv", train=["Count."], unseen=["Type it!"])
+    with pytest.raises(UserError, match=r"snv.yaml: unseen prompt 1 'Type it!': the same as .*ac"):
+        load_all_prompts(folder=tmp_path)
+
+
+def test_a_missing_file_or_folder_is_named(tmp_path):
+    write(tmp_path, "asr_clean")
+    with pytest.raises(
+        UserError, match="no prompts for task 'asr_claen': did you mean 'asr_clean'"
+    ):
+        load_prompts("asr_claen", tmp_path)
+    with pytest.raises(UserError, match="no prompts: expected one file"):
+        load_all_prompts(folder=tmp_path / "nowhere")
+
+
+def test_an_unknown_pool_is_refused():
+    with pytest.raises(UserError, match="prompts 'unsen': did you mean 'unseen'"):
+        draw(Prompts(("a",), ("b",)), "utt1", pool="unsen")
