@@ -1,0 +1,57 @@
+"""Report experiments: exp/NAME/results.json for each, and RESULTS.md for all of them."""
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+from pam.atomic import write_json, write_text
+from pam.errors import run_main
+from pam.log import get_logger
+from pam.report import figures
+from pam.report.document import document
+from pam.report.environment import COMMAND_VARIABLE, environment
+from pam.report.experiment import Experiment, read_experiment
+from pam.report.results import results
+
+logger = get_logger(__name__)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp", type=Path, nargs="+", required=True, help="exp/NAME …")
+    parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first of them")
+    parser.add_argument("--samples", type=int, default=3, help="answers to show of every set")
+    parser.add_argument("--figures", choices=("yes", "no"), default="yes")
+    parser.add_argument(
+        "--command", default=os.environ.get(COMMAND_VARIABLE), help="what the reader should run"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    out = args.out or args.exp[0] / "RESULTS.md"
+    experiments = [read_experiment(exp, args.samples) for exp in args.exp]
+    around = {**environment(), "command": args.command}
+    drawn = {
+        experiment.name: draw_figures(exp, experiment)
+        for exp, experiment in zip(args.exp, experiments, strict=True)
+        if args.figures == "yes"
+    }
+    write_text(out, document(experiments, around, drawn, out.parent))
+    # Last: the recipe takes results.json for the sign that the report is done.
+    for exp, experiment in zip(args.exp, experiments, strict=True):
+        write_json(exp / "results.json", results(experiment, around["commit"]))
+    logger.info("%s", out)
+
+
+def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
+    if importlib.util.find_spec("matplotlib") is None:
+        logger.info("no figures: matplotlib is not installed (pip install .[report])")
+        return []
+    return figures.draw(exp, experiment.curves, experiment.config)
+
+
+if __name__ == "__main__":
+    run_main(main)

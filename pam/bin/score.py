@@ -1,0 +1,97 @@
+"""Score the decoded sets of an experiment: score.json per set, and router.json."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pam.atomic import write_json
+from pam.config import load_yaml
+from pam.data.prompts import load_all_prompts
+from pam.data.scp import read_table
+from pam.data.tasks import get_task
+from pam.decode.fingerprint import model_stamp, prompts_digest
+from pam.errors import UserError, run_main
+from pam.log import get_logger
+from pam.score.router import router_accuracy
+from pam.score.score_set import score_set
+
+logger = get_logger(__name__)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--decode_dir", type=Path, required=True, help="exp/NAME/TAG")
+    parser.add_argument("--exp", type=Path, help="default: the parent of --decode_dir")
+    parser.add_argument("--sets", nargs="*", help="default: every folder with a hyp.jsonl")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "--train_dir",
+        type=Path,
+        help="of the captions' baseline; default: that of EXP",
+    )
+    parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    exp = args.exp or args.decode_dir.parent
+    captions = train_captions(args.train_dir or trained_on(exp))
+    for folder in decoded(args.decode_dir, args.sets):
+        for result in score_set(folder, args.seed, captions):
+            name, metric, value, count = (result[k] for k in ("set", "metric", "value", "count"))
+            low, high = result["ci95"]
+            interval = f"95% CI {low:.2f} to {high:.2f}"
+            logger.info("%s: %s %.2f (%s), %d utterances", name, metric, value, interval, count)
+    if args.router == "yes":
+        score_router(exp)
+
+
+def trained_on(exp: Path) -> Path | None:
+    """The training directory that ESPnet's own configuration in exp/NAME/train records."""
+    config = exp / "train" / "config.yaml"
+    return Path(load_yaml(config)["train_dir"]) if config.is_file() else None
+
+
+def train_captions(folder: Path | None) -> list[str]:
+    """The training answers of the captioning tasks; none where the directory is not there."""
+    if folder is None or not (folder / "text").is_file():
+        logger.info("training captions: not found, so their baseline is not measured")
+        return []
+    tasks = read_table(folder / "utt2task")
+    texts = read_table(folder / "text")
+    return [text for utt, text in texts.items() if get_task(tasks[utt]).metric == "caption"]
+
+
+def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
+    """The folders of the sets; `UserError` where there is none or a named one is missing."""
+    if names:
+        return [decode_dir / name for name in names]
+    folders = sorted(path.parent for path in decode_dir.glob("*/hyp.jsonl"))
+    if not folders:
+        raise UserError(f"{decode_dir}: no SET/hyp.jsonl here: run the decode stage first")
+    return folders
+
+
+def score_router(exp: Path) -> None:
+    """Write exp/router.json, once per checkpoint; nothing for a system without a router."""
+    from pam.model.build import load_experiment
+
+    prompts = load_all_prompts(load_yaml(exp / "config.yaml")["tasks"])
+    out = exp / "router.json"
+    stamp = {"model": model_stamp(exp), "prompt_pools": prompts_digest(prompts)}
+    if out.is_file() and stamp.items() <= json.loads(out.read_text(encoding="utf-8")).items():
+        logger.info("%s: routed already, skipped", out)
+        return
+    model = load_experiment(exp)
+    if model.router is None:
+        logger.info("%s: this system has no router", exp)
+        return
+    result = router_accuracy(model.prompt_posteriors, prompts, model.tasks)
+    for name, entry in result.items():
+        logger.info("router, %s prompts: %d of %d", name, entry["correct"], entry["count"])
+    write_json(out, {**result, **stamp})
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,88 @@
+"""RESULTS.md: the sections of every experiment, put together."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from pam.report import tables
+from pam.report.experiment import Experiment
+from pam.report.markdown import GAP, escape, fenced
+
+TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
+NOTES = (
+    "- WER: errors of the whole set over its reference words, after lower-casing and removing "
+    "punctuation except the apostrophe.\n"
+    "- METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
+    "model that does not listen reaches it.\n"
+    "- Accuracy: an answer that names no number counts as wrong.\n"
+    "- Intervals: 95 %, utterances resampled 2000 times (Wilson's where all are right or wrong)."
+)
+
+
+def document(
+    experiments: Sequence[Experiment],
+    environment: Mapping[str, str | None],
+    figures: Mapping[str, Sequence[Path]],
+    folder: Path,
+) -> str:
+    """The whole file; `figures` are linked relative to `folder`, where it will stand."""
+    parts = [TITLE]
+    if len(experiments) > 1:
+        parts += ["## Comparison", tables.comparison_table(list(experiments))]
+    for experiment in experiments:
+        parts += section(experiment, environment, figures.get(experiment.name, ()), folder)
+    parts += ["## How to read this", NOTES]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(
+    experiment: Experiment,
+    environment: Mapping[str, str | None],
+    figures: Sequence[Path],
+    folder: Path,
+) -> list[str]:
+    """One experiment, as paragraphs of Markdown."""
+    parts = [f"## {escape(experiment.name)}"]
+    for tag, sets in experiment.tags.items():
+        parts += [f"### Sets, decoded as {escape(tag)}", tables.main_table(sets)]
+        for normalisation in ("basic", "whisper"):
+            if wer := tables.wer_table(sets, normalisation):
+                parts += [f"WER, {normalisation} normalisation:", wer]
+    if not experiment.tags:
+        parts += ["### Sets", f"{tables.NOT_MEASURED}."]
+    parts += ["### Router", tables.router_table(experiment.router)]
+    if misrouted := tables.misrouted_table(experiment.router):
+        parts += ["Misrouted prompts:", misrouted]
+    parts += ["### Does it hear?", tables.hearing_table(experiment.hearing)]
+    parts += ["### Time", tables.seconds_table(experiment.seconds)]
+    if samples := tables.samples_table(experiment.sets):
+        parts += ["### Answers, taken evenly from every set", samples]
+    if figures:
+        links = [f"![{path.stem}]({_relative(path, folder)})" for path in figures]
+        parts += ["### Figures", *links]
+    return [*parts, "### Environment", environment_block(experiment, environment)]
+
+
+def environment_block(experiment: Experiment, environment: Mapping[str, str | None]) -> str:
+    config = experiment.config
+    entries = {
+        **environment,
+        "system": config.get("system"),
+        "scale": config.get("scale"),
+        "budget": config.get("budget"),
+        "seed": config.get("seed"),
+        "CTC warm-up": {"ctc": "used", "none": "not used"}.get(str(config.get("warmup"))),
+        "encoders": ", ".join(config.get("encoders") or {}) or None,
+        "LLM": (config.get("llm_conf") or {}).get("path"),
+    }
+    rows = [
+        f"- {name}: {GAP if value is None else escape(value)}" for name, value in entries.items()
+    ]
+    if experiment.settings:
+        rows += ["", "Settings of the recipe:", "", fenced(experiment.settings)]
+    return "\n".join(rows)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path, folder)).as_posix())

@@ -1,0 +1,45 @@
+"""Markdown that says what the data say, whatever characters they hold."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+GAP = "—"
+_SPECIAL = frozenset("\\`*_[]<>|~$&#")
+_LONGEST = 240  # characters of one answer in a table
+
+
+def escape(text: Any) -> str:
+    """`text` as plain text on one line of Markdown, in a table too; None is a gap.
+
+    Control characters and those that turn the direction of writing become spaces.
+    """
+    if text is None:
+        return GAP
+    plain = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
+    plain = " ".join(plain.split())
+    if len(plain) > _LONGEST:
+        plain = plain[: _LONGEST - 1] + "…"
+    return "".join(f"\\{c}" if c in _SPECIAL else c for c in plain)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already; `header` may end a name in ":" to align right."""
+    names = [name.removesuffix(":") for name in header]
+    rules = ["---:" if name.endswith(":") else "---" for name in header]
+    lines = [names, rules, *rows]
+    if wrong := [row for row in lines if len(row) != len(header)]:
+        raise ValueError(f"a row of {len(wrong[0])} cells in a table of {len(header)}")
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def fenced(text: str) -> str:
+    """A code block that `text` cannot end."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text.strip()}\n{fence}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return GAP if value is None else f"{value:.{digits}f}"
