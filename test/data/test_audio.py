@@ -1,0 +1,174 @@
+"""Every kind of audio file, good and bad, and what load_audio makes of it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
+from pam.errors import UserError
+
+
+def sine(seconds=1.0, rate=SAMPLE_RATE, hertz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def cut(path, share):
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def one_line_error(path, *arguments):
+    with pytest.raises(UserError) as error:
+        load_audio(path, *arguments)
+    message = str(error.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "subtype", "tolerance"),
+    [
+        ("a.wav", 16000, "PCM_16", 2**-15),
+        ("a.wav", 16000, "PCM_U8", 2**-6),
+        ("a.wav", 16000, "PCM_24", 2**-20),
+        ("a.wav", 16000, "FLOAT", 1e-6),
+        ("a.flac", 16000, "PCM_16", 2**-15),
+        ("a.wav", 48000, "PCM_16", 2e-3),
+        ("a.wav", 8000, "PCM_16", 2e-3),
+        ("a.wav", 11025, "PCM_16", 2e-3),
+        ("a.flac", 44100, "PCM_16", 2e-3),
+        ("a.mp3", 16000, "MPEG_LAYER_III", 0.05),
+        ("a.ogg", 16000, "VORBIS", 0.05),
+        ("a.ogg", 48000, "OPUS", 0.05),
+    ],
+)
+def test_formats_and_rates(tmp_path, name, rate, subtype, tolerance):
+    path = tmp_path / name
+    soundfile.write(path, sine(rate=rate), rate, subtype=subtype)
+    samples = load_audio(path)
+    assert samples.dtype == np.float32 and samples.ndim == 1
+    assert len(samples) == SAMPLE_RATE == num_samples(path)
+    middle = slice(1000, -1000)  # filters and codecs ring at the edges
+    assert np.abs(samples - sine())[middle].max() < tolerance
+
+
+def test_stereo_is_averaged(tmp_path):
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([sine(), np.zeros(SAMPLE_RATE)], axis=1), SAMPLE_RATE)
+    np.testing.assert_allclose(load_audio(path), sine() / 2, atol=2**-15)
+
+
+def test_part_of_a_file(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(), SAMPLE_RATE)
+    whole = load_audio(path)
+    np.testing.assert_array_equal(load_audio(path, 0.25, 0.5), whole[4000:8000])
+    np.testing.assert_array_equal(load_audio(path, 0.25), whole[4000:])
+    np.testing.assert_array_equal(load_audio(path, 0.25, 1.3), whole[4000:])  # rounded end
+    for start, end in ((0.5, 0.25), (-0.1, 0.5), (0.5, 1.6), (3.0, 4.0)):
+        assert "correct its line in segments" in one_line_error(path, start, end)
+
+
+def test_missing(tmp_path):
+    assert "no such audio file" in one_line_error(tmp_path / "none.wav")
+    assert "no such audio file" in one_line_error(tmp_path)
+    assert "commands are not run" in one_line_error("touch /tmp/x |")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
+def test_truncated(tmp_path, name, share):
+    path = tmp_path / name
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE)
+    soundfile.write(path, noise, SAMPLE_RATE)
+    cut(path, share)
+    assert "truncated or corrupt" in one_line_error(path)
+
+
+def test_not_audio(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_text("<html>404 not found</html>")
+    assert "truncated or corrupt" in one_line_error(path)
+
+
+def test_wav_of_0_samples(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(0), SAMPLE_RATE)
+    assert "0 samples" in one_line_error(path)
+
+
+def test_too_short_to_resample(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(1), 96000)
+    assert "0 samples" in one_line_error(path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 8000])
+def test_nan_and_infinite_samples(tmp_path, bad, rate):
+    path = tmp_path / "a.wav"
+    samples = sine(rate=rate)
+    samples[100] = bad
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    assert "NaN or infinite" in one_line_error(path)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_wav_out_of_a_pipe_states_no_length(tmp_path, size):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(), SAMPLE_RATE)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"data") + 4
+    raw[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(raw)
+    if size:
+        assert len(load_audio(path)) == SAMPLE_RATE
+    else:
+        assert "0 samples" in one_line_error(path)
+
+
+def test_mp3_without_a_stated_length_is_not_called_truncated(tmp_path):
+    path = tmp_path / "a.mp3"
+    loud = np.random.default_rng(0).normal(0, 0.3, 2 * SAMPLE_RATE)
+    soundfile.write(path, np.concatenate([np.zeros(SAMPLE_RATE), loud]), SAMPLE_RATE)
+    raw = path.read_bytes()
+    tag = max(raw.find(b"Xing"), raw.find(b"Info"))
+    assert tag > 0
+    path.write_bytes(raw[raw.index(raw[:2], tag) :])  # from the second frame on
+    assert abs(len(load_audio(path)) - 3 * SAMPLE_RATE) < 3000
+
+
+def test_write_flac_round_trip(tmp_path):
+    path = tmp_path / "deep" / "a.flac"
+    samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    write_flac(path, samples)
+    once = load_audio(path)
+    assert np.abs(once - samples).max() <= 2**-15
+    write_flac(path, once)  # 16-bit samples come back as they were
+    np.testing.assert_array_equal(load_audio(path), once)
+    assert [file.name for file in path.parent.iterdir()] == ["a.flac"]
+    assert (soundfile.info(path).subtype, soundfile.info(path).samplerate) == ("PCM_16", 16000)
+
+
+def test_write_flac_clips_and_refuses(tmp_path):
+    path = tmp_path / "a.flac"
+    write_flac(path, np.array([2.0, -2.0, 0.5], np.float32))
+    np.testing.assert_allclose(load_audio(path), [1.0, -1.0, 0.5], atol=2**-15)
+    for bad in (np.zeros(0), np.array([np.nan])):
+        with pytest.raises(UserError, match="samples"):
+            write_flac(tmp_path / "b.flac", bad.astype(np.float32))
+    assert not (tmp_path / "b.flac").exists()
+
+
+def test_full_disk(tmp_path):
+    (tmp_path / "a.flac.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="the disk is full"):
+        write_flac(tmp_path / "a.flac", sine().astype(np.float32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_audio_does_not_import_torch():
+    code = "import sys, pam.data.audio, pam.data.datadir; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,125 @@
+"""Tables of one line an entry: what reads back, and how each bad line is told."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pam.data import scp
+from pam.errors import UserError
+
+IDS = st.text(min_size=1, max_size=20).filter(lambda key: scp.id_fault(key) is None)
+VALUES = st.text(min_size=1).filter(lambda value: scp.value_fault(value) is None)
+
+
+def scan(tmp_path, raw):
+    path = tmp_path / "text"
+    path.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+    table, problems = scp.scan_table(path)
+    return table, [str(problem).removeprefix(str(path)) for problem in problems]
+
+
+@given(st.dictionaries(IDS, VALUES))
+@example({"a": "x\ty z", "a-b": "\u3000x\u00a0y"[1:], "ab": "1"})
+def test_round_trip(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("scp") / "text"
+    scp.write_table(path, table)
+    back = scp.read_table(path)
+    assert back == table and list(back) == sorted(table)
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_what_would_not_read_back_is_not_written(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("scp") / "text"
+    try:
+        scp.write_table(path, table)
+    except UserError:
+        assert not list(path.parent.iterdir())
+    else:
+        assert scp.read_table(path) == table
+
+
+@given(st.text())
+def test_one_line_makes_any_text_fit(text):
+    line = scp.one_line(text)
+    if line and "\\ud" not in ascii(line):  # lone surrogates are refused, not lost
+        assert scp.value_fault(line) is None
+    assert scp.one_line(line) == line
+
+
+def test_byte_order(tmp_path):
+    keys = ["a", "B", "é", "a-b", "aB", "\U0001f600", "\uff5e"]
+    scp.write_table(tmp_path / "text", dict.fromkeys(keys, "x"))
+    lines = (tmp_path / "text").read_bytes().splitlines()
+    assert lines == sorted(lines) and lines[0] == b"B x"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("a x\nb\nc z\n", ":2: empty value 'b': fill it in or remove the line"),
+        ("a x\nb  \nc z\n", ":2: empty value 'b  ': fill it in or remove the line"),
+        ("a x\nb \u3000\nc z\n", ":2: empty value 'b \\u3000': fill it in or remove the line"),
+        ("a x\n\nc z\n", ":2: no id in the line: start each line with an id and a space"),
+        ("a x\n b y\nc z\n", ":2: no id in the line ' b y': start each line"),
+        (
+            "a x\nb y\rq\nc z\n",
+            ":2: line break or control character in 'b y\\rq': put it on one line",
+        ),
+        ("a x\nb y\x0bq\nc z\n", ":2: line break or control character in 'b y\\x0bq'"),
+        ("a x\nb y\x0b\nc z\n", ":2: line break or control character in 'b y\\x0b'"),
+        ("a x\nb y\x85q\nc z\n", ":2: line break or control character in"),
+        ("a x\nb y\u2028q\nc z\n", ":2: line break or control character in"),
+        ("a x\nb y\x00q\nc z\n", ":2: line break or control character in"),
+        (b"a x\nb \xff\xfe\nc z\n", ":2: not UTF-8: 'b ÿþ': convert the file (byte 2)"),
+        ("a x\nb/../c y\nc z\n", ":2: bad character in the id 'b/../c y': use no spaces"),
+        ("a x\nb\u00a0b y\nc z\n", ":2: bad character in the id"),
+        (f"a x\nb{'b' * 200} y\nc z\n", ":2: too long an id"),
+    ],
+)
+def test_bad_line_is_told_and_left_out(tmp_path, raw, message):
+    table, problems = scan(tmp_path, raw)
+    assert table == {"a": "x", "c": "z"}
+    assert len(problems) == 1 and problems[0].startswith(message), problems
+    with pytest.raises(UserError, match="text:2: "):
+        scp.read_table(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ("b y\na x\n", ":2: not sorted: after 'b' comes 'a': sort with LC_ALL=C"),
+        (
+            "\ufeffa x\nb y\n",
+            ":1: byte order mark before 'a x': save the file as UTF-8 without BOM",
+        ),
+        ("a x\nb y", ":2: no newline at the end of 'b y': check that the file is complete"),
+        ("a x\nb y\r\n", ":2: Windows line end (CRLF) after 'b y': convert with: sed"),
+        ("a x\na z\nb y\n", ":2: duplicated id 'a': keep one of its lines"),
+        ("a x\nb y\na z\n", ":3: duplicated id 'a': keep one of its lines"),
+    ],
+)
+def test_bad_line_is_told_and_mended(tmp_path, raw, message):
+    table, problems = scan(tmp_path, raw)
+    assert list(table.items()) == [("a", "x"), ("b", "y")]
+    assert len(problems) == 1 and problems[0].startswith(message), problems
+
+
+def test_tabs_and_several_spaces_separate(tmp_path):
+    assert scan(tmp_path, "a\tx  y \nb   z\n") == ({"a": "x  y", "b": "z"}, [])
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"none: cannot be read \(No such file"):
+        scp.read_table(tmp_path / "none")
+
+
+def test_long_values_are_shortened_in_messages(tmp_path):
+    _, problems = scan(tmp_path, f"a {'word ' * 100}\x0b\n")
+    assert len(problems[0]) < 250
+
+
+def test_full_disk(tmp_path):
+    (tmp_path / "text.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="text: cannot be written: the disk is full"):
+        scp.write_table(tmp_path / "text", {"a": "x"})
+    assert not list(tmp_path.iterdir())
