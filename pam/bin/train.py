@@ -9,9 +9,28 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
 
-KEYS = """encoders llm_conf fusion fusion_conf router_conf tasks model_conf feats warmup
-warmup_tasks batch prompts_per_batch dev_utts num_workers accum_grad grad_clip keep_nbest_models
-log_interval phases budgets""".split()
+KEYS = [
+    "encoders",
+    "llm_conf",
+    "fusion",
+    "fusion_conf",
+    "router_conf",
+    "tasks",
+    "model_conf",
+    "feats",
+    "warmup",
+    "warmup_tasks",
+    "batch",
+    "prompts_per_batch",
+    "dev_utts",
+    "num_workers",
+    "accum_grad",
+    "grad_clip",
+    "keep_nbest_models",
+    "log_interval",
+    "phases",
+    "budgets",
+]
 
 DEFAULTS = {
     "fusion_conf": {},

@@ -18,7 +18,7 @@ GATES = ("indicator", "probability")
 
 
 class Router(nn.Module):
-    """FFN_router: D → D → R with GELU; `gate` turns its logits into G.
+    """FFN_router, one linear layer D → R (the paper's 29 M leave no room for more).
 
     Args:
         width: D.
@@ -32,7 +32,7 @@ class Router(nn.Module):
         if gate not in GATES:
             raise UserError(f"router_conf.gate: {gate!r} is not one of {', '.join(GATES)}")
         self.scaled = gate == "probability"
-        self.ffn = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_experts))
+        self.ffn = nn.Linear(width, num_experts)
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
         """Logits of the task posteriors p."""

@@ -73,10 +73,7 @@ class Collate:
     def draw(self, tasks: Sequence[int]) -> list[str]:
         """A prompt for every row (numpy's global generator, which ESPnet seeds by epoch)."""
         places = self.per_batch or len(tasks)
-        if self.fixed:
-            numbers = np.arange(places)
-        else:
-            numbers = np.random.randint(0, 2**31, places)
+        numbers = np.arange(places) if self.fixed else np.random.randint(0, 2**31, places)
         return [
             self.prompts[task][numbers[row % places] % len(self.prompts[task])]
             for row, task in enumerate(tasks)

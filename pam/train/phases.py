@@ -61,6 +61,7 @@ def run_phase(
         "keep_nbest_models": config["keep_nbest_models"],
         "log_interval": config["log_interval"],
         "resume": True,
+        "allow_variable_data_keys": True,  # the encoders of a scale name their own
         "use_tensorboard": True,
         "use_matplotlib": False,
         "train_data_path_and_name_and_type": triples(config, phase, train, folder),

@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class LinearWarmupDecay(LambdaLR):
-    """Factor of every group's rate: rises to 1 in `warmup_steps`, falls to `floor` at `total_steps`."""
+    """Factor of every rate: rises to 1 in `warmup_steps`, falls to `floor` at `total_steps`."""
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, total_steps: int, floor: float = 0.02

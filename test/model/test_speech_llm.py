@@ -1,0 +1,261 @@
+"""The Speech LLM against an uncached reference; padding, neighbours, checkpoints, gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import make_batch
+
+from pam.decode.greedy import PromptMemory, greedy
+from pam.errors import UserError
+from pam.model.build import build_model, load_experiment
+from pam.model.speech_llm import ESPnetPaMModel
+from pam.train.hearing import shuffled_audio
+
+
+def plain_row(model, batch, row):
+    """One utterance without cache, padding or batching: prompt, audio, answer in one pass.
+
+    Returns logits of the answer's tokens, the tokens, and the router's logits.
+    """
+    index = batch["prompt_index"][row]
+    prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
+    text = batch["text"][row, : batch["text_lengths"][row]]
+    frames = batch[f"{model.shapes[0].name}_lengths"][row]
+    states = [
+        batch[s.name][row : row + 1, :frames].unflatten(-1, (s.num_states, s.dim)).transpose(1, 2)
+        for s in model.shapes
+    ]
+    llm = model.llm
+    read = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
+    router_logits = model.router(read[:, -1])
+    gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
+    audio = model.hear(states, frames[None], gate)[0][0]
+    whole = torch.cat([llm.embed(prompt), audio, llm.embed(text[:-1])])
+    hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
+    return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
+
+
+def test_loss_equals_the_plain_formula(tiny_model, batch):
+    rows = [plain_row(tiny_model, batch, row) for row in range(3)]
+    answer = F.cross_entropy(torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows]))
+    routing = F.cross_entropy(torch.cat([r[2] for r in rows]), batch["task"])
+    loss, stats, weight = tiny_model(**batch)
+    # float32, cache and padding against neither: worst difference seen 5e-7
+    torch.testing.assert_close(loss, answer + routing, rtol=1e-5, atol=1e-5)
+    assert weight == sum(len(r[1]) for r in rows)
+    two = F.cross_entropy(rows[1][0], rows[1][1])
+    torch.testing.assert_close(stats["loss_snv"], two, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_equal_the_plain_formula(tiny_model, batch):
+    parameters = [p for p in tiny_model.parameters() if p.requires_grad]
+    rows = [plain_row(tiny_model, batch, row) for row in range(3)]
+    plain = F.cross_entropy(torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows]))
+    plain = plain + F.cross_entropy(torch.cat([r[2] for r in rows]), batch["task"])
+    expected = torch.autograd.grad(plain, parameters, allow_unused=True)
+    got = torch.autograd.grad(tiny_model(**batch)[0], parameters, allow_unused=True)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_have_fixed_keys_and_nan_for_absent_tasks(tiny_model, batch):
+    _, stats, _ = tiny_model(**batch)
+    expected = {f"{v}_{t}" for v in ("loss", "acc", "router_acc") for t in tiny_model.tasks}
+    assert set(stats) == expected | {"loss"}
+    assert stats["loss_ac"].isnan() and stats["router_acc_asr_noisy"].isnan()
+    assert stats["loss_asr_clean"].isfinite()
+
+
+def test_padding_full_of_nan_changes_nothing(tiny_model, batch):
+    dirty = {k: v.clone() for k, v in batch.items()}
+    for shape in tiny_model.shapes:
+        for row, frames in enumerate(batch[f"{shape.name}_lengths"]):
+            dirty[shape.name][row, frames:] = torch.nan
+    clean_loss, dirty_loss = tiny_model(**batch)[0], tiny_model(**dirty)[0]
+    assert torch.equal(clean_loss, dirty_loss)
+    dirty_loss.backward()
+    grads = [p.grad for p in tiny_model.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() for g in grads)
+
+
+def test_the_shortest_encoder_sets_the_length(tiny_model, batch):
+    longer = dict(batch)
+    longer["second"] = torch.cat([batch["second"], torch.ones(3, 2, 8)], 1)
+    longer["second_lengths"] = batch["second_lengths"] + 2
+    assert torch.equal(tiny_model(**batch)[0], tiny_model(**longer)[0])
+
+
+def test_every_trainable_weight_gets_a_gradient_and_nothing_else_does(tiny_model):
+    batch = make_batch(
+        tiny_model, ["a?", "b", "c", "d"], ["x y", "z", "u", "v"], [0, 1, 2, 3], [4] * 4
+    )
+    tiny_model(**batch)[0].backward()
+    for name, parameter in tiny_model.named_parameters():
+        moved = parameter.grad is not None and parameter.grad.abs().sum() > 0
+        assert moved == parameter.requires_grad, name
+
+
+def test_one_step_lowers_the_loss(tiny_model, batch):
+    optimizer = torch.optim.AdamW([p for p in tiny_model.parameters() if p.requires_grad], lr=1e-2)
+    before = tiny_model(**batch)[0]
+    before.backward()
+    optimizer.step()
+    assert tiny_model(**batch)[0] < before
+
+
+def test_bf16_is_close_to_float32(tiny_model, batch):
+    exact = tiny_model(**batch)[0]
+    tiny_model.bf16 = True
+    # bfloat16 has 8 bits: relative difference seen 4e-3
+    torch.testing.assert_close(tiny_model(**batch)[0], exact, rtol=2e-2, atol=0)
+
+
+def features_of(model, batch):
+    features = {s.name: batch[s.name] for s in model.shapes}
+    return features, {name: batch[f"{name}_lengths"] for name in features}
+
+
+def plain_greedy(model, batch, row, prompt, steps):
+    """One utterance, no cache: the whole sequence again for every token."""
+    frames = batch["first_lengths"][row]
+    states = [
+        batch[s.name][row : row + 1, :frames].unflatten(-1, (s.num_states, s.dim)).transpose(1, 2)
+        for s in model.shapes
+    ]
+    llm, ids = model.llm, torch.tensor(model.llm.prompt_ids(prompt))
+    last = llm.backbone(inputs_embeds=llm.embed(ids)[None]).last_hidden_state[:, -1]
+    gate = model.router.gate(model.router(last))
+    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], gate)[0][0]])
+    said = []
+    for _ in range(steps):
+        hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0, -1]
+        token = int(llm.logits(hidden).argmax())
+        if token == llm.eos:
+            break
+        said.append(token)
+        whole = torch.cat([whole, llm.embed(torch.tensor([token]))])
+    return said, int(gate.argmax())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_batched_cached_decoding_equals_single_uncached(tiny_model, seed):
+    prompts = ["Write it down, please.", "How many?", "Write it down, please."]
+    batch = make_batch(tiny_model, prompts, ["a", "b", "c"], [0, 2, 0], [7, 3, 5], seed)
+    features, lengths = features_of(tiny_model, batch)
+    memory = PromptMemory(tiny_model)
+    out = greedy(tiny_model, features, lengths, prompts, 12, memory)
+    for row, prompt in enumerate(prompts):
+        tokens, expert = plain_greedy(tiny_model, batch, row, prompt, 12)
+        assert (out.tokens[row], out.experts[row]) == (tokens, expert)
+    again = greedy(tiny_model, features, lengths, prompts, 12, memory)
+    assert again.tokens == out.tokens and len(memory.known) == 2
+    assert out.texts[0] == tiny_model.tokenizer.decode(out.tokens[0]).strip()
+    torch.testing.assert_close(out.posteriors, tiny_model.prompt_posteriors(prompts))
+
+
+@torch.no_grad()
+def test_decoding_stops_at_the_end_token(tiny_model, batch):
+    features, lengths = features_of(tiny_model, batch)
+    prompts = ["x"] * 3
+    free = greedy(tiny_model, features, lengths, prompts, 12).tokens
+    # Make the second token of row 0 the end token: the row must stop after one token.
+    type(tiny_model.llm).eos = property(lambda self: free[0][1])
+    try:
+        stopped = greedy(tiny_model, features, lengths, prompts, 12).tokens
+    finally:
+        type(tiny_model.llm).eos = property(lambda self: self.tokenizer.eos_token_id)
+    assert stopped[0] == free[0][: free[0].index(free[0][1])]
+
+
+def test_checkpoints_hold_trainable_weights_only(tiny_model, tiny_config, batch, tmp_path):
+    import yaml
+
+    state = tiny_model.state_dict()
+    assert set(state) == tiny_model.trainable_names()
+    assert any("lora_" in name for name in state) and not any("embed_tokens" in n for n in state)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    torch.save(state, tmp_path / "model.pth")
+    again = load_experiment(tmp_path)
+    assert torch.equal(again(**batch)[0], tiny_model(**batch)[0])
+
+
+def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_config, tmp_path):
+    import yaml
+
+    torch.save(tiny_model.state_dict(), tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump(tiny_config | {"fusion": "concat", "fusion_conf": {}})
+    )
+    with pytest.raises(UserError, match="model.pth does not fit .*another system"):
+        load_experiment(tmp_path)
+    other = tiny_config | {"fusion_conf": {"num_fused": 3}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(UserError, match="model.pth does not fit .*size mismatch") as error:
+        load_experiment(tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="no trained model here: run stages 4 and 5"):
+        load_experiment(tmp_path / "nowhere")
+
+
+def test_frozen_parts_keep_their_type_and_stay_in_eval(tiny_config):
+    tiny_config["llm_conf"] = {**tiny_config["llm_conf"], "dtype": "bfloat16"}
+    model = build_model(tiny_config).to(dtype=torch.float32, device="cpu")
+    assert model.llm.embeddings.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    model.train()
+    assert not any(m.training for m in model.llm.modules())
+    assert model.fusion.training
+
+
+def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch):
+    model = build_model(tiny_config | {"model_conf": {"bf16": False, "feature_scale": "embedding"}})
+    gate = F.one_hot(batch["task"], 4).float()
+    audio = {k: v for k, v in batch.items() if k.startswith(("first", "second"))}
+    features, _ = model.hear(*model.states(audio), gate)
+    norms = features[0].norm(dim=-1)
+    torch.testing.assert_close(norms, torch.full_like(norms, model.embedding_norm))
+
+
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("model_conf", {"routing": "lable"}, "'lable' is not one of label, predicted"),
+        ("model_conf", {"rooting": "label"}, "unknown option 'rooting': did you mean 'routing'"),
+        ("router_conf", {"gates": "x"}, "unknown option 'gates': did you mean 'gate'"),
+        ("encoders", {"a": {"family": "whisper"}}, "encoders.a: needs family, path, dim"),
+        ("encoders", {}, "at least one encoder"),
+    ],
+)
+def test_bad_configurations(tiny_config, part, value, message):
+    with pytest.raises(UserError, match=message):
+        build_model(tiny_config | {part: value})
+
+
+def test_unknown_lora_target(tiny_config):
+    llm_conf = tiny_config["llm_conf"] | {"lora_targets": ["q_prog"]}
+    with pytest.raises(UserError, match="lora_targets.*q_prog"):
+        build_model(tiny_config | {"llm_conf": llm_conf})
+
+
+def test_shuffled_audio_moves_audio_only(tiny_model, batch):
+    shuffled = shuffled_audio(batch, tiny_model)
+    assert torch.equal(shuffled["first"][1], batch["first"][0])
+    assert torch.equal(shuffled["second_lengths"][0], batch["second_lengths"][2])
+    for name in ("text", "prompt", "task", "prompt_index"):
+        assert torch.equal(shuffled[name], batch[name])
+
+
+def test_predicted_routing_uses_the_router(tiny_config, batch):
+    torch.manual_seed(3)
+    model: ESPnetPaMModel = build_model(
+        tiny_config | {"model_conf": {"bf16": False, "routing": "predicted"}}
+    )
+    with torch.no_grad():
+        model.router.ffn.weight.zero_()
+        model.router.ffn.bias.copy_(torch.tensor([0.0, 5.0, 0.0, 0.0]))
+    model(**batch)[0].backward()
+    assert model.fusion.experts[1].weight.grad.abs().sum() > 0
+    assert model.fusion.experts[0].weight.grad is None

@@ -1,0 +1,165 @@
+"""Both phases on toy data: they train, resume bit for bit, and refuse other settings."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pam.bin.average import main as average_main
+from pam.bin.train import main as train_main
+from pam.data.archive import write_archive
+from pam.data.scp import write_table
+from pam.errors import UserError
+from pam.train.checkpoint import average, choose
+from pam.train.schedule import LinearWarmupDecay
+
+TASKS = {"asr_clean": "hello you", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
+SHAPES = {"first": (3, 6), "second": (2, 4)}
+
+
+def make_combined(folder, count=6):
+    """A combined directory of random states: `count` utterances of each task."""
+    rng = np.random.default_rng(0)
+    utts = {f"{task}-{i}": task for task in sorted(TASKS) for i in range(count)}
+    frames = {utt: int(rng.integers(30, 40)) for utt in utts}
+    write_table(folder / "utt2task", utts)
+    write_table(folder / "text", {utt: TASKS[task] for utt, task in utts.items()})
+    write_table(folder / "utt2num_frames", {utt: str(n) for utt, n in frames.items()})
+    for name, (states, dim) in SHAPES.items():
+        arrays = (
+            (utt, rng.standard_normal((n, states * dim)).astype(np.float16))
+            for utt, n in frames.items()
+        )
+        write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", arrays)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory):
+    return make_combined(tmp_path_factory.mktemp("combined"))
+
+
+@pytest.fixture
+def setup(tmp_path, tiny_config, combined):
+    """Options of pam.bin.train for a run of seconds, and its experiment folder."""
+    scale = {k: v for k, v in tiny_config.items() if k not in ("fusion", "tasks")} | {
+        "warmup": "ctc",
+        "batch": {"max_utts": 3, "max_frames": 200},
+        "phases": {
+            "ctc": {"optim_conf": {"lr": 1e-2}, "warmup_steps": 2},
+            "llm": {"optim_conf": {"lr": 1e-2, "lora_lr": 5e-3}, "warmup_steps": 2},
+        },
+        "budgets": {"short": {"ctc_steps": 8, "steps": 12, "steps_per_epoch": 4}},
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(scale))
+    (tmp_path / "pam.yaml").write_text("fusion: pam\n")
+    exp = tmp_path / "exp"
+    return exp, [
+        *("--scale_config", str(tmp_path / "toy.yaml")),
+        *("--system_config", str(tmp_path / "pam.yaml")),
+        *("--train", str(combined), "--dev", str(combined), "--expdir", str(exp)),
+    ]
+
+
+def weights(exp, phase="train"):
+    return torch.load(exp / phase / "last.pth", weights_only=True)
+
+
+def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
+    exp, options = setup
+    train_main(options)
+    curves = json.loads((exp / "curves.json").read_text())
+    for phase, key in (("ctc", "loss"), ("llm", "loss_asr_clean")):
+        points = [p for p in curves if p["phase"] == phase]
+        assert points[-1]["train"][key] < points[0]["train"][key]
+    assert [p["step"] for p in curves if p["phase"] == "llm"] == [4, 8, 12]
+    average_main(["--exp", str(exp), "--dev", str(combined)])
+    hearing = json.loads((exp / "hearing.json").read_text())
+    assert set(hearing) == set(TASKS) and hearing["snv"]["count"] == 6
+    model = torch.load(exp / "model.pth", weights_only=True)
+    assert all(torch.equal(model[k], v) for k, v in weights(exp).items())
+    before = (exp / "train" / "last.pth").stat().st_mtime_ns
+    train_main(options)  # a finished phase is skipped
+    assert (exp / "train" / "last.pth").stat().st_mtime_ns == before
+
+
+KILLED = """
+import os, sys, espnet2.train.trainer as t
+from pam.train.trainer import PaMTrainer
+plain = PaMTrainer.train_one_epoch.__func__
+calls = []
+def die(cls, *args, **kwargs):
+    calls.append(1)
+    if len(calls) == 4:  # two epochs of the warm-up, one of the training
+        os._exit(9)
+    return plain(cls, *args, **kwargs)
+PaMTrainer.train_one_epoch = classmethod(die)
+from pam.bin.train import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
+    exp, options = setup
+    train_main(options)
+    want = weights(exp)
+    exp.rename(tmp_path / "whole")
+    killed = subprocess.run([sys.executable, "-c", KILLED, *options], capture_output=True)
+    assert killed.returncode == 9
+    assert (exp / "train" / "1epoch.pth").is_file() and not (exp / "train" / "last.pth").exists()
+    train_main(options)
+    got = weights(exp)
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_other_settings_for_a_trained_experiment_are_an_error(setup):
+    exp, options = setup
+    exp.mkdir()
+    (exp / "config.yaml").write_text("seed: 5\n")
+    with pytest.raises(UserError, match="trained with other settings .*seed"):
+        train_main(options)
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (["--budget", "shrt"], "'shrt': did you mean 'short'"),
+        (["--set", "fusion_cnf.rank=3"], "fusion_cnf"),
+        (["--set", "fusion_conf.rnk=3"], "unknown option 'rnk': did you mean 'rank'"),
+        (["--set", "fusion=pan"], "unknown fusion 'pan': did you mean 'pam'"),
+        (["--set", "tasks=[asr_clean]"], "task 'ac' is not configured"),
+    ],
+)
+def test_bad_options_are_one_clear_line(setup, extra, message):
+    _, options = setup
+    with pytest.raises(UserError, match=message):
+        train_main([*options, "--warmup", "none", *extra])
+
+
+def test_averaging_is_the_mean(tmp_path):
+    for epoch, value in ((1, 1.0), (2, 2.0), (3, 6.0)):
+        torch.save({"w": torch.tensor([value])}, tmp_path / f"{epoch}epoch.pth")
+    losses = {1: 0.5, 2: 0.1, 3: 0.4}
+    assert average(choose(tmp_path, "last", 1, losses))["w"] == 6.0
+    assert average(choose(tmp_path, "best", 2, losses))["w"] == 4.0
+    assert average(choose(tmp_path, "last", 3, losses))["w"] == 3.0
+    with pytest.raises(UserError, match="4 checkpoints wanted, 3 kept"):
+        choose(tmp_path, "last", 4, losses)
+
+
+def test_learning_rate_rises_then_falls():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = LinearWarmupDecay(optimizer, warmup_steps=4, total_steps=12, floor=0.05)
+    rates = []
+    for _ in range(14):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[5] == pytest.approx(7 / 8) and rates[11] == pytest.approx(1 / 8)
+    assert rates[13] == 0.05
