@@ -1,4 +1,4 @@
-"""PaM: prompt-aware mixture of audio encoders for Speech LLMs. Exact versions: tools/constraints.txt."""
+"""PaM, prompt-aware mixture of audio encoders. Exact versions are in tools/constraints.txt."""
 
 from pathlib import Path
 

@@ -16,10 +16,10 @@ scale=mini           # encoders, LLM and schedule: a file of conf/scale
 system=pam           # what is trained: a file of conf/systems
 seed=0               # of initialisation and of the order of training
 budget=short         # length of training: a name under `budgets` of the scale
-feats=dumped         # dumped: encoder states from disk; online: encoders run while training
+feats=               # dumped: encoder states from disk; online: encoders run; empty: as the scale says
 warmup=              # warm-up of the adapters, ctc or none; empty: as the scale says
 max_bad=0.5%         # share of unusable utterances of a set that is tolerated
-size=full            # full, or tiny: a few utterances of each set, to try the stages
+size=short           # of the corpora: long is all, short a part, tiny enough to try the stages
 train_args=          # further arguments of pam.bin.train, as in "--set optim_conf.lr=1e-4"
 prompts=unseen       # prompts the test sets are decoded with: unseen, seen or train
 train_sets=          # sets to train on

@@ -7,67 +7,7 @@
 # made with is written beside it (.settings); asking for the same name with other settings is an
 # error, never a silent reuse. All checks are in shell: importing torch takes seconds.
 
-# --- small parts ----------------------------------------------------------------------------------
-
-log() {
-    echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
-}
-
-die() {
-    echo "error: $*" >&2
-    exit 1
-}
-
-# launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
-launch() {
-    python3 "$PAM_ROOT/utils/run.py" "$@"
-}
-
-# The content of YAML files without comments, as one checksum: editing a comment changes nothing.
-checksum() {
-    cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
-}
-
-# claim DIR REMEDY SETTINGS...: the command SETTINGS prints what DIR is, or will be, made with. It is
-# recorded where DIR is new; other settings than the recorded ones are an error that shows both.
-claim() {
-    local recorded=$1/.settings remedy=$2 wanted
-    shift 2
-    wanted=$("$@")
-    if [[ ! -f $recorded ]]; then
-        mkdir -p "${recorded%/*}"
-        echo "$wanted" >"$recorded.part"
-        mv "$recorded.part" "$recorded"
-    elif [[ $wanted != "$(<"$recorded")" ]]; then
-        diff "$recorded" <(echo "$wanted") |
-            sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
-        die "${recorded%/*} was made with other settings; $remedy"
-    fi
-}
-
-all_sets() {
-    # shellcheck disable=SC2086  # lists of names
-    printf '%s\n' $train_sets $dev_sets $test_sets | awk '!seen[$0]++'
-}
-
-# add_seconds FILE STAGE SECONDS: add to the count of a stage in a JSON file {"stage": seconds, …}.
-# Counts of a file DUMPED, if given, replace those of its stages.
-add_seconds() {
-    local file=$1 dumped=${4:-/dev/null}
-    [[ -f $file ]] || { mkdir -p "${file%/*}" && echo "{}" >"$file"; }
-    [[ -f $dumped ]] || dumped=/dev/null
-    awk -F '[": ,]+' -v stage="$2" -v more="$3" '
-        NF >= 3 && !($2 in total) { name[++n] = $2; total[$2] = $3 }
-        END {
-            if (!(stage in total)) name[++n] = stage
-            total[stage] += more
-            print "{"
-            for (i = 1; i <= n; i++)
-                printf "  \"%s\": %d%s\n", name[i], total[name[i]], i < n ? "," : ""
-            print "}"
-        }' "$dumped" "$file" >"$file.part"
-    mv "$file.part" "$file"
-}
+. "$PAM_ROOT/utils/functions.sh"
 
 # --- what the options come to ---------------------------------------------------------------------
 
@@ -97,9 +37,11 @@ choices_in() { # the names of the YAML files of a folder
 check_options() {
     check_choice scale "$scale" $(choices_in "$PAM_ROOT/conf/scale")
     check_choice system "$system" $(choices_in "$PAM_ROOT/conf/systems")
+    [[ -n $feats ]] || feats=$(sed -n 's/^feats: *\([a-z]*\).*/\1/p' "$scale_config")
     check_choice feats "$feats" dumped online
+    check_choice budget "$budget" $(in_scale budgets)
     check_choice prompts "$prompts" unseen seen train
-    check_choice size "$size" full tiny
+    check_choice size "$size" tiny short long
     local option
     for option in stage stop_stage nj inference_nj ngpu seed; do
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
@@ -128,8 +70,13 @@ join_corpora() {
     [[ -z $twice ]] || die "two corpora have sets of the same name: $twice"
 }
 
-encoders() { # the keys under `encoders:` of the scale
-    sed -n '/^encoders:/,/^[^ #]/s/^  \([A-Za-z0-9_]\{1,\}\):.*/\1/p' "$scale_config"
+all_sets() {
+    # shellcheck disable=SC2086  # lists of names
+    printf '%s\n' $train_sets $dev_sets $test_sets | awk '!seen[$0]++'
+}
+
+in_scale() { # in_scale KEY: the names under a key of the scale's file
+    sed -n "/^$1:/,/^[^ #]/s/^  \([A-Za-z0-9_]\{1,\}\):.*/\1/p" "$scale_config"
 }
 
 models() { # the models of the scale that tools/fetch_models.py brings
@@ -204,7 +151,7 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         in_each_corpus 1
         return
     fi
-    claim "$datadir" "remove it, or prepare into another one with --datadir" data_settings
+    claim "$datadir" '*/wav.scp' "remove it, or prepare into another one with --datadir" data_settings
     if [[ -z $(missing_sets) ]]; then
         log "complete: $datadir"
         return
@@ -217,7 +164,7 @@ is_dumped() { # is_dumped SET
     local encoder
     [[ -f $dumpdir/raw/$1/wav.scp ]] || return 1
     [[ $feats == dumped ]] || return 0
-    for encoder in $(encoders); do
+    for encoder in $(in_scale encoders); do
         [[ -f $dumpdir/$encoder/$1/feats.scp ]] || return 1
     done
 }
@@ -229,7 +176,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
     fi
     local set remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
     for set in $(all_sets); do
-        claim "$dumpdir/raw/$set" "$remedy" dump_settings
+        claim "$dumpdir/raw/$set" '*' "$remedy" dump_settings
         if is_dumped "$set"; then
             log "complete: $set"
             continue
@@ -248,8 +195,7 @@ combined() { # the folder of the joined sets: other lists are other folders
 
 stage_3() { # combine: one training and one validation set of all tasks
     local part list set dirs=() names=()
-    mapfile -t names < <(encoders)
-    claim "$(combined)" "remove it" combine_settings
+    mapfile -t names < <(in_scale encoders)
     for part in train dev; do
         if [[ -f $(combined)/$part/wav.scp ]]; then
             log "complete: $(combined)/$part"
@@ -267,7 +213,7 @@ stage_3() { # combine: one training and one validation set of all tasks
 }
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
-    claim "$exp" "give the new one another name with --expname, or remove the folder" train_settings
+    claim "$exp" config.yaml "give the new one another name with --expname, or remove the folder" train_settings
     if [[ -f $exp/.trained ]]; then
         log "complete: $exp"
         return
@@ -277,32 +223,32 @@ stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     launch "$exp/train.log" $train_prefix "$python" -m pam.bin.train --system_config "$system_config" \
         --scale_config "$scale_config" --train "$(combined)/train" --dev "$(combined)/dev" \
         --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats" \
-        ${warmup:+--warmup $warmup} $train_args
+        --ngpu "$ngpu" ${warmup:+--warmup $warmup} $train_args
     touch "$exp/.trained"
 }
 
 needs_training() {
-    claim "$exp" "give the new one another name with --expname, or remove the folder" train_settings
+    claim "$exp" config.yaml "give the new one another name with --expname, or remove the folder" train_settings
     [[ -f $exp/.trained ]] || die "$exp is not trained: run stage 4 first"
 }
 
-stage_5() { # average: the checkpoint that is used from here on
+stage_5() { # average: the checkpoint that is used from here on, and the proof that it hears
     needs_training
-    if [[ -f $exp/.averaged && -f $exp/model.pth ]]; then
+    if [[ $exp/hearing.json -nt $exp/.trained ]]; then
         log "complete: $exp/model.pth"
         return
     fi
-    launch "$exp/average.log" "$python" -m pam.bin.average --exp "$exp"
-    touch "$exp/.averaged"
+    launch "$exp/average.log" "$python" -m pam.bin.average --exp "$exp" --dev "$(combined)/dev" \
+        --ngpu "$ngpu"
 }
 
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     [[ -f $exp/model.pth ]] || die "$exp/model.pth is missing: run stage 5 first"
-    claim "$decoded" "give the new one another name with --inference_tag" decode_settings
+    claim "$decoded" '*/hyp.jsonl' "give the new one another name with --inference_tag" decode_settings
     local set pending=
     for set in $test_sets; do
-        if [[ -f $decoded/$set/hyp.jsonl ]]; then
+        if [[ $decoded/$set/decode.json -nt $exp/model.pth ]]; then
             log "complete: $decoded/$set"
             continue
         fi
@@ -313,21 +259,28 @@ stage_6() { # decode: an answer for every utterance of the test sets
     # shellcheck disable=SC2086
     launch --parallel "$inference_nj" "JOB=${pending#,}" "$decoded/log/decode_{JOB}.log" \
         $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "$dumpdir/raw/{JOB}" \
-        --out "$decoded/{JOB}" --prompts "$prompts"
+        --out "$decoded/{JOB}" --prompts "$prompts" --feats "$feats" --encoder_dir "$dumpdir" \
+        --ngpu "$ngpu"
 }
 
 stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
-    local set
+    local set fresh=true captions=()
     for set in $test_sets; do
-        [[ -f $decoded/$set/hyp.jsonl ]] || die "$decoded/$set/hyp.jsonl is missing: run stage 6 first"
+        [[ -f $decoded/$set/decode.json ]] || die "$decoded/$set is not decoded: run stage 6 first"
+        [[ $decoded/$set/score.json -nt $decoded/$set/decode.json ]] || fresh=false
     done
-    for set in $test_sets; do
-        if [[ ! $decoded/$set/score.json -nt $decoded/$set/hyp.jsonl ]]; then
-            launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded"
-            return
+    if $fresh; then
+        log "complete: $decoded"
+        return
+    fi
+    for set in $train_sets; do # captions of the training sets: the baseline of those of the tests
+        if grep -q -m 1 ' ac$' "$dumpdir/raw/$set/utt2task"; then
+            captions+=("$dumpdir/raw/$set/text")
         fi
     done
-    log "complete: $decoded"
+    # shellcheck disable=SC2086  # a list of names
+    launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded" \
+        --sets $test_sets --train_text "${captions[@]}"
 }
 
 stage_8() { # report: RESULTS.md and results.json

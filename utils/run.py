@@ -10,6 +10,7 @@ end of the failing log is printed. Ending this program (or what started it) ends
 their children. Standard library only: it runs before anything is installed.
 """
 
+import contextlib
 import ctypes
 import os
 import shlex
@@ -21,12 +22,25 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 LINES_OF_A_FAILURE = 20
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.2
 
 
 def die_with_parent(number: int) -> None:
     """Ask Linux to send signal `number` to this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def groups_below(ancestor: int) -> set[int]:
+    """The process groups of all descendants: a recipe that runs another has jobs in others."""
+    parents, groups = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)], groups[int(stat.parent.name)] = map(int, fields[1:3])
+    below = {ancestor}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {groups[pid] for pid in below if pid in groups}
 
 
 def parse_jobs(text: str) -> list[str]:
@@ -45,7 +59,7 @@ class Job:
         output = None
         if log != "-":
             Path(log).parent.mkdir(parents=True, exist_ok=True)
-            output = Path(log).open("ab")
+            output = Path(log).open("ab")  # noqa: SIM115  # for the life of the job
             output.write(f"# {shlex.join(command)}\n# {time.ctime()}\n".encode())
             output.flush()
             self.shown = output.tell()
@@ -71,10 +85,9 @@ class Job:
 
     def kill(self) -> None:
         """End the job and everything that it started; after it ended, what it left behind."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        for group in {self.process.pid, *groups_below(self.process.pid)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def explain(self) -> None:
         status = self.process.returncode
@@ -92,12 +105,14 @@ def run(pending: list[tuple[str, list[str]]], parallel: int) -> int:
     """Run the jobs, at most `parallel` at a time; the status of the first that fails, or 0."""
     show = len(pending) == 1
     running: list[Job] = []
+    pause = POLL_SECONDS / 64  # short jobs are common: do not keep them waiting
     try:
         while pending or running:
             while pending and len(running) < parallel:
                 log, command = pending.pop(0)
                 running.append(Job(log, command, show))
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS)
             for job in list(running):
                 ended = job.process.poll() is not None
                 job.follow()

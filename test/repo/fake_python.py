@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Stands in for --python: notes each verb in $CALLS and makes the files that the real one makes.
+
+FAIL=VERB makes that verb fail, SLEEP=VERB makes it wait for ever (with a child that waits too).
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+args = sys.argv[1:]
+
+
+def values(option: str) -> list[str]:
+    """The values after an option, up to the next one."""
+    found = args[args.index(option) + 1 :]
+    ends = [n for n, arg in enumerate(found) if arg.startswith("--")]
+    return found[: ends[0]] if ends else found
+
+
+def value(option: str) -> Path:
+    return Path(values(option)[0])
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+verb = args[1].removeprefix("pam.bin.") if args[0] == "-m" else Path(args[0]).stem
+what = {"dump": "--data", "combine": "--out", "decode": "--data"}.get(verb)
+with Path(os.environ["CALLS"]).open("a") as calls:
+    calls.write(f"{verb} {value(what).name}\n" if what else f"{verb}\n")
+if os.environ.get("SLEEP") == verb:
+    child = subprocess.Popen(["sleep", "1000"])
+    with Path(os.environ["PIDS"]).open("w") as pids:
+        pids.write(f"{os.getpid()} {child.pid}\n")
+    time.sleep(1000)
+if os.environ.get("FAIL") == verb:
+    print("the reason is written here")
+    sys.exit(3)
+
+if verb == "fetch_models":
+    touch(Path(os.environ["PAM_CACHE"]) / "models" / args[1] / "config.json")
+if verb == "prepare":
+    for name in os.environ["SETS"].split():
+        touch(value("--out") / name / "wav.scp")
+if verb == "dump":
+    scale = value("--scale_config").read_text()
+    for encoder in ("whisper_tiny_en", "moonshine_base", "wakehubert_tiny"):
+        assert encoder in scale
+        touch(value("--encoder_dir") / encoder / value("--data").name / "feats.scp")
+    touch(value("--out") / "wav.scp")
+    task = value("--data").name.partition("_")[0]
+    (value("--out") / "utt2task").write_text(f"utt1 {task}\n")
+if verb == "combine":
+    assert values("--encoders") == ["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"]
+    assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
+    touch(value("--out") / "wav.scp")
+if verb == "train":
+    touch(value("--expdir") / "config.yaml")
+if verb == "average":
+    touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
+if verb == "decode":
+    touch(value("--out") / "hyp.jsonl", value("--out") / "decode.json")
+if verb == "score":
+    for name in values("--sets"):
+        touch(value("--decode_dir") / name / "score.json")
+if verb == "report":
+    touch(value("--exp") / "RESULTS.md", value("--exp") / "results.json")

@@ -1,0 +1,210 @@
+"""The shells of the recipes with a fake Python: what they skip, resume, refuse and clean up."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+STAGES = ["data", "dump", "combine", "train", "average", "decode", "score", "report"]
+WITHOUT_DUMP = ["combine train", "combine dev", "train", "average"]
+
+
+def stages_after_dump(recipe_calls: list[str]) -> list[str]:
+    return [call for call in recipe_calls if call.split()[0] not in ("dump", "decode")]
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("recipe", ["mini", "multitask"])
+def test_all_stages_then_nothing_to_do(recipes, recipe):
+    status, output = recipes.run(recipe)
+    assert status == 0, output
+    calls = recipes.calls()
+    assert sum(call.startswith("dump ") for call in calls) == 5
+    assert sum(call.startswith("decode ") for call in calls) == 2
+    assert calls.count("fetch_models") == 4
+    assert calls.index("prepare") < calls.index("dump asr_clean_train") < calls.index("train")
+    assert calls[-2:] == ["score", "report"]
+
+    exp = recipes.root / "egs" / recipe / "exp" / "pam_mini_short_s0"
+    seconds = json.loads((exp / "seconds.json").read_text())
+    assert list(seconds) == STAGES
+    assert all(f": {stage} took" in output for stage in STAGES)
+
+    start = time.monotonic()
+    status, output = recipes.run(recipe)
+    assert status == 0, output
+    assert [call for call in recipes.calls() if call != "fetch_wordnet"] == []
+    assert time.monotonic() - start < 10
+
+
+def test_stages_can_be_chosen(recipes):
+    recipes.run("mini", "--stop_stage", "2")
+    recipes.calls()
+    status, output = recipes.run("mini", "--stage=3", "--stop-stage=5", "--skip_stages", "4")
+    assert status != 0 and "run stage 4 first" in output
+    assert recipes.calls() == WITHOUT_DUMP[:2]
+    status, output = recipes.run("mini", "--stage", "4", "--skip_stages", "6 7 8")
+    assert status == 0, output
+    assert recipes.calls() == WITHOUT_DUMP[2:]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sed", "1"], "unknown option --sed; did you mean --seed?"),
+        (["--seed"], "--seed: needs a value"),
+        (["--seed", "x"], "--seed x: expected a whole number"),
+        (["--system", "pm"], "--system pm: choose from"),
+        (["--budget", "huge"], "--budget huge: choose from tiny short long"),
+        (["--PATH", "/"], "unknown option --PATH"),
+        (["4"], "unexpected argument '4'"),
+        (["--print", "nothing"], "unknown option --nothing"),
+        (["--config", "none.conf"], "--config none.conf: no such file"),
+    ],
+)
+def test_wrong_options_say_what_is_right(recipes, options, message):
+    status, output = recipes.run("mini", *options)
+    assert status == 1 and message in output
+    assert recipes.calls() == []
+
+
+def test_config_file_sets_options(recipes, tmp_path):
+    good, bad = tmp_path / "my good.conf", tmp_path / "bad.conf"
+    good.write_text("seed=7   # as in the paper\ntrain_sets='a b'\n")
+    bad.write_text("sead=7\n")
+    assert recipes.run("mini", "--config", str(good), "--print", "seed") == (0, "7\n")
+    assert recipes.run("mini", "--config", str(good), "--print", "train-sets") == (0, "a b\n")
+    status, output = recipes.run("mini", "--config", str(bad))
+    assert status == 1 and "bad.conf: unknown option --sead; did you mean --seed?" in output
+
+
+def test_an_option_may_have_any_value(recipes):
+    text = "--set a.b='$(touch x)' \"q\""
+    assert recipes.run("mini", f"--train_args={text}", "--print", "train_args") == (0, text + "\n")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "dump", "combine", "train", "average", "score"])
+def test_a_failing_stage_stops_the_run_and_says_why(recipes, verb):
+    status, output = recipes.run("mini", FAIL=verb)
+    assert status not in (0, None)
+    assert "failed with status 3" in output and "the reason is written here" in output
+    stage = {"prepare": "data"}.get(verb, verb)
+    assert f"({stage}) of" in output and "failed; the same command resumes" in output
+    assert recipes.calls()[-1].startswith(verb)
+
+    status, output = recipes.run("mini")
+    assert status == 0, output
+    assert recipes.calls()[-1] == "report"
+
+
+def test_the_first_of_several_failing_jobs_is_shown(recipes):
+    status, output = recipes.run("mini", "--inference_nj", "3", FAIL="decode")
+    assert status == 3 and "  | the reason is written here" in output
+    assert "log/decode_" in output
+
+
+def test_a_joined_recipe_fails_with_its_corpus(recipes):
+    status, output = recipes.run("multitask", FAIL="dump")
+    assert status != 0 and "the reason is written here" in output
+    assert "train" not in recipes.calls()
+
+
+def test_finished_sets_are_not_dumped_again(recipes):
+    recipes.run("mini", "--stop_stage", "2")
+    recipes.calls()
+    (recipes.root / "egs/mini/dump/moonshine_base/ac_dev/feats.scp").unlink()
+    (recipes.root / "egs/mini/dump/raw/ac_test/wav.scp").unlink()
+    assert recipes.run("mini", "--stop_stage", "2")[0] == 0
+    assert recipes.calls() == ["dump ac_dev", "dump ac_test"]
+
+
+def test_other_options_are_another_experiment(recipes):
+    recipes.run("mini")
+    recipes.calls()
+    status, output = recipes.run("mini", "--seed", "1", "--budget", "long")
+    assert status == 0, output
+    assert stages_after_dump(recipes.calls()) == ["train", "average", "score", "report"]
+    assert (recipes.root / "egs/mini/exp/pam_mini_long_s1/results.json").exists()
+
+
+def test_edited_configuration_is_refused_not_reused(recipes):
+    recipes.run("mini")
+    recipes.calls()
+    system = recipes.root / "conf/systems/pam.yaml"
+    system.write_text(system.read_text() + "# a comment changes nothing\n")
+    assert recipes.run("mini")[0] == 0
+    system.write_text(system.read_text() + "router_conf: {}\n")
+    status, output = recipes.run("mini")
+    assert status == 1
+    assert "it was made with: system: pam" in output and "--expname" in output
+    assert "train" not in recipes.calls()
+    assert recipes.run("mini", "--expname", "pam_edited")[0] == 0
+
+
+def test_other_data_is_refused(recipes):
+    recipes.run("mini", "--stop_stage", "2")
+    status, output = recipes.run("mini", "--size", "tiny")
+    assert status == 1 and "now asked for:    size: tiny" in output and "--datadir" in output
+    status, output = recipes.run("mini", "--size", "tiny", "--datadir", "other", "--stop_stage=2")
+    assert status == 1 and "--dumpdir" in output
+
+
+def test_settings_of_a_run_that_made_nothing_do_not_bind(recipes):
+    recipes.run("mini", "--train_args", "--set oops", FAIL="train")
+    status, output = recipes.run("mini")
+    assert status == 0, output
+
+
+def test_new_decoding_prompts_are_another_folder(recipes):
+    recipes.run("mini")
+    recipes.calls()
+    recipes.run("mini", "--prompts", "seen")
+    calls = recipes.calls()
+    assert sum(call.startswith("decode ") for call in calls) == 2 and "train" not in calls
+    status, output = recipes.run("mini", "--prompts", "seen", "--inference_tag", "greedy_unseen")
+    assert status == 1 and "--inference_tag" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize(("recipe", "verb"), [("mini", "train"), ("multitask", "dump")])
+def test_killing_a_run_ends_its_children_and_the_command_resumes(recipes, recipe, verb, number):
+    process = recipes.start(recipe, SLEEP=verb)
+    pid_file = Path(recipes.env["PIDS"])
+    assert wait_for(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, 30)
+    pids = [int(pid) for pid in pid_file.read_text().split()]
+    assert all(alive(pid) for pid in pids)
+    os.kill(process.pid, number)
+    assert wait_for(lambda: not any(alive(pid) for pid in pids)), "children live on"
+    process.communicate(timeout=10)
+    assert process.returncode != 0
+    recipes.calls()
+    status, output = recipes.run(recipe)
+    assert status == 0, output
+    assert recipes.calls()[-1] == "report"
+
+
+def test_help_prints_values_and_comments(recipes):
+    status, output = recipes.run("multitask", "--seed", "5", "--help")
+    assert status == 0
+    assert "--seed 5" in output and "--corpora mini" in output
+    assert "first stage to run" in output
+    assert recipes.calls() == []

@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# What the stages are written with; sourced by utils/recipe.sh.
+
+log() {
+    echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
+}
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
+launch() {
+    python3 "$PAM_ROOT/utils/run.py" "$@"
+}
+
+# The content of YAML files without comments, as one checksum: editing a comment changes nothing.
+checksum() {
+    cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
+}
+
+# claim DIR MADE REMEDY SETTINGS: the function SETTINGS prints what DIR is, or will be, made with. It
+# is recorded in DIR. Once there are files DIR/MADE, other settings are an error that shows both.
+claim() {
+    local recorded=$1/.settings wanted made
+    wanted=$("$4")
+    [[ ! -f $recorded || $wanted != "$(<"$recorded")" ]] || return 0
+    # shellcheck disable=SC2206  # MADE is a pattern
+    made=("$1"/$2)
+    if [[ -f $recorded && -e ${made[0]} ]]; then
+        diff "$recorded" <(echo "$wanted") |
+            sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
+        die "$1 was made with other settings; $3"
+    fi
+    mkdir -p "$1"
+    echo "$wanted" >"$recorded.part"
+    mv "$recorded.part" "$recorded"
+}
+
+# add_seconds FILE STAGE SECONDS: add to the count of a stage in a JSON file {"stage": seconds, …}.
+# Counts of a file DUMPED, if given, replace those of its stages.
+add_seconds() {
+    local file=$1 dumped=${4:-/dev/null}
+    [[ -f $file ]] || { mkdir -p "${file%/*}" && echo "{}" >"$file"; }
+    [[ -f $dumped ]] || dumped=/dev/null
+    awk -F '[": ,]+' -v stage="$2" -v more="$3" '
+        NF >= 3 && !($2 in total) { name[++n] = $2; total[$2] = $3 }
+        END {
+            if (!(stage in total)) name[++n] = stage
+            total[stage] += more
+            print "{"
+            for (i = 1; i <= n; i++)
+                printf "  \"%s\": %d%s\n", name[i], total[name[i]], i < n ? "," : ""
+            print "}"
+        }' "$dumped" "$file" >"$file.part"
+    mv "$file.part" "$file"
+}
