@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pam.data.rules import REQUIRED, AudioCheck, Rules, is_table, refuse, restrict
-from pam.data.scp import Problem, line_numbers, scan_table, write_table
+from pam.data.scp import Problem, line_numbers, scan_table, write_tables
 from pam.errors import UserError
 
 SPK2UTT = "spk2utt"
@@ -72,15 +72,16 @@ class DataDir:
         """
         path = Path(path)
         refuse(path, self.tables)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "wav.scp").unlink(missing_ok=True)
-        for old in path.iterdir():
-            if is_table(old.name) and old.name not in self.tables:
-                old.unlink()
-        for name in sorted(self.tables.keys() - {"wav.scp"}):
-            write_table(path / name, self[name])
-        write_table(path / SPK2UTT, spk2utt(self["utt2spk"]))
-        write_table(path / "wav.scp", self["wav.scp"])
+        tables = {SPK2UTT: spk2utt(self["utt2spk"]), **self.tables}
+        tables["wav.scp"] = tables.pop("wav.scp")  # the last one
+
+        def remove_old() -> None:
+            (path / "wav.scp").unlink(missing_ok=True)
+            for old in path.iterdir():
+                if is_table(old.name) and old.name not in tables:
+                    old.unlink()
+
+        write_tables({path / name: table for name, table in tables.items()}, remove_old)
 
     def subset(self, utterances: Iterable[str]) -> "DataDir":
         """Only these utterances (an unknown one is an error) and the recordings they use."""

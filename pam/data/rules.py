@@ -88,7 +88,7 @@ class Rules:
         self.kept["segments"] = good
         used = {value.split()[0] for value in good.values()}
         for unused in sorted(recordings.keys() - used):
-            remedy = "remove it, or add its segments"
+            remedy = "it is left out: add its segments or remove it"
             self.report("wav.scp", unused, ("recording without segments", unused, remedy), True)
 
     def _check_utterances(self) -> None:

@@ -5,7 +5,8 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,23 @@ def read_table(path: str | Path) -> dict[str, str]:
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
     """Write sorted `id value` lines atomically; `UserError` for what would not read back."""
-    with writing(path), atomic_path(path) as part, part.open("wb") as out:
+    write_tables({Path(path): table}, before_renaming=lambda: None)
+
+
+def write_tables(
+    tables: Mapping[Path, Mapping[str, str]], before_renaming: Callable[[], None]
+) -> None:
+    """Write several tables, all or none; the files are renamed in the order of `tables`."""
+    with ExitStack() as stack:
+        for path in reversed(tables):  # the stack renames the last one first
+            stack.enter_context(writing(path))
+            part = stack.enter_context(atomic_path(path))
+            _write_lines(part, path, tables[path])
+        before_renaming()
+
+
+def _write_lines(part: Path, path: Path, table: Mapping[str, str]) -> None:
+    with part.open("wb") as out:
         for key in sorted(table):  # code points sort as their UTF-8 bytes do
             value = table[key]
             if fault := id_fault(key) or value_fault(value):
