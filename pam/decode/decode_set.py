@@ -89,7 +89,7 @@ def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
     def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         features, lengths = {}, {}
         for encoder, table in tables.items():
-            rows = [torch.from_numpy(load(table[utt])) for utt in utts]
+            rows = [torch.from_numpy(load(table[utt])).float() for utt in utts]
             features[encoder] = pad_sequence(rows, batch_first=True)
             lengths[encoder] = torch.tensor([len(row) for row in rows])
         return features, lengths

@@ -1,0 +1,128 @@
+"""One clip through a model whose encoders are toys of the contract's shape."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from pam.bin import transcribe
+from pam.decode.api import Answer, SpeechLLM, as_clip
+from pam.errors import UserError
+
+FRAME = 640  # samples of a frame at 25 Hz
+
+
+class ToyEncoder(nn.Module):
+    """States that depend on the samples: [B, S, T, D_e] and a mask, as the contract says."""
+
+    def __init__(self, num_states, dim):
+        super().__init__()
+        self.num_states, self.dim = num_states, dim
+
+    def forward(self, audio, lengths):
+        if int(lengths.min()) < FRAME:
+            raise UserError(f"a clip of {int(lengths.min())} samples is too short for ToyEncoder")
+        frames = lengths // FRAME
+        longest = int(frames.max())
+        blocks_BT = audio[:, : longest * FRAME].unflatten(1, (longest, FRAME)).abs().mean(2)
+        scale_SD = torch.arange(1.0, 1 + self.num_states * self.dim).view(self.num_states, 1, -1)
+        states = blocks_BT[:, None, :, None] * scale_SD
+        return states, torch.arange(longest) < frames[:, None]
+
+
+@pytest.fixture
+def speech_llm(tiny_model):
+    shapes = tiny_model.shapes
+    tiny_model.encoders = nn.ModuleDict({s.name: ToyEncoder(s.num_states, s.dim) for s in shapes})
+    return SpeechLLM(tiny_model.eval())
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16000), 16000, subtype="FLOAT")
+    return path
+
+
+def tone(rate):
+    return np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) * 0.5
+
+
+def test_answer_has_text_expert_and_posteriors(speech_llm, wav):
+    answer = speech_llm.generate(wav, "How many speakers?", max_new_tokens=5)
+    assert list(answer.posteriors) == speech_llm.model.tasks
+    assert sum(answer.posteriors.values()) == pytest.approx(1)
+    assert answer.expert == max(answer.posteriors, key=answer.posteriors.get)
+
+
+def test_a_file_and_its_samples_give_the_same(speech_llm, wav):
+    prompt = "Write it down."
+    assert speech_llm.generate(tone(16000), prompt, max_new_tokens=5) == speech_llm.generate(
+        str(wav), prompt, max_new_tokens=5
+    )
+
+
+def test_other_rates_are_resampled():
+    clip = as_clip(tone(8000).astype(np.float64), 8000)
+    assert clip.dtype == np.float32
+    assert len(clip) == 16000
+    np.testing.assert_allclose(clip[500:-500], tone(16000)[500:-500], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ("no/such.wav", "no/such.wav: no such audio file"),
+        (np.zeros((2, 16000), np.float32), "one dimension"),
+        (np.zeros(16000, np.int16), "floating-point"),
+        (np.zeros(0, np.float32), "empty"),
+        (np.array([0.0, np.nan]), "NaN"),
+        (np.zeros(100, np.float32), "too short"),
+    ],
+)
+def test_bad_audio_is_one_line(speech_llm, audio, message):
+    with pytest.raises(UserError, match=message) as caught:
+        speech_llm.generate(audio, "Write it down.")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_prompt_is_an_error(speech_llm, wav):
+    with pytest.raises(UserError, match="prompt is empty"):
+        speech_llm.generate(wav, "  ")
+
+
+def test_no_router_no_expert(speech_llm, wav, monkeypatch):
+    class Output:
+        texts, experts, posteriors = ["hello"], None, None
+
+    monkeypatch.setattr("pam.decode.api.greedy", lambda *args, **kwargs: Output)
+    assert speech_llm.generate(wav, "Write it down.") == Answer("hello", None, {})
+
+
+def test_transcribe_prints_answer_and_expert(speech_llm, wav, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(SpeechLLM, "from_pretrained", classmethod(lambda *args: speech_llm))
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    options = ["--exp", "exp/x", "--prompt", "Write it down.", "--max_new_tokens", "4"]
+    assert transcribe.main([*options, str(wav)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{wav}: ")
+    assert second.startswith("  expert: ")
+    assert "(probability 0." in second
+    # A bad file is one line, and the good ones are answered all the same.
+    assert transcribe.main([*options, str(tmp_path / "bad.wav"), str(wav)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [first, second]
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith(f"error: {tmp_path / 'bad.wav'}: ")
+
+
+def test_transcribe_with_only_bad_files_loads_no_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(SpeechLLM, "from_pretrained")
+    assert transcribe.main(["--exp", "e", "--prompt", "p", str(tmp_path / "none.wav")]) == 1
+    assert "no such audio file" in capsys.readouterr().err
+
+
+def test_transcribe_with_a_wrong_experiment(wav, tmp_path):
+    with pytest.raises(UserError, match="no trained model here"):
+        transcribe.main(["--exp", str(tmp_path), "--prompt", "p", str(wav)])

@@ -1,0 +1,199 @@
+"""The decode verb on a tiny experiment: a random model, dumped features of five utterances."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pam.bin import decode
+from pam.data.archive import write_archive
+from pam.data.datadir import DataDir
+from pam.data.prompts import load_prompts
+from pam.decode.utterances import Utterance, batches
+from pam.errors import UserError
+
+TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
+FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
+
+
+@pytest.fixture
+def exp(tmp_path, tiny_model, tiny_config):
+    folder = tmp_path / "exp" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config))
+    torch.save(tiny_model.state_dict(), folder / "model.pth")
+    return folder
+
+
+def tables(**more):
+    return {
+        "wav.scp": {utt: f"/nowhere/{utt}.flac" for utt in TASKS},
+        "text": {utt: f"answer of {utt}" for utt in TASKS},
+        "utt2spk": {utt: utt for utt in TASKS},
+        "utt2task": TASKS,
+        "utt2num_samples": {utt: str(640 * n) for utt, n in FRAMES.items()},
+        **more,
+    }
+
+
+def features(tiny_model, encoder):
+    rng = np.random.default_rng(len(encoder))
+    shape = next(s for s in tiny_model.shapes if s.name == encoder)
+    width = shape.num_states * shape.dim
+    for utt, frames in FRAMES.items():
+        yield utt, rng.normal(size=(frames, width)).astype(np.float16)
+
+
+@pytest.fixture
+def data(tmp_path, tiny_model):
+    """dump/raw/set, with features in dump/ENCODER/set."""
+    folder = tmp_path / "dump" / "raw" / "set"
+    DataDir(tables(text_ref2={"a-3": "another answer"})).write(folder)
+    for shape in tiny_model.shapes:
+        dump = tmp_path / "dump" / shape.name / "set"
+        dump.mkdir(parents=True)
+        write_archive(dump / "feats.ark", dump / "feats.scp", features(tiny_model, shape.name))
+    return folder
+
+
+def run(exp, data, out, *more):
+    options = ["--exp", exp, "--data", data, "--out", out, "--max_new_tokens", 6, *more]
+    decode.main([str(option) for option in options])
+    return [json.loads(line) for line in (out / "hyp.jsonl").read_text().splitlines()]
+
+
+def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
+    lines = run(exp, data, tmp_path / "out")
+    assert [line["id"] for line in lines] == ["B-2", "a-10", "a-3", "b-1", "c-4"]
+    for line in lines:
+        assert list(line) == (
+            ["id", "task", "prompt", "prompt_seen", "expert", "posterior", "hyp", "ref", "refs"]
+        )
+        assert line["task"] == TASKS[line["id"]]
+        assert line["prompt"] in load_prompts(line["task"]).unseen
+        assert line["prompt_seen"] is False
+        assert line["expert"] in ("asr_clean", "asr_noisy", "snv", "ac")
+        assert 0.25 <= line["posterior"] <= 1
+        assert line["ref"] == f"answer of {line['id']}"
+    assert lines[2]["refs"] == ["answer of a-3", "another answer"]
+    assert lines[0]["refs"] == ["answer of B-2"]
+
+
+def test_kaldi_files_beside_it(exp, data, tmp_path):
+    lines = run(exp, data, tmp_path / "out")
+    assert (tmp_path / "out" / "ref").read_text().splitlines() == [
+        f"{line['id']} {line['ref']}" for line in lines
+    ]
+    hyp = (tmp_path / "out" / "hyp").read_text().splitlines()
+    assert [line.split(" ")[0] for line in hyp] == [line["id"] for line in lines]
+
+
+def test_batch_size_changes_nothing(exp, data, tmp_path):
+    one = run(exp, data, tmp_path / "one", "--batch_size", 1)
+    five = run(exp, data, tmp_path / "five", "--batch_size", 5)
+    assert [line["hyp"] for line in one] == [line["hyp"] for line in five]
+    assert len({line["hyp"] for line in one}) > 1  # they do depend on the audio or the prompt
+
+
+def test_seen_prompts_are_training_prompts(exp, data, tmp_path):
+    for line in run(exp, data, tmp_path / "out", "--prompts", "seen"):
+        assert line["prompt"] in load_prompts(line["task"]).train
+        assert line["prompt_seen"] is True
+
+
+def test_a_fixed_prompt_wins(exp, data, tmp_path):
+    seen = load_prompts("snv").train[0]
+    DataDir(tables(prompt={"b-1": "What is this?", "c-4": seen})).write(data)
+    lines = {line["id"]: line for line in run(exp, data, tmp_path / "out")}
+    assert (lines["b-1"]["prompt"], lines["b-1"]["prompt_seen"]) == ("What is this?", False)
+    assert (lines["c-4"]["prompt"], lines["c-4"]["prompt_seen"]) == (seen, True)
+
+
+def test_prompts_do_not_depend_on_the_other_utterances(exp, data, tmp_path):
+    before = {line["id"]: line["prompt"] for line in run(exp, data, tmp_path / "all")}
+    DataDir.read(data).subset(["c-4", "a-3"]).write(data)
+    after = {line["id"]: line["prompt"] for line in run(exp, data, tmp_path / "two")}
+    assert after == {utt: before[utt] for utt in ("a-3", "c-4")}
+    other = run(exp, data, tmp_path / "seed", "--seed", 1)
+    assert {line["id"]: line["prompt"] for line in other} != after
+
+
+def test_a_complete_set_is_skipped_and_other_settings_are_not(exp, data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(exp, data, out)
+    calls = []
+    plain = decode.decode_set
+    monkeypatch.setattr(decode, "decode_set", lambda *args: calls.append(args) or plain(*args))
+    run(exp, data, out)
+    assert not calls
+    run(exp, data, out, "--prompts", "seen")
+    assert len(calls) == 1
+    (out / "decode.json").write_text("{")  # as a killed run may leave it
+    run(exp, data, out, "--prompts", "seen")
+    assert len(calls) == 2
+
+
+def test_nothing_is_left_of_a_run_that_fails(exp, data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run(exp, data, out)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr("pam.decode.decode_set.greedy", fail)
+    with pytest.raises(RuntimeError):
+        run(exp, data, out, "--seed", 1)
+    assert not (out / "decode.json").exists()
+
+
+def test_a_combined_directory_brings_its_own_pointers(exp, data, tmp_path, tiny_model):
+    separate = run(exp, data, tmp_path / "separate")
+    combined = tmp_path / "combined" / "set"
+    more = {}
+    for shape in tiny_model.shapes:
+        scp = (tmp_path / "dump" / shape.name / "set" / "feats.scp").read_text()
+        more[f"feats_{shape.name}.scp"] = dict(line.split(" ", 1) for line in scp.splitlines())
+    DataDir(tables(**more)).write(combined)
+    together = run(exp, combined, tmp_path / "together")
+    assert [line["hyp"] for line in together] == [line["hyp"] for line in separate]
+
+
+def test_missing_features_name_the_file(exp, data, tmp_path):
+    scp = tmp_path / "dump" / "second" / "set" / "feats.scp"
+    lines = scp.read_text().splitlines(keepends=True)
+    scp.write_text("".join(lines[1:]))
+    with pytest.raises(UserError, match=r"second/set/feats\.scp: 1 utterances.*B-2"):
+        run(exp, data, tmp_path / "out")
+    scp.unlink()
+    with pytest.raises(UserError, match="no features of second"):
+        run(exp, data, tmp_path / "out")
+
+
+def test_a_folder_without_a_model(data, tmp_path):
+    with pytest.raises(UserError, match=r"model\.pth: no trained model"):
+        run(tmp_path / "exp" / "other", data, tmp_path / "out")
+
+
+def test_a_checkpoint_of_another_system(exp, data, tmp_path):
+    weights = torch.load(exp / "model.pth", weights_only=True)
+    weights = {name: value for name, value in weights.items() if not name.startswith("router")}
+    torch.save(weights, exp / "model.pth")
+    with pytest.raises(UserError, match=r"model\.pth does not fit .*config\.yaml") as caught:
+        run(exp, data, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_batches_hold_every_utterance_once_the_longest_first():
+    utterances = [Utterance(str(n), "ac", "", False, ("",), n * 7 % 5) for n in range(7)]
+    found = list(batches(utterances, 3))
+    assert [len(batch) for batch in found] == [3, 3, 1]
+    samples = [utterance.samples for batch in found for utterance in batch]
+    assert samples == sorted(samples, reverse=True)
+    assert {u.id for batch in found for u in batch} == {u.id for u in utterances}
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(UserError, match="batch_size 0"):
+        list(batches([], 0))
