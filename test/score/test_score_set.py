@@ -1,0 +1,140 @@
+"""The score verb on decoded sets written by hand."""
+
+import json
+
+import pytest
+
+from pam.bin import score as score_verb
+from pam.errors import UserError
+from pam.score import METRICS, caption
+from pam.score.items import read_items
+from pam.score.score_set import score_set
+
+
+def line(utt, task, ref, hyp, **more):
+    entry = {
+        "id": utt,
+        "task": task,
+        "prompt": "p",
+        "prompt_seen": False,
+        "expert": task,
+        "posterior": 0.9,
+        "hyp": hyp,
+        "ref": ref,
+        "refs": [ref],
+    }
+    return json.dumps(entry | more)
+
+
+@pytest.fixture
+def decoded(tmp_path):
+    """exp/NAME/TAG with a set of recognition and one of speaker counts."""
+    tag = tmp_path / "exp" / "tiny" / "greedy_unseen"
+    write(
+        tag / "clean",
+        line("u1", "asr_clean", "a b c", "a x c"),
+        line("u2", "asr_clean", "d", "d", expert="snv"),
+    )
+    write(tag / "count", line("u1", "snv", "two", "2"), line("u2", "snv", "one", "?"))
+    return tag
+
+
+def write(folder, *lines):
+    folder.mkdir(parents=True)
+    (folder / "hyp.jsonl").write_text("".join(f"{text}\n" for text in lines))
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_every_metric_of_a_task_is_in_the_table():
+    from pam.data.tasks import TASKS
+
+    assert {task.metric for task in TASKS.values()} <= set(METRICS.names())
+    for name in METRICS.names():
+        assert callable(METRICS.get(name))
+
+
+def test_every_set_gets_its_score(decoded):
+    score_verb.main(["--decode_dir", str(decoded), "--router", "no"])
+    clean, count = read(decoded / "clean/score.json"), read(decoded / "count/score.json")
+    assert (clean["set"], clean["task"], clean["metric"], clean["value"]) == (
+        ("clean", "asr_clean", "wer", 25.0)
+    )
+    assert (clean["errors"], clean["ref_words"], clean["count"], clean["hits"]) == (1, 4, 2, 3)
+    assert clean["prompts"] == {"seen": 0, "unseen": 2, "routed_right": 1}
+    assert (count["metric"], count["value"], count["parse_failures"]) == ("accuracy", 50.0, 1)
+    for score in (clean, count):
+        assert {"set", "task", "metric", "value", "count", "errors", "ci95"} <= score.keys()
+        assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
+    alignment = (decoded / "clean/wer_alignment.txt").read_text()
+    assert "HYP: a x c" in alignment
+    assert not (decoded / "count/wer_alignment.txt").exists()
+
+
+def test_scoring_twice_gives_the_same_bytes(decoded):
+    score_verb.main(["--decode_dir", str(decoded), "--router", "no"])
+    first = (decoded / "clean/score.json").read_bytes()
+    score_verb.main(["--decode_dir", str(decoded), "--router", "no"])
+    assert (decoded / "clean/score.json").read_bytes() == first
+
+
+def test_a_combined_set_is_scored_by_task(tmp_path):
+    folder = tmp_path / "mixed"
+    write(folder, line("u1", "asr_clean", "a", "a"), line("u2", "snv", "two", "1"))
+    results = score_set(folder)
+    assert [result["set"] for result in results] == ["mixed/asr_clean", "mixed/snv"]
+    assert read(folder / "score_snv.json")["value"] == 0
+    assert read(folder / "score_asr_clean.json")["value"] == 0
+    assert not (folder / "score.json").exists()
+
+
+def test_captions_come_with_the_baseline_of_the_training_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(caption, "meteor", lambda refs, hyp: float(hyp in refs))
+    train = tmp_path / "train"
+    train.mkdir()
+    (train / "text").write_text("a rain\nb rain\nc a dog\nd words words\ne words words\nf words\n")
+    (train / "utt2task").write_text("a ac\nb ac\nc ac\nd asr_clean\ne asr_clean\nf asr_clean\n")
+    tag = tmp_path / "exp" / "tag"
+    write(tag / "sounds", line("u1", "ac", "rain", "a dog"), line("u2", "ac", "a dog", "a dog"))
+    score_verb.main(["--decode_dir", str(tag), "--router", "no", "--train_dir", str(train)])
+    score = read(tag / "sounds" / "score.json")
+    assert score["value"] == 50
+    assert score["baseline"]["value"] == 50
+    assert score["baseline"]["what"].endswith(": rain")
+    # The training directory is known to the experiment, too.
+    (tmp_path / "exp" / "train").mkdir()
+    (tmp_path / "exp" / "train" / "config.yaml").write_text(f"train_dir: {train}\n")
+    assert score_verb.train_captions(score_verb.trained_on(tmp_path / "exp")) == (
+        ["rain", "rain", "a dog"]
+    )
+
+
+def test_nothing_decoded(tmp_path):
+    with pytest.raises(UserError, match="run the decode stage"):
+        score_verb.main(["--decode_dir", str(tmp_path)])
+    with pytest.raises(UserError, match=r"missing/hyp\.jsonl: no such file"):
+        score_verb.main(["--decode_dir", str(tmp_path), "--sets", "missing"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no utterance"),
+        (line("u", "snv", "1", "1")[:-5] + "\n", "hyp.jsonl:1: not a decoded utterance"),
+        ('{"id": "u"}\n', "hyp.jsonl:1: not a decoded utterance"),
+        ("[1]\n", "hyp.jsonl:1: not a decoded utterance"),
+        (2 * (line("u", "snv", "1", "1") + "\n"), "twice"),
+    ],
+)
+def test_damaged_hypotheses(tmp_path, content, message):
+    (tmp_path / "hyp.jsonl").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_items(tmp_path / "hyp.jsonl")
+
+
+def test_an_unknown_task(tmp_path):
+    write(tmp_path / "set", line("u", "asr_clear", "a", "a"))
+    with pytest.raises(UserError, match="asr_clear.*did you mean 'asr_clean'"):
+        score_set(tmp_path / "set")
