@@ -146,7 +146,7 @@ def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
     if value.endswith("|"):
         return "commands are not run:", value, "convert to an audio file and name that"
     if audio is not None and (wrong := audio(value)):
-        return "audio:", "", wrong
+        return "bad audio", "", wrong
     return None
 
 

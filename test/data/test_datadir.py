@@ -368,7 +368,7 @@ def test_misspelled_file_is_a_warning(folder):
 
 def test_audio_files_are_looked_at(folder):
     wrong = {"/audio/ann-2.wav": "too quiet: speak up"}
-    assert messages(folder, audio=wrong.get)[0] == "wav.scp:2: audio:: too quiet: speak up"
+    assert messages(folder, audio=wrong.get)[0] == "wav.scp:2: bad audio: too quiet: speak up"
     assert fixed(folder, audio=wrong.get) == ["ann-1", "bob-1"]
     edit(folder, "wav.scp", "/audio/ann-1.wav", "sph2pipe /audio/ann-1.sph |")
     assert messages(folder)[0].startswith("wav.scp:1: commands are not run: 'sph2pipe")

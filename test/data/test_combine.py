@@ -1,0 +1,173 @@
+"""Combining dumped sets: what the multitask directory holds, and what is an error."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pam.bin.combine import main
+from pam.data import archive
+from pam.data.combine import SetSpec, combine
+from pam.data.datadir import DataDir, validate
+from pam.data.scp import read_table, write_table
+from pam.errors import UserError
+
+ENCODERS = {"whisper_tiny_en": 3, "wakehubert_tiny": 2}
+
+
+def states(utt, dim):
+    frames = len(utt) + dim  # the encoders differ by one frame
+    return np.full((frames, dim), len(utt), np.float16)
+
+
+def make_set(dump, name, task, utts, **more):
+    tables = {
+        "wav.scp": {utt: f"/dump/raw/{name}/{utt}.flac" for utt in utts},
+        "text": {utt: f"answer {utt}" for utt in utts},
+        "utt2spk": {utt: utt.split("-")[0] for utt in utts},
+        "utt2task": dict.fromkeys(utts, task),
+        "utt2num_samples": {utt: str(16000 * (i + 1)) for i, utt in enumerate(utts)},
+    }
+    DataDir(tables | more).write(dump / "raw" / name)
+    for encoder, dim in ENCODERS.items():
+        folder = dump / encoder / name
+        arrays = {utt: states(utt, dim) for utt in utts}
+        folder.mkdir(parents=True)
+        archive.write_archive(folder / "feats.1.ark", folder / "feats.scp", arrays.items())
+        frames = {utt: str(len(array)) for utt, array in arrays.items()}
+        write_table(folder / "utt2num_frames", frames)
+    return dump / "raw" / name
+
+
+@pytest.fixture
+def dump(tmp_path):
+    make_set(tmp_path, "asr_clean_train", "asr_clean", ["ann-1", "ann-22", "zoe-1"])
+    make_set(tmp_path, "ac_train", "ac", ["rain-1", "bark-1"], prompt={"bark-1": "What barks?"})
+    return tmp_path
+
+
+def specs(dump, *names):
+    return [SetSpec(dump / "raw" / name) for name in names or ("asr_clean_train", "ac_train")]
+
+
+def run(dump, *names, **options):
+    options = {"encoders": list(ENCODERS), "encoder_dir": dump} | options
+    return combine(specs(dump, *names), dump / "train", **options)
+
+
+def test_everything_is_there(dump):
+    summary = run(dump)
+    data = DataDir.read(dump / "train")
+    assert data.utterances == ["ann-1", "ann-22", "bark-1", "rain-1", "zoe-1"]
+    assert data["utt2task"]["rain-1"] == "ac" and data["utt2task"]["zoe-1"] == "asr_clean"
+    assert data["prompt"] == {"bark-1": "What barks?"}
+    assert not [p for p in validate(dump / "train") if not p.warning]
+    for encoder, dim in ENCODERS.items():
+        for utt, pointer in data[f"feats_{encoder}.scp"].items():
+            np.testing.assert_array_equal(archive.load(pointer), states(utt, dim))
+    least = {utt: str(len(utt) + min(ENCODERS.values())) for utt in data.utterances}
+    assert data["utt2num_frames"] == least
+    assert json.loads((dump / "train" / "sets.json").read_text()) == {
+        "sets": summary,
+        "encoders": list(ENCODERS),
+    }
+    assert summary["asr_clean_train"] == {
+        "task": "asr_clean",
+        "utterances": 3,
+        "hours": round(6 / 3600, 4),
+        "dropped_too_long": 0,
+    }
+
+
+def test_again_with_less_leaves_nothing_behind(dump):
+    run(dump)
+    run(dump, "asr_clean_train", encoders=["wakehubert_tiny"])
+    data = DataDir.read(dump / "train")
+    assert len(data) == 3 and "prompt" not in data and "feats_whisper_tiny_en.scp" not in data
+    assert sorted(file.name for file in dump.iterdir() if "train" in file.name) == ["train"]
+
+
+def test_order_of_sets_changes_no_table(dump):
+    run(dump, "asr_clean_train", "ac_train")
+    before = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
+    run(dump, "ac_train", "asr_clean_train")
+    after = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
+    assert before.keys() == after.keys()
+    assert [name for name in before if before[name] != after[name]] == ["sets.json"]
+
+
+def test_online_features_have_nominal_lengths(dump):
+    run(dump, encoders=[])
+    data = DataDir.read(dump / "train")
+    assert data["utt2num_frames"]["zoe-1"] == "75"  # 3 s at 25 Hz
+    assert not [name for name in data.tables if name.startswith("feats")]
+
+
+def test_long_utterances_are_dropped_and_counted(dump, caplog):
+    caplog.set_level("INFO")
+    summary = run(dump, max_seconds=2.0)
+    assert DataDir.read(dump / "train").utterances == ["ann-1", "ann-22", "bark-1", "rain-1"]
+    assert summary["asr_clean_train"]["dropped_too_long"] == 1
+    assert "asr_clean_train: 1 of 3 longer than 2.0 s, dropped" in caplog.text
+    with pytest.raises(UserError, match="no utterance of 0.5 s or less: raise --max_seconds"):
+        run(dump, max_seconds=0.5)
+
+
+def test_id_in_two_sets_names_both(dump):
+    make_set(dump, "snv_train", "snv", ["ann-22", "x-1"])
+    with pytest.raises(UserError, match="'ann-22' is in both asr_clean_train and snv_train: give"):
+        run(dump, "asr_clean_train", "ac_train", "snv_train")
+    assert not (dump / "train").exists() and not (dump / "train.part").exists()
+
+
+def test_utterance_that_an_encoder_lacks_is_named(dump):
+    file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
+    write_table(file, {"bark-1": read_table(file)["bark-1"]})
+    with pytest.raises(UserError, match=r"wakehubert_tiny/ac_train/feats.scp: 'rain-1' is missing"):
+        run(dump)
+    file.unlink()
+    with pytest.raises(UserError, match=r"feats.scp: missing: run the dump stage"):
+        run(dump)
+    assert not (dump / "train").exists()
+
+
+def test_failure_keeps_the_combined_set_of_before(dump):
+    run(dump)
+    before = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
+    with pytest.raises(UserError):
+        run(dump, encoders=["wakehubert_tiny", "beats"])
+    assert before == {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
+
+
+def test_entries_that_are_not_used_are_counted(dump, caplog):
+    caplog.set_level("INFO")
+    file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
+    write_table(file, read_table(file) | {"other-1": "/x.ark:3"})
+    run(dump)
+    assert f"{file}: 1 entries that are not used" in caplog.text
+    assert "other-1" not in DataDir.read(dump / "train")["feats_wakehubert_tiny.scp"]
+
+
+def test_wrong_sets_and_names(dump):
+    (dump / "raw" / "ac_train" / "utt2num_samples").unlink()
+    with pytest.raises(UserError, match="ac_train: not dumped .*: run the dump stage first"):
+        run(dump)
+    with pytest.raises(UserError, match="set 'asr_clean_train' is given twice"):
+        run(dump, "asr_clean_train", "asr_clean_train")
+    with pytest.raises(UserError, match="encoder 'a-b': use letters"):
+        run(dump, "asr_clean_train", encoders=["a-b"])
+    with pytest.raises(UserError, match="raw: holds something else than a combined set"):
+        combine(specs(dump, "asr_clean_train"), dump / "raw")
+    with pytest.raises(UserError, match="no such data directory"):
+        run(dump, "none")
+
+
+def test_command_and_task_of_a_set(dump):
+    sets = [f"{dump}/raw/asr_clean_train:asr_noisy", f"{dump}/raw/ac_train"]
+    main(
+        ["--sets", *sets, "--out", f"{dump}/train", "--encoder_dir", str(dump)]
+        + ["--encoders", *ENCODERS]
+    )
+    assert DataDir.read(dump / "train")["utt2task"]["ann-1"] == "asr_noisy"
+    with pytest.raises(UserError, match="unknown task 'asr_clen': did you mean 'asr_clean'"):
+        SetSpec.parse(f"{dump}/raw/ac_train:asr_clen")

@@ -1,0 +1,104 @@
+"""The programs that validate and fix, from the shell."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pam.bin.validate import main
+from pam.data.datadir import DataDir
+
+ROOT = Path(__file__).resolve().parents[2]
+UTTS = ["ann-1", "ann-2", "bob-1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for utt in UTTS:
+        soundfile.write(tmp_path / f"{utt}.wav", np.full(800, 0.1), 16000)
+    tables = {
+        "wav.scp": {utt: f"{tmp_path}/{utt}.wav" for utt in UTTS},
+        "text": {utt: f"words of {utt}" for utt in UTTS},
+        "utt2spk": {utt: utt[:3] for utt in UTTS},
+        "utt2task": dict.fromkeys(UTTS, "asr_clean"),
+    }
+    DataDir(tables).write(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def test_valid(folder, capsys):
+    assert main([str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}: valid, 3 utterances\n"
+
+
+def test_faults_are_printed_and_fixed(folder, capsys):
+    (folder.parent / "ann-2.wav").unlink()
+    assert main([str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "error:" in out and "ann-2.wav: no such audio file: correct the path" in out
+    assert f"drop and mend with: utils/fix_data_dir.sh {folder}" in out
+    assert main([str(folder), "--audio", "none"]) == 0
+    assert main([str(folder), "--fix"]) == 0
+    assert "valid, 2 utterances, 2 errors dropped or mended" in capsys.readouterr().out
+    assert main([str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "rule"),
+    [
+        (np.zeros(0), "0 samples"),
+        (np.array([0.1, np.nan]), "NaN or infinite samples"),
+        (None, "truncated or corrupt"),
+    ],
+)
+def test_audio_is_decoded_when_asked(folder, capsys, samples, rule):
+    wav = folder.parent / "ann-1.wav"
+    if samples is None:
+        wav.write_bytes(wav.read_bytes()[:500])
+    else:
+        soundfile.write(wav, samples, 16000, subtype="FLOAT")
+    assert main([str(folder)]) == 0
+    assert main([str(folder), "--audio", "decode"]) == 1
+    assert rule in capsys.readouterr().out
+    assert main([str(folder), "--audio", "decode", "--fix"]) == 0
+    assert DataDir.read(folder).utterances == ["ann-2", "bob-1"]
+
+
+def test_many_faults_of_a_kind_are_counted(tmp_path, folder, capsys):
+    utts = [f"ann-{i:03d}" for i in range(50)]
+    data = DataDir.read(folder)
+    tables = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.tables}
+    DataDir(tables).write(folder)
+    (folder / "text").write_text("".join(f"{utt} \n" for utt in utts[:40]) + "ann-040 x\n")
+    assert main([str(folder)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("empty value") == 10 and "… and 30 more of this kind" in shown
+    main([str(folder), "--all"])
+    assert capsys.readouterr().out.count("empty value") == 40
+
+
+def shell(script, *arguments):
+    return subprocess.run(
+        [ROOT / "utils" / script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env=os.environ | {"PAM_VENV": str(Path(os.sys.executable).parents[1])},
+        check=False,
+    )
+
+
+def test_shell_scripts(folder):
+    (folder / "spk2utt").unlink()
+    bad = shell("validate_data_dir.sh", folder)
+    assert bad.returncode == 1 and "spk2utt: missing file" in bad.stdout and not bad.stderr
+    assert shell("fix_data_dir.sh", folder).returncode == 0
+    assert shell("validate_data_dir.sh", folder).stdout == f"{folder}: valid, 3 utterances\n"
+    none = shell("validate_data_dir.sh", "/nowhere")
+    assert none.returncode == 1 and none.stderr.startswith(
+        "error: /nowhere: no such data directory"
+    )
+    assert none.stderr.count("\n") == 1
