@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def fetch(name: str) -> Path:
         download = _download_deb if package.kind == "deb" else _download_sdist
         found = download(package, Path(folder))
         _verify(package, found)
-        os.replace(found, final)
+        found.replace(final)
     return final
 
 
@@ -205,6 +206,21 @@ def _download_sdist(package: Package, folder: Path) -> Path:
     return found
 
 
+@contextmanager
+def complete_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it gets the name `final` when all went well."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as folder:
+        part = Path(folder) / "content"
+        part.mkdir()
+        yield part
+        try:
+            part.replace(final)
+        except OSError:
+            if not final.is_dir():  # else another process was first with the same content
+                raise
+
+
 def unpacked(name: str, wanted: Callable[[str], bool] = lambda path: True) -> Path:
     """The folder with the wanted members of a package, unpacked once: it exists when complete.
 
@@ -214,20 +230,14 @@ def unpacked(name: str, wanted: Callable[[str], bool] = lambda path: True) -> Pa
     if final.is_dir():
         return final
     archive = fetch(name)
-    final.parent.mkdir(parents=True, exist_ok=True)
     logger.info("unpacking %s", archive.name)
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{name}.") as folder:
-        part = Path(folder) / "content"
-        part.mkdir()
-        tar = _open_deb(archive) if archive.suffix == ".deb" else tarfile.open(archive)
-        with tar:
-            _extract(tar, part, wanted)
-        try:
-            os.replace(part, final)
-        except OSError:
-            if not final.is_dir():  # else another process was first with the same content
-                raise
+    with complete_folder(final) as part, _open_archive(archive) as tar:
+        _extract(tar, part, wanted)
     return final
+
+
+def _open_archive(path: Path) -> tarfile.TarFile:
+    return _open_deb(path) if path.suffix == ".deb" else tarfile.open(path)
 
 
 def _extract(tar: tarfile.TarFile, folder: Path, wanted: Callable[[str], bool]) -> None:
@@ -244,7 +254,7 @@ def _open_deb(path: Path) -> tarfile.TarFile:
         while header := file.read(60):
             member, size = header[:16].decode().strip().rstrip("/"), int(header[48:58])
             if member.startswith("data.tar"):
-                content = tempfile.TemporaryFile()
+                content = tempfile.TemporaryFile()  # noqa: SIM115 (the tar file owns it)
                 shutil.copyfileobj(_Limited(file, size), content, CHUNK_BYTES)
                 content.seek(0)
                 return tarfile.open(fileobj=content)

@@ -1,4 +1,4 @@
-"""A set of the mini recipe: items with ids and texts, rendered to audio, written as a data directory.
+"""A set of the mini recipe: items with ids and texts, rendered to audio and a data directory.
 
 An item holds everything its audio depends on, so a set is done when wav.scp exists and the items
 are the same as before; what a killed run left is used again, what other options made is removed.
@@ -29,7 +29,7 @@ ITEMS_A_TURN = 16
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance: `tables` are further one-line files (text_ref2 …), `recipe` makes its audio."""
+    """One utterance: `tables` are further files (text_ref2 …), `recipe` is what makes its audio."""
 
     id: str
     speaker: str

@@ -1,4 +1,4 @@
-"""asr_clean: the voices of the game, split by character; also what noisy and speaker sets draw on."""
+"""asr_clean: the voices of the game, split by character. Other sets draw on them too."""
 
 import functools
 import re
@@ -36,8 +36,9 @@ ACTORS = {
 ACTOR_OF = {character: actor for actor, cast in ACTORS.items() for character in cast}
 
 SPLITS = {"dev": ("BOB", "IAN", "CHIEF"), "test": ("FAYE", "LOU", "WITCH")}
-# Never used for training: cut-scenes mix all characters; one of Lola's two actors is a test actor.
-LEFT_OUT = (CUT_SCENE, "LOLA")
+# Never used for training: cut-scenes mix all characters; one of Lola's two actors is a test actor,
+# and so may be Tam's, who is not in the credits.
+LEFT_OUT = (CUT_SCENE, "LOLA", "TAM")
 
 GLYPHS = re.compile(r"\^_|@@")  # the game's font has a trade mark sign and a heart there
 UNSPOKEN = re.compile(r"[0-9()<>\[\]*_&#$%/@^+=]")  # numbers, stage directions, symbols
@@ -71,7 +72,7 @@ def spoken_text(line: str) -> str | None:
 
 
 def is_usable(line: VoiceLine, seconds: float, longest: float = LONGEST_SECONDS) -> bool:
-    """Long enough to be recognised, and spoken at a speed that says text and voice belong together."""
+    """Long enough, and spoken at a speed that says that text and voice belong together."""
     return (
         MIN_SECONDS <= seconds <= longest
         and len(line.text.split()) >= MIN_WORDS

@@ -9,52 +9,82 @@ The same options give the same bytes; the same command again resumes what was ki
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes, not threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, installed or not
 
-from mini_items import SetSummary, write_set  # noqa: E402
+from mini_ac import render_sound, sound_items  # noqa: E402
+from mini_items import Item, Render, SetSummary, write_set  # noqa: E402
+from mini_noisy import noisy_items, render_noisy  # noqa: E402
+from mini_real import real_items, render_real  # noqa: E402
+from mini_speakers import render_speakers, speaker_items  # noqa: E402
 from mini_speech import clean_items, render_clean  # noqa: E402
 
 from pam.errors import run_main  # noqa: E402
 
-# Items of train, dev and test; None: all there are.
-SIZES = {
-    "tiny": {"asr_clean": (24, 8, 8)},
-    "short": {"asr_clean": (3000, 100, 200)},
-    "long": {"asr_clean": (None, None, None)},
+# Items of each set; None: all there are. (For snv_test_real: council meetings, AMI comes on top.)
+CORPORA = ("asr_clean", "asr_noisy", "snv", "ac")
+SETS = ("train", "dev", "test", "test_real", "test_unseen")
+SIZES: dict[str, dict[str, tuple[int | None, ...]]] = {
+    "tiny": {
+        "asr_clean": (24, 8, 8),
+        "asr_noisy": (16, 8, 8),
+        "snv": (16, 8, 8, 8),
+        "ac": (24, 8, 8, None, 8),
+    },
+    "short": {
+        "asr_clean": (3000, 100, 200),
+        "asr_noisy": (1500, 100, 200),
+        "snv": (900, 100, 200, 200),
+        "ac": (1200, 100, 200, None, 160),
+    },
+    "long": {
+        "asr_clean": (None, None, None),
+        "asr_noisy": (None, None, None),
+        "snv": (3000, 200, 400, 400),
+        "ac": (3000, 200, 300, None, 240),
+    },
 }
-SPLITS = ("train", "dev", "test")
 
 
-def asr_clean(args: argparse.Namespace) -> list[SetSummary]:
-    return [
-        write_set(
-            args.out,
-            f"asr_clean_{split}",
-            "asr_clean",
-            clean_items(split, count, args.max_seconds, args.seed),
-            render_clean,
-            args.nj,
-        )
-        for split, count in zip(SPLITS, SIZES[args.size]["asr_clean"], strict=True)
-    ]
+def planned_sets(args: argparse.Namespace) -> Iterator[tuple[str, str, list[Item], Render]]:
+    """(set, task, items, renderer) of the corpora that were asked for."""
+    for task in args.corpora:
+        counts = dict(zip(SETS, SIZES[args.size][task], strict=False))
+        for part, count in counts.items():
+            planned = _items_of(task, part, count, args)
+            if planned:
+                yield f"{task}_{part}", task, *planned
 
 
-CORPORA = {"asr_clean": asr_clean}
+def _items_of(
+    task: str, part: str, count: int | None, args: argparse.Namespace
+) -> tuple[list[Item], Render] | None:
+    if task == "asr_clean":
+        return clean_items(part, count, args.max_seconds, args.seed), render_clean
+    if task == "asr_noisy":
+        return noisy_items(part, count, args.max_seconds, args.seed), render_noisy
+    if count is None:
+        return None
+    if task == "ac":
+        return sound_items(part, count, args.seed), render_sound
+    if part == "test_real":
+        return real_items(count, args.seed), render_real
+    return speaker_items(part, count, args.seed), render_speakers
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
     parser.add_argument("--size", choices=SIZES, default="short")
-    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA))
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=CORPORA)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_seconds", type=float, default=8.0, help="longest speech, up to 20")
     parser.add_argument("--nj", type=int, default=min(4, os.cpu_count() or 1))
     args = parser.parse_args(argv)
-    summaries = [summary for corpus in args.corpora for summary in CORPORA[corpus](args)]
+    summaries = [write_set(args.out, *planned, args.nj) for planned in planned_sets(args)]
     print_summary(summaries)
 
 

@@ -1,0 +1,177 @@
+"""ac: captions of single sounds, of two or three in sequence, and of one over another or speech.
+
+`dev` and `test` have labels of the training set in clips of their own, `test_unseen` has labels
+that are never trained on. Evaluation sets start with every clip alone, then mixtures of them.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, shuffled_captions
+from mini_items import Item, rng_for
+from mini_mix import at_level, faded, gain, silence
+from mini_sounds import Sound, clip_audio, clip_paths, read_table, split_sounds
+from mini_speech import all_speech, split_of, voice_audio
+
+from pam.data.audio import SAMPLE_RATE
+
+MAX_SECONDS = 8.0
+# Kind of item → how likely; a mixture never has a label twice.
+KINDS = {"single": 0.4, "two": 0.2, "three": 0.1, "overlay": 0.15, "speech": 0.15}
+LONGEST_PART = {1: 7.0, 2: 3.5, 3: 2.4}  # seconds a sound has in a sequence of so many
+GAP_SECONDS = (0.1, 0.4)
+LEVEL_RANGE_DB = (-3.0, 3.0)
+BACKGROUND_DB = (-9.0, -3.0)  # what is behind, relative to what is in front
+SPEECH_SECONDS = (1.5, 5.0)
+
+# Who is heard in "a man speaks": the training characters, or those of the speech's dev and test.
+MEN = {"train": ("JOE", "SPARKY", "FRANK", "HENRY", "BUD"), "other": ("BOB", "IAN", "CHIEF")}
+WOMEN = {"train": ("SEC", "NAOMI", "PRIN", "ZOMBIE"), "other": ("FAYE", "LOU")}
+SPEAKS = {
+    "man": Phrase("a man", "speaks", "speaking"),
+    "woman": Phrase("a woman", "speaks", "speaking"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A sound of an item: a clip of the table or a "voice:" of the game, its cut and level."""
+
+    clip: str
+    offset: float
+    longest: float
+    level_db: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class Mixture:
+    arrangement: str
+    parts: tuple[Part, ...]
+
+
+@functools.cache
+def sounds_of(split: str) -> tuple[Sound, ...]:
+    return tuple(split_sounds(read_table())[split])
+
+
+def sound_items(split: str, count: int, seed: int) -> list[Item]:
+    """ac_SPLIT: `count` items, each with five references."""
+    sounds = sounds_of(split)
+    alone = [] if split == "train" else [(s, clip) for s in sounds for clip in s.clips]
+    order = rng_for(seed, "ac", split).permutation(len(alone))[:count]
+    singles = [(alone[i],) for i in sorted(order)]
+    return [_item(split, i, singles[i] if i < len(singles) else None, seed) for i in range(count)]
+
+
+def _item(split: str, number: int, chosen: tuple[tuple[Sound, str], ...] | None, seed: int) -> Item:
+    utt = f"ac-{split}-{number:05d}"
+    rng = rng_for(seed, utt)
+    kind = "single" if chosen else _draw_kind(split, rng)
+    chosen = chosen or _draw_clips(sounds_of(split), kind, rng)
+    phrases = [sound.phrase for sound, _ in chosen]
+    labels = [sound.label for sound, _ in chosen]
+    clips = [clip for _, clip in chosen]
+    if kind == "speech":
+        who, voice = _draw_voice(split, rng)
+        phrases, labels, clips = [SPEAKS[who], *phrases], [who, *labels], [voice, *clips]
+    arrangement = OVERLAY if kind in ("overlay", "speech") else SEQUENCE
+    text, *others = shuffled_captions(phrases, arrangement, rng)
+    tables = {f"text_ref{i}": other for i, other in enumerate(others, start=2)}
+    assert len(tables) == NUM_REFERENCES - 1
+    tables["text_warmup"] = " ".join(labels)
+    return Item(utt, utt, text, Mixture(arrangement, _parts(clips, arrangement, rng)), tables)
+
+
+def _draw_kind(split: str, rng: np.random.Generator) -> str:
+    """The kind of a drawn item; speech is a trained label, so not among the unseen ones."""
+    weights = {
+        kind: weight
+        for kind, weight in KINDS.items()
+        if (split == "train" or kind != "single") and (split != "test_unseen" or kind != "speech")
+    }
+    total = sum(weights.values())
+    return str(rng.choice(list(weights), p=[weight / total for weight in weights.values()]))
+
+
+def _draw_clips(
+    sounds: Sequence[Sound], kind: str, rng: np.random.Generator
+) -> tuple[tuple[Sound, str], ...]:
+    """Different labels, each as likely as the others, with one of their clips."""
+    count = {"single": 1, "speech": 1, "three": 3}.get(kind, 2)
+    chosen = [sounds[i] for i in rng.choice(len(sounds), count, replace=False)]
+    return tuple((sound, str(rng.choice(sound.clips))) for sound in chosen)
+
+
+def _draw_voice(split: str, rng: np.random.Generator) -> tuple[str, str]:
+    who = "man" if rng.random() < 0.5 else "woman"
+    cast = (MEN if who == "man" else WOMEN)["train" if split == "train" else "other"]
+    return who, "voice:" + str(rng.choice(_lines_of(cast)))
+
+
+@functools.cache
+def _lines_of(cast: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        s.voice
+        for s in all_speech()
+        if s.character in cast
+        and SPEECH_SECONDS[0] <= s.seconds <= SPEECH_SECONDS[1]
+        and split_of(s.character) is not None
+    )
+
+
+def _parts(clips: Sequence[str], arrangement: str, rng: np.random.Generator) -> tuple[Part, ...]:
+    longest = LONGEST_PART[1 if arrangement == OVERLAY else len(clips)]
+    parts = []
+    for i, clip in enumerate(clips):
+        behind = arrangement == OVERLAY and i > 0
+        parts.append(
+            Part(
+                clip=clip,
+                offset=round(float(rng.random()), 4),
+                longest=longest,
+                level_db=round(
+                    float(rng.uniform(*(BACKGROUND_DB if behind else LEVEL_RANGE_DB))), 2
+                ),
+                gap=round(float(rng.uniform(*GAP_SECONDS)), 3),
+            )
+        )
+    return tuple(parts)
+
+
+def render_sound(item: Item) -> Float[np.ndarray, " N"]:
+    mixture: Mixture = item.recipe
+    pieces = [_piece(part) for part in mixture.parts]
+    out = _over(*pieces) if mixture.arrangement == OVERLAY else _one_by_one(pieces, mixture)
+    return out[: round(MAX_SECONDS * SAMPLE_RATE)]
+
+
+def _piece(part: Part) -> Float[np.ndarray, " N"]:
+    """A clip at its level, a part of it where it is too long."""
+    source, name = part.clip.split(":", 1)
+    samples = voice_audio(name) if source == "voice" else clip_audio(clip_paths()[part.clip])
+    length = min(len(samples), round(part.longest * SAMPLE_RATE))
+    start = int(part.offset * (len(samples) - length))
+    return faded(at_level(samples[start : start + length])) * gain(part.level_db)
+
+
+def _one_by_one(
+    pieces: Sequence[Float[np.ndarray, " N"]], mixture: Mixture
+) -> Float[np.ndarray, " M"]:
+    gaps = [silence(part.gap) for part in mixture.parts[1:]]
+    return np.concatenate(
+        [pieces[0], *(x for pair in zip(gaps, pieces[1:], strict=True) for x in pair)]
+    )
+
+
+def _over(front: Float[np.ndarray, " N"], back: Float[np.ndarray, " M"]) -> Float[np.ndarray, " K"]:
+    """Both at once: what is behind goes on for as long as what is in front, at least."""
+    if len(back) < len(front):
+        back = np.resize(back, len(front))
+    out = back.copy()
+    start = (len(back) - len(front)) // 2
+    out[start : start + len(front)] += front
+    return out
