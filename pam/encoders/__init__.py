@@ -120,9 +120,19 @@ class AudioEncoder(nn.Module):
 
 
 def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
-    """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`."""
-    check_keys(spec, ["family", "path", "conf"], "encoder")
+    """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`.
+
+    `dim` and `num_states` may be declared too; they must then be those of the checkpoint.
+    """
+    check_keys(spec, ["family", "path", "conf", "dim", "num_states"], "encoder")
     for key in ("family", "path"):
         if key not in spec:
             raise UserError(f"encoder {dict(spec)}: {key!r} is missing")
-    return ENCODERS.get(spec["family"])(spec["path"], dict(spec.get("conf") or {}))
+    encoder = ENCODERS.get(spec["family"])(spec["path"], dict(spec.get("conf") or {}))
+    for key in ("dim", "num_states"):
+        actual = getattr(encoder, key)
+        if spec.get(key, actual) != actual:
+            raise UserError(
+                f"encoder {spec['path']!r}: {key} is {actual}, the configuration says {spec[key]}"
+            )
+    return encoder

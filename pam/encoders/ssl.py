@@ -5,6 +5,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,9 +97,7 @@ class WavLMEncoder(SelfSupervisedEncoder):
     model_class = WavLMModel
 
 
-def normalized(
-    audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
-) -> Float[Tensor, "B N"]:
+def normalized(audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B N"]:
     """Zero mean and unit variance over each clip's real samples; the padding is zero."""
     real = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
     count = lengths[:, None].to(audio.dtype)
@@ -136,5 +135,4 @@ def _read_do_normalize(path: str) -> bool:
             f"model {path!r} has no preprocessor_config.json, so whether it expects normalised "
             "audio is unknown: set the encoder's conf to {normalize: true} or {normalize: false}"
         )
-    with open(file, encoding="utf-8") as stream:
-        return bool(json.load(stream).get("do_normalize", True))
+    return bool(json.loads(Path(file).read_text(encoding="utf-8")).get("do_normalize", True))

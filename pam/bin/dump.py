@@ -1,0 +1,56 @@
+"""Dump a data directory: 16 kHz audio, and the states of all encoders of a scale."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from pam.config import load_yaml
+from pam.encoders.dump import DumpOptions, dump
+from pam.errors import UserError, run_main
+from pam.log import get_logger
+
+
+def main(argv: list[str] | None = None) -> None:
+    """python -m pam.bin.dump --data data/SET --out dump/raw/SET --scale_config FILE …"""
+    args = get_parser().parse_args(argv)
+    # Before anything computes: a process that forks must not have started torch's threads. Alone,
+    # it may use all cores.
+    torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
+    encoders = load_yaml(args.scale_config).get("encoders") if args.feats == "dumped" else {}
+    if args.feats == "dumped" and not encoders:
+        raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
+    options = DumpOptions(encoders, args.encoder_dir, args.nj, args.max_bad, args.device)
+    bad = dump(args.data, args.out, options)
+    get_logger(__name__).info("%s: complete, %d bad utterances", args.out, len(bad))
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="data/SET")
+    parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw/SET")
+    parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml, for its encoders")
+    parser.add_argument("--feats", choices=("dumped", "online"), default="dumped")
+    parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
+    parser.add_argument("--nj", type=_positive, default=1, help="processes")
+    parser.add_argument("--max_bad", type=_share, default=0.005, help="0.5%% or 0.005")
+    parser.add_argument("--device", default="cpu", help="cuda: one process on a GPU")
+    return parser
+
+
+def _share(text: str) -> float:
+    share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share like 0.5% or 0.005")
+    return share
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,218 @@
+"""Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
+
+    raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
+                    bad_utts (utterance, tab, reason), scan.json, audio/
+    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
+
+A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
+"""
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pam.atomic import write_json, write_text
+from pam.data.audio import SAMPLE_RATE
+from pam.data.datadir import DataDir
+from pam.encoders import AudioEncoder, load_encoder
+from pam.encoders.scan import Clip, read_data, scan
+from pam.encoders.shards import (
+    Shard,
+    ShardEncoder,
+    fingerprint,
+    finish,
+    forget,
+    plan,
+    predicted_bytes,
+    read_receipts,
+)
+from pam.encoders.workers import run_tasks
+from pam.errors import UserError
+from pam.log import get_logger, progress
+
+# An audio-only dump loads no encoder; every family of the table accepts this much.
+MIN_SAMPLES = SAMPLE_RATE // 10
+GIGABYTE = 1e9
+logger = get_logger(__name__)
+
+
+@dataclass
+class DumpOptions:
+    """encoders: name → spec of `load_encoder`, empty for audio only; max_bad: a share of 1."""
+
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    encoder_dir: Path = Path("dump")
+    nj: int = 1
+    max_bad: float = 0.005
+    device: str = "cpu"
+
+
+def dump(data_dir: str | Path, out: str | Path, options: DumpOptions) -> dict[str, str]:
+    """Dump the set at `data_dir` to `out` (…/raw/SET); returns the bad utterances.
+
+    Raises UserError when more than `max_bad` of the utterances are bad, when the disk is too
+    small, and for whatever else the user can mend; what is done stays done.
+    """
+    out = Path(out)
+    with _alone(out):
+        data, bad = read_data(Path(data_dir))
+        found = scan(data, out, options.nj)
+        encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
+        bad |= found.bad | _too_short(found.clips, encoders)
+        total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
+        _report_bad(out, bad, total, options.max_bad)
+        clips = [clip for clip in found.clips if clip.utt not in bad]
+        jobs = [_Job.make(name, e, out.name, clips, options) for name, e in encoders.items()]
+        _encode([job for job in jobs if not job.is_done], encoders, clips, options)
+        for job in jobs:
+            bad |= job.bad
+        _report_bad(out, bad, total, options.max_bad)
+        good = {clip.utt for clip in clips} - bad.keys()
+        for job in jobs:
+            job.finish(good)
+        _write_raw(data, out, [clip for clip in clips if clip.utt in good])
+    return bad
+
+
+class _Job:
+    """One encoder's share of a dump."""
+
+    def __init__(self, folder: Path, shards: list[Shard], settings: dict[str, Any]):
+        self.folder, self.shards, self.settings = folder, shards, settings
+        self.is_done = (folder / "feats.scp").is_file()
+
+    @classmethod
+    def make(
+        cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
+    ) -> "_Job":
+        folder = opts.encoder_dir / name / set_name
+        settings = {
+            "encoder": dict(opts.encoders[name]),
+            "weights": fingerprint(encoder),
+            "num_states": encoder.num_states,
+            "dim": encoder.dim,
+            "dtype": "float16",
+            "clips": _clips_digest(clips),
+        }
+        started = folder / ".parts" / "settings.json"
+        for file in (folder / "dump.json", started):
+            if file.is_file() and not settings.items() <= json.loads(file.read_text()).items():
+                logger.info("%s: was dumped with other settings or audio, starting again", folder)
+                forget(folder)
+        job = cls(folder, plan(name, folder, clips), settings)
+        if not job.is_done:
+            write_json(started, settings)
+        return job
+
+    @property
+    def missing(self) -> list[Shard]:
+        return [shard for shard in self.shards if not shard.receipt.is_file()]
+
+    @property
+    def bad(self) -> dict[str, str]:
+        if self.is_done:
+            return json.loads((self.folder / "dump.json").read_text())["bad"]
+        return read_receipts(self.shards).bad
+
+    def finish(self, good: set[str]) -> None:
+        if self.is_done:
+            shutil.rmtree(self.folder / ".parts", ignore_errors=True)
+            return
+        receipt = read_receipts(self.shards)
+        hours = sum(shard.seconds for shard in self.shards) / 3600
+        size = sum(file.stat().st_size for file in self.folder.glob("feats.*.ark"))
+        summary = self.settings | {
+            "utterances": len(good),
+            "hours": round(hours, 4),
+            "gigabytes": round(size / GIGABYTE, 4),
+            "cpu_seconds": round(receipt.cpu_seconds, 1),
+            "bad": receipt.bad,
+        }
+        logger.info(
+            "%s: %d utterances, %.2f h, %.2f GB, %.0f s of CPU for an hour of audio",
+            self.folder, len(good), hours, size / GIGABYTE, receipt.cpu_seconds / hours,
+        )  # fmt: skip
+        finish(self.folder, self.shards, good, summary)
+
+
+def _encode(
+    jobs: Sequence[_Job], encoders: dict[str, AudioEncoder], clips: list[Clip], opts: DumpOptions
+) -> None:
+    missing = [shard for job in jobs for shard in job.missing]
+    _check_disk(missing, encoders, opts.encoder_dir)
+    missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
+    encoder = ShardEncoder(encoders, opts.device)
+    for _ in progress(run_tasks(encoder, missing, opts.nj), len(missing), "shards"):
+        pass
+
+
+def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], where: Path) -> None:
+    needed = dict.fromkeys(encoders, 0)
+    for shard in shards:
+        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips)
+    if not shards:
+        return
+    where.mkdir(parents=True, exist_ok=True)
+    free, total = shutil.disk_usage(where).free, sum(needed.values())
+    each = ", ".join(f"{name} {size / GIGABYTE:.2f}" for name, size in needed.items())
+    sizes = f"{total / GIGABYTE:.2f} GB ({each}), {free / GIGABYTE:.2f} GB are free"
+    logger.info("%s: states to write: %s", where, sizes)
+    if total > free:
+        raise UserError(
+            f"{where}: the states need {sizes}: free some space, choose another --dumpdir, "
+            "or use --feats online"
+        )
+
+
+def _too_short(clips: Sequence[Clip], encoders: dict[str, AudioEncoder]) -> dict[str, str]:
+    bad = {}
+    for clip in clips:
+        short = [name for name, e in encoders.items() if e.output_length(clip.samples) < 1]
+        if short or (not encoders and clip.samples < MIN_SAMPLES):
+            who = f" for {', '.join(short)}" if short else ""
+            bad[clip.utt] = f"{clip.path}: {clip.samples} samples are too short{who}"
+    return bad
+
+
+def _report_bad(out: Path, bad: dict[str, str], total: int, max_bad: float) -> None:
+    """Write bad_utts; UserError where there are too many of them, or nothing else."""
+    write_text(out / "bad_utts", "".join(f"{utt}\t{bad[utt]}\n" for utt in sorted(bad)))
+    if not bad:
+        return
+    first = min(bad)
+    what = f"{out / 'bad_utts'}: {len(bad)} of {total} utterances are bad, the first is {first}"
+    if len(bad) > max_bad * total or len(bad) == total:
+        raise UserError(
+            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}, mend the data or raise it"
+        )
+    logger.warning("%s (%s)", what, bad[first])
+
+
+def _write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
+    kept = data.subset([clip.utt for clip in clips]).tables
+    kept.pop("segments", None)
+    kept["wav.scp"] = {clip.utt: clip.path for clip in clips}
+    kept["utt2num_samples"] = {clip.utt: str(clip.samples) for clip in clips}
+    DataDir(kept).write(out)
+
+
+def _clips_digest(clips: Sequence[Clip]) -> str:
+    return hashlib.sha256(repr(clips).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse a second dump of the same set at the same time."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{out}: another dump of this set is running: wait for it") from error
+        yield

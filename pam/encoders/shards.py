@@ -1,0 +1,187 @@
+"""Second half of a dump: the states of one encoder, in shards that are done once each.
+
+A shard is a run of utterances of similar length. It is complete when its receipt exists in
+.parts/; a dump that was killed does only the shards without one.
+"""
+
+# B batch, S states, T frames at 25 Hz, D width
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pam.atomic import write_json
+from pam.data.archive import merge_scp, write_archive
+from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.scp import read_table, write_table
+from pam.encoders import AudioEncoder
+from pam.encoders.scan import Clip
+from pam.errors import UserError
+
+SHARD_SECONDS = 600
+BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
+BYTES_PER_VALUE = 2
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Utterances of similar length whose states go into folder/feats.INDEX.ark."""
+
+    encoder: str
+    folder: Path
+    index: int
+    clips: Sequence[Clip]
+
+    @property
+    def receipt(self) -> Path:
+        return self.folder / ".parts" / f"{self.index}.json"
+
+    @property
+    def scp(self) -> Path:
+        return self.folder / ".parts" / f"{self.index}.scp"
+
+    @property
+    def seconds(self) -> float:
+        return sum(clip.samples for clip in self.clips) / SAMPLE_RATE
+
+
+@dataclass
+class Receipt:
+    frames: dict[str, int] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
+
+
+class ShardEncoder:
+    """Encodes shards; a plain object that forked workers inherit with its models."""
+
+    def __init__(self, encoders: dict[str, AudioEncoder], device: str):
+        self.encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
+        self.device = device
+
+    def __call__(self, shard: Shard) -> float:
+        """Write the shard's archive and receipt; returns the seconds of audio in it."""
+        start, receipt = time.process_time(), Receipt()
+        archive = shard.folder / f"feats.{shard.index}.ark"
+        write_archive(archive, shard.scp, self._states(shard, receipt))
+        receipt.cpu_seconds = time.process_time() - start
+        write_json(shard.receipt, vars(receipt))
+        return shard.seconds
+
+    def _states(self, shard: Shard, receipt: Receipt) -> Iterator[tuple[str, np.ndarray]]:
+        encoder = self.encoders[shard.encoder]
+        for clips in batches(shard.clips):
+            audio = pad([load(clip) for clip in clips]).to(self.device)
+            lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
+            states, mask = encoder(audio, lengths)
+            for clip, states_STD, real_T in zip(clips, states, mask, strict=True):
+                flat, fault = flatten(states_STD[:, real_T])
+                if fault:
+                    receipt.bad[clip.utt] = f"{shard.encoder}: {fault}"
+                else:
+                    receipt.frames[clip.utt] = len(flat)
+                    yield clip.utt, flat
+
+
+def plan(name: str, folder: Path, clips: Sequence[Clip]) -> list[Shard]:
+    """Cut clips, sorted by length, into shards of about SHARD_SECONDS each."""
+    shards: list[list[Clip]] = [[]]
+    seconds = 0.0
+    for clip in sorted(clips, key=lambda clip: (clip.samples, clip.utt)):
+        if seconds > SHARD_SECONDS:
+            shards.append([])
+            seconds = 0.0
+        shards[-1].append(clip)
+        seconds += clip.samples / SAMPLE_RATE
+    return [Shard(name, folder, i, shard) for i, shard in enumerate(shards) if shard]
+
+
+def batches(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
+    """Cut clips, sorted by length, into batches of BATCH_SECONDS, padding counted in."""
+    batch: list[Clip] = []
+    for clip in clips:
+        if batch and (len(batch) + 1) * clip.samples > BATCH_SECONDS * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def load(clip: Clip) -> Tensor:
+    audio = load_audio(clip.path)
+    if len(audio) != clip.samples:
+        raise UserError(
+            f"{clip.path}: {len(audio)} samples, {clip.samples} when it was checked: "
+            "the audio changed, remove the set's dump folders and run again"
+        )
+    return torch.from_numpy(audio)
+
+
+def pad(clips: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+
+
+def flatten(states_STD: Tensor) -> tuple[np.ndarray, str]:
+    """[T, S·D] float16, state after state, and what is wrong with it ("" where nothing is)."""
+    flat = states_STD.transpose(0, 1).flatten(1).float()
+    largest = flat.abs().max().item()
+    fits = largest <= FLOAT16_MAX  # false for NaN too
+    fault = "" if fits else f"a state of {largest:g} does not fit float16"
+    return flat.half().cpu().numpy(), fault
+
+
+def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip]) -> int:
+    frames = sum(encoder.output_length(clip.samples) for clip in clips)
+    return frames * encoder.num_states * encoder.dim * BYTES_PER_VALUE
+
+
+def fingerprint(encoder: AudioEncoder) -> str:
+    """Changes whenever a weight does."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def read_receipts(shards: Sequence[Shard]) -> Receipt:
+    """All shards' receipts in one."""
+    total = Receipt()
+    for shard in shards:
+        one = Receipt(**json.loads(shard.receipt.read_text(encoding="utf-8")))
+        total.frames |= one.frames
+        total.bad |= one.bad
+        total.cpu_seconds += one.cpu_seconds
+    return total
+
+
+def forget(folder: Path) -> None:
+    """Remove what an earlier dump left, the mark of completeness first."""
+    for name in ("feats.scp", "utt2num_frames", "dump.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / ".parts", ignore_errors=True)
+    for archive in folder.glob("feats.*.ark"):
+        archive.unlink()
+
+
+def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict) -> None:
+    """Join the shards' tables, for the good utterances; feats.scp last."""
+    receipt = read_receipts(shards)
+    frames = {utt: str(count) for utt, count in receipt.frames.items() if utt in good}
+    write_table(folder / "utt2num_frames", frames)
+    write_json(folder / "dump.json", summary)
+    merged = folder / ".parts" / "all.scp"
+    merge_scp([shard.scp for shard in shards], merged)
+    pointers = {utt: where for utt, where in read_table(merged).items() if utt in good}
+    write_table(folder / "feats.scp", pointers)
+    shutil.rmtree(folder / ".parts")
