@@ -117,11 +117,12 @@ class Rules:
         )
 
     def _check_prefixes(self) -> None:
-        for utt, speaker in self.kept["utt2spk"].items():
-            if not utt.startswith(speaker):
-                remedy = "begin each id with its speaker, so that both sort alike"
-                fault = (f"speaker {speaker!r} is not a prefix of", utt, remedy)
-                self.report("utt2spk", utt, fault, warning=True)
+        speakers = self.kept["utt2spk"]
+        others = [utt for utt, speaker in speakers.items() if not utt.startswith(speaker)]
+        if others:
+            rule = f"speaker {speakers[others[0]]!r} is not a prefix of"
+            remedy = f"begin ids with their speaker, so that both sort alike ({len(others)} do not)"
+            self.report("utt2spk", others[0], (rule, others[0], remedy), warning=True)
 
 
 def restrict(tables: Tables, utts: set[str]) -> Tables:

@@ -16,6 +16,13 @@ from pam.errors import UserError
 
 # Characters at which some reader would end a line, and other control characters except the tab.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# Most lines: an id, a value and nothing to complain of. Others are looked at closely, and slowly.
+GOOD = re.compile(
+    r"([^\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff/]{1,50})[ \t]+"
+    r"([^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]"
+    r"(?:[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*"
+    r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff])?)\n"
+)
 SEPARATOR = re.compile(r"[ \t]")
 BOM = "\ufeff"
 MAX_ID_BYTES = 200  # ids become file names
@@ -120,9 +127,15 @@ def _write_lines(part: Path, path: Path, table: Mapping[str, str]) -> None:
     with part.open("wb") as out:
         for key in sorted(table):  # code points sort as their UTF-8 bytes do
             value = table[key]
-            if fault := id_fault(key) or value_fault(value):
-                raise UserError(f"{path}: {fault[0]} {_short(f'{key} {value}')}: {fault[1]}")
+            good = GOOD.fullmatch(f"{key} {value}\n")
+            if good is None or good.groups() != (key, value):
+                _refuse_entry(path, key, value)
             out.write(f"{key} {value}\n".encode())
+
+
+def _refuse_entry(path: Path, key: str, value: str) -> None:
+    if fault := id_fault(key) or value_fault(value):
+        raise UserError(f"{path}: {fault[0]} {_short(f'{key} {value}')}: {fault[1]}")
 
 
 def line_numbers(path: str | Path) -> dict[str, int]:
@@ -145,16 +158,22 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:
     """id (None: the line is unusable), value, and the faults of a line."""
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        text, remedy = raw.decode("latin-1").strip(), f"convert the file (byte {error.start})"
+        return None, "", [Problem(str(path), number, "not UTF-8:", text, remedy)]
+    if good := GOOD.fullmatch(line):
+        return good[1], good[2], []
+    return _parse_closely(path, number, line)
+
+
+def _parse_closely(path: Path, number: int, line: str) -> tuple[str | None, str, list[Problem]]:
     faults: list[Problem] = []
 
     def fault(rule: str, value: str, remedy: str) -> None:
         faults.append(Problem(str(path), number, rule, value, remedy))
 
-    try:
-        line = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        fault("not UTF-8:", raw.decode("latin-1").strip(), f"convert the file (byte {error.start})")
-        return None, "", faults
     if number == 1 and line.startswith(BOM):
         line = line.removeprefix(BOM)
         fault("byte order mark before", line.strip(), "save the file as UTF-8 without BOM")
