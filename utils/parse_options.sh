@@ -56,6 +56,12 @@ _print_help() {
         "print NAME" "print the value of an option and exit"
 }
 
+# For the report: what the reader should type.
+if [[ -z ${PAM_COMMAND-} ]]; then
+    PAM_COMMAND="cd egs/${PWD##*/} && ./run.sh$( (($# == 0)) || printf ' %q' "$@")"
+    export PAM_COMMAND
+fi
+
 _wants_help=false
 _print_name=
 while (($# > 0)); do

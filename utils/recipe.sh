@@ -123,8 +123,8 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
     local corpus
     for corpus in $corpora; do
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
-            --dumpdir "$(realpath -m "$dumpdir")" --python "$python" --scale "$scale" \
-            --feats "$feats" --max_bad "$max_bad"
+            --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
+            --scale "$scale" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu"
     done
 }
 
@@ -146,18 +146,18 @@ missing_sets() {
 }
 
 stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained models
-    fetch_models
     if [[ -n $corpora ]]; then
         in_each_corpus 1
         return
     fi
     claim "$datadir" '*/wav.scp' "remove it, or prepare into another one with --datadir" data_settings
-    if [[ -z $(missing_sets) ]]; then
+    if [[ -n $(missing_sets) ]]; then
+        prepare
+        [[ -z $(missing_sets) ]] || die "$datadir: the preparation left out $(missing_sets)"
+    else
         log "complete: $datadir"
-        return
     fi
-    prepare
-    [[ -z $(missing_sets) ]] || die "$datadir: the preparation left out $(missing_sets)"
+    fetch_models
 }
 
 is_dumped() { # is_dumped SET
@@ -185,7 +185,8 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         # shellcheck disable=SC2086  # a prefix is a command with its arguments
         launch "$dumpdir/log/dump_$set.log" $dump_prefix "$python" -m pam.bin.dump --data "$datadir/$set" \
             --out "$dumpdir/raw/$set" --scale_config "$scale_config" --feats "$feats" \
-            --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad"
+            --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
+            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)"
     done
 }
 
@@ -195,7 +196,7 @@ combined() { # the folder of the joined sets: other lists are other folders
 
 stage_3() { # combine: one training and one validation set of all tasks
     local part list set dirs=() names=()
-    mapfile -t names < <(in_scale encoders)
+    [[ $feats == online ]] || mapfile -t names < <(in_scale encoders)
     for part in train dev; do
         if [[ -f $(combined)/$part/wav.scp ]]; then
             log "complete: $(combined)/$part"

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Make data directories of tables: train.tsv, dev.tsv and test.tsv in one folder.
+
+    python local/prepare.py --corpus FOLDER --name NAME --task TASK --out data [--size …]
+
+A line is AUDIO, SPEAKER and TEXT, separated by tabs; AUDIO is a path, relative to the folder. This
+is what every preparation has to do: four tables with the same ids, given to `DataDir.write`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
+
+from pam.data.datadir import DataDir  # noqa: E402
+from pam.data.tasks import get_task  # noqa: E402
+from pam.errors import UserError, run_main  # noqa: E402
+
+# The first lines of each table; None: all.
+SIZES = {"tiny": 8, "short": 1000, "long": None}
+
+
+def read_rows(table: Path) -> list[tuple[Path, str, str]]:
+    """(audio, speaker, text) of each line; `UserError` names the line that is not like that."""
+    if not table.is_file():
+        raise UserError(
+            f"{table}: missing: name its folder in db.sh, and make it as README.md says"
+        )
+    rows = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 3 or not all(fields):
+            raise UserError(f"{table}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
+        audio = table.parent / fields[0]
+        if not audio.is_file():
+            raise UserError(f"{table}:{number}: {audio}: no such file: correct the path")
+        rows.append((audio.absolute(), fields[1], fields[2]))
+    return rows
+
+
+def tables(rows: list[tuple[Path, str, str]], prefix: str, task: str) -> dict[str, dict[str, str]]:
+    """The tables of a data directory; ids begin with the speaker, so that they sort together."""
+    found: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "utt2spk": {}, "utt2task": {}}
+    for number, (audio, speaker, text) in enumerate(rows):
+        speaker = f"{prefix}-{speaker}"
+        utt = f"{speaker}-{number:06d}"
+        entry = {"wav.scp": str(audio), "text": text, "utt2spk": speaker, "utt2task": task}
+        for name, value in entry.items():
+            found[name][utt] = value
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of the three tables")
+    parser.add_argument("--name", required=True, help="of the corpus: sets are NAME_train …")
+    parser.add_argument("--task", required=True, help="of all utterances")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
+    parser.add_argument("--size", choices=SIZES, default="long")
+    args = parser.parse_args(argv)
+    task = get_task(args.task).name
+    for part in ("train", "dev", "test"):
+        rows = read_rows(args.corpus / f"{part}.tsv")[: SIZES[args.size]]
+        name = f"{args.name}_{part}"
+        DataDir(tables(rows, name, task)).write(args.out / name)
+        print(f"{name}: {len(rows)} utterances")
+
+
+if __name__ == "__main__":
+    run_main(main)

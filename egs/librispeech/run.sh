@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# LibriSpeech, 100 hours: read speech, the paper's clean recognition task.
+#
+#   LIBRISPEECH=/data/LibriSpeech ./run.sh --size long
+#
+# Alone it trains one task; egs/multitask joins it with others.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+. "$PAM_ROOT/utils/options.sh"
+
+scale=paper          # encoders, LLM and schedule: a file of conf/scale
+size=long            # of the corpus: long is all, short 3000 utterances, tiny enough to try the stages
+train_sets="librispeech_train_clean_100"
+dev_sets="librispeech_dev_clean"
+test_sets="librispeech_test_clean librispeech_test_other"
+
+. "$PAM_ROOT/utils/parse_options.sh"
+
+prepare() { # stage 1: this corpus' own preparation
+    launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$LIBRISPEECH" \
+        --out "$datadir" --size "$size" --parts train-clean-100 dev-clean test-clean test-other
+}
+
+. "$PAM_ROOT/utils/recipe.sh"
