@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pam.data.audio import load_audio
+from pam.data.scp import one_line
 from pam.errors import UserError, run_main
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         answer = attempt(model.generate, clip, args.prompt, max_new_tokens=args.max_new_tokens)
         if answer is not None:
             answered += 1
-            print(f"{file}: {answer.text}")
+            print(f"{file}: {one_line(answer.text)}")
             if answer.expert is not None:
                 probability = answer.posteriors[answer.expert]
                 print(f"  expert: {answer.expert} (probability {probability:.3f})")

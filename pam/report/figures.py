@@ -42,11 +42,15 @@ def plot_curves(curves: Sequence[Mapping[str, Any]], out: Path) -> Path:
 def _panel(axis: Any, entries: Sequence[Mapping[str, Any]], kind: str) -> None:
     names = sorted({n for e in entries for n in e["dev"] | e["train"] if _is(n, kind)})
     for colour, name in enumerate(names):
-        for part, style in (("train", "--"), ("dev", "-")):
+        for part, style in (("train", ".--"), ("dev", "o-")):
             points = [(e["step"], e[part][name]) for e in entries if name in e[part]]
             if points:
                 axis.plot(
-                    *zip(*points, strict=True), style, color=f"C{colour}", label=f"{name} {part}"
+                    *zip(*points, strict=True),
+                    style,
+                    color=f"C{colour}",
+                    markersize=3,
+                    label=f"{name} {part}",
                 )
 
 
@@ -78,17 +82,23 @@ def plot_weights(
     encoders: Mapping[str, Mapping[str, Any]],
     out: Path,
 ) -> Path:
-    """A heat map: a row for each expert, the mean over its fused features; a column for a layer."""
+    """A heat map: a row for each expert, the mean over its fused features; a column for a layer.
+
+    White is 1 / S, the plain mean over all states, where every weight starts.
+    """
     rows_KS = np.stack([weight_MS.mean(0) for weight_MS in weights.values()])
-    limit = float(np.abs(rows_KS).max()) or 1.0
+    start = 1 / rows_KS.shape[1]
+    limit = max(float(np.abs(rows_KS - start).max()), 1e-3)
     figure, (axis,) = _subplots(1, 1, width=max(6.0, 0.3 * rows_KS.shape[1]))
-    image = axis.imshow(rows_KS, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    image = axis.imshow(
+        rows_KS, cmap="RdBu_r", vmin=start - limit, vmax=start + limit, aspect="auto"
+    )
     axis.set_yticks(range(len(weights)), list(weights))
     labels = [f"{name} {n}" for name, conf in encoders.items() for n in range(conf["num_states"])]
     axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize="x-small")
     for end in np.cumsum([conf["num_states"] for conf in encoders.values()])[:-1]:
         axis.axvline(end - 0.5, color="black", linewidth=1)
-    figure.colorbar(image, label="weight W, mean over the fused features")
+    figure.colorbar(image, label="weight W")
     return _save(figure, out)
 
 

@@ -1,11 +1,13 @@
 """Markdown that says what the data say, whatever characters they hold."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 GAP = "—"
-_SPECIAL = frozenset("\\`*_[]<>|~$&#")
+# An underscore within a word is plain text in Markdown, and names are full of them.
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
 _LONGEST = 240  # characters of one answer in a table
 
 
@@ -20,7 +22,7 @@ def escape(text: Any) -> str:
     plain = " ".join(plain.split())
     if len(plain) > _LONGEST:
         plain = plain[: _LONGEST - 1] + "…"
-    return "".join(f"\\{c}" if c in _SPECIAL else c for c in plain)
+    return _SPECIAL.sub(r"\\\g<0>", plain)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -68,7 +68,7 @@ ROUTER = {
         "misrouted": [{"task": "asr_clean", "prompt": "a | b", "chosen": "ac", "probability": 0.6}],
     },
 }
-HOSTILE = "a | b\n| c <script>x</script> `code` *bold* [link](http://x) \\ \u202e ~~$x$~~ # é"
+HOSTILE = "_a_ a | b\n| c <script>x</script> `code` *bold* [link](http://x) \\ \u202e ~~$x$~~ # é"
 
 
 def write_json(path, value):
@@ -139,19 +139,17 @@ def test_tables_hold_the_values_with_their_counts(tmp_path):
     text = run(make(tmp_path), command="./run.sh --seed 3")
     lines = text.splitlines()
     assert (
-        "| clean\\_test | asr\\_clean | WER % | 12.50 (5 / 40, 95 % CI 3.2–20.8) | 4 | "
+        "| clean_test | asr_clean | WER % | 12.50 (5 / 40, 95 % CI 3.2–20.8) | 4 | "
         "Whisper normalisation 10.00 |"
     ) in lines
-    assert any(
-        line.startswith("| ac\\_test | ac | METEOR × 100 | 21.12 (95 % CI") for line in lines
-    )
+    assert any(line.startswith("| ac_test | ac | METEOR × 100 | 21.12 (95 % CI") for line in lines)
     # ESPnet's table: percents of 40 words; half of the sentences have an error.
     assert "| dataset | Snt | Wrd | Corr | Sub | Del | Ins | Err | S.Err |" in lines
-    assert "| clean\\_test | 4 | 40 | 90.0 | 7.5 | 2.5 | 2.5 | 12.5 | 50.0 |" in lines
-    assert "| clean\\_test | 4 | 40 | 92.5 | 5.0 | 2.5 | 2.5 | 10.0 | 50.0 |" in lines
+    assert "| clean_test | 4 | 40 | 90.0 | 7.5 | 2.5 | 2.5 | 12.5 | 50.0 |" in lines
+    assert "| clean_test | 4 | 40 | 92.5 | 5.0 | 2.5 | 2.5 | 10.0 | 50.0 |" in lines
     assert ("| unseen | 99.67 % (299 / 300, 95 % CI 98.1–99.9) | 149 / 150 | 150 / 150 |") in lines
-    assert "| unseen | asr\\_clean | ac | 0.60 | a \\| b |" in lines
-    assert "| asr\\_clean | 1.2500 | 3.5000 | 2.2500 | 30 |" in lines
+    assert "| unseen | asr_clean | ac | 0.60 | a \\| b |" in lines
+    assert "| asr_clean | 1.2500 | 3.5000 | 2.2500 | 30 |" in lines
     assert "| train | 100 |" in lines
     assert "| all | 112 |" in lines
     assert "- command: ./run.sh --seed 3" in lines
@@ -186,7 +184,9 @@ def test_every_table_is_rectangular_whatever_was_said(tmp_path):
             block = []
     assert "<script>" not in text.replace("\\<script\\>", "")
     assert "\u202e" not in text
-    assert "a \\| b \\| c \\<script\\>x\\</script\\> \\`code\\` \\*bold\\* \\[link\\]" in text
+    assert (
+        "\\_a\\_ a \\| b \\| c \\<script\\>x\\</script\\> \\`code\\` \\*bold\\* \\[link\\]" in text
+    )
 
 
 def test_settings_cannot_end_their_code_block(tmp_path):
@@ -196,7 +196,7 @@ def test_settings_cannot_end_their_code_block(tmp_path):
 
 def test_samples_are_taken_evenly(tmp_path):
     text = run(make(tmp_path), samples=2)
-    shown = [line for line in text.splitlines() if line.startswith("| clean\\_test | u")]
+    shown = [line for line in text.splitlines() if line.startswith("| clean_test | u")]
     assert [cells(line)[1].strip() for line in shown] == ["u1", "u3"]
     assert "### Answers" not in run(make(tmp_path, "b"), samples=0)
 
@@ -239,7 +239,7 @@ def test_unseen_prompts_are_the_main_decoding(tmp_path):
     exp = make(tmp_path)
     write_json(exp / "greedy_seen/clean_test/score.json", WER | {"value": 1.0})
     text = run(exp)
-    assert text.index("decoded as greedy\\_unseen") < text.index("decoded as greedy\\_seen")
+    assert text.index("decoded as greedy_unseen") < text.index("decoded as greedy_seen")
     found = json.loads((exp / "results.json").read_text())
     assert found["sets"]["clean_test"]["value"] == 12.5
 
