@@ -3,6 +3,7 @@
 # B batch, N samples, J native frames, C channels of the front end, S states, D width
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from pam.errors import UserError
 from pam.paths import resolve_model
 
 NORM_EPSILON = 1e-7
+# WavLM in transformers gives torch a boolean mask beside its float position bias; both are right.
+warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
 
 
 class SelfSupervisedEncoder(AudioEncoder):

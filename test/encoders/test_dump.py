@@ -1,0 +1,346 @@
+"""Stage 2 with tiny encoders: what it writes, what it refuses, and that it resumes."""
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from pam.bin.dump import main
+from pam.data import archive
+from pam.data.audio import load_audio
+from pam.data.datadir import DataDir
+from pam.data.scp import read_table
+from pam.encoders import load_encoder, shards
+from pam.encoders.dump import DumpOptions, dump
+from pam.encoders.workers import run_tasks
+from pam.errors import UserError
+
+NAMES = {"enc_a": "whisper_unpadded", "enc_b": "moonshine"}
+RATES = {"s-1": 16000, "s-2": 8000, "s-3": 44100, "s-4": 16000, "s-5": 16000}
+SECONDS = {"s-1": 1.0, "s-2": 0.7, "s-3": 0.5, "s-4": 2.3, "s-5": 0.9}
+
+
+def write_wav(path: Path, seconds: float, rate: int, channels: int = 1) -> None:
+    generator = np.random.default_rng(len(path.name) + int(100 * seconds))
+    samples = 0.1 * generator.standard_normal((round(seconds * rate), channels))
+    soundfile.write(path, samples, rate)
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A set of five good utterances: three to refer to, two to convert."""
+    (tmp_path / "wav").mkdir()
+    for utt, rate in RATES.items():
+        write_wav(tmp_path / "wav" / f"{utt}.wav", SECONDS[utt], rate)
+    tables = {
+        "wav.scp": {utt: str(tmp_path / "wav" / f"{utt}.wav") for utt in RATES},
+        "text": {utt: f"words of {utt}" for utt in RATES},
+        "utt2spk": dict.fromkeys(RATES, "s"),
+        "utt2task": dict.fromkeys(RATES, "asr_clean"),
+    }
+    DataDir(tables).write(tmp_path / "data" / "set")
+    return tmp_path / "data" / "set"
+
+
+@pytest.fixture
+def options(tmp_path, tiny_specs, monkeypatch) -> DumpOptions:
+    monkeypatch.setattr(shards, "SHARD_SECONDS", 1.5)  # hence several shards
+    encoders = {name: tiny_specs[case] for name, case in NAMES.items()}
+    return DumpOptions(encoders, tmp_path / "dump")
+
+
+def out_of(options: DumpOptions) -> Path:
+    return options.encoder_dir / "raw" / "set"
+
+
+def append(path: Path, line: str) -> None:
+    with path.open("a") as file:
+        file.write(line + "\n")
+
+
+def add_utterance(data: Path, utt: str, wav: Path | str, text: str) -> None:
+    append(data / "wav.scp", f"{utt} {wav}")
+    append(data / "text", f"{utt} {text}".rstrip())
+    append(data / "utt2spk", f"{utt} s")
+    append(data / "utt2task", f"{utt} asr_clean")
+    utts = [line.split()[0] for line in (data / "utt2spk").read_text().splitlines()]
+    (data / "spk2utt").write_text(f"s {' '.join(utts)}\n")
+
+
+def test_writes_audio_states_and_tables(data, options):
+    assert dump(data, out_of(options), options) == {}
+    raw = DataDir.read(out_of(options))
+    assert raw.utterances == sorted(RATES)
+    assert raw["text"] == DataDir.read(data)["text"]
+    for utt, path in raw["wav.scp"].items():
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels) == (16000, 1)
+        assert int(raw["utt2num_samples"][utt]) == info.frames == round(SECONDS[utt] * 16000)
+        was_referred = RATES[utt] == 16000
+        assert (Path(path).parent == data.parent.parent / "wav") == was_referred
+    assert (out_of(options) / "bad_utts").read_text() == ""
+
+
+def test_dumped_equals_on_the_fly(data, options, tiny_specs):
+    dump(data, out_of(options), options)
+    raw = DataDir.read(out_of(options))
+    for name, case in NAMES.items():
+        encoder = load_encoder(tiny_specs[case])
+        folder = options.encoder_dir / name / "set"
+        frames = read_table(folder / "utt2num_frames")
+        assert len(list(folder.glob("feats.*.ark"))) > 1 and not (folder / ".parts").exists()
+        assert list(read_table(folder / "feats.scp")) == list(frames) == sorted(RATES)
+        for utt, pointer in archive.read_scp(folder / "feats.scp").items():
+            stored = archive.load(pointer)
+            audio = torch.from_numpy(load_audio(raw["wav.scp"][utt]))[None]
+            states = encoder(audio, torch.tensor([audio.shape[1]]))[0][0]
+            assert stored.dtype == np.float16
+            assert len(stored) == int(frames[utt]) == encoder.output_length(audio.shape[1])
+            as_stored = stored.reshape(len(stored), encoder.num_states, encoder.dim)
+            # Rounding to float16's 11 bits: at most 2^-11 = 4.9e-4.
+            np.testing.assert_allclose(
+                as_stored, states.transpose(0, 1).numpy(), rtol=6e-4, atol=1e-4
+            )
+        about = json.loads((folder / "dump.json").read_text())
+        assert (about["num_states"], about["dim"]) == (encoder.num_states, encoder.dim)
+        assert about["hours"] == pytest.approx(sum(SECONDS.values()) / 3600, abs=1e-4)
+
+
+def test_segments_become_files_of_their_own(data, options):
+    wav = data.parent.parent / "wav" / "s-4.wav"
+    tables = DataDir.read(data).subset(["s-4", "s-5"]).tables
+    tables["wav.scp"] = {"rec": str(wav)}
+    tables["segments"] = {"s-4": "rec 0.5 1.5", "s-5": "rec 1.5 2.25"}
+    DataDir(tables).write(data)
+    dump(data, out_of(options), options)
+    raw = DataDir.read(out_of(options))
+    assert "segments" not in raw
+    whole = load_audio(wav)
+    np.testing.assert_allclose(load_audio(raw["wav.scp"]["s-4"]), whole[8000:24000], atol=2e-5)
+    assert raw["utt2num_samples"] == {"s-4": "16000", "s-5": "12000"}
+
+
+def make_bad(kind: str, wav: Path) -> tuple[Path, str]:
+    """(audio file, transcript) that are wrong in one way."""
+    path = wav / "bad.wav"
+    write_wav(path, 1.0, 16000)
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:9000])
+    elif kind == "NaN":
+        samples = np.full(16000, np.nan, dtype=np.float32)
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+    elif kind == "0 samples":
+        soundfile.write(path, np.zeros(0), 16000)
+    elif kind == "too short":
+        write_wav(path, 0.01, 16000)
+    return path, "" if kind == "empty transcript" else "words"
+
+
+REASONS = {
+    "missing": "no such audio file",
+    "truncated": "truncated",
+    "NaN": "NaN",
+    "0 samples": "0 samples",
+    "too short": "160 samples are too short for enc_b",
+    "empty transcript": "empty transcript",
+}
+
+
+@pytest.mark.parametrize("kind", REASONS)
+def test_bad_utterances_are_listed_and_left_out(data, options, kind):
+    add_utterance(data, "s-9", *make_bad(kind, data.parent.parent / "wav"))
+    with pytest.raises(UserError, match=rf"1 of 6 .*s-9 .*{REASONS[kind]}.*--max_bad 0.50%"):
+        dump(data, out_of(options), options)
+    assert not (out_of(options) / "wav.scp").exists()
+    assert not list(options.encoder_dir.glob("*/set/feats.scp"))
+    options.max_bad = 0.2
+    assert list(dump(data, out_of(options), options)) == ["s-9"]
+    listed = (out_of(options) / "bad_utts").read_text().split("\t")
+    assert listed[0] == "s-9" and REASONS[kind] in listed[1]
+    assert DataDir.read(out_of(options)).utterances == sorted(RATES)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 70000.0])
+def test_states_that_do_not_fit_float16_make_an_utterance_bad(data, options, monkeypatch, value):
+    flatten = shards.flatten
+    frames = load_encoder(options.encoders["enc_b"]).output_length(round(0.7 * 16000))
+
+    def spoil(states):
+        is_s2 = states.shape[:2] == (3, frames) and states.shape[2] == 32
+        return flatten(states * value if is_s2 else states)
+
+    monkeypatch.setattr(shards, "flatten", spoil)
+    options.max_bad = 1.0
+    bad = dump(data, out_of(options), options)
+    assert set(bad) == {"s-2"} and "does not fit float16" in bad["s-2"]
+    # Every encoder leaves it out, so that all folders hold the same utterances.
+    for folder in ("raw", *NAMES):
+        assert "s-2" not in read_table(
+            options.encoder_dir / folder / "set" / ("wav.scp" if folder == "raw" else "feats.scp")
+        )
+
+
+def test_other_faults_of_the_directory_are_not_passed_over(data, options):
+    text = (data / "text").read_text().splitlines()
+    (data / "text").write_text("\n".join(reversed(text)) + "\n")
+    with pytest.raises(UserError, match="not sorted"):
+        dump(data, out_of(options), options)
+
+
+class Killed(BaseException):
+    """Like a signal: nothing in the program may catch it."""
+
+
+def kill_after(monkeypatch, calls: int) -> None:
+    write = shards.write_archive
+    seen = []
+
+    def dying(*args):
+        if len(seen) == calls:
+            raise Killed
+        seen.append(args)
+        return write(*args)
+
+    monkeypatch.setattr(shards, "write_archive", dying)
+
+
+def test_a_killed_dump_does_only_what_is_missing(data, options, monkeypatch):
+    reference = DumpOptions(options.encoders, options.encoder_dir.parent / "reference")
+    dump(data, out_of(reference), reference)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 3)
+        dump(data, out_of(options), options)
+    done = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("*/set/feats.*.ark")}
+    assert len(done) == 3
+    assert not list(options.encoder_dir.glob("*/set/feats.scp"))
+    dump(data, out_of(options), options)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    for name in NAMES:
+        for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
+            other = archive.read_scp(reference.encoder_dir / name / "set/feats.scp")[utt]
+            np.testing.assert_array_equal(archive.load(pointer), archive.load(other))
+
+
+def test_a_complete_dump_is_left_alone(data, options):
+    dump(data, out_of(options), options)
+    before = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")}
+    dump(data, out_of(options), options)
+    assert {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")} == before
+
+
+def test_an_added_encoder_leaves_the_others_alone(data, options, tiny_specs):
+    dump(data, out_of(options), options)
+    before = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")}
+    options.encoders = {**options.encoders, "new": tiny_specs["wakehubert"]}
+    dump(data, out_of(options), options)
+    assert {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")} == before
+    assert len(read_table(options.encoder_dir / "new" / "set" / "feats.scp")) == 5
+
+
+def test_other_settings_or_audio_start_again(data, options, tiny_specs):
+    dump(data, out_of(options), options)
+    first = archive.load(read_table(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    spec = {**tiny_specs["whisper_unpadded"], "conf": {"pad_to_30s": False, "tail_s": 1.0}}
+    options.encoders = {**options.encoders, "enc_a": spec}
+    dump(data, out_of(options), options)
+    second = archive.load(read_table(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    assert not np.array_equal(first, second)
+    DataDir(DataDir.read(data).subset(["s-1", "s-2", "s-3"]).tables).write(data)
+    dump(data, out_of(options), options)
+    assert DataDir.read(out_of(options)).utterances == ["s-1", "s-2", "s-3"]
+    assert set(read_table(options.encoder_dir / "enc_b/set/feats.scp")) == {"s-1", "s-2", "s-3"}
+
+
+def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr("pam.encoders.dump.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"states need 0.00 GB \(enc_a .*use --feats online"):
+        dump(data, out_of(options), options)
+    assert not list(options.encoder_dir.glob("*/set/*.ark"))
+
+
+def test_a_disk_that_fills_leaves_nothing_half_written(data, options, monkeypatch):
+    flatten, calls = shards.flatten, []
+
+    def full(states):
+        calls.append(states)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return flatten(states)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
+        patch.setattr(shards, "flatten", full)
+        dump(data, out_of(options), options)
+    assert not list(options.encoder_dir.rglob("*.ark.part"))
+    assert not list(options.encoder_dir.glob("*/set/feats.scp"))
+    assert not (out_of(options) / "wav.scp").exists()
+    for path in options.encoder_dir.glob("*/set/feats.*.ark"):
+        index = path.name.split(".")[1]
+        assert (path.parent / ".parts" / f"{index}.json").is_file()
+    dump(data, out_of(options), options)
+    assert DataDir.read(out_of(options)).utterances == sorted(RATES)
+
+
+def test_predicted_size_is_the_size(data, options):
+    dump(data, out_of(options), options)
+    for name, spec in options.encoders.items():
+        encoder = load_encoder(spec)
+        lengths = read_table(out_of(options) / "utt2num_samples")
+        clips = [shards.Clip(utt, "", int(n)) for utt, n in lengths.items()]
+        found = sum(p.stat().st_size for p in (options.encoder_dir / name / "set").glob("*.ark"))
+        predicted = shards.predicted_bytes(encoder, clips)
+        assert 0 <= found - predicted < 200 * len(clips)  # headers and ids
+
+
+def test_two_processes_give_what_one_gives(data, options):
+    dump(data, out_of(options), options)
+    two = DumpOptions(options.encoders, options.encoder_dir.parent / "two", nj=2)
+    dump(data, out_of(two), two)
+    for name in NAMES:
+        pointers = archive.read_scp(two.encoder_dir / name / "set/feats.scp")
+        for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
+            np.testing.assert_array_equal(archive.load(pointer), archive.load(pointers[utt]))
+
+
+def die(task: int) -> int:
+    import os
+
+    if task == 1:
+        os._exit(9)
+    return task
+
+
+def test_a_killed_worker_is_an_error_not_a_hang():
+    with pytest.raises(UserError, match="worker process was killed.*lower --nj"):
+        list(run_tasks(die, [0, 1, 2, 3], nj=2))
+
+
+def test_audio_only(data, options):
+    options.encoders = {}
+    dump(data, out_of(options), options)
+    assert DataDir.read(out_of(options)).utterances == sorted(RATES)
+    assert [path.name for path in options.encoder_dir.iterdir()] == ["raw"]
+
+
+def test_command_line(data, options, tmp_path, tiny_specs, capsys):
+    import yaml
+
+    config = tmp_path / "scale.yaml"
+    config.write_text(yaml.safe_dump({"encoders": {"enc_b": tiny_specs["moonshine"]}}))
+    arguments = ["--data", str(data), "--out", str(out_of(options)), "--scale_config", str(config)]
+    arguments += ["--encoder_dir", str(options.encoder_dir), "--max_bad", "0.5%", "--nj", "1"]
+    main(arguments)
+    assert len(read_table(options.encoder_dir / "enc_b" / "set" / "feats.scp")) == 5
+    with pytest.raises(SystemExit):
+        main([*arguments, "--max_bad", "150%"])
+    assert re.search("expected a share", capsys.readouterr().err)
+    config.write_text("encoders: {}\n")
+    with pytest.raises(UserError, match="no encoders"):
+        main(arguments)
