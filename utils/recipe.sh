@@ -115,6 +115,7 @@ train_settings() {
 
 decode_settings() {
     echo "prompts: $prompts"
+    echo "decode_args: $decode_args"
 }
 
 # --- stages ---------------------------------------------------------------------------------------
@@ -257,15 +258,15 @@ stage_6() { # decode: an answer for every utterance of the test sets
         pending+=,$set
     done
     [[ -n $pending ]] || return 0
-    # shellcheck disable=SC2086
+    # shellcheck disable=SC2086  # decode_prefix and decode_args are lists of arguments
     launch --parallel "$inference_nj" "JOB=${pending#,}" "$decoded/log/decode_{JOB}.log" \
         $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "$dumpdir/raw/{JOB}" \
         --out "$decoded/{JOB}" --prompts "$prompts" --feats "$feats" --encoder_dir "$dumpdir" \
-        --ngpu "$ngpu"
+        --ngpu "$ngpu" $decode_args
 }
 
 stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
-    local set fresh=true captions=()
+    local set fresh=true
     for set in $test_sets; do
         [[ -f $decoded/$set/decode.json ]] || die "$decoded/$set is not decoded: run stage 6 first"
         [[ $decoded/$set/score.json -nt $decoded/$set/decode.json ]] || fresh=false
@@ -274,14 +275,9 @@ stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
         log "complete: $decoded"
         return
     fi
-    for set in $train_sets; do # captions of the training sets: the baseline of those of the tests
-        if grep -q -m 1 ' ac$' "$dumpdir/raw/$set/utt2task"; then
-            captions+=("$dumpdir/raw/$set/text")
-        fi
-    done
     # shellcheck disable=SC2086  # a list of names
     launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded" \
-        --sets $test_sets --train_text "${captions[@]}"
+        --sets $test_sets
 }
 
 stage_8() { # report: RESULTS.md and results.json
@@ -295,6 +291,7 @@ stage_8() { # report: RESULTS.md and results.json
         return
     fi
     launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp"
+    sed -n '/^|/p; /^|/,/^$/{/^$/q}' "$exp/RESULTS.md" # its first table
 }
 
 # --- the run --------------------------------------------------------------------------------------

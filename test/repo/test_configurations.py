@@ -1,0 +1,57 @@
+"""Every YAML file loads with known options, and the shells read from it what Python reads."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pam.config import check_keys, load_yaml, merge
+from pam.encoders import ENCODERS
+from pam.fusion import FUSIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
+SYSTEMS = sorted((ROOT / "conf/systems").glob("*.yaml"))
+
+
+def name(file: Path) -> str:
+    return file.stem
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=name)
+def test_loads(file):
+    assert load_yaml(file)
+    assert file.parent.name in ("scale", "systems", "prompts", "tables"), file
+
+
+@pytest.mark.parametrize("file", SCALES, ids=name)
+def test_scale_has_what_the_verbs_need(file):
+    from pam.bin.train import KEYS
+
+    scale = load_yaml(file)
+    check_keys(scale, KEYS, str(file))
+    for encoder, spec in scale["encoders"].items():
+        assert ENCODERS.get(spec["family"]), encoder
+    assert scale["feats"] in ("dumped", "online")
+    assert scale["budgets"].keys() >= {"short", "long"}
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=name)
+@pytest.mark.parametrize("scale", SCALES, ids=name)
+def test_system_fits_the_scale(system, scale):
+    from pam.bin.train import KEYS
+
+    conf = load_yaml(system)
+    check_keys(conf, KEYS, str(system))
+    assert merge(load_yaml(scale), conf)["fusion"] in FUSIONS.names()
+
+
+@pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])
+@pytest.mark.parametrize("file", SCALES, ids=name)
+def test_the_shell_reads_the_same_names(file, key):
+    script = (ROOT / "utils/recipe.sh").read_text(encoding="utf-8")
+    function = script[script.index("in_scale() {") :]
+    function = function[: function.index("\n}\n") + 3]
+    shell = f"scale_config={file}\n{function}in_scale {key}"
+    output = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    assert output.stdout.split() == list(load_yaml(file)[key])

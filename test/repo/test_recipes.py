@@ -1,0 +1,67 @@
+"""Every recipe's help and options; what is copied between recipes stays the same."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))
+SHARED = re.findall(r"^([a-z_]+)=", (ROOT / "utils/options.sh").read_text(), re.MULTILINE)
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name)
+class TestRecipe:
+    def test_help_documents_every_option(self, recipe):
+        lines = run(recipe / "run.sh", "--help").splitlines()
+        options = {line.split()[0]: line for line in lines if line.startswith("  --")}
+        assert {f"--{option}" for option in SHARED} <= options.keys()
+        for option, line in options.items():
+            value = (
+                ""
+                if option in ("--config", "--print")
+                else run(recipe / "run.sh", "--print", option.removeprefix("--")).strip()
+            )
+            assert line.strip() != f"{option} {value}".strip(), f"{option} has no comment"
+
+    def test_is_its_variables(self, recipe):
+        assert len((recipe / "run.sh").read_text().splitlines()) <= 60
+
+    def test_has_what_every_recipe_has(self, recipe):
+        for file in ("run.sh", "path.sh", "cmd.sh", "db.sh", "README.md"):
+            assert (recipe / file).is_file(), f"{recipe / file} is missing"
+        for file in ("path.sh", "cmd.sh"):
+            assert (recipe / file).read_text() == (ROOT / "egs/mini" / file).read_text(), file
+
+    def test_sets_of_options_are_options(self, recipe):
+        for conf in (recipe / "conf").glob("*.conf"):
+            run(recipe / "run.sh", "--config", f"conf/{conf.name}", "--print", "scale")
+
+    def test_names_sets(self, recipe):
+        joined = run(recipe / "run.sh", "--print", "corpora").split()
+        sets = run(recipe / "run.sh", "--print", "train_sets").split()
+        assert bool(joined) != bool(sets)
+        assert all((ROOT / "egs" / corpus / "run.sh").is_file() for corpus in joined)
+
+
+@pytest.mark.parametrize("verb", sorted((ROOT / "pam/bin").glob("[a-z]*.py")), ids=name)
+def test_verbs_have_a_main(verb):
+    text = verb.read_text(encoding="utf-8")
+    assert "def main(argv: list[str] | None = None)" in text and "run_main(main)" in text
+
+
+def test_the_stages_use_options_that_the_verbs_have():
+    recipe = (ROOT / "utils/recipe.sh").read_text().replace("\\\n", " ")
+    for verb, line in re.findall(r"-m pam\.bin\.(\w+) (.*)", recipe):
+        source = (ROOT / f"pam/bin/{verb}.py").read_text(encoding="utf-8")
+        for option in re.findall(r"(--\w+)", line):
+            assert re.search(rf'"{option}"', source), f"pam.bin.{verb} has no option {option}"

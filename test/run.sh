@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that has to hold: style of Python and shell, and all tests, with real weights and audio.
+#
+#   test/run.sh                    installs and fetches what is missing, then checks all
+#   test/run.sh -m "not slow"      arguments go to pytest: here, all but the end-to-end run
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+started=$SECONDS
+
+step() {
+    echo "== $((SECONDS - started)) s: $*"
+}
+
+step "install"
+tools/install.sh --test
+export PATH="${PAM_VENV:-$PWD/tools/venv}/bin:$PATH" PYTHONPATH=$PWD PYTHONUTF8=1 LC_ALL=C.UTF-8
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+step "models, corpora, WordNet"
+python3 tools/fetch_models.py whisper-tiny-en moonshine-base wakehubert-tiny smollm2-135m-instruct
+python3 tools/fetch_corpora.py
+python3 tools/fetch_wordnet.py
+
+step "style"
+ruff check .
+ruff format --check .
+mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
+shellcheck --external-sources --source-path=SCRIPTDIR "${scripts[@]}"
+
+step "tests"
+python3 -m pytest -c test/pytest.ini test --durations 10 "$@"
+step "all is well"
