@@ -150,11 +150,15 @@ def main() -> int:
     die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:  # it ended before we asked
         return 1
-    pending = []
+    pending: list[tuple[str, list[str]]] = []
     for job in jobs:
         log, *command = [arg.replace("{JOB}", job) for arg in args]
         pending.append((log, command))
-    return run(pending, parallel or len(jobs))
+    try:
+        return run(pending, parallel or len(jobs))
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""utils/run.py, the launcher: logs, parallel jobs, failures that are shown, nothing left behind."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = ["python3", ROOT / "utils/run.py", *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=30)
+
+
+def test_one_job_is_logged_and_shown(tmp_path):
+    done = run("a log/x.log", "echo", "some  words", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "some  words\n")
+    log = (tmp_path / "a log/x.log").read_text()
+    assert log.startswith("# echo 'some  words'\n") and log.endswith("some  words\n")
+    run("a log/x.log", "echo", "again", cwd=tmp_path)
+    assert (tmp_path / "a log/x.log").read_text().startswith(log)
+
+
+def test_jobs_are_numbered_or_named(tmp_path):
+    assert run("JOB=2:4", "{JOB}.log", "echo", "job={JOB}", cwd=tmp_path).stdout == ""
+    assert run("JOB=x,y", "{JOB}.log", "echo", "JOB {JOB}", cwd=tmp_path).returncode == 0
+    logs = {file.stem: file.read_text().splitlines()[-1] for file in tmp_path.glob("*.log")}
+    assert logs == {"2": "job=2", "3": "job=3", "4": "job=4", "x": "JOB x", "y": "JOB y"}
+
+
+@pytest.mark.parametrize(("parallel", "most"), [("2", 2), ("9", 4)])
+def test_so_many_at_a_time(tmp_path, parallel, most):
+    script = "touch on.{JOB}; sleep 0.2; ls on.* | wc -l; sleep 0.2; rm on.{JOB}"
+    run("--parallel", parallel, "JOB=1:4", "{JOB}.log", "bash", "-c", script, cwd=tmp_path)
+    counts = [int(file.read_text().splitlines()[-1]) for file in tmp_path.glob("*.log")]
+    assert len(counts) == 4 and 1 <= max(counts) <= most
+
+
+def test_a_failure_shows_its_reason_and_stops_the_others(tmp_path):
+    script = "if [ {JOB} = 2 ]; then echo the reason; exit 7; else sleep 100; fi"
+    start = time.monotonic()
+    done = run("JOB=1:3", "{JOB}.log", "bash", "-c", script, cwd=tmp_path)
+    assert done.returncode == 7 and time.monotonic() - start < 20
+    assert "failed with status 7" in done.stderr and "  | the reason" in done.stderr
+    assert "log: 2.log" in done.stderr
+
+
+def test_a_command_that_cannot_start_is_a_plain_error(tmp_path):
+    done = run("x.log", "no-such-command", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no-such-command" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_a_job_left_behind_is_ended(tmp_path):
+    run("x.log", "bash", "-c", "sleep 100 & echo $!", cwd=tmp_path)
+    pid = int((tmp_path / "x.log").read_text().splitlines()[-1])
+    time.sleep(0.1)
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_without_a_command_it_explains_itself(tmp_path):
+    done = run("x.log", cwd=tmp_path)
+    assert done.returncode == 2 and "run.py LOG COMMAND" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "venv", "message"),
+    [
+        (["--tests"], "", "error: --tests: unknown"),
+        ([], "/no/such/place", "error: PAM_VENV=/no/such/place: there is no bin/python3"),
+    ],
+)
+def test_install_refuses_what_it_cannot_use(options, venv, message):
+    process = subprocess.run(
+        [ROOT / "tools/install.sh", *options],
+        env=os.environ | {"PAM_VENV": venv},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1 and process.stderr.startswith(message)
+
+
+def test_install_takes_an_environment_as_it_is(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").symlink_to("/bin/true")
+    env = os.environ | {"PAM_VENV": str(tmp_path)}
+    done = subprocess.run([ROOT / "tools/install.sh"], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
