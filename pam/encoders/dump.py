@@ -208,11 +208,14 @@ def _clips_digest(clips: Sequence[Clip]) -> str:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Refuse a second dump of the same set at the same time."""
+    """Refuse a second dump of the same set at the same time.
+
+    A record lock: unlike flock's it is not kept alive by the workers of a process that was killed.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"{out}: another dump of this set is running: wait for it") from error
         yield

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -11,8 +13,10 @@ import torch
 
 from pam.errors import UserError
 
+SECONDS_BETWEEN_LOOKS = 0.5
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+_function: Callable  # of this worker
 
 
 def run_tasks(
@@ -29,8 +33,10 @@ def run_tasks(
         return
     threads = max(1, (os.cpu_count() or 1) // nj)
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(nj, fork, torch.set_num_threads, (threads,)) as pool:
-        futures = [pool.submit(function, task) for task in tasks]
+    # The function is inherited, not sent: pickling one that holds models would copy them each time.
+    inherited = (function, threads, os.getpid())
+    with ProcessPoolExecutor(nj, fork, _start_worker, inherited) as pool:
+        futures = [pool.submit(_call, task) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -41,3 +47,21 @@ def run_tasks(
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker(function: Callable, threads: int, parent: int) -> None:
+    global _function
+    _function = function
+    torch.set_num_threads(threads)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _call(task: Task) -> Result:
+    return _function(task)
+
+
+def _die_with(parent: int) -> None:
+    """A worker whose parent was killed would wait for tasks for ever."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

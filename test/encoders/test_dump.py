@@ -3,6 +3,9 @@
 import errno
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +323,62 @@ def die(task: int) -> int:
 def test_a_killed_worker_is_an_error_not_a_hang():
     with pytest.raises(UserError, match="worker process was killed.*lower --nj"):
         list(run_tasks(die, [0, 1, 2, 3], nj=2))
+
+
+class Unsendable:
+    """Stands for a function that holds models: it must reach the workers without being pickled."""
+
+    def __reduce__(self):
+        raise TypeError("pickled")
+
+    def __call__(self, task: int) -> int:
+        return task + 1
+
+
+def test_workers_inherit_the_function():
+    assert sorted(run_tasks(Unsendable(), [0, 1, 2, 3], nj=2)) == [1, 2, 3, 4]
+
+
+ORPHANS = """
+import os, sys, time
+from pam.encoders.workers import run_tasks
+
+def work(task):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+list(run_tasks(work, [0, 1], nj=2))
+"""
+
+
+def test_workers_die_with_a_killed_parent():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.1)
+
+
+def test_a_second_dump_of_the_same_set_is_refused(data, options):
+    out_of(options).mkdir(parents=True)
+    code = f"""
+import fcntl, time
+lock = open({str(out_of(options) / ".lock")!r}, "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="another dump of this set is running"):
+            dump(data, out_of(options), options)
+        other.kill()
+    assert dump(data, out_of(options), options) == {}
 
 
 def test_audio_only(data, options):
