@@ -1,7 +1,6 @@
 """Existence means complete: files are written under another name and renamed last."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     part = final.with_name(final.name + ".part")
     try:
         yield part
-        os.replace(part, final)
+        part.replace(final)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -53,7 +53,7 @@ def without_padding(states: PromptStates, row: int) -> PromptStates:
     length = int(states.mask[row].sum())
     one = slice(row, row + 1)
     return PromptStates(
-        states.last[one],
+        states.pooled[one],
         [key[one, :, :length].clone() for key in states.keys],
         [value[one, :, :length].clone() for value in states.values],
         states.mask[one, :length],
@@ -69,7 +69,7 @@ def stack_prompts(prompts: Sequence[PromptStates]) -> PromptStates:
 
     layers = range(len(prompts[0].keys))
     return PromptStates(
-        torch.cat([p.last for p in prompts]),
+        torch.cat([p.pooled for p in prompts]),
         [torch.cat([pad(p.keys[layer]) for p in prompts]) for layer in layers],
         [torch.cat([pad(p.values[layer]) for p in prompts]) for layer in layers],
         torch.cat([F.pad(p.mask, (0, longest - p.mask.shape[1])) for p in prompts]),

@@ -3,8 +3,9 @@ r"""From encoder states to features of the LLM's width (equation 2).
 .. math:: f_{e,l} = \mathrm{FFN}_e(h_{e,l})
 
 FFN_e is one per encoder, shared by its layers: A₂ GELU(A₁ h + b₁) + b₂, or one linear layer.
-Its last affine map A₂ commutes with weighted sums over layers, Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w,
-so a mixture sums the inner states u first and projects the few sums (`project`).
+Its last affine map A₂ commutes with weighted sums over layers,
+Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w, so a mixture sums the inner states u first and projects the
+few sums (`project`).
 """
 
 # B batch, S hidden states of one encoder, T frames, C width of one encoder, D width of the LLM

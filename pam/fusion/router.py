@@ -8,6 +8,7 @@ h_prompt is the LLM's last-layer state at the last token of the prompt.
 
 # B batch, D width of the LLM, R routed experts
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ class Router(nn.Module):
         self.ffn = nn.Linear(width, num_experts)
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
-        """Logits of the task posteriors p."""
-        return self.ffn(prompt_BD.float())
+        """Logits of the task posteriors p; in float32, so that no near tie depends on autocast."""
+        with torch.autocast(prompt_BD.device.type, enabled=False):
+            return self.ffn(prompt_BD.float())
 
     def gate(
         self, logits_BR: Float[Tensor, "B R"], expert: Int[Tensor, " B"] | None = None

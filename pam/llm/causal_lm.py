@@ -18,18 +18,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 from pam.errors import UserError
 from pam.paths import resolve_model
 
+H_PROMPTS = ("last", "mean")
+
 
 @dataclass
 class PromptStates:
     """What a pass over prompts leaves: everything that follows needs only this.
 
     Attributes:
-        last: h_prompt [U, D], float32.
+        pooled: h_prompt [U, D], float32.
         keys, values: per layer [U, heads, P, head width].
         mask: [U, P], True = a real token (prompts are padded on the right).
     """
 
-    last: Float[Tensor, "U D"]
+    pooled: Float[Tensor, "U D"]
     keys: list[Tensor]
     values: list[Tensor]
     mask: Bool[Tensor, "U P"]
@@ -37,7 +39,7 @@ class PromptStates:
     def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
         """The states of the prompts that the rows of a batch use."""
         return PromptStates(
-            self.last[index],
+            self.pooled[index],
             [key[index] for key in self.keys],
             [value[index] for value in self.values],
             self.mask[index],
@@ -59,6 +61,7 @@ class CausalLM(nn.Module):
         dtype: type of the frozen weights.
         lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA (A.6: 32, 64, q_proj and k_proj);
             rank 0 leaves the LLM as it is.
+        h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
     """
 
     def __init__(
@@ -69,8 +72,12 @@ class CausalLM(nn.Module):
         lora_alpha: int = 64,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("q_proj", "k_proj"),
+        h_prompt: str = "last",
     ):
         super().__init__()
+        if h_prompt not in H_PROMPTS:
+            raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
+        self.h_prompt = h_prompt
         folder = resolve_model(path)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.llm = load_frozen(folder, dtype)
@@ -129,10 +136,13 @@ class CausalLM(nn.Module):
             past_key_values=DynamicCache(),
             use_cache=True,
         )
-        rows = torch.arange(len(ids), device=ids.device)
-        last = out.last_hidden_state[rows, lengths - 1].float()
+        hidden = out.last_hidden_state.float()
+        if self.h_prompt == "mean":
+            pooled = hidden.masked_fill(~mask[..., None], 0).sum(1) / lengths[:, None]
+        else:
+            pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         layers = out.past_key_values.layers
-        return PromptStates(last, [x.keys for x in layers], [x.values for x in layers], mask)
+        return PromptStates(pooled, [x.keys for x in layers], [x.values for x in layers], mask)
 
     def read(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.model.speech_llm import EncoderShape, ESPnetPaMModel
 
 ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
+PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks", "model_conf")
 
 
 def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderShape]:
@@ -31,25 +33,15 @@ def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderSha
 
 def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
     """The frozen encoders; a shape that differs from the configuration is an error."""
-    modules = nn.ModuleDict()
-    for shape in encoder_shapes(encoders):
-        conf = encoders[shape.name]
-        encoder = load_encoder(
-            {key: conf[key] for key in ("family", "path", "conf") if key in conf}
-        )
-        found = (encoder.dim, encoder.num_states)
-        if found != (shape.dim, shape.num_states):
-            raise UserError(
-                f"encoders.{shape.name}: configured dim, num_states = "
-                f"{(shape.dim, shape.num_states)}, the model has {found}"
-            )
-        modules[shape.name] = encoder
-    return modules
+    encoder_shapes(encoders)
+    return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
 
 
 def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMModel:
     """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
     router_conf, tasks, model_conf. `online` loads the encoders too."""
+    if lacking := [part for part in PARTS if part not in config]:
+        raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
     shapes = encoder_shapes(config["encoders"])
     check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
     check_init_options(Router, config["router_conf"], "router_conf")
@@ -82,10 +74,9 @@ def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
     model = build_model(load_yaml(exp / "config.yaml"), online=online)
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
     try:
-        model.load_state_dict(weights)
-    except (UserError, RuntimeError) as error:
+        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except (UserError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint} does not fit {exp / 'config.yaml'}: {reason}") from error
     return model.eval()

@@ -150,7 +150,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         if self.router is None:
             raise UserError("this system has no router")
         chunks = [prompts[i : i + rows] for i in range(0, len(prompts), rows)]
-        logits = [self.router(self.read_prompts(chunk).last) for chunk in chunks]
+        logits = [self.router(self.read_prompts(chunk).pooled) for chunk in chunks]
         return torch.cat(logits).softmax(-1)
 
     def route(
@@ -159,7 +159,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         """Router logits and gate; with `task` the gate takes the true expert."""
         if self.router is None:
             return None, None
-        logits = self.router(prompt.last)
+        logits = self.router(prompt.pooled)
         return logits, self.router.gate(logits, task)
 
     # --- training

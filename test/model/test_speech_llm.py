@@ -196,6 +196,12 @@ def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_conf
     with pytest.raises(UserError, match="model.pth does not fit .*size mismatch") as error:
         load_experiment(tmp_path)
     assert "\n" not in str(error.value)
+    (tmp_path / "model.pth").write_bytes((tmp_path / "model.pth").read_bytes()[:500])
+    with pytest.raises(UserError, match="model.pth does not fit"):
+        load_experiment(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match="encoders, llm_conf, .* is missing"):
+        load_experiment(tmp_path)
     with pytest.raises(UserError, match="no trained model here: run stages 4 and 5"):
         load_experiment(tmp_path / "nowhere")
 
@@ -227,11 +233,23 @@ def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch)
         ("router_conf", {"gates": "x"}, "unknown option 'gates': did you mean 'gate'"),
         ("encoders", {"a": {"family": "whisper"}}, "encoders.a: needs family, path, dim"),
         ("encoders", {}, "at least one encoder"),
+        ("llm_conf", {"path": "x", "h_prompt": "first"}, "'first' is not one of last, mean"),
     ],
 )
 def test_bad_configurations(tiny_config, part, value, message):
     with pytest.raises(UserError, match=message):
         build_model(tiny_config | {part: value})
+
+
+@torch.no_grad()
+def test_the_mean_of_the_prompt_can_route(tiny_config):
+    model = build_model(tiny_config | {"llm_conf": tiny_config["llm_conf"] | {"h_prompt": "mean"}})
+    prompts = ["Write.", "How many speakers are there?"]
+    pooled = model.read_prompts(prompts).pooled
+    for row, prompt in enumerate(prompts):
+        ids = torch.tensor([model.llm.prompt_ids(prompt)])
+        alone = model.llm.backbone(input_ids=ids).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(pooled[row], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_unknown_lora_target(tiny_config):
