@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from pam.data.datadir import DataDir
 from pam.data.scp import read_table
 from pam.encoders import load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
-from pam.encoders.workers import run_tasks
 from pam.errors import UserError
 
 NAMES = {"enc_a": "whisper_unpadded", "enc_b": "moonshine"}
@@ -310,57 +308,6 @@ def test_two_processes_give_what_one_gives(data, options):
         pointers = archive.read_scp(two.encoder_dir / name / "set/feats.scp")
         for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
             np.testing.assert_array_equal(archive.load(pointer), archive.load(pointers[utt]))
-
-
-def die(task: int) -> int:
-    import os
-
-    if task == 1:
-        os._exit(9)
-    return task
-
-
-def test_a_killed_worker_is_an_error_not_a_hang():
-    with pytest.raises(UserError, match="worker process was killed.*lower --nj"):
-        list(run_tasks(die, [0, 1, 2, 3], nj=2))
-
-
-class Unsendable:
-    """Stands for a function that holds models: it must reach the workers without being pickled."""
-
-    def __reduce__(self):
-        raise TypeError("pickled")
-
-    def __call__(self, task: int) -> int:
-        return task + 1
-
-
-def test_workers_inherit_the_function():
-    assert sorted(run_tasks(Unsendable(), [0, 1, 2, 3], nj=2)) == [1, 2, 3, 4]
-
-
-ORPHANS = """
-import os, sys, time
-from pam.encoders.workers import run_tasks
-
-def work(task):
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-
-list(run_tasks(work, [0, 1], nj=2))
-"""
-
-
-def test_workers_die_with_a_killed_parent():
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", ORPHANS]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
-        workers = [int(parent.stdout.readline()) for _ in range(2)]
-        parent.kill()
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in workers):
-        assert time.monotonic() < deadline, "workers outlive their parent"
-        time.sleep(0.1)
 
 
 def test_a_second_dump_of_the_same_set_is_refused(data, options):

@@ -1,0 +1,61 @@
+"""Worker processes: what they inherit, and how they end."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pam.encoders.workers import run_tasks
+from pam.errors import UserError
+
+
+def die(task: int) -> int:
+    if task == 1:
+        os._exit(9)
+    return task
+
+
+def test_a_killed_worker_is_an_error_not_a_hang():
+    with pytest.raises(UserError, match="worker process was killed.*lower --nj"):
+        list(run_tasks(die, [0, 1, 2, 3], nj=2))
+
+
+class Unsendable:
+    """Stands for a function that holds models: it must reach the workers without being pickled."""
+
+    def __reduce__(self):
+        raise TypeError("pickled")
+
+    def __call__(self, task: int) -> int:
+        return task + 1
+
+
+def test_workers_inherit_the_function():
+    assert sorted(run_tasks(Unsendable(), [0, 1, 2, 3], nj=2)) == [1, 2, 3, 4]
+
+
+ORPHANS = """
+import os, sys, time
+from pam.encoders.workers import run_tasks
+
+def work(task):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+list(run_tasks(work, [0, 1], nj=2))
+"""
+
+
+def test_workers_die_with_a_killed_parent():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in workers):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.1)
