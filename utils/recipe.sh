@@ -175,7 +175,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         in_each_corpus 2
         return
     fi
-    local set remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
+    local set pending=() remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
     for set in $(all_sets); do
         claim "$dumpdir/raw/$set" '*' "$remedy" dump_settings
         if is_dumped "$set"; then
@@ -183,12 +183,14 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
             continue
         fi
         [[ -f $datadir/$set/wav.scp ]] || die "$datadir/$set is missing: run stage 1 first"
-        # shellcheck disable=SC2086  # a prefix is a command with its arguments
-        launch "$dumpdir/log/dump_$set.log" $dump_prefix "$python" -m pam.bin.dump --data "$datadir/$set" \
-            --out "$dumpdir/raw/$set" --scale_config "$scale_config" --feats "$feats" \
-            --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
-            --device "$( ((ngpu > 0)) && echo cuda || echo cpu)"
+        pending+=("$datadir/$set")
     done
+    ((${#pending[@]} > 0)) || return 0
+    # shellcheck disable=SC2086  # a prefix is a command with its arguments
+    launch "$dumpdir/log/dump.log" $dump_prefix "$python" -m pam.bin.dump --data "${pending[@]}" \
+        --out "$dumpdir/raw" --scale_config "$scale_config" --feats "$feats" \
+        --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
+        --device "$( ((ngpu > 0)) && echo cuda || echo cpu)"
 }
 
 combined() { # the folder of the joined sets: other lists are other folders
@@ -248,21 +250,22 @@ stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     [[ -f $exp/model.pth ]] || die "$exp/model.pth is missing: run stage 5 first"
     claim "$decoded" '*/hyp.jsonl' "give the new one another name with --inference_tag" decode_settings
-    local set pending=
+    local set pending=() jobs
     for set in $test_sets; do
         if [[ $decoded/$set/decode.json -nt $exp/model.pth ]]; then
             log "complete: $decoded/$set"
             continue
         fi
         is_dumped "$set" || die "$dumpdir/raw/$set is not complete: run stage 2 first"
-        pending+=,$set
+        pending+=("$dumpdir/raw/$set")
     done
-    [[ -n $pending ]] || return 0
+    ((${#pending[@]} > 0)) || return 0
+    jobs=$((inference_nj < ${#pending[@]} ? inference_nj : ${#pending[@]}))
     # shellcheck disable=SC2086  # decode_prefix and decode_args are lists of arguments
-    launch --parallel "$inference_nj" "JOB=${pending#,}" "$decoded/log/decode_{JOB}.log" \
-        $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "$dumpdir/raw/{JOB}" \
-        --out "$decoded/{JOB}" --prompts "$prompts" --feats "$feats" --encoder_dir "$dumpdir" \
-        --ngpu "$ngpu" $decode_args
+    launch --parallel "$jobs" "JOB=1:$jobs" "$decoded/log/decode.{JOB}.log" \
+        $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "${pending[@]}" \
+        --out "$decoded" --job "{JOB}/$jobs" --prompts "$prompts" --feats "$feats" \
+        --encoder_dir "$dumpdir" --ngpu "$ngpu" $decode_args
 }
 
 stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router

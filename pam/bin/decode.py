@@ -1,4 +1,4 @@
-"""Decode a data directory with a trained model: hyp.jsonl, hyp and ref."""
+"""Stage 6: decode data directories with a trained model: OUT/SET/{hyp.jsonl,hyp,ref}."""
 
 import argparse
 import json
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.data.prompts import POOLS, load_all_prompts
+from pam.data.prompts import POOLS, Prompts, load_all_prompts
 from pam.data.scp import read_table
 from pam.decode.decode_set import Settings, decode_set
 from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
-from pam.errors import run_main
+from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.model.build import load_experiment
 
@@ -21,8 +21,11 @@ logger = get_logger(__name__)
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
-    parser.add_argument("--data", type=Path, required=True, help="dump/raw/SET or a combined one")
-    parser.add_argument("--out", type=Path, required=True, help="exp/NAME/TAG/SET")
+    parser.add_argument(
+        "--data", type=Path, required=True, nargs="+", help="dump/raw/SET … or combined ones"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="exp/NAME/TAG; SET is added")
+    parser.add_argument("--job", default="1/1", help="I/N: do every N-th set only")
     parser.add_argument("--prompts", choices=POOLS, default="unseen")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
     parser.add_argument("--batch_size", type=int, default=8)
@@ -38,27 +41,46 @@ def main(argv: list[str] | None = None) -> None:
     stamp = model_stamp(args.exp)
     feats = args.feats or load_yaml(args.exp / "config.yaml")["feats"]
     settings = Settings(args.prompts, args.seed, args.max_new_tokens, feats)
-    tasks = sorted(set(read_table(args.data / "utt2task").values()))
-    prompts = load_all_prompts(tasks)
-    wanted = {
-        **asdict(settings),
-        "model": stamp,
-        "data": data_digest(args.data),
-        "prompt_pools": prompts_digest(prompts),
-    }
-    done = args.out / "decode.json"
-    if done.is_file() and (args.out / "hyp.jsonl").is_file() and _read(done) == wanted:
-        logger.info("%s: decoded already with these settings, skipped", args.out)
+    pending = [
+        job for job in (make_job(data, args.out, settings, stamp) for data in share(args)) if job
+    ]
+    if not pending:
         return
-    done.unlink(missing_ok=True)
     model = load_experiment(args.exp, online=feats == "online")
     if args.ngpu:
         model = model.to("cuda")
-    lines = decode_set(
-        model, args.data, args.out, prompts, settings, args.batch_size, args.encoder_dir
-    )
-    write_json(done, wanted)
-    logger.info("%s: %d utterances decoded", args.out, len(lines))
+    for data, out, prompts, wanted in pending:
+        lines = decode_set(model, data, out, prompts, settings, args.batch_size, args.encoder_dir)
+        write_json(out / "decode.json", wanted)
+        logger.info("%s: %d utterances decoded", out, len(lines))
+
+
+def share(args: argparse.Namespace) -> list[Path]:
+    """The sets of this job."""
+    number, _, jobs = args.job.partition("/")
+    if not (number.isdigit() and jobs.isdigit() and 1 <= int(number) <= int(jobs)):
+        raise UserError(f"--job {args.job!r}: expected I/N, the I-th of N jobs")
+    return args.data[int(number) - 1 :: int(jobs)]
+
+
+def make_job(
+    data: Path, parent: Path, settings: Settings, stamp: str
+) -> tuple[Path, Path, dict[str, Prompts], dict] | None:
+    """What decoding `data` needs; None where it was decoded already with these settings."""
+    out = parent / data.name
+    prompts = load_all_prompts(sorted(set(read_table(data / "utt2task").values())))
+    wanted = {
+        **asdict(settings),
+        "model": stamp,
+        "data": data_digest(data),
+        "prompt_pools": prompts_digest(prompts),
+    }
+    done = out / "decode.json"
+    if done.is_file() and (out / "hyp.jsonl").is_file() and _read(done) == wanted:
+        logger.info("%s: decoded already with these settings, skipped", out)
+        return None
+    done.unlink(missing_ok=True)
+    return data, out, prompts, wanted
 
 
 def _read(path: Path) -> dict | None:

@@ -1,4 +1,4 @@
-"""Dump a data directory: 16 kHz audio, and the states of all encoders of a scale."""
+"""Stage 2: dump data directories: 16 kHz audio, and the states of all encoders of a scale."""
 
 import argparse
 import os
@@ -7,29 +7,32 @@ from pathlib import Path
 import torch
 
 from pam.config import load_yaml
+from pam.encoders import load_encoder
 from pam.encoders.dump import DumpOptions, dump
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 
 
 def main(argv: list[str] | None = None) -> None:
-    """python -m pam.bin.dump --data data/SET --out dump/raw/SET --scale_config FILE …"""
+    """python -m pam.bin.dump --data data/SET… --out dump/raw --scale_config FILE …"""
     args = get_parser().parse_args(argv)
     # Before anything computes: a process that forks must not have started torch's threads. Alone,
     # it may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
-    encoders = load_yaml(args.scale_config).get("encoders") if args.feats == "dumped" else {}
-    if args.feats == "dumped" and not encoders:
+    specs = load_yaml(args.scale_config).get("encoders") if args.feats == "dumped" else {}
+    if args.feats == "dumped" and not specs:
         raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
-    options = DumpOptions(encoders, args.encoder_dir, args.nj, args.max_bad, args.device)
-    bad = dump(args.data, args.out, options)
-    get_logger(__name__).info("%s: complete, %d bad utterances", args.out, len(bad))
+    options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.device)
+    encoders = {name: load_encoder(spec) for name, spec in specs.items()}
+    for data in args.data:
+        bad = dump(data, args.out / data.name, options, encoders)
+        get_logger(__name__).info("%s: complete, %d bad utterances", args.out / data.name, len(bad))
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="data/SET")
-    parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw/SET")
+    parser.add_argument("--data", type=Path, required=True, nargs="+", help="data/SET …")
+    parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; SET is added")
     parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml, for its encoders")
     parser.add_argument("--feats", choices=("dumped", "online"), default="dumped")
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")

@@ -53,8 +53,15 @@ class DumpOptions:
     device: str = "cpu"
 
 
-def dump(data_dir: str | Path, out: str | Path, options: DumpOptions) -> dict[str, str]:
+def dump(
+    data_dir: str | Path,
+    out: str | Path,
+    options: DumpOptions,
+    encoders: dict[str, AudioEncoder] | None = None,
+) -> dict[str, str]:
     """Dump the set at `data_dir` to `out` (…/raw/SET); returns the bad utterances.
+
+    `encoders` are those of `options` where the caller has loaded them already.
 
     Raises UserError when more than `max_bad` of the utterances are bad, when the disk is too
     small, and for whatever else the user can mend; what is done stays done.
@@ -63,7 +70,8 @@ def dump(data_dir: str | Path, out: str | Path, options: DumpOptions) -> dict[st
     with _alone(out):
         data, bad = read_data(Path(data_dir))
         found = scan(data, out, options.nj)
-        encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
+        if encoders is None:
+            encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
         bad |= found.bad | _too_short(found.clips, encoders)
         total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
         _report_bad(out, bad, total, options.max_bad)

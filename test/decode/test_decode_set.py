@@ -61,7 +61,8 @@ def data(tmp_path, tiny_model):
 def run(exp, data, out, *more):
     options = ["--exp", exp, "--data", data, "--out", out, "--max_new_tokens", 6, *more]
     decode.main([str(option) for option in options])
-    return [json.loads(line) for line in (out / "hyp.jsonl").read_text().splitlines()]
+    lines = (out / data.name / "hyp.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
@@ -83,10 +84,10 @@ def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
 
 def test_kaldi_files_beside_it(exp, data, tmp_path):
     lines = run(exp, data, tmp_path / "out")
-    assert (tmp_path / "out" / "ref").read_text().splitlines() == [
+    assert (tmp_path / "out" / "set" / "ref").read_text().splitlines() == [
         f"{line['id']} {line['ref']}" for line in lines
     ]
-    hyp = (tmp_path / "out" / "hyp").read_text().splitlines()
+    hyp = (tmp_path / "out" / "set" / "hyp").read_text().splitlines()
     assert [line.split(" ")[0] for line in hyp] == [line["id"] for line in lines]
 
 
@@ -130,7 +131,7 @@ def test_a_complete_set_is_skipped_and_other_settings_are_not(exp, data, tmp_pat
     assert not calls
     run(exp, data, out, "--prompts", "seen")
     assert len(calls) == 1
-    (out / "decode.json").write_text("{")  # as a killed run may leave it
+    (out / "set" / "decode.json").write_text("{")  # as a killed run may leave it
     run(exp, data, out, "--prompts", "seen")
     assert len(calls) == 2
 
@@ -145,7 +146,7 @@ def test_nothing_is_left_of_a_run_that_fails(exp, data, tmp_path, monkeypatch):
     monkeypatch.setattr("pam.decode.decode_set.greedy", fail)
     with pytest.raises(RuntimeError):
         run(exp, data, out, "--seed", 1)
-    assert not (out / "decode.json").exists()
+    assert not (out / "set" / "decode.json").exists()
 
 
 def test_a_combined_directory_brings_its_own_pointers(exp, data, tmp_path, tiny_model):

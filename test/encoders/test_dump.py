@@ -340,7 +340,8 @@ def test_command_line(data, options, tmp_path, tiny_specs, capsys):
 
     config = tmp_path / "scale.yaml"
     config.write_text(yaml.safe_dump({"encoders": {"enc_b": tiny_specs["moonshine"]}}))
-    arguments = ["--data", str(data), "--out", str(out_of(options)), "--scale_config", str(config)]
+    raw = str(out_of(options).parent)
+    arguments = ["--data", str(data), "--out", raw, "--scale_config", str(config)]
     arguments += ["--encoder_dir", str(options.encoder_dir), "--max_bad", "0.5%", "--nj", "1"]
     main(arguments)
     assert len(read_table(options.encoder_dir / "enc_b" / "set" / "feats.scp")) == 5

@@ -32,8 +32,13 @@ def touch(*files: Path) -> None:
 
 verb = args[1].removeprefix("pam.bin.") if args[0] == "-m" else Path(args[0]).stem
 what = {"dump": "--data", "combine": "--out", "decode": "--data"}.get(verb)
+share = slice(None)
+if verb == "decode":
+    job, jobs = values("--job")[0].split("/")
+    share = slice(int(job) - 1, None, int(jobs))
 with Path(os.environ["CALLS"]).open("a") as calls:
-    calls.write(f"{verb} {value(what).name}\n" if what else f"{verb}\n")
+    for name in values(what)[share] if what else [""]:
+        calls.write(f"{verb} {Path(name).name}".rstrip() + "\n")
 if os.environ.get("SLEEP") == verb:
     child = subprocess.Popen(["sleep", "1000"])
     with Path(os.environ["PIDS"]).open("w") as pids:
@@ -52,10 +57,13 @@ if verb == "dump":
     scale = value("--scale_config").read_text()
     for encoder in ("whisper_tiny_en", "moonshine_base", "wakehubert_tiny"):
         assert encoder in scale
-        touch(value("--encoder_dir") / encoder / value("--data").name / "feats.scp")
-    touch(value("--out") / "wav.scp")
-    task = value("--data").name.partition("_")[0]
-    (value("--out") / "utt2task").write_text(f"utt1 {task}\n")
+        for data in values("--data"):
+            touch(value("--encoder_dir") / encoder / Path(data).name / "feats.scp")
+    for data in values("--data"):
+        raw = value("--out") / Path(data).name
+        touch(raw / "wav.scp")
+        task = raw.name.partition("_")[0]
+        (raw / "utt2task").write_text(f"utt1 {task}\n")
 if verb == "combine":
     assert values("--encoders") == ["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"]
     assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
@@ -65,7 +73,9 @@ if verb == "train":
 if verb == "average":
     touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
 if verb == "decode":
-    touch(value("--out") / "hyp.jsonl", value("--out") / "decode.json")
+    for data in values("--data")[share]:
+        out = value("--out") / Path(data).name
+        touch(out / "hyp.jsonl", out / "decode.json")
 if verb == "score":
     for name in values("--sets"):
         touch(value("--decode_dir") / name / "score.json")
