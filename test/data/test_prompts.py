@@ -1,5 +1,6 @@
 """The shipped prompts keep their promises; broken prompt files are refused; draws are stable."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from pam.data.prompts import (
 from pam.data.tasks import task_names
 from pam.errors import UserError
 
-MAX_JACCARD = 0.6  # shared words / all words of two prompts; the closest two have 0.56
+MAX_JACCARD = 0.6  # shared words / all words of two prompts; the closest two have 0.58
+CUES = {  # word stems, one of which says which of the two kinds of speech a prompt is about
+    "asr_clean": r"clean|clear|\bread|quiet|studio|narrat|audiobook|dictat|articulated|distinct",
+    "asr_noisy": r"nois|distan|\bfar\b|echo|reverb|meeting|conference|muffled|faint|loud|static"
+    r"|hum\b|crackling|garbled|distorted|blurred|bad line|din\b|traffic|discussion",
+}
+FOREIGN = {  # those of them that must not occur in a prompt of the other task
+    "asr_clean": r"clean|clear|quiet|studio|narrat|audiobook",
+    "asr_noisy": r"nois|hiss|distan|\bfar\b|echo|reverb|meeting|static|muffled|crackl|garbled",
+}
 GOOD = {"train": ["Say it.", "Write it."], "unseen": ["Type it."]}
 
 
@@ -66,9 +76,30 @@ def test_prompts_are_of_natural_length(shipped):
 
 @pytest.mark.parametrize("task", task_names())
 def test_a_training_prompt_that_is_the_first_says_which_task_it_is(shipped, task):
-    # Validation takes the first ones; the paper's unspecific ASR prompts must not be among them.
+    # Validation takes the first ones.
     cue = {"asr_clean": "clean", "asr_noisy": "noisy", "snv": "speakers", "ac": "audio"}[task]
     assert cue in shipped[task].train[0].lower()
+
+
+@pytest.mark.parametrize("task", CUES)
+def test_every_asr_prompt_says_how_the_speech_sounds_and_only_in_its_own_words(shipped, task):
+    # Negations ("no noise", "unclear") count as the other task's words: they mislead a router.
+    (other,) = CUES.keys() - {task}
+    texts = shipped[task].train + shipped[task].unseen
+    assert [text for text in texts if not re.search(CUES[task], text.lower())] == []
+    assert [text for text in texts if re.search(FOREIGN[other], text.lower())] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "cue"),
+    [
+        ("snv", r"speaker|voice|people|person|talk|speak|humans|individuals|participants|someth"),
+        ("ac", r"describ|descript|caption|sound|scene|audio|recording|acoustic|hear|event"),
+    ],
+)
+def test_every_other_prompt_names_what_it_asks_about(shipped, task, cue):
+    texts = shipped[task].train + shipped[task].unseen
+    assert [text for text in texts if not re.search(cue, text.lower())] == []
 
 
 def test_draw_is_pinned():
