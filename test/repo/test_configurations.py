@@ -1,5 +1,7 @@
 """Every YAML file loads with known options, and the shells read from it what Python reads."""
 
+import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -55,3 +57,18 @@ def test_the_shell_reads_the_same_names(file, key):
     shell = f"scale_config={file}\n{function}in_scale {key}"
     output = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
     assert output.stdout.split() == list(load_yaml(file)[key])
+
+
+def test_every_dependency_is_pinned(monkeypatch):
+    found: dict = {}
+    monkeypatch.setattr("setuptools.setup", lambda **options: found.update(options))
+    runpy.run_path(str(ROOT / "setup.py"))
+    wanted = [*found["install_requires"], *sum(found["extras_require"].values(), [])]
+    pins = (ROOT / "tools/constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {canonical(pin) for pin in pins if "==" in pin}
+    assert {"espnet", "ruff"} < {canonical(name) for name in wanted} <= pinned
+
+
+def canonical(requirement: str) -> str:
+    """The name of a requirement, as package indices compare it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
