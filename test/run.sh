@@ -24,8 +24,8 @@ python3 tools/fetch_wordnet.py
 step "style"
 ruff check .
 ruff format --check .
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
-shellcheck --external-sources --source-path=SCRIPTDIR "${scripts[@]}"
+mapfile -t scripts < <(find egs test tools utils -name '*.sh' -not -path 'tools/venv/*')
+shellcheck --external-sources --source-path=SCRIPTDIR .ci/run "${scripts[@]}"
 
 step "tests"
 python3 -m pytest -c test/pytest.ini test --durations 10 "$@"
