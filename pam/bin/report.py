@@ -12,6 +12,7 @@ from pam.report import figures
 from pam.report.document import document
 from pam.report.environment import COMMAND_VARIABLE, environment
 from pam.report.experiment import Experiment, read_experiment
+from pam.report.readme import update_readme
 from pam.report.results import results
 
 logger = get_logger(__name__)
@@ -21,6 +22,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, nargs="+", required=True, help="exp/NAME …")
     parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first of them")
+    parser.add_argument("--readme", type=Path, help="also put the tables into this README")
     parser.add_argument("--samples", type=int, default=3, help="answers to show of every set")
     parser.add_argument("--figures", choices=("yes", "no"), default="yes")
     parser.add_argument(
@@ -40,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.figures == "yes"
     }
     write_text(out, document(experiments, around, drawn, out.parent))
+    if args.readme:
+        update_readme(args.readme, experiments, args.command, around["commit"])
     # Last: the recipe takes results.json for the sign that the report is done.
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment, around["commit"]))

@@ -37,13 +37,22 @@ class PreFusionAdapter(nn.Module):
         norm: LayerNorm without parameters on every state first. Whisper's inner states are
             un-normalised residuals whose scale grows with depth.
         stack: this many frames are joined before FFN_e.
+        dropout: probability, on the features that leave FFN_e.
     """
 
-    def __init__(self, dim: int, width: int, kind: str = "mlp", norm: bool = False, stack: int = 1):
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        kind: str = "mlp",
+        norm: bool = False,
+        stack: int = 1,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         if kind not in ADAPTERS:
             raise UserError(f"fusion_conf.adapter: {kind!r} is not one of {', '.join(ADAPTERS)}")
-        self.norm, self.stack = norm, stack
+        self.norm, self.stack, self.dropout = norm, stack, dropout
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
 
@@ -58,7 +67,8 @@ class PreFusionAdapter(nn.Module):
         self, inner: Float[Tensor, "*B T K"], weight_sum: Float[Tensor, "*#B 1 1"] | float = 1.0
     ) -> Float[Tensor, "*B T D"]:
         """The last affine map of (a weighted sum of) inner states; the bias counts Σ w times."""
-        return F.linear(inner, self.last.weight) + self.last.bias * weight_sum
+        features = F.linear(inner, self.last.weight) + self.last.bias * weight_sum
+        return F.dropout(features, self.dropout, self.training)
 
     def forward(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U D"]:
         return self.project(self.inner(states_BSTC))

@@ -23,10 +23,13 @@ class Average(nn.Module):
         adapter: str = "mlp",
         norm: bool = False,
         stack: int = 1,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.stack = stack
-        self.adapters = build_adapters(dims, width, kind=adapter, norm=norm, stack=stack)
+        self.adapters = build_adapters(
+            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
+        )
 
     def forward(
         self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Tensor | None = None

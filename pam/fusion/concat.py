@@ -23,10 +23,13 @@ class Concat(nn.Module):
         adapter: str = "mlp",
         norm: bool = False,
         stack: int = 1,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.stack = stack
-        self.adapters = build_adapters(dims, width, kind=adapter, norm=norm, stack=stack)
+        self.adapters = build_adapters(
+            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
+        )
         self.ffn_o = nn.Linear(len(dims) * width, width)
 
     def forward(

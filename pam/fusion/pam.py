@@ -27,7 +27,7 @@ class PromptAwareMixture(nn.Module):
         num_fused: M, fused features of an expert.
         rank: rank of FFN_o, 0 for a full linear layer (section 4.5 uses 64).
         weights: "free" or "softmax" layer weights.
-        adapter, norm, stack: see `PreFusionAdapter`.
+        adapter, norm, stack, dropout: see `PreFusionAdapter`.
     """
 
     needs_gate = True
@@ -44,10 +44,13 @@ class PromptAwareMixture(nn.Module):
         adapter: str = "mlp",
         norm: bool = False,
         stack: int = 1,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.stack = stack
-        self.adapters = build_adapters(dims, width, kind=adapter, norm=norm, stack=stack)
+        self.adapters = build_adapters(
+            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
+        )
         options = {"num_fused": num_fused, "rank": rank, "weights": weights}
         self.shared = Expert(states, width, **options)
         self.experts = nn.ModuleList([Expert(states, width, **options) for _ in range(num_experts)])

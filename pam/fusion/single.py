@@ -23,12 +23,15 @@ class Single(nn.Module):
         adapter: str = "mlp",
         norm: bool = False,
         stack: int = 1,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if len(dims) != 1:
             raise UserError(f"fusion 'single' takes one encoder, {len(dims)} are configured")
         self.stack = stack
-        self.adapters = build_adapters(dims, width, kind=adapter, norm=norm, stack=stack)
+        self.adapters = build_adapters(
+            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
+        )
         self.ffn_o = nn.Linear(width, width)
 
     def forward(

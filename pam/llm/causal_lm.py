@@ -61,6 +61,8 @@ class CausalLM(nn.Module):
         dtype: type of the frozen weights.
         lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA (A.6: 32, 64, q_proj and k_proj);
             rank 0 leaves the LLM as it is.
+        attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …); on CPUs
+            "eager" trains faster on short sequences.
         h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
     """
 
@@ -72,6 +74,7 @@ class CausalLM(nn.Module):
         lora_alpha: int = 64,
         lora_dropout: float = 0.0,
         lora_targets: Sequence[str] = ("q_proj", "k_proj"),
+        attention: str = "sdpa",
         h_prompt: str = "last",
     ):
         super().__init__()
@@ -80,7 +83,7 @@ class CausalLM(nn.Module):
         self.h_prompt = h_prompt
         folder = resolve_model(path)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.llm = load_frozen(folder, dtype)
+        self.llm = load_frozen(folder, dtype, attention)
         self.dropout = lora_dropout > 0
         if lora_rank:
             config = LoraConfig(
@@ -115,6 +118,11 @@ class CausalLM(nn.Module):
     def eos(self) -> int:
         """The token that ends an answer."""
         return self.tokenizer.eos_token_id
+
+    @property
+    def space(self) -> int:
+        """The token of a space by itself."""
+        return self.tokenizer(" ", add_special_tokens=False).input_ids[-1]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Tokens of a prompt, with what the tokenizer puts at the start of a text (BOS)."""
@@ -169,12 +177,15 @@ class CausalLM(nn.Module):
         return self.llm.lm_head(hidden).float()
 
 
-def load_frozen(folder: str, dtype: str) -> PreTrainedModel:
+def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
     """The pretrained LLM without gradients; weights that are missing from it are an error."""
     if not hasattr(torch, dtype):
         raise UserError(f"llm_conf.dtype: {dtype!r} is not a type of torch")
     llm, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), output_loading_info=True
+        folder,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention,
+        output_loading_info=True,
     )
     missing = sorted(info["missing_keys"])
     if missing:

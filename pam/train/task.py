@@ -64,20 +64,26 @@ class PaMTask(AbsTask):
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
-        return CTCWarmupModel(model, TokenEmbeddingCTC(model.llm.embeddings, tokens))
+        return CTCWarmupModel(
+            model, TokenEmbeddingCTC(model.llm.embeddings, tokens, model.llm.space)
+        )
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
-        """One optimizer, two groups: LoRA has a learning rate of its own (`lora_lr`)."""
+        """One optimizer; LoRA and the router have learning rates of their own (`lora_lr`,
+        `router_lr`; else `lr`)."""
         conf = dict(args.optim_conf)
-        lora_lr = conf.pop("lora_lr", conf.get("lr"))
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in named if "lora_" not in name]},
-            {"params": [p for name, p in named if "lora_" in name], "lr": lora_lr},
+        rates = {part: conf.pop(f"{part}_lr", conf.get("lr")) for part in ("lora", "router")}
+        groups: dict[str, list] = {"other": [], "router": [], "lora": []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups[part_of(name)].append(parameter)
+        settings = [
+            {"params": parameters} | ({"lr": rates[part]} if part in rates else {})
+            for part, parameters in groups.items()
+            if parameters
         ]
-        groups = [group for group in groups if group["params"]]
-        return [optim_classes[args.optim](groups, **conf)]
+        return [optim_classes[args.optim](settings, **conf)]
 
     # --- data
 
@@ -126,6 +132,13 @@ class PaMTask(AbsTask):
             num_workers=args.num_workers,
             **common,
         )
+
+
+def part_of(name: str) -> str:
+    """Which learning rate a parameter has."""
+    if "lora_" in name:
+        return "lora"
+    return "router" if name.startswith("router.") else "other"
 
 
 def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:

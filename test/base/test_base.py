@@ -26,7 +26,10 @@ def test_values_keep_their_types(text, value):
 
 
 def test_merge_is_deep_and_later_wins():
-    assert merge({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {"a": {"x": 1, "y": 3}, "b": 1}
+    assert merge({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {
+        "a": {"x": 1, "y": 3},
+        "b": 1,
+    }
 
 
 def test_set_option_needs_an_existing_parent():

@@ -171,6 +171,13 @@ def test_norm_has_no_parameters_and_ignores_scale():
     assert len(list(adapter.parameters())) == 4
 
 
+def test_dropout_acts_in_training_only():
+    fusion, states, gate = make(dropout=0.5), make_states(), one_hot(0, 1, 2)
+    assert not torch.equal(fusion(states, gate), fusion(states, gate))
+    fusion.eval()
+    torch.testing.assert_close(fusion(states, gate), make()(states, gate))
+
+
 def test_router_gates():
     router = Router(WIDTH, EXPERTS)
     logits = torch.tensor([[0.0, 2.0, 1.0, -1.0]])

@@ -6,13 +6,13 @@ import math
 import torch
 import torch.nn.functional as F
 
-from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.ctc import SCALE, TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 
 
 def make(width=5, vocabulary=7, tokens=(2, 4, 5)):
     torch.manual_seed(0)
-    return TokenEmbeddingCTC(torch.randn(vocabulary, width), tokens)
+    return TokenEmbeddingCTC(torch.randn(vocabulary, width), tokens, blank=1)
 
 
 def collapse(path):
@@ -24,8 +24,8 @@ def test_loss_equals_the_sum_over_all_paths():
     features = torch.randn(1, 4, 5)
     target = [4, 2]
     logits = torch.stack(
-        [F.cosine_similarity(features[0], ctc.blank[None], dim=-1) * 10 + 2]
-        + [F.cosine_similarity(features[0], row[None], dim=-1) * 10 for row in ctc.known],
+        [F.cosine_similarity(features[0], ctc.blank[None], dim=-1) * SCALE + 2]
+        + [F.cosine_similarity(features[0], row[None], dim=-1) * SCALE for row in ctc.known],
         dim=-1,
     )
     probability = logits.softmax(-1).detach()
@@ -58,7 +58,9 @@ def test_a_target_too_long_for_its_frames_counts_nothing():
 
 def test_warm_up_trains_the_fusion_only_and_hands_it_over(tiny_model, batch, tmp_path):
     tokens = {t for text in ("hello there", "two", "a") for t in tiny_model.llm.answer_ids(text)}
-    warm = CTCWarmupModel(tiny_model, TokenEmbeddingCTC(tiny_model.llm.embeddings, tokens))
+    warm = CTCWarmupModel(
+        tiny_model, TokenEmbeddingCTC(tiny_model.llm.embeddings, tokens, tiny_model.llm.space)
+    )
     optimizer = torch.optim.AdamW([p for p in warm.parameters() if p.requires_grad], lr=1e-2)
     losses = []
     for _ in range(5):

@@ -258,3 +258,20 @@ def test_wrong_or_damaged_experiments_are_one_line(tmp_path):
     write_json(exp / "greedy_unseen/ac_test/score.json", {"set": "x"})
     with pytest.raises(UserError, match=r"score\.json: no 'count' in it"):
         run(exp)
+
+
+def test_the_readme_gets_the_tables_and_keeps_the_rest(tmp_path):
+    exp = make(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("top\n<!-- results: begin -->\nold\n<!-- results: end -->\nbottom\n")
+    options = ["--exp", str(exp), "--figures", "no", "--command", "./run.sh --seed 3"]
+    for _ in range(2):  # doing it again changes nothing
+        report.main([*options, "--readme", str(readme)])
+    text = readme.read_text()
+    assert text.startswith("top\n<!-- results: begin -->\n**tiny**, by `./run.sh --seed 3`")
+    assert text.endswith("\n<!-- results: end -->\nbottom\n") and "old" not in text
+    assert text.count("12.50 (5 / 40, 95 % CI 3.2–20.8)") == 1 and "1.2500" in text
+    readme.write_text("no markers")
+    with pytest.raises(UserError, match="README.md: the results go between the lines"):
+        report.main([*options, "--readme", str(readme)])
+    assert readme.read_text() == "no markers"

@@ -35,10 +35,10 @@ SIZES: dict[str, dict[str, tuple[int | None, ...]]] = {
         "ac": (24, 8, 8, None, 8),
     },
     "short": {
-        "asr_clean": (3000, 100, 200),
-        "asr_noisy": (1500, 100, 200),
-        "snv": (900, 100, 200, 200),
-        "ac": (1200, 100, 200, None, 160),
+        "asr_clean": (3000, 64, 120),
+        "asr_noisy": (1100, 64, 120),
+        "snv": (560, 64, 120, 80),
+        "ac": (800, 64, 120, None, 100),
     },
     "long": {
         "asr_clean": (None, None, None),

@@ -1,0 +1,42 @@
+"""The results block of a README: written between two markers, never by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pam.atomic import write_text
+from pam.errors import UserError
+from pam.report import tables
+from pam.report.experiment import Experiment
+from pam.report.markdown import escape
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def update_readme(
+    path: Path, experiments: Sequence[Experiment], command: str | None, commit: str | None
+) -> None:
+    """Replace what stands between the markers of the README at `path`.
+
+    Raises:
+        UserError: the markers are missing or in the wrong order.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{path}: the results go between the lines {BEGIN} and {END}: add them")
+    write_text(path, f"{before}{BEGIN}\n{block(experiments, command, commit)}\n{END}{after}")
+
+
+def block(experiments: Sequence[Experiment], command: str | None, commit: str | None) -> str:
+    """Per experiment: what made it, its sets, its router, and the proof that it hears."""
+    parts = []
+    for experiment in experiments:
+        made = f"`{escape(command)}`" if command else "a command that was not recorded"
+        parts += [
+            f"**{escape(experiment.name)}**, by {made} at commit {escape(commit or 'unknown')}:",
+            tables.main_table(experiment.sets),
+            tables.router_table(experiment.router),
+            tables.hearing_table(experiment.hearing),
+        ]
+    return "\n\n".join(parts)
