@@ -10,12 +10,14 @@ few sums (`project`).
 
 # B batch, S hidden states of one encoder, T frames, C width of one encoder, D width of the LLM
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pam.config import check_init_options
 from pam.errors import UserError
 
 ADAPTERS = ("mlp", "linear")
@@ -51,7 +53,9 @@ class PreFusionAdapter(nn.Module):
     ):
         super().__init__()
         if kind not in ADAPTERS:
-            raise UserError(f"fusion_conf.adapter: {kind!r} is not one of {', '.join(ADAPTERS)}")
+            raise UserError(
+                f"fusion_conf.adapter.kind: {kind!r} is not one of {', '.join(ADAPTERS)}"
+            )
         self.norm, self.stack, self.dropout = norm, stack, dropout
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
@@ -74,13 +78,36 @@ class PreFusionAdapter(nn.Module):
         return self.project(self.inner(states_BSTC))
 
 
-def build_adapters(dims: Sequence[int], width: int, **options) -> nn.ModuleList:
-    """One FFN_e per encoder."""
-    return nn.ModuleList([PreFusionAdapter(dim, width, **options) for dim in dims])
+class Fusion(nn.Module):
+    """What every fusion has: one FFN_e per encoder.
 
+    Args:
+        dims: width of each encoder.
+        states: hidden states of each encoder, S_e.
+        width: D, of the LLM.
+        num_experts: R, one per task.
+        adapter: options of `PreFusionAdapter`.
+    """
 
-def last_features(
-    adapters: nn.ModuleList, states: Sequence[Float[Tensor, "B _ T _"]]
-) -> list[Float[Tensor, "B U D"]]:
-    """f_{e,L} of every encoder: the features of its last hidden state."""
-    return [adapter(state[:, -1:])[:, 0] for adapter, state in zip(adapters, states, strict=True)]
+    needs_gate = False
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        states: Sequence[int],
+        width: int,
+        num_experts: int,
+        adapter: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        options = dict(adapter or {})
+        check_init_options(PreFusionAdapter, options, "fusion_conf.adapter")
+        self.adapters = nn.ModuleList([PreFusionAdapter(dim, width, **options) for dim in dims])
+        self.stack = options.get("stack", 1)
+
+    def last_features(
+        self, states: Sequence[Float[Tensor, "B _ T _"]]
+    ) -> list[Float[Tensor, "B U D"]]:
+        """f_{e,L} of every encoder: the features of its last hidden state."""
+        pairs = zip(self.adapters, states, strict=True)
+        return [adapter(state[:, -1:])[:, 0] for adapter, state in pairs]

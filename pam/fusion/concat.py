@@ -1,18 +1,17 @@
 r"""Concatenation (the paper's "WavLLM" row, 37 M): [f_{1,L}; …; f_{E,L}] → linear."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pam.fusion.adapter import build_adapters, last_features
+from pam.fusion.adapter import Fusion
 
 
-class Concat(nn.Module):
+class Concat(Fusion):
     """The last states of all encoders through their FFN_e, concatenated and projected to D."""
-
-    needs_gate = False
 
     def __init__(
         self,
@@ -20,19 +19,12 @@ class Concat(nn.Module):
         states: Sequence[int],
         width: int,
         num_experts: int,
-        adapter: str = "mlp",
-        norm: bool = False,
-        stack: int = 1,
-        dropout: float = 0.0,
+        adapter: Mapping[str, Any] | None = None,
     ):
-        super().__init__()
-        self.stack = stack
-        self.adapters = build_adapters(
-            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
-        )
+        super().__init__(dims, states, width, num_experts, adapter)
         self.ffn_o = nn.Linear(len(dims) * width, width)
 
     def forward(
         self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Tensor | None = None
     ) -> Float[Tensor, "B U D"]:
-        return self.ffn_o(torch.cat(last_features(self.adapters, states), dim=-1))
+        return self.ffn_o(torch.cat(self.last_features(states), dim=-1))

@@ -7,27 +7,25 @@ Only experts whose gate is not zero are computed.
 
 # B batch, T frames, D width of the LLM, R routed experts
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pam.fusion.adapter import build_adapters
+from pam.fusion.adapter import Fusion
 from pam.fusion.expert import Expert
 
 
-class PromptAwareMixture(nn.Module):
+class PromptAwareMixture(Fusion):
     """Equations 2 to 6; the gate G comes from the router (`pam.fusion.router`).
 
     Args:
-        dims, states: width and hidden states of each encoder.
-        width: D.
-        num_experts: R, one per task.
+        dims, states, width, num_experts, adapter: see `Fusion`.
         num_fused: M, fused features of an expert.
         rank: rank of FFN_o, 0 for a full linear layer (section 4.5 uses 64).
         weights: "free" or "softmax" layer weights.
-        adapter, norm, stack, dropout: see `PreFusionAdapter`.
     """
 
     needs_gate = True
@@ -41,16 +39,9 @@ class PromptAwareMixture(nn.Module):
         num_fused: int = 3,
         rank: int = 0,
         weights: str = "free",
-        adapter: str = "mlp",
-        norm: bool = False,
-        stack: int = 1,
-        dropout: float = 0.0,
+        adapter: Mapping[str, Any] | None = None,
     ):
-        super().__init__()
-        self.stack = stack
-        self.adapters = build_adapters(
-            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
-        )
+        super().__init__(dims, states, width, num_experts, adapter)
         options = {"num_fused": num_fused, "rank": rank, "weights": weights}
         self.shared = Expert(states, width, **options)
         self.experts = nn.ModuleList([Expert(states, width, **options) for _ in range(num_experts)])

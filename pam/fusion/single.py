@@ -1,18 +1,17 @@
 """One encoder (Tables 1 and 13, single-encoder baselines): f_L → linear."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pam.errors import UserError
-from pam.fusion.adapter import build_adapters, last_features
+from pam.fusion.adapter import Fusion
 
 
-class Single(nn.Module):
+class Single(Fusion):
     """The last state of the only encoder through FFN_e and a linear layer."""
-
-    needs_gate = False
 
     def __init__(
         self,
@@ -20,21 +19,14 @@ class Single(nn.Module):
         states: Sequence[int],
         width: int,
         num_experts: int,
-        adapter: str = "mlp",
-        norm: bool = False,
-        stack: int = 1,
-        dropout: float = 0.0,
+        adapter: Mapping[str, Any] | None = None,
     ):
-        super().__init__()
+        super().__init__(dims, states, width, num_experts, adapter)
         if len(dims) != 1:
             raise UserError(f"fusion 'single' takes one encoder, {len(dims)} are configured")
-        self.stack = stack
-        self.adapters = build_adapters(
-            dims, width, kind=adapter, norm=norm, stack=stack, dropout=dropout
-        )
         self.ffn_o = nn.Linear(width, width)
 
     def forward(
         self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Tensor | None = None
     ) -> Float[Tensor, "B U D"]:
-        return self.ffn_o(last_features(self.adapters, states)[0])
+        return self.ffn_o(self.last_features(states)[0])

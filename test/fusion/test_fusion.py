@@ -50,10 +50,12 @@ def plain_expert(expert, adapters, states):
     return expert.ffn_o(torch.cat(lasts + fused, -1))
 
 
-@pytest.mark.parametrize("conf", [{}, {"rank": 2}, {"weights": "softmax"}, {"adapter": "linear"}])
+@pytest.mark.parametrize("conf", [{}, {"rank": 2}, {"weights": "softmax"}, {"kind": "linear"}])
 @pytest.mark.parametrize("norm, stack", [(False, 1), (True, 2)])
 def test_mixture_equals_equations(conf, norm, stack):
-    fusion = make(**conf, norm=norm, stack=stack)
+    conf = dict(conf)
+    adapter = {"kind": conf.pop("kind", "mlp"), "norm": norm, "stack": stack}
+    fusion = make(**conf, adapter=adapter)
     states, gate = make_states(), one_hot(2, 0, 2)
     rows = []
     for row, expert in enumerate([2, 0, 2]):
@@ -153,7 +155,11 @@ def test_unknown_names_and_options_are_errors():
         build_fusion("pan", DIMS, STATES, WIDTH, EXPERTS, {})
     with pytest.raises(UserError, match="unknown option 'num_fussed'"):
         build_fusion("pam", DIMS, STATES, WIDTH, EXPERTS, {"num_fussed": 3})
-    for conf, value in (({"weights": "hard"}, "hard"), ({"adapter": "cnn"}, "cnn")):
+    for conf, value in (
+        ({"weights": "hard"}, "'hard' is not one of free, softmax"),
+        ({"adapter": {"kind": "cnn"}}, "'cnn' is not one of mlp, linear"),
+        ({"adapter": {"knd": "mlp"}}, "unknown option 'knd': did you mean 'kind'"),
+    ):
         with pytest.raises(UserError, match=value):
             build_fusion("pam", DIMS, STATES, WIDTH, EXPERTS, conf)
 
@@ -172,7 +178,7 @@ def test_norm_has_no_parameters_and_ignores_scale():
 
 
 def test_dropout_acts_in_training_only():
-    fusion, states, gate = make(dropout=0.5), make_states(), one_hot(0, 1, 2)
+    fusion, states, gate = make(adapter={"dropout": 0.5}), make_states(), one_hot(0, 1, 2)
     assert not torch.equal(fusion(states, gate), fusion(states, gate))
     fusion.eval()
     torch.testing.assert_close(fusion(states, gate), make()(states, gate))
