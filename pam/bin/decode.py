@@ -30,6 +30,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument(
+        "--maxlenratio", type=float, default=0.5, help="tokens per audio frame at most; 0: no limit"
+    )
     parser.add_argument("--feats", choices=("dumped", "online"), help="default: as it was trained")
     parser.add_argument("--encoder_dir", type=Path, help="default: two levels above --data")
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     stamp = model_stamp(args.exp)
     feats = args.feats or load_yaml(args.exp / "config.yaml")["feats"]
-    settings = Settings(args.prompts, args.seed, args.max_new_tokens, feats)
+    settings = Settings(args.prompts, args.seed, args.max_new_tokens, args.maxlenratio, feats)
     pending = [
         job for job in (make_job(data, args.out, settings, stamp) for data in share(args)) if job
     ]

@@ -51,6 +51,7 @@ class SpeechLLM:
         prompt: str,
         sample_rate: int = SAMPLE_RATE,
         max_new_tokens: int = 128,
+        maxlenratio: float = 0.5,
     ) -> Answer:
         """Answer `prompt` about one clip: a file, or mono samples at `sample_rate` in ±1.
 
@@ -66,6 +67,7 @@ class SpeechLLM:
             {"speech": lengths},
             [prompt],
             max_new_tokens,
+            maxlenratio=maxlenratio,
             self.memory,
         )
         if output.experts is None:

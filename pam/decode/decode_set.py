@@ -33,6 +33,7 @@ class Settings:
     prompts: str = "unseen"
     seed: int = 0
     max_new_tokens: int = 128
+    maxlenratio: float = 0.5
     feats: str = "dumped"
 
 
@@ -54,7 +55,7 @@ def decode_set(
         names = [shape.name for shape in model.shapes]
         loader = dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
     start = time.monotonic()
-    lines = decode_utterances(model, utterances, loader, settings.max_new_tokens, batch_size)
+    lines = decode_utterances(model, utterances, loader, settings, batch_size)
     write_hypotheses(out, lines)
     seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
@@ -67,7 +68,7 @@ def decode_utterances(
     model: ESPnetPaMModel,
     utterances: Sequence[Utterance],
     loader: Loader,
-    max_new_tokens: int,
+    settings: Settings,
     batch_size: int,
 ) -> list[dict[str, Any]]:
     """The lines of hyp.jsonl, in the order of `utterances`."""
@@ -77,7 +78,15 @@ def decode_utterances(
     for group in progress(groups, len(groups), "decode"):
         features, lengths = loader([utterance.id for utterance in group])
         prompts = [utterance.prompt for utterance in group]
-        answers = greedy(model, features, lengths, prompts, max_new_tokens, memory)
+        answers = greedy(
+            model,
+            features,
+            lengths,
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            maxlenratio=settings.maxlenratio,
+            memory=memory,
+        )
         for row, utterance in enumerate(group):
             lines[utterance.id] = _line(model, utterance, answers, row)
     return [lines[utterance.id] for utterance in utterances]

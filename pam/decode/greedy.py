@@ -13,6 +13,8 @@ from torch import Tensor
 from pam.llm.causal_lm import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel, padding_mask
 
+SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio
+
 
 @dataclass
 class GreedyOutput:
@@ -85,6 +87,7 @@ def greedy(
     max_new_tokens: int = 100,
     memory: PromptMemory | None = None,
     expert: Int[Tensor, " B"] | None = None,
+    maxlenratio: float = 0.0,
 ) -> GreedyOutput:
     """Answer `prompts` about the audio of each row.
 
@@ -92,6 +95,8 @@ def greedy(
         features, lengths: encoder states NAME [B, T, S·C] and their frames (or `speech` [B, N]).
         memory: prompt states to reuse between batches.
         expert: route to this expert instead of the router's choice.
+        maxlenratio: an answer has at most this many tokens per audio frame (but 16 in any case), so
+            that an answer that loops ends; 0 sets no such limit. As in ESPnet.
     """
     batch = {**features, **{f"{name}_lengths": value for name, value in lengths.items()}}
     batch = {name: value.to(model.device) for name, value in batch.items()}
@@ -99,11 +104,23 @@ def greedy(
     with model.autocast():
         logits, gate = model.route(prompt, expert)
         audio, frames = model.hear(*model.states(batch), gate)
-        tokens = search(model, prompt, audio, frames, max_new_tokens)
+        limits = token_limits(frames, max_new_tokens, maxlenratio)
+        tokens = search(model, prompt, audio, frames, limits)
     texts = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
     if logits is None:
         return GreedyOutput(texts, tokens, None, None)
     return GreedyOutput(texts, tokens, gate.argmax(-1).tolist(), logits.softmax(-1).cpu())
+
+
+def token_limits(
+    frames: Int[Tensor, " B"], max_new_tokens: int, maxlenratio: float
+) -> Int[Tensor, " B"]:
+    """How many tokens each row may have."""
+    limits = torch.full_like(frames, max_new_tokens)
+    if maxlenratio > 0:
+        by_length = (frames * maxlenratio).ceil().long().clamp(min=SHORTEST_LIMIT)
+        limits = torch.minimum(limits, by_length)
+    return limits
 
 
 def search(
@@ -111,9 +128,9 @@ def search(
     prompt: PromptStates,
     audio: Float[Tensor, "B U D"],
     frames: Int[Tensor, " B"],
-    max_new_tokens: int,
+    limits: Int[Tensor, " B"],
 ) -> list[list[int]]:
-    """The most probable token again and again, until every row has ended."""
+    """The most probable token again and again, until every row has ended or is at its limit."""
     llm = model.llm
     cache = prompt.cache()
     real = padding_mask(frames, audio.shape[1])
@@ -126,7 +143,8 @@ def search(
     position = start + frames[:, None]
     ended = torch.zeros(len(audio), dtype=torch.bool, device=audio.device)
     said: list[Int[Tensor, " B"]] = []
-    for _ in range(max_new_tokens):
+    for step in range(int(limits.max())):
+        ended |= step >= limits
         token = llm.logits(hidden).argmax(-1).masked_fill(ended, llm.eos)
         ended |= token == llm.eos
         if ended.all():

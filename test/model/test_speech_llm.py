@@ -170,6 +170,16 @@ def test_decoding_stops_at_the_end_token(tiny_model, batch):
     assert stopped[0] == free[0][: free[0].index(free[0][1])]
 
 
+@torch.no_grad()
+def test_long_answers_end_at_their_own_limit(tiny_model, batch):
+    features, lengths = features_of(tiny_model, batch)
+    free = greedy(tiny_model, features, lengths, ["x"] * 3, 40).tokens
+    limited = greedy(tiny_model, features, lengths, ["x"] * 3, 40, maxlenratio=3.0).tokens
+    limits = [max(3 * frames, 16) for frames in (7, 4, 5)]
+    assert limited == [row[:limit] for row, limit in zip(free, limits, strict=True)]
+    assert any(len(row) > limit for row, limit in zip(free, limits, strict=True))
+
+
 def test_checkpoints_hold_trainable_weights_only(tiny_model, tiny_config, batch, tmp_path):
     import yaml
 
