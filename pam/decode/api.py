@@ -67,8 +67,8 @@ class SpeechLLM:
             {"speech": lengths},
             [prompt],
             max_new_tokens,
-            maxlenratio=maxlenratio,
             self.memory,
+            maxlenratio=maxlenratio,
         )
         if output.experts is None:
             return Answer(output.texts[0], None, {})
