@@ -42,7 +42,7 @@ import os, sys, time
 from pam.encoders.workers import run_tasks
 
 def work(task):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # one write, or the lines of two workers may mix
     time.sleep(60)
 
 list(run_tasks(work, [0, 1], nj=2))
