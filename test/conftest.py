@@ -5,6 +5,11 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes and types of these rooms are checked while tests run; before pam is imported.
+install_import_hook(["pam.fusion", "pam.llm", "pam.model"], "beartype.beartype")
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from toys import make_batch  # noqa: E402

@@ -18,7 +18,7 @@ tokens lie. Two things made it read them sooner (README of egs/multitask):
 It is not in the paper: on at mini scale, off at paper scale.
 """
 
-# B batch, T frames, D width of the LLM, V tokens that occur in the training text, Y target tokens
+# B batch, T frames, D width of the LLM, Y target tokens, classes: the blank and V tokens
 
 from collections.abc import Iterable
 
@@ -53,7 +53,7 @@ class TokenEmbeddingCTC(nn.Module):
         self.register_buffer("blank", blank_row, persistent=False)
         self.blank_bias = nn.Parameter(torch.tensor(2.0))
 
-    def log_probs(self, features_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V+1"]:
+    def log_probs(self, features_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T classes"]:
         unit = F.normalize(features_BTD, dim=-1)
         blank = unit @ self.blank.to(unit.dtype) * SCALE + self.blank_bias
         tokens = unit @ self.known.T.to(unit.dtype) * SCALE
