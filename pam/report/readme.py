@@ -32,7 +32,8 @@ def block(experiments: Sequence[Experiment], command: str | None, commit: str | 
     """Per experiment: what made it, its sets, its router, and the proof that it hears."""
     parts = []
     for experiment in experiments:
-        made = f"`{escape(command)}`" if command else "a command that was not recorded"
+        # Inside a code span nothing is escaped; a backtick would end it.
+        made = f"`{command.replace('`', '')}`" if command else "a command that was not recorded"
         parts += [
             f"**{escape(experiment.name)}**, by {made} at commit {escape(commit or 'unknown')}:",
             tables.main_table(experiment.sets),

@@ -17,6 +17,8 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
+CURVES = ("loss", "acc", "ctc", "router_acc")  # of what ESPnet's reporter keeps
+
 
 def steps_of(budget: Mapping[str, Any], batch: Mapping[str, int], utts: int) -> int:
     """Training steps of a budget: `steps`, or `epochs` over `utts` utterances."""
@@ -121,8 +123,8 @@ def write_curves(exp: Path) -> None:
 
 def curve_point(phase: str, epoch: int, stats: Mapping[str, Mapping]) -> dict[str, Any]:
     def plain(values: Mapping) -> dict[str, float]:
-        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
-        return {k: v for k, v in numbers.items() if math.isfinite(v)}
+        numbers = {k: float(v) for k, v in values.items() if k.startswith(CURVES)}
+        return {k: v for k, v in numbers.items() if math.isfinite(v) and k != "loss_scale"}
 
     return {
         "phase": phase,
