@@ -172,13 +172,14 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
+        utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         """Loss of equation 10, statistics per task, and the token count as the batch's weight.
 
         `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
-        which. `text` ends with the end token. Audio: see `states`. Means over ranks are weighted
-        by token counts, so the loss is normalised by the global count.
+        which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`.
+        Means over ranks are weighted by token counts: the loss is normalised by the global count.
         """
         with self.autocast():
             prompt_states = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index)

@@ -33,6 +33,7 @@ class CTCWarmupModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
+        utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         model = self.model
