@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from pam.errors import UserError
@@ -128,6 +129,11 @@ class CausalLM(nn.Module):
         """Tokens of a prompt, with what the tokenizer puts at the start of a text (BOS)."""
         return self.tokenizer(prompt).input_ids
 
+    def prompt_batch(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "U P"], Int[Tensor, " U"]]:
+        """Tokens of prompts, padded on the right, and how many are real."""
+        ids = [torch.tensor(self.prompt_ids(prompt)) for prompt in prompts]
+        return pad_sequence(ids, batch_first=True), torch.tensor([len(x) for x in ids])
+
     def answer_ids(self, text: str) -> list[int]:
         """Tokens of an answer: a space first, as after any other word, and no end."""
         return self.tokenizer(" " + text, add_special_tokens=False).input_ids
@@ -137,7 +143,7 @@ class CausalLM(nn.Module):
 
     def read_prompts(self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]) -> PromptStates:
         """One pass over distinct prompts, padded on the right with any token."""
-        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        mask = padding_mask(lengths, ids.shape[1])
         out = self.backbone(
             inputs_embeds=self.embed(ids),
             attention_mask=mask.long(),
@@ -175,6 +181,11 @@ class CausalLM(nn.Module):
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The LM head, for just the positions that need it."""
         return self.llm.lm_head(hidden).float()
+
+
+def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
+    """True = real."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:

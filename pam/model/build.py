@@ -33,7 +33,6 @@ def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderSha
 
 def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
     """The frozen encoders; a shape that differs from the configuration is an error."""
-    encoder_shapes(encoders)
     return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
 
 

@@ -27,6 +27,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pam.llm.causal_lm import padding_mask
+
 IGNORE = -100
 SCALE = 12.0  # one of 3000 tokens becomes probable at a cosine 0.7 above the others'
 BLANK = 0  # class 0 is the blank, class i + 1 is the i-th token that occurs
@@ -69,7 +71,7 @@ class TokenEmbeddingCTC(nn.Module):
     ) -> Float[Tensor, " B"]:
         """The loss per target token of each utterance; targets too long for their frames
         count as 0. Tokens that are not in the training text have no class: they are left out."""
-        real = torch.arange(text.shape[1], device=text.device) < text_lengths[:, None]
+        real = padding_mask(text_lengths, text.shape[1])
         classes = torch.where(real, self.classes[text.clamp(min=0)], IGNORE)
         kept = classes != IGNORE
         lengths = kept.sum(1)

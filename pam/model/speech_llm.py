@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pam.errors import UserError
 from pam.fusion.router import Router
-from pam.llm.causal_lm import CausalLM, PromptStates
+from pam.llm.causal_lm import CausalLM, PromptStates, padding_mask
 from pam.model.base import TrainableOnlyModel
 from pam.model.statistics import task_statistics
 
@@ -138,11 +138,9 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     def read_prompts(self, prompts: Sequence[str]) -> PromptStates:
         """One pass of the LLM over prompts, all of them distinct if the caller is thrifty."""
-        ids = [torch.tensor(self.llm.prompt_ids(prompt)) for prompt in prompts]
-        lengths = torch.tensor([len(x) for x in ids])
-        padded = pad_sequence(ids, batch_first=True)
+        ids, lengths = self.llm.prompt_batch(prompts)
         with self.autocast():
-            return self.llm.read_prompts(padded.to(self.device), lengths.to(self.device))
+            return self.llm.read_prompts(ids.to(self.device), lengths.to(self.device))
 
     @torch.no_grad()
     def prompt_posteriors(self, prompts: Sequence[str], rows: int = 32) -> Float[Tensor, "N R"]:
@@ -225,8 +223,3 @@ class ESPnetPaMModel(TrainableOnlyModel):
         hidden = self.llm.read(embeds, mask, positions, prompt.cache())
         predicts = real & (steps >= (frames - 1)[:, None])
         return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
-
-
-def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
-    """True = a real frame."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]

@@ -64,9 +64,7 @@ class Collate:
             batch[f"{name}_lengths"] = torch.tensor([len(row) for row in rows])
         drawn = self.draw(batch["task"].tolist())
         distinct = sorted(set(drawn))
-        ids = [torch.tensor(self.llm.prompt_ids(prompt)) for prompt in distinct]
-        batch["prompt"] = pad_sequence(ids, batch_first=True)
-        batch["prompt_lengths"] = torch.tensor([len(x) for x in ids])
+        batch["prompt"], batch["prompt_lengths"] = self.llm.prompt_batch(distinct)
         batch["prompt_index"] = torch.tensor([distinct.index(prompt) for prompt in drawn])
         return utts, batch
 

@@ -141,14 +141,14 @@ class EveryUtteranceIterFactory(AbsIterFactory):
         world: int = 1,
     ):
         self.dataset, self.collate_fn = dataset, collate_fn
-        self.all_batches: list[list[str]] = []
+        batches: list[list[str]] = []
         for task in sorted(set(utt2task.values())):
             utts = sorted(
                 (utt for utt in utt2task if utt2task[utt] == task),
                 key=lambda utt: (lengths[utt], utt),
             )
-            self.all_batches += bucket(utts, lengths, max_utts, max_frames)
-        self.mine = [b[rank::world] for b in self.all_batches if len(b) >= world]
+            batches += bucket(utts, lengths, max_utts, max_frames)
+        self.mine = [b[rank::world] for b in batches if len(b) >= world]
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         return DataLoader(self.dataset, batch_sampler=self.mine, collate_fn=self.collate_fn)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from espnet2.schedulers import warmup_lr  # noqa: F401  (registers ESPnet's schedulers first)
 from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, optim_classes
 from torch import nn
