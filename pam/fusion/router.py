@@ -26,19 +26,35 @@ class Router(nn.Module):
         num_experts: R.
         gate: "indicator" (equation 9), or "probability", the indicator times its own
             probability, through which the router learns where no task label is given.
+        standardize: first shift and scale every feature of h_prompt by learned amounts, which
+            `standardize_by` starts at the training prompts' mean and deviation. Some features of
+            an LLM's states are tens of times larger than the others, and drown them.
     """
 
-    def __init__(self, width: int, num_experts: int, gate: str = "indicator"):
+    def __init__(
+        self, width: int, num_experts: int, gate: str = "indicator", standardize: bool = False
+    ):
         super().__init__()
         if gate not in GATES:
             raise UserError(f"router_conf.gate: {gate!r} is not one of {', '.join(GATES)}")
         self.scaled = gate == "probability"
         self.ffn = nn.Linear(width, num_experts)
+        self.shift = nn.Parameter(torch.zeros(width)) if standardize else None
+        self.scale = nn.Parameter(torch.ones(width)) if standardize else None
+
+    @torch.no_grad()
+    def standardize_by(self, prompts_ND: Float[Tensor, "N D"]) -> None:
+        """Start shift and scale at the statistics of h_prompt of the training prompts."""
+        self.shift.copy_(prompts_ND.mean(0))
+        self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
         """Logits of the task posteriors p; in float32, so that no near tie depends on autocast."""
         with torch.autocast(prompt_BD.device.type, enabled=False):
-            return self.ffn(prompt_BD.float())
+            prompt_BD = prompt_BD.float()
+            if self.shift is not None:
+                prompt_BD = (prompt_BD - self.shift) * self.scale
+            return self.ffn(prompt_BD)
 
     def gate(
         self, logits_BR: Float[Tensor, "B R"], expert: Int[Tensor, " B"] | None = None

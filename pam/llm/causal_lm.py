@@ -6,12 +6,14 @@ distinct prompt gives h_prompt for the router and the KV cache for all that foll
 
 # B batch, U distinct prompts, P prompt tokens, T positions after the prompt, D width of the LLM
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
@@ -65,6 +67,8 @@ class CausalLM(nn.Module):
         attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …); on CPUs
             "eager" trains faster on short sequences.
         h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
+        lora_on_prompt: whether LoRA acts on the prompt too. Where not, the prompt's states are
+            those of the pretrained LLM for good: few training prompts cannot bend them.
     """
 
     def __init__(
@@ -77,11 +81,12 @@ class CausalLM(nn.Module):
         lora_targets: Sequence[str] = ("q_proj", "k_proj"),
         attention: str = "sdpa",
         h_prompt: str = "last",
+        lora_on_prompt: bool = True,
     ):
         super().__init__()
         if h_prompt not in H_PROMPTS:
             raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
-        self.h_prompt = h_prompt
+        self.h_prompt, self.lora_on_prompt = h_prompt, lora_on_prompt
         folder = resolve_model(path)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.llm = load_frozen(folder, dtype, attention)
@@ -143,6 +148,14 @@ class CausalLM(nn.Module):
 
     def read_prompts(self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]) -> PromptStates:
         """One pass over distinct prompts, padded on the right with any token."""
+        if self.lora_on_prompt:
+            return self.pass_over_prompts(ids, lengths)
+        with torch.no_grad(), without_lora(self.llm):
+            return self.pass_over_prompts(ids, lengths)
+
+    def pass_over_prompts(
+        self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]
+    ) -> PromptStates:
         mask = padding_mask(lengths, ids.shape[1])
         out = self.backbone(
             inputs_embeds=self.embed(ids),
@@ -202,6 +215,19 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
     if missing:
         raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
     return llm.requires_grad_(False)
+
+
+@contextmanager
+def without_lora(llm: nn.Module) -> Iterator[None]:
+    """The pretrained LLM while the context lasts."""
+    layers = [module for module in llm.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def inject_lora(llm: nn.Module, config: LoraConfig) -> None:

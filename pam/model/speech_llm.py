@@ -143,13 +143,17 @@ class ESPnetPaMModel(TrainableOnlyModel):
             return self.llm.read_prompts(ids.to(self.device), lengths.to(self.device))
 
     @torch.no_grad()
-    def prompt_posteriors(self, prompts: Sequence[str], rows: int = 32) -> Float[Tensor, "N R"]:
+    def pooled_prompts(self, prompts: Sequence[str], rows: int = 32) -> Float[Tensor, "N D"]:
+        """h_prompt of each prompt."""
+        chunks = [prompts[i : i + rows] for i in range(0, len(prompts), rows)]
+        return torch.cat([self.read_prompts(chunk).pooled for chunk in chunks])
+
+    @torch.no_grad()
+    def prompt_posteriors(self, prompts: Sequence[str]) -> Float[Tensor, "N R"]:
         """p of equation 8 for each prompt; `UserError` for a system without a router."""
         if self.router is None:
             raise UserError("this system has no router")
-        chunks = [prompts[i : i + rows] for i in range(0, len(prompts), rows)]
-        logits = [self.router(self.read_prompts(chunk).pooled) for chunk in chunks]
-        return torch.cat(logits).softmax(-1)
+        return self.router(self.pooled_prompts(prompts)).softmax(-1)
 
     def route(
         self, prompt: PromptStates, task: Int[Tensor, " B"] | None

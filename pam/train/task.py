@@ -60,6 +60,9 @@ class PaMTask(AbsTask):
         if args.phase == "llm":
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
+            if model.router is not None and model.router.shift is not None:
+                train_prompts = [p for task in config["tasks"] for p in load_prompts(task).train]
+                model.router.standardize_by(model.pooled_prompts(train_prompts))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}

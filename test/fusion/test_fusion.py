@@ -195,6 +195,17 @@ def test_router_gates():
         Router(WIDTH, EXPERTS, gate="sof")
 
 
+def test_a_standardizing_router_starts_at_the_statistics_of_the_prompts():
+    prompts = torch.randn(50, WIDTH) * torch.logspace(-1, 2, WIDTH) + 3
+    router = Router(WIDTH, EXPERTS, standardize=True)
+    router.standardize_by(prompts)
+    plain = Router(WIDTH, EXPERTS)
+    plain.ffn.load_state_dict(router.ffn.state_dict())
+    standard = (prompts - prompts.mean(0)) / prompts.std(0)
+    torch.testing.assert_close(router(prompts), plain(standard), rtol=1e-4, atol=1e-5)
+    assert {name for name, _ in plain.named_parameters()} == {"ffn.weight", "ffn.bias"}
+
+
 def test_the_paper_s_parameter_counts():
     """The table of counts in section 4.5: concatenation 37, reduced PaM 29 in all and 26 active."""
 

@@ -262,6 +262,22 @@ def test_the_mean_of_the_prompt_can_route(tiny_config):
         torch.testing.assert_close(pooled[row], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_lora_can_leave_the_prompt_alone(tiny_model, tiny_config, batch):
+    llm_conf = tiny_config["llm_conf"] | {"lora_on_prompt": False}
+    model = build_model(tiny_config | {"llm_conf": llm_conf})
+    model.load_state_dict(tiny_model.state_dict())
+    plain = build_model(tiny_config | {"llm_conf": tiny_config["llm_conf"] | {"lora_rank": 0}})
+    prompts = ["Write it down.", "How many speakers?"]
+    pooled = model.pooled_prompts(prompts)
+    torch.testing.assert_close(pooled, plain.pooled_prompts(prompts), rtol=0, atol=0)
+    assert (pooled - tiny_model.pooled_prompts(prompts)).abs().max() > 1e-3
+    loss = model(**batch)[0]  # the answer still goes through LoRA, which still learns
+    assert (loss - tiny_model(**batch)[0]).abs() > 1e-4
+    loss.backward()
+    lora = [p.grad for name, p in model.named_parameters() if "lora_" in name]
+    assert lora and all(grad is not None and grad.abs().sum() > 0 for grad in lora)
+
+
 def test_unknown_lora_target(tiny_config):
     llm_conf = tiny_config["llm_conf"] | {"lora_targets": ["q_prog"]}
     with pytest.raises(UserError, match="lora_targets.*q_prog"):

@@ -1,5 +1,6 @@
 """Both phases on toy data: they train, resume bit for bit, and refuse other settings."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import yaml
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
 from pam.data.archive import write_archive
+from pam.data.prompts import load_prompts
 from pam.data.scp import write_table
 from pam.errors import UserError
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
+from pam.train.task import PaMTask
 
 TASKS = {"asr_clean": "hello you", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
 SHAPES = {"first": (3, 6), "second": (2, 4)}
@@ -87,6 +90,19 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
     before = (exp / "train" / "last.pth").stat().st_mtime_ns
     train_main(options)  # a finished phase is skipped
     assert (exp / "train" / "last.pth").stat().st_mtime_ns == before
+
+
+def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, setup, tmp_path):
+    config = tiny_config | {"router_conf": {"standardize": True}, "warmup": "none"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    args = argparse.Namespace(
+        pam_config=str(tmp_path / "config.yaml"), phase="llm", warm_fusion=None
+    )
+    model = PaMTask.build_model(args)
+    prompts = [prompt for task in TASKS for prompt in load_prompts(task).train]
+    standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
+    torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
+    assert standard.std(0).max() < 1.001
 
 
 KILLED = """
