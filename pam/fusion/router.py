@@ -36,9 +36,10 @@ class Router(nn.Module):
         self.ffn = nn.Linear(width, num_experts)
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
-        """Logits of the task posteriors p; in float32, so that no near tie depends on autocast."""
+        """Logits of the task posteriors p; in the weights' own type (float32), so that no near tie
+        depends on autocast."""
         with torch.autocast(prompt_BD.device.type, enabled=False):
-            return self.ffn(prompt_BD.float())
+            return self.ffn(prompt_BD.to(self.ffn.weight.dtype))
 
     def gate(
         self, logits_BR: Float[Tensor, "B R"], expert: Int[Tensor, " B"] | None = None
