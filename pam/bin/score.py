@@ -74,7 +74,7 @@ def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
 
 
 def score_router(exp: Path) -> None:
-    """Write exp/router.json, once per checkpoint; nothing for a system without a router."""
+    """Write exp/router.json, once per checkpoint; nothing where no prompt is routed to a task."""
     from pam.model.build import load_experiment
 
     prompts = load_all_prompts(load_yaml(exp / "config.yaml")["tasks"])
@@ -85,7 +85,10 @@ def score_router(exp: Path) -> None:
         return
     model = load_experiment(exp)
     if model.router is None:
-        logger.info("%s: this system has no router", exp)
+        logger.info("%s: this system has no prompt router", exp)
+        return
+    if not model.labelled:
+        logger.info("%s: the experts have no tasks, so routing has no accuracy", exp)
         return
     result = router_accuracy(model.prompt_posteriors, prompts, model.tasks)
     for name, entry in result.items():

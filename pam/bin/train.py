@@ -2,18 +2,23 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pam.config import check_keys, load_yaml, merge, set_option
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
+from pam.train.systems import select_encoders, with_fusion_sizes
 
 KEYS = [
     "encoders",
+    "use_encoders",
+    "stand_ins",
     "llm_conf",
     "fusion",
     "fusion_conf",
+    "fusions",
     "router_conf",
     "tasks",
     "model_conf",
@@ -71,10 +76,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     scale, system = load_yaml(args.scale_config), load_yaml(args.system_config)
     check_keys(scale, KEYS, args.scale_config)
     check_keys(system, KEYS, args.system_config)
-    config = merge(DEFAULTS, scale, system)
-    for assignment in args.set:
-        set_option(config, assignment)
-    check_keys(config, KEYS, "--set")
+    config = combine(scale, system, args.set)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     budgets = config.pop("budgets")
@@ -83,6 +85,18 @@ def effective_config(args: argparse.Namespace) -> dict:
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
     return names | chosen | config
+
+
+def combine(scale: dict, system: dict, assignments: Iterable[str] = ()) -> dict:
+    """The system at the scale; `assignments` are those of --set."""
+    scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
+    config = merge(DEFAULTS, scale, system)
+    for assignment in assignments:
+        set_option(config, assignment)
+    check_keys(config, KEYS, "--set")
+    config.pop("fusions", None)
+    chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
+    return config | {"encoders": select_encoders(config["encoders"], chosen, stand_ins)}
 
 
 def main(argv: list[str] | None = None) -> None:

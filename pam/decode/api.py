@@ -20,8 +20,8 @@ from pam.model.speech_llm import ESPnetPaMModel
 class Answer:
     """What the model says, and the expert its prompt was routed to.
 
-    `expert` is a task's name, `posteriors` the probability of every expert; None and {} where the
-    system has no router.
+    `expert` is a task's name (a number where no expert has a task), `posteriors` the probability of
+    every expert; None and {} where no prompt is routed.
     """
 
     text: str
@@ -72,9 +72,9 @@ class SpeechLLM:
         )
         if output.experts is None:
             return Answer(output.texts[0], None, {})
-        tasks = self.model.tasks
-        posteriors = dict(zip(tasks, output.posteriors[0].tolist(), strict=True))
-        return Answer(output.texts[0], tasks[output.experts[0]], posteriors)
+        experts = self.model.experts
+        posteriors = dict(zip(experts, output.posteriors[0].tolist(), strict=True))
+        return Answer(output.texts[0], experts[output.experts[0]], posteriors)
 
 
 def as_clip(

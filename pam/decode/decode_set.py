@@ -136,7 +136,7 @@ def _line(
         "task": utterance.task,
         "prompt": utterance.prompt,
         "prompt_seen": utterance.prompt_seen,
-        "expert": model.tasks[expert] if routed else None,
+        "expert": model.experts[expert] if routed else None,
         "posterior": round(float(answers.posteriors[row, expert]), 6) if routed else None,
         "hyp": answers.texts[row],
         "ref": utterance.refs[0],

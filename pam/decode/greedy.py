@@ -95,8 +95,9 @@ def greedy(
         features, lengths: encoder states NAME [B, T, S·C] and their frames (or `speech` [B, N]).
         memory: prompt states to reuse between batches.
         expert: route to this expert instead of the router's choice.
-        maxlenratio: an answer has at most this many tokens per audio frame (but 16 in any case), so
-            that an answer that loops ends; 0 sets no such limit. As in ESPnet.
+        maxlenratio: an answer has at most this many tokens per audio feature that the LLM hears
+            (but 16 in any case), so that an answer that loops ends; 0 sets no such limit. As in
+            ESPnet.
     """
     batch = {**features, **{f"{name}_lengths": value for name, value in lengths.items()}}
     batch = {name: value.to(model.device) for name, value in batch.items()}

@@ -1,19 +1,23 @@
 """Fusions: from the states of all encoders to one feature sequence for the LLM.
 
-The contract. A fusion is built with the widths and state counts of the encoders and is called with
+The contract (`pam.fusion.base.Fusion`). A fusion is built with the widths and state counts of the
+encoders and is called with
 
-- `states`: one tensor [B, S_e, T, D_e] per encoder (S_e = L_e + 1 hidden states), all of one T;
-- `gate`: [B, R], the weight of each routed expert (equation 9), or None where nothing is routed;
+- `states`: one tensor [B, S_e, T, D_e] per encoder (S_e = L_e + 1 hidden states), all of one T at
+  25 frames a second, zero beyond each clip's length;
+- `lengths`: [B], the real frames of each clip, 1 to T: no feature of a clip may depend on what
+  lies beyond them;
+- `gate`: [B, R], the weight of each routed expert (equation 9), or None where no prompt routes;
 
-and returns [B, T', D]: D the width of the LLM, T' = T // `stack` frames.
+and returns [B, U, D]: D the width of the LLM, U = output_lengths(T). `output_lengths(lengths)` says
+how many features of each clip are real; nothing else may compute it.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from pam.config import check_init_options
+from pam.fusion.base import Fusion
 from pam.table import Table
 
 FUSIONS = Table(
@@ -22,7 +26,10 @@ FUSIONS = Table(
         "single": "pam.fusion.single:Single",
         "average": "pam.fusion.average:Average",
         "concat": "pam.fusion.concat:Concat",
+        "wavllm": "pam.fusion.wavllm:WavLLM",
+        "salmonn": "pam.fusion.salmonn:Salmonn",
         "pam": "pam.fusion.pam:PromptAwareMixture",
+        "moe_audio": "pam.fusion.moe_audio:AudioRoutedMixture",
     },
 )
 
@@ -34,7 +41,7 @@ def build_fusion(
     width: int,
     num_experts: int,
     conf: Mapping[str, Any],
-) -> nn.Module:
+) -> Fusion:
     """The fusion called `name` for encoders of widths `dims` with `states` hidden states each.
 
     `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options.

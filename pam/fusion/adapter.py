@@ -14,17 +14,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_init_options
 from pam.errors import UserError
+from pam.fusion.base import Fusion
 
 ADAPTERS = ("mlp", "linear")
 
 
 def stack_frames(x: Float[Tensor, "*B T C"], stack: int) -> Float[Tensor, "*B U SC"]:
-    """Join `stack` neighbouring frames into one of `stack`·C features; an odd tail is dropped."""
+    """Join `stack` neighbouring frames into one of `stack`·C features; an odd tail is dropped.
+
+    Fewer frames than that are one, filled with zeros: no clip is left without any.
+    """
+    if x.shape[-2] < stack:
+        x = F.pad(x, (0, 0, 0, stack - x.shape[-2]))
     frames = x.shape[-2] // stack
     return x[..., : frames * stack, :].unflatten(-2, (frames, stack)).flatten(-2)
 
@@ -78,8 +84,8 @@ class PreFusionAdapter(nn.Module):
         return self.project(self.inner(states_BSTC))
 
 
-class Fusion(nn.Module):
-    """What every fusion has: one FFN_e per encoder.
+class AdapterFusion(Fusion):
+    """A fusion with one FFN_e per encoder: one feature for every `stack` frames.
 
     Args:
         dims: width of each encoder.
@@ -88,8 +94,6 @@ class Fusion(nn.Module):
         num_experts: R, one per task.
         adapter: options of `PreFusionAdapter`.
     """
-
-    needs_gate = False
 
     def __init__(
         self,
@@ -104,6 +108,9 @@ class Fusion(nn.Module):
         check_init_options(PreFusionAdapter, options, "fusion_conf.adapter")
         self.adapters = nn.ModuleList([PreFusionAdapter(dim, width, **options) for dim in dims])
         self.stack = options.get("stack", 1)
+
+    def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        return (lengths // self.stack).clamp(min=1)
 
     def last_features(
         self, states: Sequence[Float[Tensor, "B _ T _"]]

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.fusion.adapter import Fusion
+from pam.fusion.adapter import AdapterFusion
 
 
-class Concat(Fusion):
+class Concat(AdapterFusion):
     """The last states of all encoders through their FFN_e, concatenated and projected to D."""
 
     def __init__(
@@ -25,6 +25,9 @@ class Concat(Fusion):
         self.ffn_o = nn.Linear(len(dims) * width, width)
 
     def forward(
-        self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Tensor | None = None
+        self,
+        states: Sequence[Float[Tensor, "B _ T _"]],
+        lengths: Int[Tensor, " B"],
+        gate: Tensor | None = None,
     ) -> Float[Tensor, "B U D"]:
         return self.ffn_o(torch.cat(self.last_features(states), dim=-1))

@@ -2,7 +2,7 @@ r"""The prompt-aware mixture (equation 3): a shared expert and one routed expert
 
 .. math:: S = E_{\mathrm{shared}}(F) + \sum_r G_r(\mathrm{prompt}) \, E_r(F)
 
-Only experts whose gate is not zero are computed.
+Only experts whose gate is not zero are computed. Either half can be left out (Table 11).
 """
 
 # B batch, T frames, D width of the LLM, R routed experts
@@ -11,24 +11,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.fusion.adapter import Fusion
+from pam.errors import UserError
+from pam.fusion.adapter import AdapterFusion
 from pam.fusion.expert import Expert
 
 
-class PromptAwareMixture(Fusion):
+class PromptAwareMixture(AdapterFusion):
     """Equations 2 to 6; the gate G comes from the router (`pam.fusion.router`).
 
     Args:
-        dims, states, width, num_experts, adapter: see `Fusion`.
+        dims, states, width, num_experts, adapter: see `AdapterFusion`.
         num_fused: M, fused features of an expert.
         rank: rank of FFN_o, 0 for a full linear layer (section 4.5 uses 64).
         weights: "free" or "softmax" layer weights.
+        shared: have the shared expert (Table 11: "without shared" has none).
+        routed: have the routed experts (Table 11: "with one expert" has none, and no router).
     """
-
-    needs_gate = True
 
     def __init__(
         self,
@@ -39,24 +40,51 @@ class PromptAwareMixture(Fusion):
         num_fused: int = 3,
         rank: int = 0,
         weights: str = "free",
+        shared: bool = True,
+        routed: bool = True,
         adapter: Mapping[str, Any] | None = None,
     ):
         super().__init__(dims, states, width, num_experts, adapter)
+        if not (shared or routed):
+            raise UserError("fusion_conf: shared and routed are both off: there is no expert")
+        self.needs_gate = routed
         options = {"num_fused": num_fused, "rank": rank, "weights": weights}
-        self.shared = Expert(states, width, **options)
-        self.experts = nn.ModuleList([Expert(states, width, **options) for _ in range(num_experts)])
+        self.shared = Expert(states, width, **options) if shared else None
+        count = num_experts if routed else 0
+        self.experts = nn.ModuleList([Expert(states, width, **options) for _ in range(count)])
 
     def forward(
-        self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Float[Tensor, "B R"]
+        self,
+        states: Sequence[Float[Tensor, "B _ T _"]],
+        lengths: Int[Tensor, " B"],
+        gate: Float[Tensor, "B R"] | None = None,
     ) -> Float[Tensor, "B U D"]:
+        return self.mix(*self.features(states), gate)
+
+    def features(
+        self, states: Sequence[Float[Tensor, "B _ T _"]]
+    ) -> tuple[list[Float[Tensor, "B _ U _"]], list[Float[Tensor, "B U D"]]]:
+        """Of every encoder: the inner states of FFN_e, and f_{e,L}."""
         inner = [a.inner(s) for a, s in zip(self.adapters, states, strict=True)]
         last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
-        out_BTD = self.shared(self.adapters, inner, last)
+        return inner, last
+
+    def mix(
+        self,
+        inner: Sequence[Float[Tensor, "B _ U _"]],
+        last: Sequence[Float[Tensor, "B U D"]],
+        gate: Float[Tensor, "B R"] | None,
+    ) -> Float[Tensor, "B U D"]:
+        """Equation 3: the shared expert on all rows, the routed ones on those that chose them."""
+        if self.shared is None:
+            out_BUD = torch.zeros_like(last[0])
+        else:
+            out_BUD = self.shared(self.adapters, inner, last)
         for index, expert in enumerate(self.experts):
             rows = gate[:, index].nonzero()[:, 0]
             if len(rows) == 0:
                 continue
             routed = expert(self.adapters, [x[rows] for x in inner], [x[rows] for x in last])
             weighted = routed * gate[rows, index, None, None].to(routed.dtype)
-            out_BTD = torch.index_add(out_BTD, 0, rows, weighted.to(out_BTD.dtype))
-        return out_BTD
+            out_BUD = torch.index_add(out_BUD, 0, rows, weighted.to(out_BUD.dtype))
+        return out_BUD

@@ -49,9 +49,10 @@ class Router(nn.Module):
         self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
-        """Logits of the task posteriors p; in float32, so that no near tie depends on autocast."""
+        """Logits of the task posteriors p; in the weights' own type (float32), so that no near tie
+        depends on autocast."""
         with torch.autocast(prompt_BD.device.type, enabled=False):
-            prompt_BD = prompt_BD.float()
+            prompt_BD = prompt_BD.to(self.ffn.weight.dtype)
             if self.shift is not None:
                 prompt_BD = (prompt_BD - self.shift) * self.scale
             return self.ffn(prompt_BD)

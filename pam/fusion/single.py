@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pam.errors import UserError
-from pam.fusion.adapter import Fusion
+from pam.fusion.adapter import AdapterFusion
 
 
-class Single(Fusion):
+class Single(AdapterFusion):
     """The last state of the only encoder through FFN_e and a linear layer."""
 
     def __init__(
@@ -27,6 +27,9 @@ class Single(Fusion):
         self.ffn_o = nn.Linear(width, width)
 
     def forward(
-        self, states: Sequence[Float[Tensor, "B _ T _"]], gate: Tensor | None = None
+        self,
+        states: Sequence[Float[Tensor, "B _ T _"]],
+        lengths: Int[Tensor, " B"],
+        gate: Tensor | None = None,
     ) -> Float[Tensor, "B U D"]:
         return self.ffn_o(self.last_features(states)[0])

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 
 from pam.errors import UserError
+from pam.fusion.base import padding_mask
 from pam.paths import resolve_model
 
 H_PROMPTS = ("last", "mean")
@@ -194,11 +195,6 @@ class CausalLM(nn.Module):
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The LM head, for just the positions that need it."""
         return self.llm.lm_head(hidden).float()
-
-
-def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
-    """True = real."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pam.errors import UserError
+from pam.fusion.base import Fusion
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM, PromptStates, padding_mask
 from pam.model.base import TrainableOnlyModel
+from pam.model.experts import expert_names
 from pam.model.statistics import task_statistics
 
 FEATURE_SCALES = ("none", "embedding")
@@ -47,14 +49,15 @@ class ESPnetPaMModel(TrainableOnlyModel):
         feature_scale: "embedding" gives every fused frame the mean norm of the LLM's token
             embeddings times a learned gain; "none" leaves it as the fusion made it.
         routing: in training the gate takes the true "label" or the "predicted" expert.
-        routing_loss: add CE(p, task) of equation 10.
+        routing_loss: add CE(p, task) of equation 10. Without it and with "predicted" routing no
+            label reaches the experts (Table 11, "without task label").
         bf16: autocast to bfloat16.
     """
 
     def __init__(
         self,
         llm: CausalLM,
-        fusion: nn.Module,
+        fusion: Fusion,
         router: Router | None,
         shapes: Sequence[EncoderShape],
         tasks: Sequence[str],
@@ -71,6 +74,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         ):
             if value not in known:
                 raise UserError(f"model_conf.{name}: {value!r} is not one of {', '.join(known)}")
+        if router is not None and not routing_loss and not router.scaled:
+            raise UserError(
+                "router_conf.gate: 'indicator' lets no gradient reach the router: "
+                "without model_conf.routing_loss it must be 'probability'"
+            )
         self.llm, self.fusion, self.router = llm, fusion, router
         self.encoders = encoders
         self.shapes, self.tasks = list(shapes), list(tasks)
@@ -81,6 +89,16 @@ class ESPnetPaMModel(TrainableOnlyModel):
     @property
     def tokenizer(self):
         return self.llm.tokenizer
+
+    @property
+    def labelled(self) -> bool:
+        """Has each routed expert a task? See `pam.model.experts`."""
+        return self.router is not None and (self.routing_loss or self.routing == "label")
+
+    @property
+    def experts(self) -> list[str]:
+        """Names of the experts that the router chooses from."""
+        return expert_names(self.tasks, self.labelled)
 
     @property
     def device(self) -> torch.device:
@@ -128,11 +146,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
         """The fused audio features S of equation 3, and how many frames of them are real."""
-        features = self.fusion(states, gate)
+        features = self.fusion(states, lengths, gate)
         if self.gain is not None:
             unit = F.normalize(features.float(), dim=-1)
             features = unit * (self.gain * self.embedding_norm)
-        return features, lengths // self.fusion.stack
+        return features, self.fusion.output_lengths(lengths)
 
     # --- prompts and routing
 
@@ -198,7 +216,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         correct = (logits.argmax(-1) == labels).float()
         token_task = task.repeat_interleave(text_lengths)
         stats = task_statistics(self.tasks, token_task, loss=token_loss, acc=correct)
-        if router_logits is not None:
+        if self.labelled:
             routed = (router_logits.argmax(-1) == task).float()
             stats |= task_statistics(self.tasks, task, router_acc=routed)
         stats["loss"] = loss.detach()

@@ -18,8 +18,12 @@ from pam.model.statistics import task_statistics
 class CTCWarmupModel(TrainableOnlyModel):
     """Trains the fusion of `model` by `TokenEmbeddingCTC`; the LLM is not run.
 
-    The gate takes the true task. Its checkpoints hold the fusion, from which the Speech LLM then
-    starts, and the CTC's own parameters.
+    No prompt is read, so there is nothing to route by: the gate takes the true task, or, in a
+    system whose routing knows no labels, all experts alike. Its checkpoints hold the fusion, from
+    which the Speech LLM then starts, and the CTC's own parameters.
+
+    CTC needs as many features as target tokens. A fusion that makes fewer (`salmonn` with few
+    queries, or with one window for the whole clip) leaves such utterances a loss of zero.
     """
 
     def __init__(self, model: ESPnetPaMModel, ctc: TokenEmbeddingCTC):
@@ -38,13 +42,18 @@ class CTCWarmupModel(TrainableOnlyModel):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         model = self.model
         with model.autocast():
-            gate = F.one_hot(task, len(model.tasks)).float() if model.router else None
+            gate = None if model.router is None else self.gate(task)
             features, frames = model.hear(*model.states(audio), gate)
             losses = self.ctc(features, frames, text, text_lengths)
         loss = losses.mean()
         stats = task_statistics(model.tasks, task, ctc=losses) | {"loss": loss.detach()}
         weight = torch.tensor(float(len(task)), device=loss.device)
         return loss, stats, weight
+
+    def gate(self, task: Int[Tensor, " B"]) -> Float[Tensor, "B R"]:
+        experts = len(self.model.tasks)
+        one_hot = F.one_hot(task, experts).float()
+        return one_hot if self.model.labelled else torch.full_like(one_hot, 1 / experts)
 
 
 def load_warm_fusion(model: ESPnetPaMModel, checkpoint: str | Path) -> None:

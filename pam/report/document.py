@@ -51,7 +51,7 @@ def section(
                 parts += [f"WER, {normalisation} normalisation:", wer]
     if not experiment.tags:
         parts += ["### Sets", f"{tables.NOT_MEASURED}."]
-    parts += ["### Router", tables.router_table(experiment.router)]
+    parts += ["### Router", tables.router_table(experiment)]
     if misrouted := tables.misrouted_table(experiment.router):
         parts += ["Misrouted prompts:", misrouted]
     parts += ["### Does it hear?", tables.hearing_table(experiment.hearing)]

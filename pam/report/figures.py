@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from pam.atomic import atomic_path
 from pam.errors import UserError
+from pam.model.experts import expert_names, experts_have_tasks
 
 # M fused features of an expert, S hidden states of all encoders
 CURVES = ("loss", "acc", "router_acc")
@@ -105,8 +106,8 @@ def plot_weights(
 def _experts(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
     """Keys of the experts' weights in a checkpoint: name of the expert."""
     names = {"fusion.shared.weight": "shared"}
-    tasks = config.get("tasks") or []
-    names |= {f"fusion.experts.{n}.weight": task for n, task in enumerate(tasks)}
+    routed = expert_names(config.get("tasks") or [], experts_have_tasks(config))
+    names |= {f"fusion.experts.{n}.weight": name for n, name in enumerate(routed)}
     return {key: name for key, name in names.items() if key in state}
 
 

@@ -37,7 +37,7 @@ def block(experiments: Sequence[Experiment], command: str | None, commit: str | 
         parts += [
             f"**{escape(experiment.name)}**, by {made} at commit {escape(commit or 'unknown')}:",
             tables.main_table(experiment.sets),
-            tables.router_table(experiment.router),
+            tables.router_table(experiment),
             tables.hearing_table(experiment.hearing),
         ]
     return "\n\n".join(parts)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pam.model.experts import experts_have_tasks
 from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
 
@@ -75,9 +76,10 @@ def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
     return table(header, rows) if rows else None
 
 
-def router_table(router: Mapping[str, Any] | None) -> str:
+def router_table(experiment: Experiment) -> str:
+    router = experiment.router
     if router is None:
-        return NOT_MEASURED + " (or this system has no router)."
+        return no_router(experiment.config)
     tasks = list(router["seen"]["tasks"])
     rows = []
     for pool in ("seen", "unseen"):
@@ -86,6 +88,16 @@ def router_table(router: Mapping[str, Any] | None) -> str:
         total = f"{number(entry['accuracy'])} % ({_share(entry)}, {interval(entry)})"
         rows.append([pool, total, *per_task])
     return table(["prompts", "accuracy (counts, 95 % CI)", *map(escape, tasks)], rows)
+
+
+def no_router(config: Mapping[str, Any]) -> str:
+    """Why there is no accuracy of routing."""
+    if not experts_have_tasks(config):
+        return f"{GAP}: the experts of this system belong to no task, so there is no right one."
+    routed = (config.get("fusion_conf") or {}).get("routed", True)
+    if config.get("fusion", "pam") == "pam" and routed:
+        return f"{NOT_MEASURED}."
+    return f"{GAP}: this system routes nothing."
 
 
 def misrouted_table(router: Mapping[str, Any] | None, limit: int = 20) -> str | None:

@@ -13,6 +13,7 @@ from pam.data.datadir import DataDir
 from pam.data.prompts import load_prompts
 from pam.decode.utterances import Utterance, batches
 from pam.errors import UserError
+from pam.model.build import build_model
 
 TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
 FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
@@ -80,6 +81,34 @@ def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
         assert line["ref"] == f"answer of {line['id']}"
     assert lines[2]["refs"] == ["answer of a-3", "another answer"]
     assert lines[0]["refs"] == ["answer of B-2"]
+
+
+@pytest.mark.parametrize(
+    "system, names",
+    [
+        ({"fusion": "concat", "fusion_conf": {}}, {None}),
+        ({"fusion": "moe_audio"}, {None}),
+        (
+            {
+                "router_conf": {"gate": "probability"},
+                "model_conf": {"bf16": False, "routing": "predicted", "routing_loss": False},
+            },
+            {"expert 1", "expert 2", "expert 3", "expert 4"},
+        ),
+    ],
+    ids=["no_router", "audio", "no_label"],
+)
+def test_no_task_is_named_where_no_expert_has_one(tiny_config, data, tmp_path, system, names):
+    config = tiny_config | system
+    torch.manual_seed(1)
+    model = build_model(config)
+    exp = tmp_path / "exp" / "other"
+    exp.mkdir(parents=True)
+    (exp / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(model.state_dict(), exp / "model.pth")
+    lines = run(exp, data, tmp_path / "out")
+    assert {line["expert"] for line in lines} <= names
+    assert all((line["posterior"] is None) == (names == {None}) for line in lines)
 
 
 def test_kaldi_files_beside_it(exp, data, tmp_path):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pam.errors import UserError
-from pam.fusion import FUSIONS, build_fusion
+from pam.fusion import build_fusion
 from pam.fusion.adapter import PreFusionAdapter, stack_frames
 from pam.fusion.router import Router
 
@@ -26,6 +26,11 @@ def make_states(batch=3, frames=6, dims=DIMS, states=STATES, seed=0):
         torch.randn(batch, s, frames, d, generator=generator, dtype=torch.float64)
         for d, s in zip(dims, states, strict=True)
     ]
+
+
+def run(fusion, states, gate=None):
+    """The fusion on clips that are all as long as the batch."""
+    return fusion(states, torch.full((len(states[0]),), states[0].shape[2]), gate)
 
 
 def one_hot(*experts):
@@ -63,17 +68,21 @@ def test_mixture_equals_equations(conf, norm, stack):
         shared = plain_expert(fusion.shared, fusion.adapters, mine)
         rows.append(shared + plain_expert(fusion.experts[expert], fusion.adapters, mine))
     # float64: fusing before projecting only changes the order of sums
-    torch.testing.assert_close(fusion(states, gate), torch.cat(rows), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(run(fusion, states, gate), torch.cat(rows), rtol=1e-10, atol=1e-10)
 
 
-def test_gradients_equal_those_of_the_plain_formula():
-    fusion, states = make(), make_states(batch=1)
+@pytest.mark.parametrize("weights", ["free", "softmax"])
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("norm, stack", [(False, 1), (True, 2)])
+def test_gradients_equal_those_of_the_plain_formula(weights, kind, norm, stack):
+    adapter = {"kind": kind, "norm": norm, "stack": stack}
+    fusion, states = make(weights=weights, adapter=adapter), make_states(batch=1)
     parameters = [
         p
         for n, p in fusion.named_parameters()
         if n.split(".")[0] in ("adapters", "shared") or n.startswith("experts.3")
     ]
-    ours = torch.autograd.grad(fusion(states, one_hot(3)).square().sum(), parameters)
+    ours = torch.autograd.grad(run(fusion, states, one_hot(3)).square().sum(), parameters)
     plain = plain_expert(fusion.shared, fusion.adapters, states)
     plain = plain + plain_expert(fusion.experts[3], fusion.adapters, states)
     reference = torch.autograd.grad(plain.square().sum(), parameters)
@@ -110,39 +119,20 @@ def test_weights_start_as_the_mean():
 
 def test_only_the_routed_expert_and_the_shared_one_get_gradients():
     fusion = make()
-    fusion(make_states(), one_hot(1, 1, 1)).sum().backward()
+    run(fusion, make_states(), one_hot(1, 1, 1)).sum().backward()
     touched = {n.split(".")[1] for n, p in fusion.named_parameters() if p.grad is not None}
     assert "1" in touched and fusion.experts[1].weight.grad.abs().sum() > 0
     assert all(fusion.experts[r].weight.grad is None for r in (0, 2, 3))
     assert fusion.shared.weight.grad.abs().sum() > 0
 
 
-def contract_case(name):
-    dims, states = (DIMS[:1], STATES[:1]) if name == "single" else (DIMS, STATES)
-    return make(name, dims, states), make_states(dims=dims, states=states)
-
-
-@pytest.mark.parametrize("name", FUSIONS.names())
-def test_contract_shape_neighbours_and_gradients(name):
-    fusion, states = contract_case(name)
-    gate = one_hot(0, 1, 2)
-    out = fusion(states, gate)
-    assert out.shape == (3, 6, WIDTH)
-    for row in range(3):
-        alone = fusion([s[row : row + 1] for s in states], gate[row : row + 1])
-        torch.testing.assert_close(alone[0], out[row])
-    out.sum().backward()
-    fusion([s[:1] for s in states], one_hot(3)).sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in fusion.parameters())
-
-
 def test_average_and_concat_at_limits():
     average, states = make("average"), make_states()
     features = [a(s[:, -1:])[:, 0] for a, s in zip(average.adapters, states, strict=True)]
-    torch.testing.assert_close(average(states), (features[0] + features[1]) / 2)
+    torch.testing.assert_close(run(average, states), (features[0] + features[1]) / 2)
     concat = make("concat")
     features = [a(s[:, -1:])[:, 0] for a, s in zip(concat.adapters, states, strict=True)]
-    torch.testing.assert_close(concat(states), concat.ffn_o(torch.cat(features, -1)))
+    torch.testing.assert_close(run(concat, states), concat.ffn_o(torch.cat(features, -1)))
 
 
 def test_single_takes_one_encoder():
@@ -158,6 +148,7 @@ def test_unknown_names_and_options_are_errors():
     for conf, value in (
         ({"weights": "hard"}, "'hard' is not one of free, softmax"),
         ({"adapter": {"kind": "cnn"}}, "'cnn' is not one of mlp, linear"),
+        ({"shared": False, "routed": False}, "there is no expert"),
         ({"adapter": {"knd": "mlp"}}, "unknown option 'knd': did you mean 'kind'"),
     ):
         with pytest.raises(UserError, match=value):
@@ -168,6 +159,8 @@ def test_stacking_joins_neighbours_and_drops_the_tail():
     x = torch.arange(10.0).view(1, 5, 2)
     assert stack_frames(x, 2).tolist() == [[[0, 1, 2, 3], [4, 5, 6, 7]]]
     assert torch.equal(stack_frames(x, 1), x)
+    # what would leave a clip without any feature is filled up
+    assert stack_frames(x, 6).tolist() == [[[*range(10), 0, 0]]]
 
 
 def test_norm_has_no_parameters_and_ignores_scale():
@@ -179,9 +172,9 @@ def test_norm_has_no_parameters_and_ignores_scale():
 
 def test_dropout_acts_in_training_only():
     fusion, states, gate = make(adapter={"dropout": 0.5}), make_states(), one_hot(0, 1, 2)
-    assert not torch.equal(fusion(states, gate), fusion(states, gate))
+    assert not torch.equal(run(fusion, states, gate), run(fusion, states, gate))
     fusion.eval()
-    torch.testing.assert_close(fusion(states, gate), make()(states, gate))
+    torch.testing.assert_close(run(fusion, states, gate), run(make(), states, gate))
 
 
 def test_router_gates():
@@ -206,6 +199,119 @@ def test_a_standardizing_router_starts_at_the_statistics_of_the_prompts():
     assert {name for name, _ in plain.named_parameters()} == {"ffn.weight", "ffn.bias"}
 
 
+def test_halves_of_the_mixture_are_what_is_left():
+    """Table 11: with one expert the routed ones are gone, without shared the shared one."""
+    whole, states, gate = make(), make_states(), one_hot(2, 0, 1)
+    shared, routed = make(routed=False), make(shared=False)
+    for half in (shared, routed):
+        half.load_state_dict(whole.state_dict(), strict=False)
+    assert (whole.needs_gate, shared.needs_gate, routed.needs_gate) == (True, False, True)
+    names = {n.split(".")[0] for n, _ in shared.named_parameters()}
+    assert names == {"adapters", "shared"}
+    together = run(shared, states) + run(routed, states, gate)
+    torch.testing.assert_close(together, run(whole, states, gate))
+
+
+def plain_choice(router, x):
+    """Equations 11 and 12 for one vector: its expert and that one's probability."""
+    p = router.ffn(x).softmax(-1)
+    return int(p.argmax()), p.max()
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_every_frame_is_routed_by_its_audio(stack):
+    fusion, states = make("moe_audio", adapter={"stack": stack}), make_states(frames=8)
+    out = run(fusion, states)
+    x = torch.cat([a(s[:, -1:])[:, 0] for a, s in zip(fusion.adapters, states, strict=True)], -1)
+    chosen = set()
+    for row in range(3):
+        mine = [state[row : row + 1] for state in states]
+        shared = plain_expert(fusion.shared, fusion.adapters, mine)[0]
+        for frame in range(8 // stack):
+            expert, p = plain_choice(fusion.router, x[row, frame])
+            routed = plain_expert(fusion.experts[expert], fusion.adapters, mine)[0, frame]
+            torch.testing.assert_close(out[row, frame], shared[frame] + p * routed)
+            chosen.add(expert)
+    assert len(chosen) > 1
+
+
+def test_every_utterance_is_routed_by_its_mean():
+    fusion, states = make("moe_audio", level="utterance"), make_states(batch=6)
+    out = run(fusion, states)
+    x = torch.cat([a(s[:, -1:])[:, 0] for a, s in zip(fusion.adapters, states, strict=True)], -1)
+    choices = [plain_choice(fusion.router, x[row].mean(0)) for row in range(6)]
+    for row, (expert, p) in enumerate(choices):
+        mine = [state[row : row + 1] for state in states]
+        shared = plain_expert(fusion.shared, fusion.adapters, mine)
+        routed = plain_expert(fusion.experts[expert], fusion.adapters, mine)
+        torch.testing.assert_close(out[row : row + 1], shared + p * routed)
+    assert len({expert for expert, _ in choices}) > 1
+    with pytest.raises(UserError, match="'clip' is not one of frame, utterance"):
+        make("moe_audio", level="clip")
+
+
+def plain_conv(conv, x, stride):
+    """A convolution over three frames [T, C], one output at a time, and its GLU."""
+    x = F.pad(x, (0, 0, 1, 1))
+    out = []
+    for start in range(0, len(x) - 2, stride):
+        window = x[start : start + 3]
+        both = torch.einsum("oik,ki->o", conv.weight, window) + conv.bias
+        half = len(both) // 2
+        out.append(both[:half] * both[half:].sigmoid())
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_wavllm_equals_its_formula(frames):
+    fusion = make("wavllm", conv_channels=3, channels=5, bottleneck=2)
+    states = make_states(batch=1, frames=frames)
+    features = []
+    for branch, state in zip(fusion.branches, states, strict=True):
+        u = plain_conv(branch.convs[0], state[0, -1], 1)
+        u = plain_conv(branch.convs[1], u, 2)
+        v = branch.norm(branch.up(F.gelu(branch.down(u)))) + u
+        features.append(branch.project(v))
+    expected = fusion.ffn_o(torch.cat(features, -1))
+    torch.testing.assert_close(run(fusion, states)[0], expected)
+
+
+SALMONN = {"window": 3, "queries": 2, "hidden": 8, "heads": 2, "ffn": 8}
+
+
+def test_salmonn_hears_one_window_at_a_time():
+    fusion, states = make("salmonn", **SALMONN).eval(), make_states(batch=1, frames=7)
+    whole = run(fusion, states)
+    for window in range(3):  # 3, 3 and 1 frames: the tail is kept
+        part = [state[:, :, 3 * window : 3 * window + 3] for state in states]
+        torch.testing.assert_close(run(fusion, part), whole[:, 2 * window : 2 * window + 2])
+    clip = make("salmonn", **SALMONN | {"window": 0}).eval()
+    clip.load_state_dict(fusion.state_dict())
+    assert run(clip, states).shape == (1, 2, WIDTH)
+    part = [state[:, :, :3] for state in states]
+    torch.testing.assert_close(run(clip, part), whole[:, :2])
+
+
+def test_salmonn_normalises_its_encoders_and_has_no_order_of_queries():
+    """LayerNorm: scale does not count; the frames of a window have no order in cross-attention."""
+    fusion, states = make("salmonn", **SALMONN).eval(), make_states(batch=1, frames=3)
+    out = run(fusion, states)
+    scaled = [100 * state for state in states]
+    torch.testing.assert_close(run(fusion, scaled), out, rtol=1e-4, atol=1e-4)
+    turned = [state.flip(2) for state in states]
+    torch.testing.assert_close(run(fusion, turned), out)
+
+
+def test_salmonn_refuses_sizes_that_cannot_be():
+    for conf, message in (
+        ({"heads": 3}, "8 is no multiple of heads, 3"),
+        ({"window": -1}, "expected 0 or more frames"),
+        ({"queries": 0}, "at least one query"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make("salmonn", **SALMONN | conf)
+
+
 def test_the_paper_s_parameter_counts():
     """The table of counts in section 4.5: concatenation 37, reduced PaM 29 in all and 26 active."""
 
@@ -227,3 +333,19 @@ def test_the_paper_s_parameter_counts():
     assert round(active / 1e6, 2) == 26.53
     assert round(count(full.shared) / 1e6, 2) == 25.17
     assert round((count(full) + router + lora) / 1e6, 1) == 150.5
+
+
+def test_parameter_counts_that_the_paper_does_not_print():
+    """By hand, from the sizes in A.3's open-source codebases and D_e = 768, D = 2048."""
+    conv = (3 * 768 + 1) * 512 + (3 * 256 + 1) * 2048
+    bottleneck = 1025 * 512 + 513 * 1024 + 2 * 1024
+    wavllm = 3 * (conv + bottleneck + 1025 * 2048) + (3 * 2048 + 1) * 2048
+    attention, cross = 4 * 769 * 768, 2 * 769 * 768 + 2 * 2305 * 768
+    layer = attention + cross + 769 * 3072 + 3073 * 768 + 3 * 2 * 768
+    salmonn = 3 * 2 * 768 + 32 * 768 + 2 * 768 + 2 * layer + 769 * 2048
+    with torch.device("meta"):
+        shape = {"dims": [768] * 3, "states": [13] * 3, "width": 2048, "num_experts": 4}
+        for name, expected in (("wavllm", wavllm), ("salmonn", salmonn)):
+            fusion = build_fusion(name, conf={}, **shape)
+            assert sum(p.numel() for p in fusion.parameters()) == expected
+    assert (round(wavllm / 1e6, 2), round(salmonn / 1e6, 2)) == (30.3, 25.23)

@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from pam.config import check_keys, load_yaml, merge
+from pam.bin.train import KEYS, combine
+from pam.config import check_keys, load_yaml
 from pam.encoders import ENCODERS
-from pam.fusion import FUSIONS
+from pam.fusion import FUSIONS, build_fusion
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
@@ -28,8 +30,6 @@ def test_loads(file):
 
 @pytest.mark.parametrize("file", SCALES, ids=name)
 def test_scale_has_what_the_verbs_need(file):
-    from pam.bin.train import KEYS
-
     scale = load_yaml(file)
     check_keys(scale, KEYS, str(file))
     for encoder, spec in scale["encoders"].items():
@@ -38,14 +38,57 @@ def test_scale_has_what_the_verbs_need(file):
     assert scale["budgets"].keys() >= {"short", "long"}
 
 
+def meta_fusion(config: dict, width: int):
+    """The fusion of a system without memory for its weights."""
+    encoders = config["encoders"].values()
+    with torch.device("meta"):
+        return build_fusion(
+            config["fusion"],
+            dims=[encoder["dim"] for encoder in encoders],
+            states=[encoder["num_states"] for encoder in encoders],
+            width=width,
+            num_experts=len(config["tasks"]),
+            conf=config["fusion_conf"],
+        )
+
+
 @pytest.mark.parametrize("system", SYSTEMS, ids=name)
 @pytest.mark.parametrize("scale", SCALES, ids=name)
 def test_system_fits_the_scale(system, scale):
-    from pam.bin.train import KEYS
-
     conf = load_yaml(system)
     check_keys(conf, KEYS, str(system))
-    assert merge(load_yaml(scale), conf)["fusion"] in FUSIONS.names()
+    config = combine(load_yaml(scale), conf)
+    assert meta_fusion(config, width=576)
+    assert len(config["encoders"]) == len(conf.get("use_encoders", load_yaml(scale)["encoders"]))
+
+
+def test_the_readme_lists_every_system_with_its_size():
+    """Trained weights at paper scale: Qwen2.5-3B is 2048 wide, its LoRA has 7 372 800."""
+    readme = (ROOT / "egs/multitask/README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\d.]+) \|$", readme, re.MULTILINE))
+    assert set(listed) == {system.stem for system in SYSTEMS}
+    for system in SYSTEMS:
+        config = combine(load_yaml(ROOT / "conf/scale/paper.yaml"), load_yaml(system))
+        fusion = meta_fusion(config, 2048)
+        router = 4 * 2049 if fusion.needs_gate else 0
+        count = sum(p.numel() for p in fusion.parameters()) + router + 7_372_800
+        assert f"{count / 1e6:.1f}" == listed[system.stem], system.stem
+
+
+def test_every_fusion_has_a_system():
+    used = {load_yaml(system)["fusion"] for system in SYSTEMS}
+    assert used == set(FUSIONS.names())
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=name)
+def test_single_systems_hear_with_different_encoders(scale):
+    found = [
+        list(combine(load_yaml(scale), load_yaml(system))["encoders"])
+        for system in SYSTEMS
+        if system.stem.startswith("single_")
+    ]
+    assert len({*map(tuple, found)}) == len(found) == 3
+    assert all(len(encoders) == 1 for encoders in found)
 
 
 @pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])

@@ -32,6 +32,14 @@ def test_weights_are_named_after_the_tasks(tmp_path):
     np.testing.assert_array_equal(weights["shared"], np.arange(10.0).reshape(2, 5))
 
 
+def test_experts_without_tasks_are_numbered(tmp_path):
+    path = checkpoint(tmp_path / "model.pth")
+    unlabelled = {"model_conf": {"routing": "predicted", "routing_loss": False}}
+    for config in ({"fusion": "moe_audio"}, unlabelled):
+        weights = figures.layer_weights(path, CONFIG | config)
+        assert list(weights) == ["shared", "expert 1", "expert 2"]
+
+
 def test_softmax_weights_are_shown_as_they_are_applied(tmp_path):
     config = CONFIG | {"fusion_conf": {"weights": "softmax"}}
     weights = figures.layer_weights(checkpoint(tmp_path / "model.pth"), config)

@@ -216,6 +216,27 @@ def test_what_is_missing_is_a_gap_not_a_number(tmp_path):
     assert found["seed"] is None
 
 
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        ({"fusion": "pam"}, "—, not measured."),
+        ({"fusion": "concat"}, "—: this system routes nothing."),
+        ({"fusion": "pam", "fusion_conf": {"routed": False}}, "—: this system routes nothing."),
+        ({"fusion": "moe_audio"}, "—: the experts of this system belong to no task"),
+        (
+            {"fusion": "pam", "model_conf": {"routing": "predicted", "routing_loss": False}},
+            "—: the experts of this system belong to no task",
+        ),
+    ],
+)
+def test_why_there_is_no_accuracy_of_routing(tmp_path, config, expected):
+    exp = make(tmp_path, **config)
+    (exp / "router.json").unlink()
+    text = run(exp)
+    assert text.split("### Router\n\n")[1].startswith(expected)
+    assert json.loads((exp / "results.json").read_text())["router"] is None
+
+
 def test_a_caption_score_without_a_baseline_says_so(tmp_path):
     text = run(make(tmp_path))
     assert "most frequent training caption: —, not measured" in text

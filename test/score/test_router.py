@@ -5,7 +5,9 @@ import torch
 
 from pam.bin import score as score_verb
 from pam.data.prompts import Prompts, load_all_prompts
+from pam.score.items import Item
 from pam.score.router import router_accuracy
+from pam.score.score_set import prompt_counts
 
 TASKS = ["asr_clean", "ac"]
 PROMPTS = {
@@ -65,6 +67,17 @@ def test_a_system_without_a_router_leaves_no_file(tiny_model, tmp_path, monkeypa
     tiny_model.router = None
     score_verb.score_router(exp)
     assert not (exp / "router.json").exists()
+
+
+def test_experts_without_tasks_have_no_accuracy(tiny_model, tmp_path, monkeypatch):
+    exp = experiment(tmp_path, tiny_model, monkeypatch)
+    tiny_model.routing, tiny_model.routing_loss = "predicted", False
+    score_verb.score_router(exp)
+    assert not (exp / "router.json").exists()
+    items = [Item("u", "ac", "a", "a", expert=name) for name in ("expert 1", None)]
+    assert prompt_counts(items)["routed_right"] is None
+    routed = [Item("u", "ac", "a", "a", expert=name) for name in ("ac", "snv")]
+    assert prompt_counts(routed)["routed_right"] == 1
 
 
 def experiment(tmp_path, model, monkeypatch):

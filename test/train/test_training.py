@@ -51,6 +51,7 @@ def setup(tmp_path, tiny_config, combined):
     """Options of pam.bin.train for a run of seconds, and its experiment folder."""
     scale = {k: v for k, v in tiny_config.items() if k not in ("fusion", "tasks")} | {
         "warmup": "ctc",
+        "fusions": {"single": {}, "salmonn": {"window": 4, "hidden": 8, "heads": 2, "ffn": 8}},
         "batch": {"max_utts": 3, "max_frames": 200},
         "phases": {
             "ctc": {"optim_conf": {"lr": 1e-2}, "warmup_steps": 2},
@@ -103,6 +104,32 @@ def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, se
     standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"fusion": "single", "use_encoders": ["wavlm"]},
+        {"fusion": "salmonn", "fusion_conf": {"queries": 3}},
+        {
+            "router_conf": {"gate": "probability"},
+            "model_conf": {"routing": "predicted", "routing_loss": False},
+            "fusion": "pam",
+        },
+    ],
+    ids=["one_encoder", "salmonn", "no_label"],
+)
+def test_other_systems_go_the_same_way(setup, combined, tmp_path, system):
+    exp, options = setup
+    (tmp_path / "pam.yaml").write_text(yaml.safe_dump(system))
+    train_main(options)
+    curves = json.loads((exp / "curves.json").read_text())
+    assert [p["phase"] for p in curves] == ["ctc"] * 2 + ["llm"] * 3
+    assert not any(key.startswith("router_acc") for key in curves[-1]["train"])
+    average_main(["--exp", str(exp), "--dev", str(combined)])
+    assert set(json.loads((exp / "hearing.json").read_text())) == set(TASKS)
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    assert list(config["encoders"]) == (["second"] if "use_encoders" in system else list(SHAPES))
 
 
 KILLED = """

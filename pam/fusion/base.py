@@ -1,0 +1,33 @@
+"""What every fusion is: encoder states in, so many features of the LLM's width out."""
+
+# B batch, T frames of the encoders, U features after fusion, R routed experts, D width of the LLM
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
+    """True = real."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+class Fusion(nn.Module):
+    """The contract of `pam.fusion`; `needs_gate`: a prompt router must choose the experts."""
+
+    needs_gate = False
+
+    def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Real features that clips of `lengths` frames become, at least one each."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        states: Sequence[Float[Tensor, "B _ T _"]],
+        lengths: Int[Tensor, " B"],
+        gate: Float[Tensor, "B R"] | None = None,
+    ) -> Float[Tensor, "B U D"]:
+        """U = output_lengths(T); features beyond a clip's own are arbitrary, but finite."""
+        raise NotImplementedError

@@ -1,0 +1,17 @@
+"""Whom the routed experts belong to: a task each, where task labels reach the routing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def experts_have_tasks(config: Mapping[str, Any]) -> bool:
+    """False for experts that no label has tied to a task (Table 11, "audio-based" and "without
+    task label"): which of them serves a task is chance, so routing has no accuracy."""
+    conf = config.get("model_conf") or {}
+    labelled = conf.get("routing_loss", True) or conf.get("routing", "label") == "label"
+    return labelled and config.get("fusion") != "moe_audio"
+
+
+def expert_names(tasks: Sequence[str], labelled: bool) -> list[str]:
+    """The tasks, or numbers where the experts have none."""
+    return list(tasks) if labelled else [f"expert {n}" for n in range(1, len(tasks) + 1)]
