@@ -28,6 +28,7 @@ setup(
         "onnxruntime",
         "kaldiio",
         "soundfile",
+        "soxr",
         "pyroomacoustics",
         "jaxtyping",
         "beartype",

@@ -30,6 +30,15 @@ def bucket(
     return batches
 
 
+def share(batch: Sequence[str], rank: int, world: int) -> list[str]:
+    """The utterances of a batch that a process takes: every `world`-th.
+
+    No process may be left without one, for all of them meet in every step: where there are fewer
+    utterances than processes, some are taken twice.
+    """
+    return list(batch[rank::world]) or [batch[rank % len(batch)]]
+
+
 class TaskBatches:
     """The endless sequence of batches of one task: every pass shuffles and buckets anew."""
 
@@ -74,7 +83,7 @@ class TaskBalancedIterFactory(AbsIterFactory):
         lengths: frames of every utterance.
         steps: batches an epoch (ESPnet's num_iters_per_epoch).
         max_utts, max_frames: limits of a batch.
-        rank, world: with several processes each takes every `world`-th utterance of a batch.
+        rank, world: this process and how many there are: each takes its `share` of a batch.
     """
 
     def __init__(
@@ -117,7 +126,7 @@ class TaskBalancedIterFactory(AbsIterFactory):
         return drawn[skip : skip + self.steps]
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
-        mine = [batch[self.rank :: self.world] for batch in self.batches(epoch)]
+        mine = [share(batch, self.rank, self.world) for batch in self.batches(epoch)]
         return DataLoader(
             self.dataset,
             batch_sampler=mine,
@@ -148,7 +157,7 @@ class EveryUtteranceIterFactory(AbsIterFactory):
                 key=lambda utt: (lengths[utt], utt),
             )
             batches += bucket(utts, lengths, max_utts, max_frames)
-        self.mine = [b[rank::world] for b in batches if len(b) >= world]
+        self.mine = [share(batch, rank, world) for batch in batches]
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         return DataLoader(self.dataset, batch_sampler=self.mine, collate_fn=self.collate_fn)

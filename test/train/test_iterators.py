@@ -66,6 +66,22 @@ def test_ranks_share_every_batch():
         assert sorted(first + second) == sorted(batch)
 
 
+def test_no_rank_is_left_without_an_utterance():
+    """Batches smaller than the world: every rank has one step for each of them, in both modes."""
+    parts = [make(steps=6, rank=rank, world=8) for rank in range(8)]
+    whole = make(steps=6).batches(1)
+    shares = list(zip(*[list(p.build_iter(1).batch_sampler) for p in parts], strict=True))
+    for batch, ranks in zip(whole, shares, strict=True):
+        assert all(ranks) and {utt for mine in ranks for utt in mine} == set(batch)
+    assert any(len(batch) < 8 for batch in whole)
+    seen = [
+        EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, None, rank, world=8).mine
+        for rank in range(8)
+    ]
+    assert {len(batches) for batches in seen} == {len(seen[0])}
+    assert {utt for batches in seen for batch in batches for utt in batch} == set(UTTS)
+
+
 def test_validation_has_every_utterance_once_in_single_task_batches():
     factory = EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, collate_fn=None)
     batches = factory.mine
