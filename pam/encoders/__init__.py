@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_keys
-from pam.encoders.pooling import SAMPLE_RATE, pool_frames, pooled_length
+from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
 from pam.errors import UserError
 from pam.table import Table
 
@@ -28,6 +28,8 @@ ENCODERS = Table(
         "wavlm": "pam.encoders.ssl:WavLMEncoder",
         "moonshine": "pam.encoders.moonshine:MoonshineAudioEncoder",
         "wakehubert": "pam.encoders.wakehubert:WakeHubertEncoder",
+        "beats": "pam.encoders.beats:BeatsEncoder",
+        "eat": "pam.encoders.eat:EatEncoder",
     },
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,12 +62,15 @@ class AudioEncoder(nn.Module):
     def encode(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B S J D"]:
-        """All states at the native rate. Samples beyond `lengths` are zero already."""
+        """All states at the native rate, in the encoder's dtype.
+
+        audio: float32 whatever that dtype, for the sake of spectra; zero beyond `lengths`.
+        """
         raise NotImplementedError
 
     def output_length(self, samples: int) -> int:
         """Frames at 25 Hz that `samples` samples give: the only place where lengths are made."""
-        return pooled_length(self.native_length(samples), self.hop_samples)
+        return clip_length(self.native_length(samples), self.hop_samples, samples)
 
     @torch.no_grad()
     def forward(
@@ -78,11 +83,11 @@ class AudioEncoder(nn.Module):
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
-        clean = torch.where(real_BN, audio, 0).to(self.dtype)
+        clean = torch.where(real_BN, audio, 0).float()
         with torch.autocast(audio.device.type, enabled=False):
             states = self._checked_states(self.encode(clean, lengths), native)
             frames = torch.tensor(native, device=audio.device)
-            return pool_frames(states, frames, self.hop_samples)
+            return pool_frames(states, frames, self.hop_samples, lengths)
 
     def _checked_states(self, states: Tensor, native: list[int]) -> Tensor:
         expected = (len(native), self.num_states, max(native), self.dim)
