@@ -37,6 +37,7 @@ SSL_SHAPE = {
     "mask_time_length": 2,
 }
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+WAVLM_LARGE = LARGE | {"conv_bias": False}
 
 
 def whisper(mels: int = 80) -> WhisperForConditionalGeneration:
@@ -223,7 +224,7 @@ CASES = {
     "hubert": ("hubert", lambda: HubertModel(HubertConfig(**SSL_SHAPE)), {}),
     "hubert_large": ("hubert", lambda: HubertModel(HubertConfig(**SSL_SHAPE, **LARGE)), {}),
     "wavlm": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE)), {"normalize": False}),
-    "wavlm_large": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE, **LARGE)), {}),
+    "wavlm_large": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE, **WAVLM_LARGE)), {}),
     "moonshine": ("moonshine", moonshine, {}),
     "wakehubert": ("wakehubert", wakehubert, {}),
     "beats": ("beats", None, {}),
