@@ -60,19 +60,24 @@ def load_pretrained(
 
 
 def read_original(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """`cfg` and `model` of a checkpoint as fairseq and its kin save it, a single .pt file.
-
-    Only tensors and plain containers are read: a pickle that would run code is an error.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"model {path!r} cannot be read: {' '.join(str(error).split())}") from error
+    """`cfg` and `model` of a checkpoint as fairseq and its kin save it, a single .pt file."""
+    checkpoint = read_pickle(path)
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"cfg", "model"}:
         raise UserError(
             f"model {path!r} is not a dictionary with 'cfg' and 'model': is it the original file?"
         )
     return checkpoint["cfg"], checkpoint["model"]
+
+
+def read_pickle(path: str) -> Any:
+    """What `torch.save` wrote, of tensors and plain containers only.
+
+    A pickle that would run code is an error (UserError), as is a file that cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"model {path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> None:

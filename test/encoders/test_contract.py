@@ -5,6 +5,7 @@ import torch
 from tiny import CASES
 from torch import nn
 
+import pam.encoders
 from pam.encoders import ENCODERS, load_encoder
 from pam.errors import UserError
 
@@ -25,6 +26,10 @@ def run_one(encoder, clip):
 
 def test_every_family_of_the_table_has_a_tiny_case():
     assert {family for family, _, _ in CASES.values()} == set(ENCODERS.names())
+    for family in ENCODERS.names():
+        assert f"\n    {family} " in pam.encoders.__doc__, (
+            f"{family} is not in the docstring's table"
+        )
 
 
 def test_shape_and_mask(encoder):

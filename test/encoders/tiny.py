@@ -182,7 +182,36 @@ def eat_weights() -> dict[str, Tensor]:
     return {f"model.{key}": value for key, value in random_weights(shapes).items()}
 
 
-PARAMETERS = ("weight", "bias", "weight_g", "weight_v", "grep_a", "extra_tokens", "positions")
+def ecapa_weights() -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of SpeechBrain's embedding_model.ckpt."""
+    width, part, mels = 16, 4, 6
+    tdnns = {"blocks.0": (width, mels, 5), "mfa": (24, 3 * width, 1), "asp.tdnn": (4, 72, 1)}
+    convs = {"asp.conv": (24, 4, 1), "fc": (5, 48, 1)}
+    norms = {"asp_bn": 48}
+    for i in (1, 2, 3):
+        tdnns |= {f"blocks.{i}.tdnn{n}": (width, width, 1) for n in (1, 2)}
+        tdnns |= {f"blocks.{i}.res2net_block.blocks.{n}": (part, part, 3) for n in range(3)}
+        convs[f"blocks.{i}.se_block.conv1"] = (8, width, 1)
+        convs[f"blocks.{i}.se_block.conv2"] = (width, 8, 1)
+    norms |= {f"{name}.norm": shape[0] for name, shape in tdnns.items()}
+    convs |= {f"{name}.conv": shape for name, shape in tdnns.items()}
+    weights = {}
+    for name, shape in convs.items():
+        weights |= {f"{name}.conv.weight": shape, f"{name}.conv.bias": shape[:1]}
+    for name, channels in norms.items():
+        kept = ("weight", "bias", "running_mean", "running_var")
+        weights |= {f"{name}.norm.{part}": (channels,) for part in kept}
+    weights = random_weights(weights)
+    for key in [key for key in weights if key.endswith("running_var")]:
+        weights[key] = weights[key].abs() + 0.5
+        weights[key.replace("running_var", "num_batches_tracked")] = torch.tensor(9)
+    return weights
+
+
+PARAMETERS = (
+    "weight", "bias", "weight_g", "weight_v", "grep_a", "extra_tokens", "positions",
+    "running_mean", "running_var",
+)  # fmt: skip
 
 
 def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -211,8 +240,13 @@ def save_eat(folder: Path) -> Path:
     return folder
 
 
+def save_ecapa(folder: Path) -> Path:
+    torch.save(ecapa_weights(), folder / "embedding_model.ckpt")
+    return folder / "embedding_model.ckpt"
+
+
 # What transformers has no model of is saved as its authors save it.
-OWN_LAYOUT = {"beats": save_beats, "eat": save_eat}
+OWN_LAYOUT = {"beats": save_beats, "eat": save_eat, "ecapa": save_ecapa}
 
 # case: (family, model, conf)
 CASES = {
@@ -229,6 +263,7 @@ CASES = {
     "wakehubert": ("wakehubert", wakehubert, {}),
     "beats": ("beats", None, {}),
     "eat": ("eat", None, {}),
+    "ecapa": ("ecapa", None, {}),
 }
 
 

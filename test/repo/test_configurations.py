@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pam.config import check_keys, load_yaml, merge
+from pam.config import check_keys, load_yaml, merge, parse_value
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS
 
@@ -36,6 +36,16 @@ def test_scale_has_what_the_verbs_need(file):
         assert ENCODERS.get(spec["family"]), encoder
     assert scale["feats"] in ("dumped", "online")
     assert scale["budgets"].keys() >= {"short", "long"}
+
+
+def test_encoders_that_are_commented_out_could_be_used():
+    text = (ROOT / "conf/scale/paper.yaml").read_text(encoding="utf-8")
+    lines = re.findall(r"^  # (\w+): (\{family: .*\})$", text, re.MULTILINE)
+    assert {"whisper_large_v3", "beats", "eat_base"} < {encoder for encoder, _ in lines}
+    for encoder, spec in lines:
+        spec = parse_value(spec)
+        assert ENCODERS.get(spec["family"]), encoder
+        assert spec.keys() == {"family", "path", "dim", "num_states"}, encoder
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=name)
