@@ -10,7 +10,7 @@ not on its neighbours in the batch, not on padding, not on the outer model's mod
     wav2vec2    facebook/wav2vec2-base-960h, -large-960h        50  768×13, 1024×25       mean of 2
     hubert      facebook/hubert-base-ls960, -large-ll60k        50  768×13, 1024×25       mean of 2
     wavlm       microsoft/wavlm-base-plus, -large               50  768×13, 1024×25       mean of 2
-    moonshine   UsefulSensors/moonshine-tiny, -base           41.7  288×7, 416×9          mean of 2–3
+    moonshine   UsefulSensors/moonshine-tiny, -base           41.7  288×7, 416×9          of 2 or 3
     wakehubert  cache:wakehubert-tiny                           50  256×9                 mean of 2
     beats       BEATs_iter3_plus_AS2M.pt and its kin          6.25  768×13                repeated
     eat         worstchan/EAT-base_epoch30_pretrain           6.25  768×13                repeated
