@@ -31,6 +31,13 @@ from pam.encoders.patches import PATCH, PatchEncoder, log_mel
 INT16_SCALE = 2**15
 MEAN, STD = 15.41663, 6.55582  # of AudioSet
 GATE_WIDTH = 4
+SUPPORTED = {
+    "input_patch_size": PATCH,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "relative_position_embedding": True,
+    "gru_rel_pos": True,
+}
 
 
 class BeatsConfig(PreTrainedConfig):
@@ -203,12 +210,3 @@ class BeatsEncoder(PatchEncoder):
     ) -> Float[Tensor, "B F M"]:
         mel_BFM = log_mel(INT16_SCALE * audio, real_BF.shape[1], shape="povey")
         return (mel_BFM - MEAN) / (2 * STD)
-
-
-SUPPORTED = {
-    "input_patch_size": PATCH,
-    "activation_fn": "gelu",
-    "layer_norm_first": False,
-    "relative_position_embedding": True,
-    "gru_rel_pos": True,
-}

@@ -24,6 +24,15 @@ from pam.errors import UserError
 
 MEAN, STD = -4.268, 4.569  # of AudioSet
 LONGEST_WAVE = 10_000
+SUPPORTED = {
+    "patch_size": PATCH,
+    "stride": PATCH,
+    "mel_bins": MEL_BANDS,
+    "layer_norm_first": False,
+    "norm_affine": True,
+    "qkv_bias": True,
+    "fixed_positions": True,
+}
 
 
 class EatConfig(PreTrainedConfig):
@@ -156,14 +165,3 @@ def _read_original(path: str) -> tuple[EatConfig, dict[str, Tensor]]:
         key = key.replace("modality_encoders.IMAGE.", "", 1)
         renamed[key.replace("context_encoder.norm.", "pre_norm.", 1)] = value
     return config, renamed
-
-
-SUPPORTED = {
-    "patch_size": PATCH,
-    "stride": PATCH,
-    "mel_bins": MEL_BANDS,
-    "layer_norm_first": False,
-    "norm_affine": True,
-    "qkv_bias": True,
-    "fixed_positions": True,
-}
