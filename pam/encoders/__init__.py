@@ -3,6 +3,24 @@
 An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
 layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip:
 not on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
+
+    family      models                                    frames/s  width × states        at 25 Hz
+    whisper     openai/whisper-tiny, -base, -small              50  384×5, 512×7, 768×13  mean of 2
+                openai/whisper-medium, -large-v3                50  1024×25, 1280×33      mean of 2
+    wav2vec2    facebook/wav2vec2-base-960h, -large-960h        50  768×13, 1024×25       mean of 2
+    hubert      facebook/hubert-base-ls960, -large-ll60k        50  768×13, 1024×25       mean of 2
+    wavlm       microsoft/wavlm-base-plus, -large               50  768×13, 1024×25       mean of 2
+    moonshine   UsefulSensors/moonshine-tiny, -base           41.7  288×7, 416×9          of 2 or 3
+    wakehubert  cache:wakehubert-tiny                           50  256×9                 mean of 2
+    beats       BEATs_iter3_plus_AS2M.pt and its kin          6.25  768×13                repeated
+    eat         worstchan/EAT-base_epoch30_pretrain           6.25  768×13                repeated
+    ecapa       SpeechBrain's embedding_model.ckpt             100  1024×4                mean of 4
+
+BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`patches.py`): their
+mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
+embedding has no frames. With real weights the tests run Whisper tiny.en, Moonshine base and
+WakeHuBERT tiny; all other models have been run with small random weights only, and compared with
+their original or a slow transcription of it.
 """
 
 # B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width
@@ -15,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_keys
-from pam.encoders.pooling import SAMPLE_RATE, pool_frames, pooled_length
+from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
 from pam.errors import UserError
 from pam.table import Table
 
@@ -28,6 +46,9 @@ ENCODERS = Table(
         "wavlm": "pam.encoders.ssl:WavLMEncoder",
         "moonshine": "pam.encoders.moonshine:MoonshineAudioEncoder",
         "wakehubert": "pam.encoders.wakehubert:WakeHubertEncoder",
+        "beats": "pam.encoders.beats:BeatsEncoder",
+        "eat": "pam.encoders.eat:EatEncoder",
+        "ecapa": "pam.encoders.ecapa:EcapaEncoder",
     },
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -60,12 +81,15 @@ class AudioEncoder(nn.Module):
     def encode(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B S J D"]:
-        """All states at the native rate. Samples beyond `lengths` are zero already."""
+        """All states at the native rate, in the encoder's dtype.
+
+        audio: float32 whatever that dtype, for the sake of spectra; zero beyond `lengths`.
+        """
         raise NotImplementedError
 
     def output_length(self, samples: int) -> int:
         """Frames at 25 Hz that `samples` samples give: the only place where lengths are made."""
-        return pooled_length(self.native_length(samples), self.hop_samples)
+        return clip_length(self.native_length(samples), self.hop_samples, samples)
 
     @torch.no_grad()
     def forward(
@@ -78,11 +102,11 @@ class AudioEncoder(nn.Module):
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
-        clean = torch.where(real_BN, audio, 0).to(self.dtype)
+        clean = torch.where(real_BN, audio, 0).float()
         with torch.autocast(audio.device.type, enabled=False):
             states = self._checked_states(self.encode(clean, lengths), native)
             frames = torch.tensor(native, device=audio.device)
-            return pool_frames(states, frames, self.hop_samples)
+            return pool_frames(states, frames, self.hop_samples, lengths)
 
     def _checked_states(self, states: Tensor, native: list[int]) -> Tensor:
         expected = (len(native), self.num_states, max(native), self.dim)

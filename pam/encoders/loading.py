@@ -1,11 +1,14 @@
 """Pretrained weights out of a folder or the hub: all of them, or an error."""
 
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from pam.errors import UserError
@@ -20,6 +23,7 @@ def load_pretrained(
     key_mapping: Mapping[str, str] | None = None,
     optional: Iterable[str] = (),
     foreign: Iterable[str] = (),
+    original: tuple[PreTrainedConfig, Mapping[str, Tensor]] | None = None,
     **options: Any,
 ) -> Any:
     """`cls.from_pretrained(path)`, refusing weights that are missing, left over or misshapen.
@@ -27,9 +31,13 @@ def load_pretrained(
     path: `cache:NAME`, a folder, or a name on the hub. key_mapping: regular expressions that
     rename the checkpoint's keys. optional: patterns of weights that may be missing (unused here).
     foreign: patterns of the checkpoint's keys that belong to parts we leave out (a decoder, a
-    head). Raises UserError; nothing is ever initialised at random.
+    head). original: the configuration and weights that `path` was found to hold, where
+    `from_pretrained` cannot read it. Raises UserError; nothing is ever initialised at random.
     """
-    folder = resolve_model(path)
+    if original:
+        folder, options = None, options | {"config": original[0], "state_dict": dict(original[1])}
+    else:
+        folder = resolve_model(path)
     try:
         with _quiet():
             model, info = cls.from_pretrained(
@@ -37,6 +45,7 @@ def load_pretrained(
                 dtype=dtype,
                 key_mapping=dict(key_mapping or {}),
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
             )
     except (OSError, RuntimeError, ValueError) as error:
@@ -45,8 +54,39 @@ def load_pretrained(
         ) from error
     _refuse(path, "lacks the weights", info["missing_keys"], optional)
     _refuse(path, "has unknown weights", info["unexpected_keys"], foreign)
-    _refuse(path, "has weights of another shape:", map(str, info["mismatched_keys"]), ())
+    shapes = [f"{key} {[*theirs]}, not {[*ours]}" for key, theirs, ours in info["mismatched_keys"]]
+    _refuse(path, "has weights of another shape:", shapes, ())
     return model
+
+
+def read_original(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """`cfg` and `model` of a checkpoint as fairseq and its kin save it, a single .pt file."""
+    checkpoint = read_pickle(path)
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"cfg", "model"}:
+        raise UserError(
+            f"model {path!r} is not a dictionary with 'cfg' and 'model': is it the original file?"
+        )
+    return checkpoint["cfg"], checkpoint["model"]
+
+
+def read_pickle(path: str) -> Any:
+    """What `torch.save` wrote, of tensors and plain containers only.
+
+    A pickle that would run code is an error (UserError), as is a file that cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"model {path!r} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose architecture differs from the one that is implemented."""
+    for key, value in values.items():
+        if getattr(config, key) != value:
+            raise UserError(
+                f"model {path!r}: {key} is {getattr(config, key)!r}, only {value!r} is supported"
+            )
 
 
 @contextmanager

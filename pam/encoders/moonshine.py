@@ -44,7 +44,7 @@ class MoonshineAudioEncoder(AudioEncoder):
     def encode(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B S J D"]:
-        x = by_length(self._front_end, audio, lengths)
+        x = by_length(self._front_end, audio.to(self.dtype), lengths)
         native = [self.native_length(n) for n in lengths.tolist()]
         bias = attention_bias(real_frames(native, x.shape[1], x.device), x.dtype)
         position_ids = torch.arange(x.shape[1], device=x.device)[None]

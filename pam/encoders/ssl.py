@@ -70,6 +70,7 @@ class SelfSupervisedEncoder(AudioEncoder):
     ) -> Float[Tensor, "B S J D"]:
         if self.normalize:
             audio = normalized(audio, lengths)
+        audio = audio.to(self.dtype)
         if self.model.config.feat_extract_norm == "group":
             # The first convolution is normalised over time: padding would change every frame.
             features = by_length(self._front_end, audio, lengths)

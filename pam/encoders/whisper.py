@@ -98,7 +98,7 @@ class WhisperAudioEncoder(AudioEncoder):
         needed = frames * MEL_HOP_SAMPLES
         if frames < 2 * self.max_frames:  # at 30 s the spectrum mirrors the end, as in training
             needed += FFT_SAMPLES
-        audio = F.pad(audio.float(), (0, max(needed - audio.shape[1], 0)))
+        audio = F.pad(audio, (0, max(needed - audio.shape[1], 0)))
         window = torch.hann_window(FFT_SAMPLES, device=audio.device)
         spectrum = torch.stft(
             audio, FFT_SAMPLES, MEL_HOP_SAMPLES, window=window, return_complex=True

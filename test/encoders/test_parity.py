@@ -40,6 +40,17 @@ def check(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5 * theirs.abs().max().item())
 
 
+# From the shortest clip of all to beyond Whisper's 30 s, on and beside the edges of frames.
+LENGTHS = [480, 799, *range(1200, 496_000, 12_345), 479_999, 480_000, 480_161, 480_480, 496_000]
+
+
+@pytest.mark.parametrize("case", SSL_CASES)
+def test_ssl_lengths(tiny_encoders, case):
+    encoder = tiny_encoders[case]
+    theirs = encoder.model._get_feat_extract_output_lengths(torch.tensor(LENGTHS))
+    assert [encoder.native_length(n) for n in LENGTHS] == theirs.tolist()
+
+
 @pytest.mark.parametrize("case", SSL_CASES)
 @torch.no_grad()
 def test_ssl(tiny_specs, tiny_encoders, case):
@@ -57,14 +68,66 @@ def test_ssl(tiny_specs, tiny_encoders, case):
     check(ours(encoder, audio), pooled(states, (SAMPLES - 400) // 320 + 1))
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("case", ["wav2vec2_base", "hubert_large", "wavlm_large"])
 @torch.no_grad()
-def test_whisper_padded_to_30_s(tiny_specs, tiny_encoders):
-    model = WhisperForConditionalGeneration.from_pretrained(tiny_specs["whisper"]["path"]).eval()
-    audio = clip()
-    mel = WhisperFeatureExtractor()(audio.numpy(), sampling_rate=16000, return_tensors="pt")
+def test_ssl_hears_what_the_preprocessor_config_says(tiny_specs, tmp_path, case, normalise):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(Path(tiny_specs[case]["path"], name).read_bytes())
+    Wav2Vec2FeatureExtractor(do_normalize=normalise).save_pretrained(tmp_path)
+    encoder = load_encoder({"family": tiny_specs[case]["family"], "path": str(tmp_path)})
+    assert encoder.normalize == normalise
+    features = Wav2Vec2FeatureExtractor.from_pretrained(tmp_path)(
+        clip().numpy(), sampling_rate=16000, return_tensors="pt"
+    )
+    theirs = AutoModel.from_pretrained(tmp_path).eval()(features.input_values).last_hidden_state
+    check(ours(encoder, clip())[:, -1], pooled([theirs], theirs.shape[1])[:, 0])
+
+
+@pytest.mark.parametrize("case", ["wav2vec2_large", "hubert_large", "wavlm_large"])
+@torch.no_grad()
+def test_ssl_batch_is_that_of_models_that_expect_padding(tiny_specs, tiny_encoders, case):
+    """Models whose front end is layer-normalised take a mask, and their own batches are right."""
+    clips = [clip(), clip()[:7000] * 2]
+    features = Wav2Vec2FeatureExtractor(return_attention_mask=True)(
+        [c.numpy() for c in clips], sampling_rate=16000, padding=True, return_tensors="pt"
+    )
+    theirs = AutoModel.from_pretrained(tiny_specs[case]["path"]).eval()(**features)
+    lengths = torch.tensor([len(c) for c in clips])
+    batch = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+    states, mask = tiny_encoders[case](batch, lengths)
+    for i, samples in enumerate(lengths.tolist()):
+        frames = (samples - 400) // 320 + 1
+        last = theirs.last_hidden_state[i : i + 1, :frames]
+        check(states[i : i + 1, -1, mask[i]], pooled([last], frames)[:, 0])
+
+
+@pytest.mark.parametrize("case", ["whisper", "whisper_v3"])
+@torch.no_grad()
+def test_whisper_padded_to_30_s(tiny_specs, case):
+    """With 80 bands, and with the 128 of large-v3."""
+    spec = {**tiny_specs[case], "conf": {"pad_to_30s": True}}
+    model = WhisperForConditionalGeneration.from_pretrained(spec["path"]).eval()
+    mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)(
+        clip().numpy(), sampling_rate=16000, return_tensors="pt"
+    )
     out = model.model.encoder(mel.input_features, output_hidden_states=True)
     states = [*out.hidden_states[:-1], out.last_hidden_state]
-    check(ours(tiny_encoders["whisper"], audio), pooled(states, (SAMPLES // 160 + 1) // 2))
+    encoder = load_encoder(spec)
+    assert len(states) == encoder.num_states
+    check(ours(encoder, clip()), pooled(states, (SAMPLES // 160 + 1) // 2))
+
+
+@pytest.mark.parametrize("samples", [480, 799, 20_161, 479_999, 480_000])
+def test_whisper_lengths(tiny_encoders, samples):
+    """Its own frames without padding; a longer clip is a run of 30 s, then the rest."""
+    mel = WhisperFeatureExtractor()(
+        torch.zeros(samples).numpy(), sampling_rate=16000, padding=False, return_tensors="pt"
+    ).input_features
+    encoder = tiny_encoders["whisper"]
+    theirs = encoder.model._get_feat_extract_output_lengths(mel.shape[2])
+    assert encoder.native_length(samples) == theirs
+    assert encoder.native_length(480_000 + samples) == 1500 + theirs
 
 
 @pytest.mark.parametrize("mels", [80, 128])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pam.encoders.pooling import pool_frames, pooled_length
+from pam.encoders.pooling import clip_length, pool_frames, pooled_length
 
 
 def by_samples(states, length, hop):
@@ -39,6 +39,16 @@ def test_slow_frames_repeat():
     pooled, mask = pool_frames(torch.tensor([[[[1.0], [2.0]]]]), torch.tensor([2]), 8000)
     assert pooled.flatten().tolist() == [1.0] * 12 + [1.5] + [2.0] * 12
     assert mask.all()
+
+
+def test_frames_end_with_the_clip():
+    """Three native frames of 160 ms, of which the clip fills two and one sample."""
+    states = torch.arange(1.0, 4.0).reshape(1, 1, 3, 1).repeat(2, 1, 1, 1)
+    samples = torch.tensor([5121, 2000])
+    pooled, mask = pool_frames(states, torch.tensor([3, 1]), 2560, samples)
+    assert pooled[0].flatten().tolist() == [1.0] * 4 + [2.0] * 4 + [3.0]
+    assert pooled[1].flatten().tolist() == [1.0] * 4 + [0.0] * 5
+    assert mask.sum(dim=1).tolist() == [9, 4] == [clip_length(3, 2560, 5121), 4]
 
 
 def test_constant_frames_stay_constant():

@@ -1,8 +1,11 @@
 """Tiny encoders of every family, with random weights, saved as real checkpoints are."""
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import (
     HubertConfig,
     HubertModel,
@@ -34,6 +37,7 @@ SSL_SHAPE = {
     "mask_time_length": 2,
 }
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+WAVLM_LARGE = LARGE | {"conv_bias": False}
 
 
 def whisper(mels: int = 80) -> WhisperForConditionalGeneration:
@@ -82,7 +86,169 @@ def wakehubert() -> WakeHubertModel:
     return model
 
 
-# case: (family, model, conf, has a preprocessor_config that normalises)
+BEATS_CFG = {
+    "input_patch_size": 16,
+    "embed_dim": 24,
+    "conv_bias": False,
+    "encoder_layers": 3,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 48,
+    "encoder_attention_heads": 2,
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "deep_norm": True,
+    "dropout": 0.5,
+    "attention_dropout": 0.5,
+    "encoder_layerdrop": 0.5,
+    "conv_pos": 6,
+    "conv_pos_groups": 4,
+    "relative_position_embedding": True,
+    "num_buckets": 16,
+    "max_distance": 20,
+    "gru_rel_pos": True,
+    "finetuned_model": True,
+    "predictor_class": 5,
+}
+EAT_CONFIG = {
+    "model_type": "eat",
+    "architectures": ["EATModel"],
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 1.5,
+    "norm_eps": 1e-6,
+    "patch_size": 16,
+    "stride": 16,
+    "in_chans": 1,
+    "mel_bins": 128,
+    "max_length": 6,
+    "img_size": [96, 128],
+    "layer_norm_first": False,
+    "drop_rate": 0.5,
+}
+
+
+def beats_weights() -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of the original checkpoints."""
+    width, hidden, patch = 32, 48, 24
+    shapes = {
+        "patch_embedding.weight": (patch, 1, 16, 16),
+        "layer_norm": (patch,),
+        "post_extract_proj": (width, patch),
+        "encoder.pos_conv.0.weight_g": (1, 1, 6),
+        "encoder.pos_conv.0.weight_v": (width, width // 4, 6),
+        "encoder.pos_conv.0.bias": (width,),
+        "encoder.layer_norm": (width,),
+        "predictor": (5, width),
+    }
+    for i in range(3):
+        layer = f"encoder.layers.{i}"
+        shapes |= {f"{layer}.self_attn.{x}_proj": (width, width) for x in ("k", "v", "q", "out")}
+        shapes |= {
+            f"{layer}.self_attn.grep_linear": (8, width // 2),
+            f"{layer}.self_attn.grep_a": (1, 2, 1, 1),
+            f"{layer}.self_attn.relative_attention_bias.weight": (16, 2),
+            f"{layer}.self_attn_layer_norm": (width,),
+            f"{layer}.fc1": (hidden, width),
+            f"{layer}.fc2": (width, hidden),
+            f"{layer}.final_layer_norm": (width,),
+        }
+    weights = random_weights(shapes)
+    for i in (1, 2):  # all layers share the first one's
+        name = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
+        weights[name.format(i)] = weights[name.format(0)]
+    return weights
+
+
+def eat_weights() -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of the Hugging Face port."""
+    width, hidden = 32, 48
+    shapes = {
+        "local_encoder.proj.weight": (width, 1, 16, 16),
+        "local_encoder.proj.bias": (width,),
+        "extra_tokens": (1, 1, width),
+        "fixed_positional_encoder.positions": (1, 48, width),
+        "pre_norm": (width,),
+    }
+    for i in range(2):
+        shapes |= {
+            f"blocks.{i}.norm1": (width,),
+            f"blocks.{i}.attn.qkv": (3 * width, width),
+            f"blocks.{i}.attn.proj": (width, width),
+            f"blocks.{i}.norm2": (width,),
+            f"blocks.{i}.mlp.fc1": (hidden, width),
+            f"blocks.{i}.mlp.fc2": (width, hidden),
+        }
+    return {f"model.{key}": value for key, value in random_weights(shapes).items()}
+
+
+def ecapa_weights() -> dict[str, Tensor]:
+    """Random weights under the names and in the shapes of SpeechBrain's embedding_model.ckpt."""
+    width, part, mels = 16, 4, 6
+    tdnns = {"blocks.0": (width, mels, 5), "mfa": (24, 3 * width, 1), "asp.tdnn": (4, 72, 1)}
+    convs = {"asp.conv": (24, 4, 1), "fc": (5, 48, 1)}
+    norms = {"asp_bn": 48}
+    for i in (1, 2, 3):
+        tdnns |= {f"blocks.{i}.tdnn{n}": (width, width, 1) for n in (1, 2)}
+        tdnns |= {f"blocks.{i}.res2net_block.blocks.{n}": (part, part, 3) for n in range(3)}
+        convs[f"blocks.{i}.se_block.conv1"] = (8, width, 1)
+        convs[f"blocks.{i}.se_block.conv2"] = (width, 8, 1)
+    norms |= {f"{name}.norm": shape[0] for name, shape in tdnns.items()}
+    convs |= {f"{name}.conv": shape for name, shape in tdnns.items()}
+    weights = {}
+    for name, shape in convs.items():
+        weights |= {f"{name}.conv.weight": shape, f"{name}.conv.bias": shape[:1]}
+    for name, channels in norms.items():
+        kept = ("weight", "bias", "running_mean", "running_var")
+        weights |= {f"{name}.norm.{part}": (channels,) for part in kept}
+    weights = random_weights(weights)
+    for key in [key for key in weights if key.endswith("running_var")]:
+        weights[key] = weights[key].abs() + 0.5
+        weights[key.replace("running_var", "num_batches_tracked")] = torch.tensor(9)
+    return weights
+
+
+PARAMETERS = (
+    "weight", "bias", "weight_g", "weight_v", "grep_a", "extra_tokens", "positions",
+    "running_mean", "running_var",
+)  # fmt: skip
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """A name that is no parameter's is a linear layer or a norm, hence weight and bias."""
+    generator = torch.Generator().manual_seed(7)
+    weights = {}
+    for name, shape in shapes.items():
+        whole = name.endswith(PARAMETERS)
+        fan_in = max(torch.Size(shape[1:]).numel(), 1)
+        values = torch.randn(shape, generator=generator) * (1.5 / fan_in**0.5)
+        weights[name if whole else f"{name}.weight"] = values
+        if not whole:
+            weights[f"{name}.bias"] = torch.randn(shape[0], generator=generator)
+    return weights
+
+
+def save_beats(folder: Path) -> Path:
+    path = folder / "BEATs_tiny.pt"
+    torch.save({"cfg": BEATS_CFG, "model": beats_weights()}, path)
+    return path
+
+
+def save_eat(folder: Path) -> Path:
+    (folder / "config.json").write_text(json.dumps(EAT_CONFIG))
+    save_file(eat_weights(), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def save_ecapa(folder: Path) -> Path:
+    torch.save(ecapa_weights(), folder / "embedding_model.ckpt")
+    return folder / "embedding_model.ckpt"
+
+
+# What transformers has no model of is saved as its authors save it.
+OWN_LAYOUT = {"beats": save_beats, "eat": save_eat, "ecapa": save_ecapa}
+
+# case: (family, model, conf)
 CASES = {
     "whisper": ("whisper", whisper, {}),
     "whisper_unpadded": ("whisper", whisper, {"pad_to_30s": False}),
@@ -92,15 +258,20 @@ CASES = {
     "hubert": ("hubert", lambda: HubertModel(HubertConfig(**SSL_SHAPE)), {}),
     "hubert_large": ("hubert", lambda: HubertModel(HubertConfig(**SSL_SHAPE, **LARGE)), {}),
     "wavlm": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE)), {"normalize": False}),
-    "wavlm_large": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE, **LARGE)), {}),
+    "wavlm_large": ("wavlm", lambda: WavLMModel(WavLMConfig(**SSL_SHAPE, **WAVLM_LARGE)), {}),
     "moonshine": ("moonshine", moonshine, {}),
     "wakehubert": ("wakehubert", wakehubert, {}),
+    "beats": ("beats", None, {}),
+    "eat": ("eat", None, {}),
+    "ecapa": ("ecapa", None, {}),
 }
 
 
 def save_tiny(case: str, folder: Path) -> dict:
     """Save the case's checkpoint into `folder`; returns the encoder's spec."""
     family, make, conf = CASES[case]
+    if family in OWN_LAYOUT:
+        return {"family": family, "path": str(OWN_LAYOUT[family](folder)), "conf": conf}
     torch.manual_seed(7)
     model = make().eval()
     for parameter in model.parameters():  # initialisations near zero would hide mistakes

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pam.bin.train import KEYS, combine
-from pam.config import check_keys, load_yaml
+from pam.config import check_keys, load_yaml, parse_value
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS, build_fusion
 
@@ -50,6 +50,16 @@ def meta_fusion(config: dict, width: int):
             num_experts=len(config["tasks"]),
             conf=config["fusion_conf"],
         )
+
+
+def test_encoders_that_are_commented_out_could_be_used():
+    text = (ROOT / "conf/scale/paper.yaml").read_text(encoding="utf-8")
+    lines = re.findall(r"^  # (\w+): (\{family: .*\})$", text, re.MULTILINE)
+    assert {"whisper_large_v3", "beats", "eat_base"} < {encoder for encoder, _ in lines}
+    for encoder, spec in lines:
+        spec = parse_value(spec)
+        assert ENCODERS.get(spec["family"]), encoder
+        assert spec.keys() == {"family", "path", "dim", "num_states"}, encoder
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=name)
