@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pam.config import check_keys, load_yaml, merge, set_option
@@ -52,6 +53,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale_config", required=True, help="conf/scale/NAME.yaml")
     parser.add_argument("--system_config", required=True, help="conf/systems/NAME.yaml")
+    parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; else the scale's own LLM")
     parser.add_argument("--train", type=Path, required=True, help="combined training directory")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
@@ -66,15 +68,24 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def effective_config(args: argparse.Namespace) -> dict:
-    """Defaults < scale < system < command line, with the chosen budget."""
-    scale, system = load_yaml(args.scale_config), load_yaml(args.system_config)
-    check_keys(scale, KEYS, args.scale_config)
-    check_keys(system, KEYS, args.system_config)
-    config = merge(DEFAULTS, scale, system)
-    for assignment in args.set:
+def layered(
+    scale: str | Path, system: str | Path, llm: str | Path | None = None, sets: Sequence[str] = ()
+) -> dict:
+    """Defaults < scale < LLM < system < `--set`; an unknown option names its file."""
+    files = [file for file in (scale, llm, system) if file]
+    layers = [load_yaml(file) for file in files]
+    for file, layer in zip(files, layers, strict=True):
+        check_keys(layer, KEYS, str(file))
+    config = merge(DEFAULTS, *layers)
+    for assignment in sets:
         set_option(config, assignment)
     check_keys(config, KEYS, "--set")
+    return config
+
+
+def effective_config(args: argparse.Namespace) -> dict:
+    """The layers, with what the command line says and the chosen budget."""
+    config = layered(args.scale_config, args.system_config, args.llm_config, args.set)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     budgets = config.pop("budgets")

@@ -13,6 +13,7 @@ from pam.fusion import FUSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
+LLMS = sorted((ROOT / "conf/llm").glob("*.yaml"))
 SYSTEMS = sorted((ROOT / "conf/systems").glob("*.yaml"))
 
 
@@ -23,7 +24,7 @@ def name(file: Path) -> str:
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=name)
 def test_loads(file):
     assert load_yaml(file)
-    assert file.parent.name in ("scale", "systems", "prompts", "tables"), file
+    assert file.parent.name in ("scale", "systems", "llm", "prompts", "tables"), file
 
 
 @pytest.mark.parametrize("file", SCALES, ids=name)
@@ -46,6 +47,20 @@ def test_system_fits_the_scale(system, scale):
     conf = load_yaml(system)
     check_keys(conf, KEYS, str(system))
     assert merge(load_yaml(scale), conf)["fusion"] in FUSIONS.names()
+
+
+@pytest.mark.parametrize("llm", LLMS, ids=name)
+def test_an_llm_changes_the_llm_only(llm):
+    from pam.bin.train import layered
+    from pam.config import check_init_options
+    from pam.llm.causal_lm import CausalLM
+
+    plain = layered(SCALES[0], SYSTEMS[0])
+    config = layered(SCALES[0], SYSTEMS[0], llm)
+    assert {key for key in config if config[key] != plain[key]} <= {"llm_conf"}
+    options = {k: v for k, v in config["llm_conf"].items() if k != "path"}
+    check_init_options(CausalLM, options, str(llm))
+    assert config["llm_conf"]["path"] == load_yaml(llm)["llm_conf"]["path"]
 
 
 @pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])
