@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from pam.config import check_keys, load_yaml, merge, set_option
@@ -68,16 +68,21 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def layered(
-    scale: str | Path, system: str | Path, llm: str | Path | None = None, sets: Sequence[str] = ()
-) -> dict:
-    """Defaults < scale < LLM < system < `--set`; an unknown option names its file."""
-    files = [file for file in (scale, llm, system) if file]
+def read_layers(
+    scale: str | Path, system: str | Path, llm: str | Path | None = None
+) -> tuple[dict, dict]:
+    """The scale, with the LLM in the place of its own, and the system; unknown options are errors."""
+    files = [scale, system, *([llm] if llm else [])]
     layers = [load_yaml(file) for file in files]
     for file, layer in zip(files, layers, strict=True):
         check_keys(layer, KEYS, str(file))
-    config = merge(DEFAULTS, *layers)
-    for assignment in sets:
+    return merge(layers[0], *layers[2:]), layers[1]
+
+
+def combine(scale: dict, system: dict, assignments: Iterable[str] = ()) -> dict:
+    """Defaults < scale < system < `assignments`, which are those of --set."""
+    config = merge(DEFAULTS, scale, system)
+    for assignment in assignments:
         set_option(config, assignment)
     check_keys(config, KEYS, "--set")
     return config
@@ -85,7 +90,8 @@ def layered(
 
 def effective_config(args: argparse.Namespace) -> dict:
     """The layers, with what the command line says and the chosen budget."""
-    config = layered(args.scale_config, args.system_config, args.llm_config, args.set)
+    scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
+    config = combine(scale, system, args.set)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     budgets = config.pop("budgets")

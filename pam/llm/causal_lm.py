@@ -4,8 +4,8 @@ The prompt comes before the audio, so its states do not depend on the audio: one
 distinct prompt gives h_prompt for the router and the KV cache for all that follows.
 """
 
-# B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the prompt,
-# D width of the LLM, V positions of audio and closing (or the vocabulary)
+# B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the
+# prompt, D width of the LLM, V positions of audio and closing, or the vocabulary
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """What stands around the prompt, the audio and the answer, as token ids.
 
 The LLM reads  opening · prompt | audio · closing · answer · end.  What is before the bar does not
-depend on the audio: it is read once per distinct prompt, and its last token is the prompt's own, where
-equation 7 reads h_prompt.
+depend on the audio: it is read once per distinct prompt, and its last token is the prompt's own,
+where equation 7 reads h_prompt.
 
 - "plain": the tokenizer's own start of a text (Llama's BOS; Qwen and SmolLM have none), and nothing
   between audio and answer. The end is the tokenizer's `eos_token`: `<|endoftext|>` of Qwen2.5,

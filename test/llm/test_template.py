@@ -89,7 +89,7 @@ def test_ids_of_prompts_and_answers(chat_llm):
 
 
 def whole_row(model, batch, row):
-    """One utterance in one pass, in the order of the template; what predicts the answer, h_prompt."""
+    """One utterance in one pass: logits of the answer's tokens, the tokens, h_prompt."""
     llm, template = model.llm, model.llm.template
     index = batch["prompt_index"][row]
     prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]

@@ -51,12 +51,12 @@ def test_system_fits_the_scale(system, scale):
 
 @pytest.mark.parametrize("llm", LLMS, ids=name)
 def test_an_llm_changes_the_llm_only(llm):
-    from pam.bin.train import layered
+    from pam.bin.train import combine, read_layers
     from pam.config import check_init_options
     from pam.llm.causal_lm import CausalLM
 
-    plain = layered(SCALES[0], SYSTEMS[0])
-    config = layered(SCALES[0], SYSTEMS[0], llm)
+    plain = combine(*read_layers(SCALES[0], SYSTEMS[0]))
+    config = combine(*read_layers(SCALES[0], SYSTEMS[0], llm))
     assert {key for key in config if config[key] != plain[key]} <= {"llm_conf"}
     options = {k: v for k, v in config["llm_conf"].items() if k != "path"}
     check_init_options(CausalLM, options, str(llm))
