@@ -4,6 +4,7 @@ Counted as the paper does in section 4.5: what is trained holds the adapters, th
 and LoRA; active at inference is all of that but the routed experts that are not chosen.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,17 +13,11 @@ import torch
 from torch import nn
 
 from pam.fusion.router import Router
-from pam.llm.causal_lm import inject_lora
+from pam.llm.causal_lm import CausalLM, inject_lora
 from pam.model.architecture import count, on_meta
 from pam.model.build import build_mixture
 
 LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
-LORA_DEFAULTS = {
-    "lora_rank": 32,
-    "lora_alpha": 64,
-    "lora_dropout": 0.0,
-    "lora_targets": ("q_proj", "k_proj"),
-}
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,8 @@ def llm_with_lora(llm_conf: Mapping[str, Any]) -> tuple[nn.Module, int]:
     """The LLM on the meta device with its LoRA, and its parameters without."""
     llm = on_meta(llm_conf["path"])
     frozen = count(llm)
-    inject_lora(llm, *(llm_conf.get(key, LORA_DEFAULTS[key]) for key in LORA))
+    defaults = inspect.signature(CausalLM).parameters
+    inject_lora(llm, *(llm_conf.get(key, defaults[key].default) for key in LORA))
     return llm, frozen
 
 
