@@ -1,7 +1,7 @@
 """Sizes of systems before anything is downloaded, beside the paper's (section 4.5, Table 6).
 
-    python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
-    python -m pam.bin.params --scale paper --system pam --json
+python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
+python -m pam.bin.params --scale paper --system pam --json
 """
 
 import argparse

@@ -18,6 +18,7 @@ KEYS = [
     "router_conf",
     "tasks",
     "model_conf",
+    "trainable",
     "feats",
     "warmup",
     "warmup_tasks",
@@ -54,6 +55,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale_config", required=True, help="conf/scale/NAME.yaml")
     parser.add_argument("--system_config", required=True, help="conf/systems/NAME.yaml")
     parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; else the scale's own LLM")
+    parser.add_argument(
+        "--init", type=Path, help="exp/NAME to start from: its encoders, LLM, fusion and weights"
+    )
     parser.add_argument("--train", type=Path, required=True, help="combined training directory")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
@@ -88,12 +92,29 @@ def combine(scale: dict, system: dict, assignments: Iterable[str] = ()) -> dict:
     return config
 
 
+def read_init(exp: Path) -> dict:
+    """What of an experiment's configuration belongs to its model."""
+    from pam.model.build import PARTS
+
+    if not (exp / "model.pth").is_file():
+        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+    config = load_yaml(exp / "config.yaml")
+    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
+
+
 def effective_config(args: argparse.Namespace) -> dict:
     """The layers, with what the command line says and the chosen budget."""
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
+    start = read_init(args.init) if args.init else {}
+    if start:
+        scale, system = {k: v for k, v in scale.items() if k not in start}, start
     config = combine(scale, system, args.set)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
+    if start:
+        if args.warmup == "ctc":
+            raise UserError("--warmup ctc: a model that --init gives is warm already")
+        config |= {"warmup": "none", "init": str(args.init)}
     budgets = config.pop("budgets")
     if args.budget not in budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
@@ -106,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     config = effective_config(args)
+    from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, run_phase, write_curves
 
     freeze_config(args.expdir, config)
@@ -113,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         if phase == "llm" or config["warmup"] == "ctc":
             run_phase(config, phase, args.expdir, args.train, args.dev, args.ngpu)
     write_curves(args.expdir)
+    write_peak(args.expdir, args.ngpu)
     get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
 
 

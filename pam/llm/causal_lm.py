@@ -17,6 +17,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     DynamicCache,
@@ -218,6 +219,15 @@ def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"
 def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise not_loaded(folder, error) from error
+
+
+def llm_width(path: str) -> int:
+    """D of the LLM at `path`, without its weights."""
+    folder = resolve_model(path)
+    try:
+        return AutoConfig.from_pretrained(folder).hidden_size
     except (OSError, ValueError) as error:
         raise not_loaded(folder, error) from error
 

@@ -55,7 +55,8 @@ def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
 
 def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMModel:
     """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
-    router_conf, tasks, model_conf. `online` loads the encoders too."""
+    router_conf, tasks, model_conf, and where only some parts are trained, trainable. `online`
+    loads the encoders too."""
     if lacking := [part for part in PARTS if part not in config]:
         raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
     shapes = encoder_shapes(config["encoders"])
@@ -68,9 +69,12 @@ def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMMod
     llm = CausalLM(path, **llm_conf)
     fusion, router = build_mixture(config, llm.width)
     encoders = load_encoders(config["encoders"]) if online else None
-    return ESPnetPaMModel(
+    model = ESPnetPaMModel(
         llm, fusion, router, shapes, config["tasks"], encoders, **config["model_conf"]
     )
+    if config.get("trainable"):
+        model.train_only(config["trainable"])
+    return model
 
 
 def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
@@ -80,9 +84,15 @@ def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
     model = build_model(load_yaml(exp / "config.yaml"), online=online)
+    load_learned(model, exp)
+    return model.eval()
+
+
+def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
+    """The weights of exp/NAME/model.pth."""
+    checkpoint = exp / "model.pth"
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (UserError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (OSError, UserError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint} does not fit {exp / 'config.yaml'}: {reason}") from error
-    return model.eval()

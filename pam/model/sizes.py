@@ -86,9 +86,7 @@ def llm_with_lora(llm_conf: Mapping[str, Any]) -> tuple[nn.Module, int]:
     return llm, frozen
 
 
-def mixture_on_meta(
-    config: Mapping[str, Any], width: int
-) -> tuple[nn.Module, Router | None]:
+def mixture_on_meta(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Router | None]:
     with torch.device("meta"):
         return build_mixture(config, width)
 

@@ -153,7 +153,9 @@ def test_json_has_every_system(capsys):
 
 
 def test_wrong_options_are_one_line():
-    with pytest.raises(UserError, match="systems/pm.yaml: there is no such file: did you mean 'pam'"):
+    with pytest.raises(
+        UserError, match="systems/pm.yaml: there is no such file: did you mean 'pam'"
+    ):
         params.main(["--system", "pm"])
     with pytest.raises(UserError, match="unknown option 'rnk'"):
         params.main(["--system", "pam", "--set", "fusion_conf.rnk=3"])
