@@ -75,7 +75,7 @@ def get_parser() -> argparse.ArgumentParser:
 def read_layers(
     scale: str | Path, system: str | Path, llm: str | Path | None = None
 ) -> tuple[dict, dict]:
-    """The scale, with the LLM in the place of its own, and the system; unknown options are errors."""
+    """The scale with the LLM in the place of its own, and the system."""
     files = [scale, system, *([llm] if llm else [])]
     layers = [load_yaml(file) for file in files]
     for file, layer in zip(files, layers, strict=True):

@@ -1,8 +1,8 @@
 r"""Fusions that have learned to hear with some encoders take a further one.
 
 A layer that joins the encoders' features, FFN_o over [f_1; …; f_E; g_1; …; g_M], gets columns for
-f_{E+1} that start as zero. They are kept apart from the others and added after: the sum over the old
-columns is then the very sum that it was, to the last bit, which one wider product would not be.
+f_{E+1} that start as zero. They are kept apart from the others and added after: the sum over the
+old columns is then the very sum that it was, to the last bit, which one wider product would not be.
 `fusion_conf.grown` says how many of the last encoders came that way.
 """
 
@@ -38,7 +38,7 @@ class GrownLinear(nn.Linear):
 
 
 def grow(fusion: nn.Module, encoders: int, width: int, grown: int) -> None:
-    """Give the layers that join encoders (`JOINS`, the name of one in its module) their new parts."""
+    """Give every layer that joins encoders (a module names its own in `JOINS`) its new parts."""
     for module in list(fusion.modules()):
         if name := getattr(module, "JOINS", None):
             layer = getattr(module, name)

@@ -1,9 +1,10 @@
 """Architectures of pretrained models, kept here so that sizes are known before any download.
 
 architectures/NAME.json: `class` ("module:class") and the `config` values that set its size; for an
-encoder also `inputs` (shapes of a forward pass; a last element that is a string is the type) and how
-many `seconds` of audio they are. NAME is the last part of a path: `openai/whisper-small`, a local
-folder `whisper-small` and `cache:whisper-small` are one architecture; so is a model's "-instruct".
+encoder also `inputs` (shapes of a forward pass; a last element that is a string is the type) and
+how many `seconds` of audio they are. NAME is the last part of a path: `openai/whisper-small`, a
+local folder `whisper-small` and `cache:whisper-small` are one architecture; so is a model's
+"-instruct".
 """
 
 import importlib

@@ -3,9 +3,9 @@
 - A further encoder gets an adapter of its own. Its columns in W (equation 5) and in FFN_o (equation
   6) start as zero, so the features are those of before: checked here for every fusion, and refused
   where it is not so ("average" divides by the number of encoders).
-- A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of the
-  rows: that logit is never above the largest of the others, so no prompt is routed to it before it
-  has learned. Only the expert and its row are trained (`trainable` of the configuration).
+- A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of
+  the rows: that logit is never above the largest of the others, so no prompt is routed to it before
+  it has learned. Only the expert and its row are trained (`trainable` of the configuration).
 """
 
 from collections.abc import Mapping

@@ -14,14 +14,14 @@ Memory of one process (a GPU's, or the resident memory on a CPU), with P paramet
       \underbrace{4 b H d}_{q, k, v, \text{out}} + \underbrace{3 b F}_{\text{MLP}} +
       \underbrace{\textstyle\sum b (I + r)}_{\text{LoRA}}
 
-  (frozen linear layers keep nothing), and with "eager" attention (4 + b) H bytes for each token that
-  it attends to, of softmax in float32. The prompts are read with gradients too;
-- the LM head: logits, log-probabilities and their gradients in float32, 12 V for every answer token;
+  (frozen linear layers keep nothing), and with "eager" attention (4 + b) H bytes for each token
+  that it attends to, of softmax in float32. The prompts are read with gradients too;
+- the LM head: logits, log-probabilities and gradients in float32, 12 V for every answer token;
 - the fusion: counted by running it once, on states of a second or two;
 - the encoders' states as they come, and again without what lies in the padding.
 
-Batches are the largest that the configuration allows. How many tokens a second of speech and a prompt
-are is assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`): no tokenizer is needed.
+Batches are the largest that the configuration allows. How many tokens a second of speech and a
+prompt are is assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`): no tokenizer is needed.
 """
 
 # B rows of a batch, T frames at 25 a second, S states, C width of an encoder, D width of the LLM,
@@ -49,7 +49,7 @@ TOKENS_PER_WORD = 1.35
 OPENING_TOKENS = {"plain": 1, "chat": 40}
 CLOSING_TOKENS = {"plain": 0, "chat": 6}
 BYTES_OF_A_DUMPED_VALUE = 2  # float16
-PROBE_FRAMES = (16, 48)  # multiples of every fusion's stacking and windows
+PROBE_FRAMES = (24, 72)  # multiples of what fusions stack, stride and cut into windows
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Fused:
-    """What the fusion does to a frame: features it makes, bytes it keeps, FLOPs of a forward pass."""
+    """What the fusion does to a frame: features, bytes that it keeps, FLOPs of a forward pass."""
 
     features: float
     kept: float
@@ -136,7 +136,9 @@ def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features:
     """Activations of both passes: over the prompts, and over audio, closing and answer."""
     bf16, layers = uses_bf16(config), llm.config.num_hidden_layers
     row = batch.frames * features + batch.closing + batch.answer
-    prompts, rest = batch.prompts * batch.prompt, batch.rows * row
+    # Where LoRA leaves the prompt alone, nothing of its pass is kept.
+    learns = config["llm_conf"].get("lora_on_prompt", True)
+    prompts, rest = learns * batch.prompts * batch.prompt, batch.rows * row
     per_token = layer_bytes(llm, bf16) * layers
     total = per_token * (prompts + rest)
     if llm_option(config, "attention") == "eager":

@@ -58,11 +58,11 @@ class PaMTask(AbsTask):
         config = load_yaml(args.pam_config)
         model = build_model(config, online=config["feats"] == "online")
         cls.llm = model.llm
-        if config.get("init"):
-            load_learned(model, Path(config["init"]))
         if args.phase == "llm":
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
+            if config.get("init"):  # last: nothing may start these weights anew
+                load_learned(model, Path(config["init"]))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}

@@ -50,7 +50,7 @@ def kept_bytes(llm, tokens):
         torch.autocast("cpu", torch.bfloat16),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        llm.model(inputs_embeds=embeds).last_hidden_state
+        _hidden = llm.model(inputs_embeds=embeds).last_hidden_state  # alive while we count
     return sum(kept.values())
 
 
