@@ -3,8 +3,8 @@
 architectures/NAME.json: `class` ("module:class") and the `config` values that set its size; for an
 encoder also `inputs` (shapes of a forward pass; a last element that is a string is the type) and
 how many `seconds` of audio they are. NAME is the last part of a path: `openai/whisper-small`, a
-local folder `whisper-small` and `cache:whisper-small` are one architecture; so is a model's
-"-instruct".
+local folder `whisper-small` and `cache:whisper-small` are one architecture; so are a
+model's "-instruct" and an original file NAME.pt.
 """
 
 import importlib
@@ -29,7 +29,7 @@ def architecture_names() -> list[str]:
 def architecture(path: str) -> dict[str, Any]:
     """The architecture of the model that a configuration calls `path`."""
     name = path.removeprefix("cache:").rstrip("/").rpartition("/")[2].lower()
-    file = FOLDER / f"{name.removesuffix('-instruct')}.json"
+    file = FOLDER / f"{name.removesuffix('.pt').removesuffix('-instruct')}.json"
     if not file.is_file():
         raise UserError(
             f"{path}: its architecture is not known: {nearest(name, architecture_names())}; "
