@@ -4,11 +4,29 @@ import os
 from pathlib import Path
 
 from pam.errors import UserError
+from pam.table import nearest
+
+# The package is installed in place (pip install -e), so conf/ lies beside it.
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def cache_dir() -> Path:
     """`$PAM_CACHE`, or `~/.cache/pam`."""
     return Path(os.environ.get("PAM_CACHE") or Path.home() / ".cache" / "pam")
+
+
+def conf_file(kind: str, name: str) -> Path:
+    """The file NAME.yaml of conf/KIND (`scale`, `systems`, `llm`); a path to a file is itself."""
+    if name.endswith(".yaml"):
+        return Path(name)
+    file = CONF / kind / f"{name}.yaml"
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file: {nearest(name, conf_names(kind))}")
+    return file
+
+
+def conf_names(kind: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / kind).glob("*.yaml"))
 
 
 def resolve_model(path: str) -> str:

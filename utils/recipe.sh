@@ -12,12 +12,13 @@
 # --- what the options come to ---------------------------------------------------------------------
 
 [[ $python != */* ]] || python=$(realpath -s "$python")
-[[ -n $expname ]] || expname=${system}_${scale}_${budget}_s${seed}
+[[ -n $expname ]] || expname=${system}_${scale}${llm:+_$llm}_${budget}_s${seed}
 [[ -n $inference_tag ]] || inference_tag=greedy_$prompts
 exp=$expdir/$expname
 decoded=$exp/$inference_tag
 scale_config=$PAM_ROOT/conf/scale/$scale.yaml
 system_config=$PAM_ROOT/conf/systems/$system.yaml
+llm_config=${llm:+$PAM_ROOT/conf/llm/$llm.yaml}
 
 check_choice() { # check_choice OPTION VALUE CHOICE...
     local option=$1 value=$2
@@ -37,6 +38,7 @@ choices_in() { # the names of the YAML files of a folder
 check_options() {
     check_choice scale "$scale" $(choices_in "$PAM_ROOT/conf/scale")
     check_choice system "$system" $(choices_in "$PAM_ROOT/conf/systems")
+    [[ -z $llm ]] || check_choice llm "$llm" $(choices_in "$PAM_ROOT/conf/llm")
     [[ -n $feats ]] || feats=$(sed -n 's/^feats: *\([a-z]*\).*/\1/p' "$scale_config")
     check_choice feats "$feats" dumped online
     check_choice budget "$budget" $(in_scale budgets)
@@ -80,7 +82,10 @@ in_scale() { # in_scale KEY: the names under a key of the scale's file
 }
 
 models() { # the models of the scale that tools/fetch_models.py brings
-    sed 's/#.*//' "$scale_config" | grep -o 'cache:[A-Za-z0-9_.-]*' | cut -d : -f 2 | sort -u
+    {
+        sed -n '/^encoders:/,/^[^ #]/p' "$scale_config"
+        cat "${llm_config:-$scale_config}"
+    } | sed 's/#.*//' | { grep -o 'cache:[A-Za-z0-9_.-]*' || true; } | cut -d : -f 2 | sort -u
 }
 
 # --- settings, one per line, that results depend on -----------------------------------------------
@@ -106,6 +111,7 @@ train_settings() {
     combine_settings
     echo "system: $system, conf/systems/$system.yaml: $(checksum "$system_config")"
     echo "scale: $scale, conf/scale/$scale.yaml: $(checksum "$scale_config")"
+    [[ -z $llm ]] || echo "llm: $llm, conf/llm/$llm.yaml: $(checksum "$llm_config")"
     echo "training prompts: $(checksum "$PAM_ROOT"/conf/prompts/*.yaml)"
     echo "seed: $seed"
     echo "budget: $budget"
@@ -125,7 +131,7 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
     for corpus in $corpora; do
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
-            --scale "$scale" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu"
+            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu"
     done
 }
 
@@ -225,7 +231,7 @@ stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     [[ -f $(combined)/train/wav.scp ]] || die "$(combined)/train is not complete: run stage 3 first"
     # shellcheck disable=SC2086  # train_prefix and train_args are lists of arguments
     launch "$exp/train.log" $train_prefix "$python" -m pam.bin.train --system_config "$system_config" \
-        --scale_config "$scale_config" --train "$(combined)/train" --dev "$(combined)/dev" \
+        --scale_config "$scale_config" ${llm:+--llm_config "$llm_config"} --train "$(combined)/train" --dev "$(combined)/dev" \
         --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats" \
         --ngpu "$ngpu" ${warmup:+--warmup $warmup} $train_args
     touch "$exp/.trained"

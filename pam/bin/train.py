@@ -22,6 +22,7 @@ KEYS = [
     "router_conf",
     "tasks",
     "model_conf",
+    "trainable",
     "feats",
     "warmup",
     "warmup_tasks",
@@ -57,6 +58,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale_config", required=True, help="conf/scale/NAME.yaml")
     parser.add_argument("--system_config", required=True, help="conf/systems/NAME.yaml")
+    parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; else the scale's own LLM")
+    parser.add_argument(
+        "--init", type=Path, help="exp/NAME to start from: its encoders, LLM, fusion and weights"
+    )
     parser.add_argument("--train", type=Path, required=True, help="combined training directory")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
@@ -71,14 +76,40 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_layers(
+    scale: str | Path, system: str | Path, llm: str | Path | None = None
+) -> tuple[dict, dict]:
+    """The scale with the LLM in the place of its own, and the system."""
+    files = [scale, system, *([llm] if llm else [])]
+    layers = [load_yaml(file) for file in files]
+    for file, layer in zip(files, layers, strict=True):
+        check_keys(layer, KEYS, str(file))
+    return merge(layers[0], *layers[2:]), layers[1]
+
+
+def read_init(exp: Path) -> dict:
+    """What of an experiment's configuration belongs to its model."""
+    from pam.model.build import PARTS
+
+    if not (exp / "model.pth").is_file():
+        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+    config = load_yaml(exp / "config.yaml")
+    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
+
+
 def effective_config(args: argparse.Namespace) -> dict:
-    """Defaults < scale < system < command line, with the chosen budget."""
-    scale, system = load_yaml(args.scale_config), load_yaml(args.system_config)
-    check_keys(scale, KEYS, args.scale_config)
-    check_keys(system, KEYS, args.system_config)
+    """The layers, with what the command line says and the chosen budget."""
+    scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
+    start = read_init(args.init) if args.init else {}
+    if start:
+        scale, system = {k: v for k, v in scale.items() if k not in start}, start
     config = combine(scale, system, args.set)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
+    if start:
+        if args.warmup == "ctc":
+            raise UserError("--warmup ctc: a model that --init gives is warm already")
+        config |= {"warmup": "none", "init": str(args.init)}
     budgets = config.pop("budgets")
     if args.budget not in budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
@@ -103,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     config = effective_config(args)
+    from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, run_phase, write_curves
 
     freeze_config(args.expdir, config)
@@ -110,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         if phase == "llm" or config["warmup"] == "ctc":
             run_phase(config, phase, args.expdir, args.train, args.dev, args.ngpu)
     write_curves(args.expdir)
+    write_peak(args.expdir, args.ngpu)
     get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
 
 

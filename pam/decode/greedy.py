@@ -134,6 +134,7 @@ def search(
     """The most probable token again and again, until every row has ended or is at its limit."""
     llm = model.llm
     cache = prompt.cache()
+    audio, frames = llm.turn(audio, frames)
     real = padding_mask(frames, audio.shape[1])
     mask: Bool[Tensor, "B all"] = torch.cat([prompt.mask, real], dim=1)
     start = prompt.mask.sum(1, keepdim=True)

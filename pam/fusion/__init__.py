@@ -18,6 +18,7 @@ from typing import Any
 
 from pam.config import check_init_options
 from pam.fusion.base import Fusion
+from pam.fusion.grow import grow
 from pam.table import Table
 
 FUSIONS = Table(
@@ -44,8 +45,13 @@ def build_fusion(
 ) -> Fusion:
     """The fusion called `name` for encoders of widths `dims` with `states` hidden states each.
 
-    `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options.
+    `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options, and
+    `grown`: how many of the last encoders joined when it was trained already (`pam.fusion.grow`).
     """
     cls = FUSIONS.get(name)
-    check_init_options(cls, conf, f"fusion_conf of {name!r}")
-    return cls(dims=dims, states=states, width=width, num_experts=num_experts, **conf)
+    options = {key: value for key, value in conf.items() if key != "grown"}
+    check_init_options(cls, options, f"fusion_conf of {name!r}")
+    fusion = cls(dims=dims, states=states, width=width, num_experts=num_experts, **options)
+    if conf.get("grown"):
+        grow(fusion, len(dims), width, conf["grown"])
+    return fusion

@@ -13,6 +13,8 @@ from pam.fusion.adapter import AdapterFusion
 class Concat(AdapterFusion):
     """The last states of all encoders through their FFN_e, concatenated and projected to D."""
 
+    JOINS = "ffn_o"  # see pam.fusion.grow
+
     def __init__(
         self,
         dims: Sequence[int],

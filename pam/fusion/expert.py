@@ -37,6 +37,8 @@ class Expert(nn.Module):
         weights: "free" scalars, or "softmax" over all S states.
     """
 
+    JOINS = "ffn_o"  # see pam.fusion.grow
+
     def __init__(
         self,
         states: Sequence[int],

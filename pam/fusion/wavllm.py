@@ -72,6 +72,8 @@ class WavLLM(Fusion):
         bottleneck: width inside the adapter.
     """
 
+    JOINS = "ffn_o"  # see pam.fusion.grow
+
     def __init__(
         self,
         dims: Sequence[int],

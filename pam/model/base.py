@@ -1,11 +1,14 @@
 """What every ESPnet model here does about its frozen parts."""
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 
+import torch
 from espnet2.train.abs_espnet_model import AbsESPnetModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from pam.errors import UserError
+from pam.table import nearest
 
 
 class TrainableOnlyModel(AbsESPnetModel):
@@ -18,18 +21,44 @@ class TrainableOnlyModel(AbsESPnetModel):
     def to(self, *args, dtype=None, **kwargs):
         return super().to(*args, **kwargs)
 
+    # Learned, but frozen by `train_only`: no pretrained model's file has them either.
+    held: frozenset[str] = frozenset()
+
     def trainable_names(self) -> set[str]:
         return {name for name, p in self.named_parameters() if p.requires_grad}
 
+    def learned_names(self) -> set[str]:
+        """What checkpoints hold."""
+        return self.trainable_names() | self.held
+
+    def train_only(self, patterns: Sequence[str | Mapping[str, Sequence[int]]]) -> None:
+        """Freeze what no pattern matches, as in "fusion.experts.4.*"; {pattern: [4]} trains row 4
+        alone. Checkpoints go on to hold everything that was learned."""
+        learned = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        chosen = {}
+        for entry in patterns:
+            entries = entry if isinstance(entry, Mapping) else {entry: None}
+            for pattern, rows in entries.items():
+                names = fnmatch.filter(learned, pattern)
+                if not names:
+                    raise UserError(f"trainable: {pattern!r}: {nearest(pattern, learned)}")
+                chosen |= dict.fromkeys(names, rows)
+        for name, parameter in learned.items():
+            if name not in chosen:
+                parameter.requires_grad_(False)
+            elif chosen[name] is not None:
+                train_rows(parameter, chosen[name], name)
+        self.held = frozenset(learned.keys() - chosen.keys())
+
     def state_dict(self, *args, **kwargs) -> dict[str, Tensor]:
         everything = super().state_dict(*args, **kwargs)
-        keep = self.trainable_names()
+        keep = self.learned_names()
         return type(everything)((k, v) for k, v in everything.items() if k in keep)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
-        """Load trainable weights; what does not fit is an error that names the first mismatch."""
+        """Load learned weights; what does not fit is an error that names the first mismatch."""
         result = super().load_state_dict(state_dict, strict=False, **kwargs)
-        missing = sorted(self.trainable_names() - set(state_dict))
+        missing = sorted(self.learned_names() - set(state_dict))
         if strict and (missing or result.unexpected_keys):
             raise UserError(
                 f"the checkpoint is of another system: missing {missing[:1]}, "
@@ -40,3 +69,14 @@ class TrainableOnlyModel(AbsESPnetModel):
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:
         """ESPnet's statistics stage is not used: the dump writes the lengths."""
         return {}
+
+
+def train_rows(parameter: nn.Parameter, rows: Sequence[int], name: str) -> None:
+    """Let only these rows of a weight change. `partial` tells the optimizer: weight decay would
+    change the others too."""
+    if wrong := [row for row in rows if not 0 <= row < len(parameter)]:
+        raise UserError(f"trainable: {name} has {len(parameter)} rows, there is no row {wrong[0]}")
+    moves = torch.zeros(len(parameter), *[1] * (parameter.dim() - 1))
+    moves[list(rows)] = 1
+    parameter.register_hook(lambda gradient: gradient * moves.to(gradient.device))
+    parameter.partial = True

@@ -31,6 +31,23 @@ def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderSha
     return [EncoderShape(name, c["dim"], c["num_states"]) for name, c in encoders.items()]
 
 
+def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Router | None]:
+    """The fusion of a configuration for an LLM of `width`, and the router where it needs one."""
+    shapes = encoder_shapes(config["encoders"])
+    check_init_options(Router, config["router_conf"], "router_conf")
+    num_experts = len(config["tasks"])
+    fusion = build_fusion(
+        config["fusion"],
+        dims=[s.dim for s in shapes],
+        states=[s.num_states for s in shapes],
+        width=width,
+        num_experts=num_experts,
+        conf=config["fusion_conf"],
+    )
+    router = Router(width, num_experts, **config["router_conf"]) if fusion.needs_gate else None
+    return fusion, router
+
+
 def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
     """The frozen encoders; a shape that differs from the configuration is an error."""
     return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
@@ -38,32 +55,26 @@ def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
 
 def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMModel:
     """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
-    router_conf, tasks, model_conf. `online` loads the encoders too."""
+    router_conf, tasks, model_conf, and where only some parts are trained, trainable. `online`
+    loads the encoders too."""
     if lacking := [part for part in PARTS if part not in config]:
         raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
     shapes = encoder_shapes(config["encoders"])
     check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
-    check_init_options(Router, config["router_conf"], "router_conf")
     llm_conf = dict(config["llm_conf"])
     if "path" not in llm_conf:
         raise UserError("llm_conf: needs a path")
     path = llm_conf.pop("path")
     check_init_options(CausalLM, llm_conf, "llm_conf")
     llm = CausalLM(path, **llm_conf)
-    num_experts = len(config["tasks"])
-    fusion = build_fusion(
-        config["fusion"],
-        dims=[s.dim for s in shapes],
-        states=[s.num_states for s in shapes],
-        width=llm.width,
-        num_experts=num_experts,
-        conf=config["fusion_conf"],
-    )
-    router = Router(llm.width, num_experts, **config["router_conf"]) if fusion.needs_gate else None
+    fusion, router = build_mixture(config, llm.width)
     encoders = load_encoders(config["encoders"]) if online else None
-    return ESPnetPaMModel(
+    model = ESPnetPaMModel(
         llm, fusion, router, shapes, config["tasks"], encoders, **config["model_conf"]
     )
+    if config.get("trainable"):
+        model.train_only(config["trainable"])
+    return model
 
 
 def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
@@ -73,9 +84,15 @@ def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
     model = build_model(load_yaml(exp / "config.yaml"), online=online)
+    load_learned(model, exp)
+    return model.eval()
+
+
+def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
+    """The weights of exp/NAME/model.pth."""
+    checkpoint = exp / "model.pth"
     try:
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (UserError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (OSError, UserError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint} does not fit {exp / 'config.yaml'}: {reason}") from error
-    return model.eval()

@@ -232,6 +232,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text_lengths: Int[Tensor, " B"],
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Hidden states at the N positions that predict an answer token, and those tokens."""
+        features, frames = self.llm.turn(features, frames)
         words = self.llm.embed(text.clamp(min=0)).to(features.dtype)
         rows = [
             torch.cat([audio[:n], word[: m - 1]])

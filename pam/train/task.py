@@ -14,7 +14,7 @@ from pam.config import load_yaml
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table
 from pam.errors import UserError
-from pam.model.build import build_model
+from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.collate import AUDIO, Collate, Preprocess
@@ -25,6 +25,7 @@ from pam.train.trainer import PaMTrainer
 abs_task.scheduler_classes["linear_warmup_decay"] = LinearWarmupDecay
 
 PHASES = ("ctc", "llm")
+PARTS = ("other", "router", "lora")
 
 
 class PaMTask(AbsTask):
@@ -63,6 +64,8 @@ class PaMTask(AbsTask):
             if model.router is not None and model.router.shift is not None:
                 train_prompts = [p for task in config["tasks"] for p in load_prompts(task).train]
                 model.router.standardize_by(model.pooled_prompts(train_prompts))
+            if config.get("init"):  # last: nothing may start these weights anew
+                load_learned(model, Path(config["init"]))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
@@ -76,13 +79,15 @@ class PaMTask(AbsTask):
         `router_lr`; else `lr`)."""
         conf = dict(args.optim_conf)
         rates = {part: conf.pop(f"{part}_lr", conf.get("lr")) for part in ("lora", "router")}
-        groups: dict[str, list] = {"other": [], "router": [], "lora": []}
+        groups = {(part, partial): [] for part in PARTS for partial in (False, True)}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                groups[part_of(name)].append(parameter)
+                groups[part_of(name), hasattr(parameter, "partial")].append(parameter)
         settings = [
-            {"params": parameters} | ({"lr": rates[part]} if part in rates else {})
-            for part, parameters in groups.items()
+            {"params": parameters}
+            | ({"lr": rates[part]} if part in rates else {})
+            | ({"weight_decay": 0.0} if partial else {})
+            for (part, partial), parameters in groups.items()
             if parameters
         ]
         return [optim_classes[args.optim](settings, **conf)]

@@ -157,16 +157,13 @@ def test_batched_cached_decoding_equals_single_uncached(tiny_model, seed):
 
 
 @torch.no_grad()
-def test_decoding_stops_at_the_end_token(tiny_model, batch):
+def test_decoding_stops_at_the_end_token(tiny_model, batch, monkeypatch):
     features, lengths = features_of(tiny_model, batch)
     prompts = ["x"] * 3
     free = greedy(tiny_model, features, lengths, prompts, 12).tokens
     # Make the second token of row 0 the end token: the row must stop after one token.
-    type(tiny_model.llm).eos = property(lambda self: free[0][1])
-    try:
-        stopped = greedy(tiny_model, features, lengths, prompts, 12).tokens
-    finally:
-        type(tiny_model.llm).eos = property(lambda self: self.tokenizer.eos_token_id)
+    monkeypatch.setattr(type(tiny_model.llm), "eos", property(lambda self: free[0][1]))
+    stopped = greedy(tiny_model, features, lengths, prompts, 12).tokens
     assert stopped[0] == free[0][: free[0].index(free[0][1])]
 
 
@@ -276,6 +273,9 @@ def test_lora_can_leave_the_prompt_alone(tiny_model, tiny_config, batch):
     loss.backward()
     lora = [p.grad for name, p in model.named_parameters() if "lora_" in name]
     assert lora and all(grad is not None and grad.abs().sum() > 0 for grad in lora)
+    model.llm.requires_grad_(False)
+    model.pooled_prompts(prompts)
+    assert not any(p.requires_grad for p in model.llm.parameters())  # frozen stays frozen
 
 
 def test_unknown_lora_target(tiny_config):

@@ -70,6 +70,7 @@ if verb == "combine":
     touch(value("--out") / "wav.scp")
 if verb == "train":
     touch(value("--expdir") / "config.yaml")
+    (value("--expdir") / "config.yaml").write_text("\n".join(args))
 if verb == "average":
     touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
 if verb == "decode":

@@ -15,6 +15,7 @@ from pam.fusion import FUSIONS, build_fusion
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
+LLMS = sorted((ROOT / "conf/llm").glob("*.yaml"))
 SYSTEMS = sorted((ROOT / "conf/systems").glob("*.yaml"))
 
 
@@ -25,7 +26,7 @@ def name(file: Path) -> str:
 @pytest.mark.parametrize("file", sorted((ROOT / "conf").rglob("*.yaml")), ids=name)
 def test_loads(file):
     assert load_yaml(file)
-    assert file.parent.name in ("scale", "systems", "prompts", "tables"), file
+    assert file.parent.name in ("scale", "systems", "llm", "prompts", "tables"), file
 
 
 @pytest.mark.parametrize("file", SCALES, ids=name)
@@ -99,6 +100,20 @@ def test_single_systems_hear_with_different_encoders(scale):
     ]
     assert len({*map(tuple, found)}) == len(found) == 3
     assert all(len(encoders) == 1 for encoders in found)
+
+
+@pytest.mark.parametrize("llm", LLMS, ids=name)
+def test_an_llm_changes_the_llm_only(llm):
+    from pam.bin.train import combine, read_layers
+    from pam.config import check_init_options
+    from pam.llm.causal_lm import CausalLM
+
+    plain = combine(*read_layers(SCALES[0], SYSTEMS[0]))
+    config = combine(*read_layers(SCALES[0], SYSTEMS[0], llm))
+    assert {key for key in config if config[key] != plain[key]} <= {"llm_conf"}
+    options = {k: v for k, v in config["llm_conf"].items() if k != "path"}
+    check_init_options(CausalLM, options, str(llm))
+    assert config["llm_conf"]["path"] == load_yaml(llm)["llm_conf"]["path"]
 
 
 @pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])

@@ -1,5 +1,6 @@
 """What the README shows exists: its tree, its commands, its options, its files."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -49,6 +50,11 @@ def test_commands_exist(command):
     for part in command.split("&&"):
         words = [word for word in shlex.split(part.strip(" ()")) if not re.match(r"[A-Z]+=", word)]
         if words[0] in ("git", "cd"):
+            continue
+        if words[:2] == ["python", "-m"]:
+            known = importlib.import_module(words[2]).get_parser().format_help()
+            options = [word for word in words[3:] if word.startswith("--")]
+            assert all(f"{option} " in known for option in options), command
             continue
         program = Path(words[0])
         if any(name in words[0] for name in MADE_BY_THE_READER):

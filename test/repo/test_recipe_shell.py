@@ -146,6 +146,24 @@ def test_other_options_are_another_experiment(recipes):
     assert (recipes.root / "egs/mini/exp/pam_mini_long_s1/results.json").exists()
 
 
+def test_another_llm_is_another_experiment(recipes):
+    status, output = recipes.run("multitask", "--llm", "smollm2-135m-chat")
+    assert status == 0, output
+    assert recipes.calls().count("fetch_models") == 4  # its model, and the encoders
+    exp = recipes.root / "egs/multitask/exp/pam_mini_smollm2-135m-chat_short_s0"
+    assert (
+        str(recipes.root / "conf/llm/smollm2-135m-chat.yaml") in (exp / "config.yaml").read_text()
+    )
+    assert "llm: smollm2-135m-chat" in (exp / ".settings").read_text()
+    status, output = recipes.run("mini", "--llm", "qwen2.5-3b", "--stop_stage", "1")
+    assert status == 0, output
+    assert (
+        recipes.calls().count("fetch_models") == 0
+    )  # the encoders are there, the LLM is the hub's
+    status, output = recipes.run("mini", "--llm", "qwen")
+    assert status == 1 and "--llm qwen: choose from" in output
+
+
 def test_edited_configuration_is_refused_not_reused(recipes):
     recipes.run("mini")
     recipes.calls()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
 from pam.data.archive import write_archive
 from pam.data.prompts import load_prompts
-from pam.data.scp import write_table
+from pam.data.scp import read_table, write_table
 from pam.errors import UserError
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
@@ -208,3 +209,39 @@ def test_learning_rate_rises_then_falls():
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[5] == pytest.approx(7 / 8) and rates[11] == pytest.approx(1 / 8)
     assert rates[13] == 0.05
+
+
+def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
+    """Of three tasks a fourth: old weights stay to the bit, whatever the scale and system say."""
+    from pam.bin.extend import write_experiment
+    from pam.model.extend import add_task, read_trained
+
+    exp, options = setup
+    three = tmp_path / "three"
+    shutil.copytree(combined, three)
+    kept = read_table(combined / "utt2task")
+    write_table(three / "utt2task", {utt: task for utt, task in kept.items() if task != "ac"})
+    mine = [str(three) if option == str(combined) else option for option in options]
+    fewer = ["--set", "tasks=[asr_clean,asr_noisy,snv]", "--set", "fusion_conf.num_fused=1"]
+    train_main([*mine, "--warmup", "none", *fewer])
+    torch.save(weights(exp), exp / "model.pth")
+    write_experiment(tmp_path / "new", *add_task(*read_trained(exp), "ac"))
+    start = torch.load(tmp_path / "new" / "model.pth", weights_only=True)
+
+    more = [str(tmp_path / "more") if option == str(exp) else option for option in options]
+    train_main([*more, "--init", str(tmp_path / "new")])
+    end = weights(tmp_path / "more")
+    moved = {name.rpartition(".")[0] for name in end if not torch.equal(start[name], end[name])}
+    assert moved and all(m.startswith(("fusion.experts.3", "router.ffn")) for m in moved)
+    assert torch.equal(start["router.ffn.weight"][:3], end["router.ffn.weight"][:3])
+    config = yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())
+    assert config["init"] == str(tmp_path / "new") and config["warmup"] == "none"
+    assert config["fusion_conf"]["num_fused"] == 1 and len(config["tasks"]) == 4
+    assert not (tmp_path / "more" / "warmup").exists()
+    assert json.loads((tmp_path / "more" / "peak_memory.json").read_text())["resident_bytes"] > 1e8
+    for extra, message in (
+        (["--init", str(tmp_path / "nowhere")], "--init .*nowhere: there is no model.pth"),
+        (["--init", str(tmp_path / "new"), "--warmup", "ctc"], "is warm already"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train_main([*more, *extra])

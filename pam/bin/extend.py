@@ -1,0 +1,159 @@
+"""Grow a trained model: a further encoder, or a further task, and what the old tasks lost by it.
+
+    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
+        --scale_config conf/scale/mine.yaml           its description under `encoders:` of that file
+    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
+    python -m pam.bin.train --init exp/NEW …          goes on from there
+    python -m pam.bin.extend --compare exp/OLD exp/TRAINED      two experiments with results.json
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pam.atomic import atomic_path, write_text
+from pam.config import load_yaml
+from pam.data.prompts import PROMPT_DIR, load_all_prompts
+from pam.data.tasks import get_task
+from pam.errors import UserError, run_main
+from pam.log import get_logger
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.tables import NAMES, interval
+from pam.table import nearest
+
+logger = get_logger(__name__)
+RESULTS = "results.json"
+LOWER_IS_BETTER = ("wer",)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--add_encoder", metavar="NAME")
+    what.add_argument("--add_task", metavar="NAME", help="a task of pam/data/tasks.py")
+    what.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
+    parser.add_argument("--exp", type=Path, help="exp/OLD with config.yaml and model.pth")
+    parser.add_argument("--out", type=Path, help="exp/NEW, which is made")
+    parser.add_argument("--scale_config", help="where `encoders:` describes the new encoder")
+    parser.add_argument("--prompts", type=Path, help="prompts of the new task (conf/prompts)")
+    parser.add_argument("--seed", type=int, default=0, help="of the new encoder's adapter")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    if args.compare:
+        print(comparison(*(read_results(path) for path in args.compare)))
+        return
+    require(args, "exp", "out", "scale_config" if args.add_encoder else "prompts")
+    if (args.out / "config.yaml").exists() or args.out.resolve() == args.exp.resolve():
+        raise UserError(f"--out {args.out}: there is an experiment already: give another name")
+    from pam.model.extend import add_encoder, add_task, read_trained
+
+    config, state = read_trained(args.exp)
+    if args.add_encoder:
+        spec = encoder_spec(args.scale_config, args.add_encoder)
+        config, state = add_encoder(config, state, args.add_encoder, spec, args.seed)
+    else:
+        check_task(args.add_task)
+        config, state = add_task(config, state, args.add_task)
+        install_prompts(args.add_task, args.prompts, config["tasks"])
+    write_experiment(args.out, config | {"extended_from": str(args.exp)}, state)
+    logger.info("%s: continue with pam.bin.train --init %s", args.out, args.out)
+
+
+def require(args: argparse.Namespace, *names: str) -> None:
+    if lacking := [name for name in names if getattr(args, name) is None]:
+        raise UserError(f"--{lacking[0]} is missing: see --help")
+
+
+def encoder_spec(file: str, name: str) -> dict[str, Any]:
+    encoders = load_yaml(file).get("encoders") or {}
+    if name not in encoders:
+        raise UserError(f"{file}: no encoder {name!r}: {nearest(name, encoders)}")
+    return encoders[name]
+
+
+def check_task(name: str) -> None:
+    try:
+        get_task(name)
+    except UserError as error:
+        raise UserError(f"--add_task: {error}; a new one is a line in pam/data/tasks.py") from error
+
+
+def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
+    """Put the prompts where training and decoding find them: conf/prompts/TASK.yaml."""
+    if not file.is_file():
+        raise UserError(f"--prompts {file}: no such file")
+    home, text = PROMPT_DIR / f"{task}.yaml", file.read_text(encoding="utf-8")
+    is_new = not home.exists()
+    if not is_new and home.read_text(encoding="utf-8") != text:
+        raise UserError(f"--prompts {file}: {home} holds others: remove it, or give that file")
+    if is_new:
+        write_text(home, text)
+    try:
+        load_all_prompts(tasks)
+    except UserError:
+        if is_new:
+            home.unlink()
+        raise
+
+
+def write_experiment(out: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """exp/NEW: model.pth, then config.yaml, which makes it an experiment."""
+    import torch
+    import yaml
+
+    with atomic_path(out / "model.pth") as part:
+        torch.save(dict(state), part)
+    write_text(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    file = path / RESULTS if path.is_dir() else path
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}): run stage 8 of the recipe") from error
+    if "sets" not in value:
+        raise UserError(f"{file}: no 'sets' in it: it is not the report of an experiment")
+    return value
+
+
+def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """A row for every set of the old experiment, and the accuracy of routing."""
+    rows = []
+    for name, before in old["sets"].items():
+        after = new["sets"].get(name)
+        metric = NAMES.get(before["metric"], before["metric"])
+        rows.append([escape(name), escape(before["task"]), metric, *change(before, after)])
+    for pool in ("seen", "unseen"):
+        routed = [(r["router"] or {}).get(pool) for r in (old, new)]
+        if routed[0]:
+            before, after = (
+                {"metric": "accuracy", "value": r["accuracy"]} if r else None for r in routed
+            )
+            rows.append([f"{pool} prompts", "all", "routing accuracy %", *change(before, after)])
+    return table(["set", "task", "metric", "before:", "after:", "lost:"], rows)
+
+
+def change(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> list[str]:
+    """Before and after with their intervals, and what was lost (negative: gained)."""
+    if after is None:
+        return [shown(before), GAP, f"{GAP}, not measured"]
+    lost = before["value"] - after["value"]
+    if before["metric"] in LOWER_IS_BETTER:
+        lost = -lost
+    return [shown(before), shown(after), number(lost)]
+
+
+def shown(score: Mapping[str, Any]) -> str:
+    return number(score["value"]) + (f" ({interval(score)})" if score.get("ci95") else "")
+
+
+if __name__ == "__main__":
+    run_main(main)

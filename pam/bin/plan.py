@@ -1,0 +1,127 @@
+"""What training will need, before anything is downloaded: memory, disk, FLOPs.
+
+    python -m pam.bin.plan --scale paper --system pam --gpus 8
+    python -m pam.bin.plan --exp exp/NAME      an experiment's own settings, beside what it used
+
+The formulas, and what they assume, are in pam/train/plan.py. Training measures its memory into
+exp/NAME/peak_memory.json; with --exp the exit status is 1 where the two differ by over 20 %.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from pam.bin.train import combine, read_layers
+from pam.config import load_yaml
+from pam.errors import UserError, run_main
+from pam.paths import conf_file
+from pam.report.markdown import number, table
+from pam.train.memory import MEASURED, on_cpu
+
+GIB = 2**30
+TOLERANCE = 0.2
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", default="paper", help="a file of conf/scale, or a path")
+    parser.add_argument("--system", default="pam", help="a file of conf/systems, or a path")
+    parser.add_argument("--llm", help="a file of conf/llm, or a path; else the scale's own LLM")
+    parser.add_argument("--exp", type=Path, help="exp/NAME, in place of --scale, --system, --llm")
+    parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
+    parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. batch.max_utts=8"
+    )
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    if args.gpus is not None and args.gpus < 0:
+        raise UserError(f"--gpus {args.gpus}: expected 0 (CPU) or more")
+    config = configuration(args)
+    measured = read_measured(args.exp) if args.exp else None
+    gpus = number_of_gpus(args, measured)
+    from pam.train.plan import make_plan  # seconds of imports: not for wrong options
+
+    plan = make_plan(config, gpus)
+    parts = plan.memory if gpus else on_cpu(plan.memory)
+    peak = sum(parts.values())
+    result = {
+        "parameters": plan.sizes.as_dict(),
+        "batch": vars(plan.batch),
+        "gpus": gpus,
+        "memory_bytes": {key: round(value) for key, value in parts.items()},
+        "peak_bytes": round(peak),
+        "dump_bytes_per_hour": round(plan.dump_bytes_an_hour),
+        "flops_per_audio_second": plan.flops,
+    }
+    if measured:
+        used = measured["gpu_bytes" if gpus else "resident_bytes"]
+        result |= {"measured_bytes": used, "predicted_over_measured": round(peak / used, 3)}
+    print(json.dumps(result, indent=2) if args.json else text(result, config))
+    return int(bool(measured) and abs(peak / used - 1) > TOLERANCE)
+
+
+def configuration(args: argparse.Namespace) -> dict[str, Any]:
+    if args.exp:
+        return load_yaml(args.exp / "config.yaml")
+    llm = conf_file("llm", args.llm) if args.llm else None
+    layers = read_layers(conf_file("scale", args.scale), conf_file("systems", args.system), llm)
+    config = combine(*layers, args.set)
+    return config | {"feats": args.feats or config["feats"]}
+
+
+def read_measured(exp: Path) -> dict[str, Any]:
+    file = exp / MEASURED
+    if not file.is_file():
+        raise UserError(f"{file}: not measured: training writes it")
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    if measured["gpus"] > 1:
+        raise UserError(f"{file}: of {measured['gpus']} GPUs no memory is measured, only of one")
+    return measured
+
+
+def number_of_gpus(args: argparse.Namespace, measured: dict[str, Any] | None) -> int:
+    if args.gpus is not None:
+        return args.gpus
+    if measured:
+        return measured["gpus"]
+    return 0 if args.scale == "mini" else 1
+
+
+def text(result: dict[str, Any], config: dict[str, Any]) -> str:
+    gpus, sizes, batch = result["gpus"], result["parameters"], result["batch"]
+    where = f"each of {gpus} GPUs" if gpus else "the CPU (resident)"
+    rows = [[part, number(value / GIB)] for part, value in result["memory_bytes"].items()]
+    rows.append(["**peak**", number(result["peak_bytes"] / GIB)])
+    flops = result["flops_per_audio_second"]
+    seconds = batch["rows"] * batch["frames"] / 25
+    lines = [
+        f"Parameters: {sizes['total'] / 1e6:.1f} M, of which {sizes['trainable'] / 1e6:.2f} M are "
+        f"trained and {sizes['active'] / 1e6:.2f} M of those are active at inference.",
+        f"Largest batch of a process: {batch['rows']} clips, {seconds:.1f} s of audio in all, "
+        f"{batch['answer']} tokens an answer, {batch['prompts']} prompts of {batch['prompt']} "
+        "tokens at most.",
+        f"\nMemory of {where} while training\n",
+        table(["part", "GiB:"], rows),
+        f"\nDumped states: {result['dump_bytes_per_hour'] / 1e9:.2f} GB an hour of audio"
+        + (" (not with feats: online)." if config["feats"] == "online" else "."),
+        "\nFor one second of audio\n",
+        table(["what", "GFLOP:"], [[part, number(v / 1e9, 1)] for part, v in flops.items()]),
+    ]
+    if "measured_bytes" in result:
+        lines.append(
+            f"\nMeasured: {result['measured_bytes'] / GIB:.2f} GiB; predicted / measured = "
+            f"{result['predicted_over_measured']:.2f}."
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,48 @@
+r"""Fusions that have learned to hear with some encoders take a further one.
+
+A layer that joins the encoders' features, FFN_o over [f_1; …; f_E; g_1; …; g_M], gets columns for
+f_{E+1} that start as zero. They are kept apart from the others and added after: the sum over the
+old columns is then the very sum that it was, to the last bit, which one wider product would not be.
+`fusion_conf.grown` says how many of the last encoders came that way.
+"""
+
+# B batch, T frames, D width of the LLM, X features that are joined
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class GrownLinear(nn.Linear):
+    """A linear layer over [f_1; …; f_E; others] that was trained without its last encoders.
+
+    Its `weight` has the columns that it was trained with, `new` those of each later encoder.
+    """
+
+    def __init__(self, linear: nn.Linear, width: int, encoders: int, grown: int):
+        super().__init__(linear.in_features - grown * width, linear.out_features)
+        self.width, self.first, self.last = width, (encoders - grown) * width, encoders * width
+        self.new = nn.ModuleList(
+            nn.Linear(width, linear.out_features, bias=False) for _ in range(grown)
+        )
+        for layer in self.new:
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, x: Float[Tensor, "*B X"]) -> Float[Tensor, "*B D"]:
+        out = super().forward(torch.cat([x[..., : self.first], x[..., self.last :]], dim=-1))
+        for layer, feature in zip(
+            self.new, x[..., self.first : self.last].split(self.width, dim=-1), strict=True
+        ):
+            out = out + layer(feature)
+        return out
+
+
+def grow(fusion: nn.Module, encoders: int, width: int, grown: int) -> None:
+    """Give every layer that joins encoders (a module names its own in `JOINS`) its new parts."""
+    for module in list(fusion.modules()):
+        if name := getattr(module, "JOINS", None):
+            layer = getattr(module, name)
+            if isinstance(layer, nn.Sequential):  # the bottleneck's first half joins
+                layer[0] = GrownLinear(layer[0], width, encoders, grown)
+            else:
+                setattr(module, name, GrownLinear(layer, width, encoders, grown))

@@ -1,0 +1,93 @@
+"""What stands around the prompt, the audio and the answer, as token ids.
+
+The LLM reads  opening · prompt | audio · closing · answer · end.  What is before the bar does not
+depend on the audio: it is read once per distinct prompt, and its last token is the prompt's own,
+where equation 7 reads h_prompt.
+
+- "plain": the tokenizer's own start of a text (Llama's BOS; Qwen and SmolLM have none), and nothing
+  between audio and answer. The end is the tokenizer's `eos_token`: `<|endoftext|>` of Qwen2.5,
+  `<|im_end|>` of its instruct models, `<|end_of_text|>` and `<|eot_id|>` of Llama 3.
+- "chat": the tokenizer's chat template with prompt and audio in the user's turn. The opening is
+  what the template writes before the user's words (its system turn too), the closing what ends
+  that turn and begins the assistant's. The end is what the template writes after an answer: for
+  Qwen2.5-3B that is `<|im_end|>`, though the tokenizer's `eos_token` is another.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from pam.errors import UserError
+from pam.table import nearest
+
+USER, ANSWER = "\ue000", "\ue001"  # stand for the texts: private code points that no template holds
+DATE = "26 Jul 2024"  # Llama's templates would write today's: the prompt must be the same tomorrow
+
+
+@dataclass(frozen=True)
+class Template:
+    """Token ids around the texts; `joint` is the text between audio and answer that belongs to the
+    answer's first token."""
+
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    joint: str
+    end: int
+
+
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """A text that goes on: the answer begins with a space, as after any other word."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"llm_conf.path: the tokenizer of {tokenizer.name_or_path} has no eos_token"
+        )
+    return Template(tuple(tokenizer("").input_ids), (), " ", tokenizer.eos_token_id)
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The chat template cut at its texts."""
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"llm_conf.template: the tokenizer of {tokenizer.name_or_path} has no chat template: "
+            "use plain, or an instruct model"
+        )
+    turns = [{"role": "user", "content": USER}, {"role": "assistant", "content": ANSWER}]
+    # A template may treat the last turn in its own way: ask for what comes before the answer alone.
+    asked = render(tokenizer, turns[:1], add_generation_prompt=True)
+    answered = render(tokenizer, turns)
+    if asked.count(USER) != 1 or answered.count(ANSWER) != 1:
+        raise UserError(
+            f"llm_conf.template: the chat template of {tokenizer.name_or_path} does not hold each "
+            "turn's text once: use plain"
+        )
+    opening, closing = asked.split(USER)
+    after = token_ids(tokenizer, answered.split(ANSWER)[1])
+    if not after or after[0] not in tokenizer.added_tokens_decoder:
+        raise UserError(
+            f"llm_conf.template: the chat template of {tokenizer.name_or_path} ends an answer with "
+            "no special token: use plain"
+        )
+    ids = (tuple(token_ids(tokenizer, text)) for text in (opening, closing))
+    return Template(*ids, joint="", end=after[0])
+
+
+def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options) -> str:
+    return tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE, **options)
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokens of a piece of text; special tokens that it names are themselves."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+TEMPLATES: Mapping[str, Callable[[PreTrainedTokenizerBase], Template]] = {
+    "plain": plain_template,
+    "chat": chat_template,
+}
+
+
+def make_template(tokenizer: PreTrainedTokenizerBase, name: str) -> Template:
+    if name not in TEMPLATES:
+        raise UserError(f"llm_conf.template: {name!r}: {nearest(name, TEMPLATES)}")
+    return TEMPLATES[name](tokenizer)

@@ -1,0 +1,68 @@
+"""Architectures of pretrained models, kept here so that sizes are known before any download.
+
+architectures/NAME.json: `class` ("module:class") and the `config` values that set its size; for an
+encoder also `inputs` (shapes of a forward pass; a last element that is a string is the type) and
+how many `seconds` of audio they are. NAME is the last part of a path: `openai/whisper-small`, a
+local folder `whisper-small` and `cache:whisper-small` are one architecture; so are a
+model's "-instruct" and an original file NAME.pt.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pam.errors import UserError
+from pam.table import nearest
+
+FOLDER = Path(__file__).with_name("architectures")
+
+
+def architecture_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def architecture(path: str) -> dict[str, Any]:
+    """The architecture of the model that a configuration calls `path`."""
+    name = path.removeprefix("cache:").rstrip("/").rpartition("/")[2].lower()
+    file = FOLDER / f"{name.removesuffix('.pt').removesuffix('-instruct')}.json"
+    if not file.is_file():
+        raise UserError(
+            f"{path}: its architecture is not known: {nearest(name, architecture_names())}; "
+            f"describe it in {file}"
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def on_meta(path: str) -> nn.Module:
+    """The model that a configuration calls `path`, without weights: torch's meta device."""
+    spec = architecture(path)
+    module, _, name = spec["class"].partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    with torch.device("meta"):
+        return cls(cls.config_class(**spec["config"])).eval()
+
+
+def encoder_flops(path: str) -> tuple[float, float]:
+    """(FLOPs of one forward pass over a stretch of audio, its seconds); 2 per multiply-add."""
+    spec, model = architecture(path), on_meta(path)
+    inputs = {name: meta_tensor(shape) for name, shape in spec["inputs"].items()}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(**inputs)
+    return float(counter.get_total_flops()), float(spec["seconds"])
+
+
+def meta_tensor(shape: list[Any]) -> torch.Tensor:
+    *sizes, last = shape
+    if isinstance(last, str):
+        return torch.empty(sizes, dtype=getattr(torch, last), device="meta")
+    return torch.empty(shape, device="meta")
+
+
+def count(module: nn.Module | None) -> int:
+    """Parameters of a module, tied ones once."""
+    return sum(p.numel() for p in module.parameters()) if module is not None else 0

@@ -1,0 +1,155 @@
+"""A trained system takes a further encoder or a further task; what it knew stays as it was.
+
+- A further encoder gets an adapter of its own. Its columns in W (equation 5) and in FFN_o (equation
+  6) start as zero, so the features are those of before: checked here for every fusion, and refused
+  where it is not so ("average" divides by the number of encoders).
+- A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of
+  the rows: that logit is never above the largest of the others, so no prompt is routed to it before
+  it has learned. Only the expert and its row are trained (`trainable` of the configuration).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pam.config import load_yaml
+from pam.errors import UserError
+from pam.fusion.probe import run_once
+from pam.llm.causal_lm import llm_width
+from pam.model.build import build_mixture, encoder_shapes
+
+Config = dict[str, Any]
+State = dict[str, Tensor]
+PROBE_FRAMES = 16
+TOLERANCE = 1e-5  # of what a fusion that is not ours bit for bit may change
+
+
+def read_trained(exp: Path) -> tuple[Config, State]:
+    """Settings and learned weights of exp/NAME."""
+    checkpoint = exp / "model.pth"
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return load_yaml(exp / "config.yaml"), dict(state)
+
+
+def add_encoder(
+    config: Config, state: State, name: str, spec: Mapping[str, Any], seed: int = 0
+) -> tuple[Config, State]:
+    """The system with the encoder `name`, described as under `encoders:` of a scale."""
+    if name in config["encoders"]:
+        raise UserError(f"--add_encoder {name}: the system has it already")
+    grown = config["fusion_conf"].get("grown", 0) + 1
+    bigger = config | {
+        "encoders": config["encoders"] | {name: dict(spec)},
+        "fusion_conf": config["fusion_conf"] | {"grown": grown},
+        "warmup": "none",
+    }
+    width = llm_width(config["llm_conf"]["path"])
+    torch.manual_seed(seed)
+    old, _ = mixture(config, state, width)
+    new, _ = build_mixture(bigger, width)
+    fill(new, {f"fusion.{k}": v for k, v in old.state_dict().items()}, "fusion.", widen)
+    refuse_changes(config, old, new, spec)
+    return bigger, state | {f"fusion.{k}": v for k, v in new.state_dict().items()}
+
+
+def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
+    """The system with an expert for `task`, the only one that then trains."""
+    if task in config["tasks"]:
+        raise UserError(f"--add_task {task}: the system has it already")
+    bigger = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
+    fusion, router = build_mixture(bigger, llm_width(config["llm_conf"]["path"]))
+    number = len(config["tasks"])
+    if len(getattr(fusion, "experts", ())) != number + 1:
+        raise UserError(
+            f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
+        )
+    experts = {
+        key: mean_of_experts(state, key.rpartition(f"experts.{number}.")[2], number)
+        for key in (f"fusion.{k}" for k in fusion.state_dict())
+        if key.startswith(f"fusion.experts.{number}.")
+    }
+    known = state | experts
+    fill(fusion, known, "fusion.", lengthen)
+    where = "fusion.router" if router is None else "router"
+    if router is not None:
+        fill(router, known, "router.", lengthen)
+    trainable = [f"fusion.experts.{number}.*", {f"{where}.ffn.*": [number]}]
+    parts = {"fusion.": fusion, "router.": router}
+    filled = {
+        prefix + key: value
+        for prefix, part in parts.items()
+        if part is not None
+        for key, value in part.state_dict().items()
+    }
+    return bigger | {"trainable": trainable}, state | filled
+
+
+def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Module | None]:
+    """The trained fusion and router."""
+    fusion, router = build_mixture(config, width)
+    for part, prefix in ((fusion, "fusion."), (router, "router.")):
+        if part is not None:
+            fill(part, state, prefix, None)
+    return fusion, router
+
+
+def fill(part: nn.Module, state: State, prefix: str, fit: Any) -> None:
+    """Load the weights under `prefix`; those of another shape go through `fit`, those that are new
+    stay as they were initialised."""
+    filled = {}
+    for key, fresh in part.state_dict().items():
+        old = state.get(prefix + key)
+        if old is not None and old.shape != fresh.shape:
+            old = fit(old, fresh) if fit else None
+            if old is None:
+                raise UserError(f"{prefix}{key}: a weight of this shape cannot be extended")
+        filled[key] = fresh if old is None else old
+    unknown = {k for k in state if k.startswith(prefix)} - {prefix + k for k in filled}
+    if unknown:
+        raise UserError(f"{min(unknown)}: the extended system has no such weight")
+    part.load_state_dict(filled)
+
+
+def widen(old: Tensor, fresh: Tensor) -> Tensor | None:
+    """`old` with columns of zeros."""
+    more = fresh.shape[-1] - old.shape[-1]
+    if old.dim() != 2 or fresh.shape[0] != old.shape[0] or more < 1:
+        return None
+    return torch.cat([old, old.new_zeros(len(old), more)], dim=1)
+
+
+def lengthen(old: Tensor, fresh: Tensor) -> Tensor | None:
+    """`old` with one more row, the mean of the others."""
+    if fresh.shape != (len(old) + 1, *old.shape[1:]):
+        return None
+    return torch.cat([old, old.mean(0, keepdim=True)])
+
+
+def mean_of_experts(state: State, name: str, number: int) -> Tensor:
+    return torch.stack([state[f"fusion.experts.{i}.{name}"] for i in range(number)]).mean(0)
+
+
+@torch.no_grad()
+def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping[str, Any]) -> None:
+    """UserError where the features of random states are not what they were."""
+    generator = torch.Generator().manual_seed(0)
+    experts = len(config["tasks"])
+    shapes = [(s.num_states, s.dim) for s in encoder_shapes(config["encoders"])]
+    states = [
+        torch.randn(experts, count, PROBE_FRAMES, dim, generator=generator)
+        for count, dim in [*shapes, (spec["num_states"], spec["dim"])]
+    ]
+    before = run_once(old.eval(), states[:-1], experts)
+    after = run_once(new.eval(), states, experts)
+    if before.shape != after.shape or not torch.allclose(
+        before, after, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())
+    ):
+        raise UserError(
+            f"fusion {config['fusion']!r} cannot take a further encoder and stay what it was: "
+            "train the system anew"
+        )

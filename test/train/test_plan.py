@@ -1,0 +1,167 @@
+"""Plans against what a toy system really keeps, computes and uses."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pam.bin import plan as command
+from pam.bin.train import combine, read_layers
+from pam.errors import UserError
+from pam.fusion import FUSIONS
+from pam.llm.causal_lm import inject_lora
+from pam.paths import conf_file
+from pam.train.memory import MEASURED, peak_resident, write_peak
+from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
+
+GIB = 2**30
+
+
+def config_of(scale="mini", system="pam", *sets):
+    files = conf_file("scale", scale), conf_file("systems", system)
+    return combine(*read_layers(*files), sets)
+
+
+def tiny_llm(layers, attention):
+    sizes = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": layers}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 50}
+    llm = LlamaForCausalLM(LlamaConfig(**sizes, **heads, attn_implementation=attention))
+    llm = llm.to(torch.bfloat16).requires_grad_(False)
+    inject_lora(llm, 8, 16, 0.0, ("q_proj", "k_proj"))
+    return llm
+
+
+def kept_bytes(llm, tokens):
+    """Storages that autograd keeps of a pass under autocast, each once, but no weights."""
+    kept = {}
+    weights = {p.untyped_storage().data_ptr() for p in llm.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    embeds = torch.randn(1, tokens, 96, dtype=torch.bfloat16, requires_grad=True)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        _hidden = llm.model(inputs_embeds=embeds).last_hidden_state  # alive while we count
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_activations_of_a_layer(attention):
+    """The formula against autograd's own, a layer and a token more at a time."""
+    few, many = (tiny_llm(layers, attention) for layers in (1, 3))
+    short, long = 64, 192
+    grown = [kept_bytes(many, n) - kept_bytes(few, n) for n in (short, long)]
+    formula = [layer_bytes(few, bf16=True) * n for n in (short, long)]
+    if attention == "eager":
+        formula = [f + 6 * (4 + 2) * n * n for f, n in zip(formula, (short, long), strict=True)]
+    measured, expected = (grown[1] - grown[0]) / 2, formula[1] - formula[0]
+    assert measured == pytest.approx(expected, rel=0.12)
+
+
+def test_flops_of_the_llm():
+    llm = tiny_llm(2, "eager").to("meta")
+    tokens = 50
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        llm(inputs_embeds=torch.empty(1, tokens, 96, device="meta", dtype=torch.bfloat16))
+    assert llm_flops(llm, tokens, tokens, tokens) == pytest.approx(
+        counter.get_total_flops(), rel=0.03
+    )
+
+
+@pytest.mark.parametrize("name", FUSIONS.names())
+def test_any_fusion_can_be_probed(tiny_config, name):
+    config = tiny_config | {"fusion": name, "fusion_conf": {}}
+    if name == "single":
+        config["encoders"] = {"first": config["encoders"]["first"]}
+    fused = probe_fusion(config, 16)
+    assert fused.features > 0 and fused.kept > 0 and fused.flops > 0
+
+
+def test_a_stacked_fusion_makes_fewer_features(tiny_config):
+    config = tiny_config | {"fusion": "average", "fusion_conf": {"adapter": {"stack": 2}}}
+    assert probe_fusion(config, 16).features == 0.5
+    linear = config | {"fusion_conf": {"adapter": {"kind": "linear"}}}
+    # Two encoders of widths 6 and 4 to 16, one multiply-add for each weight.
+    assert probe_fusion(linear, 16).flops == 2 * (6 + 4) * 16
+
+
+def test_the_mini_scale():
+    plan = make_plan(config_of(), 0)
+    assert plan.sizes.encoders.keys() == config_of()["encoders"].keys()
+    # As the dump writes them, and as it was measured (README.md): 1.4 GB an hour.
+    values = 5 * 384 + 9 * 416 + 9 * 256
+    assert plan.dump_bytes_an_hour == values * 25 * 3600 * 2 == 1_434_240_000
+    assert plan.memory["optimizer"] == 8 * plan.sizes.trainable
+    assert plan.memory["LLM"] == 2 * 134_515_008
+    assert plan.memory["encoders"] == 0  # their states are dumped
+
+
+def test_gpus_share_the_batch_and_nothing_else():
+    config = config_of("paper", "concat")
+    one, eight = make_plan(config, 1), make_plan(config, 8)
+    assert (one.batch.rows, eight.batch.rows) == (16, 2)
+    for part in ("LLM", "encoders", "trained weights", "optimizer"):
+        assert one.memory[part] == eight.memory[part]
+    assert eight.memory["gradients"] == 2 * one.memory["gradients"]
+    assert eight.memory["LLM activations"] == pytest.approx(one.memory["LLM activations"] / 8, 0.1)
+    assert one.memory["encoders"] == 4 * sum(one.sizes.encoders.values())
+    # Whisper hears 30 s of each clip of 15 s.
+    whisper = 11.472 + 15.287 + 15.280 + 11.472
+    assert one.flops["encoders"] / 1e9 == pytest.approx(whisper, rel=0.001)
+
+
+def test_the_largest_batch():
+    config = config_of("mini", "pam", "batch.max_utts=8", "batch.max_frames=800")
+    batch = largest_batch(config, 1)
+    assert (batch.rows, batch.frames, batch.prompts, batch.closing) == (8, 100, 4, 0)
+    assert batch.answer == 4 * 4 + 1 and 10 < batch.prompt < 60
+    chat = largest_batch(config | {"llm_conf": config["llm_conf"] | {"template": "chat"}}, 1)
+    assert chat.prompt > batch.prompt and chat.closing > 0
+
+
+def test_the_command(capsys):
+    assert command.main(["--scale", "mini", "--system", "concat", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["gpus"] == 0 and result["peak_bytes"] == sum(result["memory_bytes"].values())
+    assert result["memory_bytes"]["Python and libraries"] > 0.5 * GIB
+    assert command.main(["--scale", "mini", "--system", "concat", "--gpus", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Memory of each of 1 GPUs" in out and "1.43 GB an hour" in out
+
+
+def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of("mini", "concat")))
+    with pytest.raises(UserError, match="not measured: training writes it"):
+        command.main(["--exp", str(tmp_path)])
+    command.main(["--scale", "mini", "--system", "concat", "--json"])
+    predicted = json.loads(capsys.readouterr().out)["peak_bytes"]
+    for factor, status in ((1.15, 0), (1.4, 1)):
+        used = {"gpus": 0, "resident_bytes": predicted * factor}
+        (tmp_path / MEASURED).write_text(json.dumps(used))
+        assert command.main(["--exp", str(tmp_path)]) == status
+        assert f"predicted / measured = {1 / factor:.2f}" in capsys.readouterr().out
+
+
+def test_wrong_options_are_one_line():
+    with pytest.raises(UserError, match="--gpus -1: expected 0"):
+        command.main(["--gpus", "-1"])
+    with pytest.raises(UserError, match="did you mean 'paper'"):
+        command.main(["--scale", "papr"])
+
+
+def test_the_peak_of_a_resumed_run_is_its_largest(tmp_path):
+    write_peak(tmp_path, 0)
+    first = json.loads((tmp_path / MEASURED).read_text())
+    assert first["gpus"] == 0 and first["resident_bytes"] == pytest.approx(peak_resident(), 0.05)
+    (tmp_path / MEASURED).write_text(json.dumps({"gpus": 0, "resident_bytes": 2**50}))
+    write_peak(tmp_path, 0)
+    assert json.loads((tmp_path / MEASURED).read_text())["resident_bytes"] == 2**50
