@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 from pam.config import check_keys, load_yaml, merge, set_option
+from pam.data.scp import read_table
+from pam.data.tasks import get_task
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
@@ -36,7 +38,7 @@ DEFAULTS = {
     "fusion_conf": {},
     "router_conf": {},
     "model_conf": {},
-    "tasks": ["asr_clean", "asr_noisy", "snv", "ac"],
+    "tasks": None,
     "warmup_tasks": ["asr_clean", "asr_noisy"],
     "prompts_per_batch": 0,
     "dev_utts": 0,
@@ -75,6 +77,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     for assignment in args.set:
         set_option(config, assignment)
     check_keys(config, KEYS, "--set")
+    config["tasks"] = config["tasks"] or tasks_of(args.train)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     budgets = config.pop("budgets")
@@ -83,6 +86,12 @@ def effective_config(args: argparse.Namespace) -> dict:
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
     return names | chosen | config
+
+
+def tasks_of(folder: Path) -> list[str]:
+    """The tasks of a combined directory, one expert each, in the order of all tasks."""
+    found = set(read_table(folder / "utt2task").values())
+    return sorted(found, key=lambda name: get_task(name).expert)
 
 
 def main(argv: list[str] | None = None) -> None:
