@@ -2,9 +2,9 @@
 
     utt1 concat:["/clips/a.mp3", ["/clips/b.mp3", 0.5, 2.0], ["/clips/c.mp3", 0.5, null]]
 
-After the prefix comes JSON: a piece is a file, or a file with its start and end in seconds, null for
-the file's own. `load_audio` joins them at 16 kHz whenever the entry is read; it stays one through
-dump and combine, so that online training reads the files themselves.
+After the prefix comes JSON: a piece is a file, or a file with its start and end in seconds, null
+for the file's own. `load_audio` joins them at 16 kHz whenever the entry is read; it stays one
+through dump and combine, so that online training reads the files themselves.
 """
 
 import json

@@ -32,7 +32,8 @@ def read_utterances(
 ) -> list[Utterance]:
     """The utterances of a directory in C order, each with its prompt.
 
-    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`.
+    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
+    "\\n" in it is a line break, for tables have one line an entry.
     """
     fixed = data.tables.get("prompt", {})
     samples = data.tables.get("utt2num_samples", {})
@@ -40,7 +41,8 @@ def read_utterances(
     out = []
     for utt in data.utterances:
         task = data["utt2task"][utt]
-        prompt = fixed.get(utt) or draw(prompts[task], utt, seed, pool)
+        own = fixed.get(utt)
+        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
         refs = tuple(data[file][utt] for file in data.references if utt in data[file])
         seen = prompt in prompts[task].train
         count = int(samples[utt]) if utt in samples else None

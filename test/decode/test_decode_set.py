@@ -10,9 +10,9 @@ import yaml
 from pam.bin import decode
 from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
-from pam.data.prompts import load_prompts
+from pam.data.prompts import load_all_prompts, load_prompts
 from pam.decode.fingerprint import data_digest
-from pam.decode.utterances import Utterance, batches
+from pam.decode.utterances import Utterance, batches, read_utterances
 from pam.errors import UserError
 from pam.score.items import read_items
 
@@ -65,6 +65,16 @@ def run(exp, data, out, *more):
     decode.main([str(option) for option in options])
     lines = (out / data.name / "hyp.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def test_a_fixed_prompt_may_have_line_breaks(tmp_path):
+    prompt = {"b-1": r"How many?\nA. 1\nB. 2"}
+    DataDir(tables(prompt=prompt)).write(tmp_path / "data")
+    data = DataDir.read(tmp_path / "data")
+    utterances = read_utterances(data, load_all_prompts(), "unseen", 0)
+    found = {utterance.id: utterance for utterance in utterances}
+    assert found["b-1"].prompt == "How many?\nA. 1\nB. 2" and not found["b-1"].prompt_seen
+    assert found["c-4"].prompt in load_prompts("snv").unseen
 
 
 def test_choices_travel_to_the_scores(exp, data, tmp_path):
