@@ -85,14 +85,13 @@ models() { # the models of the scale that tools/fetch_models.py brings
 
 # --- settings, one per line, that results depend on -----------------------------------------------
 
-own_options() { # the options that only this recipe's run.sh has: its data depend on them
-    _option_names "$_recipe" | grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") || true
-}
+# The options that only this recipe's run.sh has: its data depend on them.
+own_options=$(_option_names "$_recipe" | grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") || true)
 
 data_settings() {
     local name
     echo "size: $size"
-    for name in $(own_options); do
+    for name in $own_options; do
         echo "$name: ${!name}"
     done
 }
