@@ -90,8 +90,15 @@ models() { # the models of the scale that tools/fetch_models.py brings
 
 # --- settings, one per line, that results depend on -----------------------------------------------
 
+# The options that only this recipe's run.sh has: its data depend on them.
+own_options=$(_option_names "$_recipe" | grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") || true)
+
 data_settings() {
+    local name
     echo "size: $size"
+    for name in $own_options; do
+        echo "$name: ${!name}"
+    done
 }
 
 dump_settings() {
@@ -107,12 +114,24 @@ combine_settings() {
     echo "dev_sets: $dev_sets"
 }
 
+prompt_files() { # ended by NUL: the paper's tasks', this recipe's own, those of joined corpora
+    local corpus file files=("$PAM_ROOT"/conf/prompts/*.yaml conf/prompts/*.yaml)
+    for corpus in $corpora; do
+        files+=(../"$corpus"/conf/prompts/*.yaml)
+    done
+    for file in "${files[@]}"; do
+        [[ ! -f $file ]] || printf '%s\0' "$file"
+    done
+}
+
 train_settings() {
+    local files
+    mapfile -d '' files < <(prompt_files)
     combine_settings
     echo "system: $system, conf/systems/$system.yaml: $(checksum "$system_config")"
     echo "scale: $scale, conf/scale/$scale.yaml: $(checksum "$scale_config")"
     [[ -z $llm ]] || echo "llm: $llm, conf/llm/$llm.yaml: $(checksum "$llm_config")"
-    echo "training prompts: $(checksum "$PAM_ROOT"/conf/prompts/*.yaml)"
+    echo "training prompts: $(checksum "${files[@]}")"
     echo "seed: $seed"
     echo "budget: $budget"
     echo "warmup: $warmup"

@@ -2,7 +2,7 @@
 # One Speech LLM for all tasks: trains on the corpora that it joins, decodes and scores each test set.
 #
 #   ./run.sh --stage 1                                                everything, on the mini corpora
-#   ./run.sh --scale paper --corpora librispeech       the paper's scale
+#   ./run.sh --config conf/paper.conf --ngpu 8                        the paper's corpora and models
 #
 # A corpus is a folder of egs/: to add one to the mixture, add its name to `corpora`.
 set -euo pipefail

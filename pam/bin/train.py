@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pam.config import check_keys, load_yaml, merge, set_option
+from pam.data.scp import read_table
+from pam.data.tasks import TASKS, get_task
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
@@ -42,7 +44,7 @@ DEFAULTS = {
     "fusion_conf": {},
     "router_conf": {},
     "model_conf": {},
-    "tasks": ["asr_clean", "asr_noisy", "snv", "ac"],
+    "tasks": None,
     "warmup_tasks": ["asr_clean", "asr_noisy"],
     "prompts_per_batch": 0,
     "dev_utts": 0,
@@ -103,7 +105,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     start = read_init(args.init) if args.init else {}
     if start:
         scale, system = {k: v for k, v in scale.items() if k not in start}, start
-    config = combine(scale, system, args.set)
+    config = combine(scale, system, args.set, tasks_of(args.train))
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     if start:
@@ -118,16 +120,26 @@ def effective_config(args: argparse.Namespace) -> dict:
     return names | chosen | config
 
 
-def combine(scale: dict, system: dict, assignments: Iterable[str] = ()) -> dict:
-    """The system at the scale; `assignments` are those of --set."""
+def combine(
+    scale: dict, system: dict, assignments: Iterable[str] = (), tasks: Iterable[str] = TASKS
+) -> dict:
+    """The system at the scale; `assignments` are those of --set, `tasks` those of the data, by
+    default the paper's."""
     scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
     config = merge(DEFAULTS, scale, system)
     for assignment in assignments:
         set_option(config, assignment)
     check_keys(config, KEYS, "--set")
+    config["tasks"] = config["tasks"] or list(tasks)
     config.pop("fusions", None)
     chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
     return config | {"encoders": select_encoders(config["encoders"], chosen, stand_ins)}
+
+
+def tasks_of(folder: Path) -> list[str]:
+    """The tasks of a combined directory, one expert each, in the order of all tasks."""
+    found = set(read_table(folder / "utt2task").values())
+    return sorted(found, key=lambda name: get_task(name).expert)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Audio files in and out: everything becomes mono float32 at 16 kHz, and bad files say why."""
 
 import io
+import shlex
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import soundfile
 from jaxtyping import Float
 
 from pam.atomic import atomic_path
+from pam.data.concat import is_concat, parse_concat
 from pam.data.disk import writing
 from pam.errors import UserError
 
@@ -18,6 +20,7 @@ MAX_OVERSHOOT_SECONDS = 0.5  # segment ends are rounded; further than this they 
 MAX_OGG_PAGE = 27 + 255 + 255 * 255  # header, segment table, segments
 ENDLESS = 1 << 48  # samples; more than any header that knows its length states
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a streamed WAV writes where its size belongs
+FOREIGN = (".m4a", ".mp4", ".aac", ".webm", ".wma")  # libsndfile has no decoder for them
 
 
 def load_audio(
@@ -25,9 +28,14 @@ def load_audio(
 ) -> Float[np.ndarray, " N"]:
     """Read a file, or its part from `start` to `end` in seconds, as mono at 16 kHz.
 
-    Channels are averaged. `UserError` in one line for a file that is missing, truncated, corrupt,
-    empty, or holds NaN or infinite samples.
+    Channels are averaged. `path` may be a concatenation (pam/data/concat.py): its pieces in a row.
+    `UserError` in one line for a file that is missing, truncated, corrupt, empty, of a format that
+    is not read, or holds NaN or infinite samples.
     """
+    if is_concat(path):
+        if start is not None or end is not None:
+            raise UserError(f"{path}: no segments of a concatenation: cut its pieces instead")
+        return np.concatenate([load_audio(*piece) for piece in parse_concat(str(path))])
     with _open(path) as file:
         rate = file.samplerate
         samples = _read(file, path, start, end).mean(axis=1)
@@ -151,6 +159,10 @@ def _mp3_states_length(path: Path) -> bool:
 
 
 def _unreadable(path: str | Path, reason: str) -> UserError:
+    path = Path(path)
+    if path.suffix.lower() in FOREIGN:
+        command = shlex.join(["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))])
+        return UserError(f"{path}: {path.suffix[1:]} is not read: convert it, as with: {command}")
     reason = " ".join(reason.split()).rstrip(".")
     return UserError(f"{path}: truncated or corrupt audio ({reason}): fetch or convert it again")
 

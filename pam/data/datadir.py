@@ -1,8 +1,10 @@
 """Kaldi-style data directories: read, write, validate, fix, subset and combine.
 
 A directory holds wav.scp, text, utt2spk, spk2utt and utt2task, and where it has them segments,
-prompt, text_warmup, text_ref2 … (further references), utt2dur, utt2num_samples, utt2num_frames and
-feats_<encoder>.scp. wav.scp is written last: where it exists, the directory is complete.
+prompt (a fixed one, where "\\n" is a line break), choices (what the letters of a multiple-choice
+prompt stand for), text_warmup, text_ref2 … (further references), utt2dur, utt2num_samples,
+utt2num_frames and feats_<encoder>.scp. An entry of wav.scp is a path or a concatenation
+(pam/data/concat.py). wav.scp is written last: where it exists, the directory is complete.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from pam.config import check_keys, load_yaml
+from pam.data.tasks import prompt_files
 from pam.errors import UserError
 from pam.table import nearest
 
-# The package is installed in place (pip install -e), so conf/ lies beside it.
-PROMPT_DIR = Path(__file__).resolve().parents[2] / "conf" / "prompts"
 MERGED_TASKS = ("asr_clean", "asr_noisy")
 POOLS = ("unseen", "seen", "train")  # "seen" and "train" are the same prompts
 
@@ -36,7 +35,9 @@ class Prompts:
 def load_prompts(
     task: str, folder: str | Path | None = None, merge_asr_prompts: bool = False
 ) -> Prompts:
-    """The prompts of `task` from `folder`/TASK.yaml, by default the repository's conf/prompts.
+    """The prompts of `task` from `folder`/TASK.yaml.
+
+    By default they are where all tasks have theirs: conf/prompts, or a recipe's conf/prompts.
 
     Args:
         merge_asr_prompts: give asr_clean and asr_noisy one pool, the prompts of both. A router
@@ -45,9 +46,9 @@ def load_prompts(
     Raises:
         UserError: no such file, or an entry is empty, longer than a line, no text or a duplicate.
     """
-    folder = PROMPT_DIR if folder is None else Path(folder)
+    files = _files(folder)
     names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
-    parts = [_read(folder, name) for name in names]
+    parts = [_read(files, name) for name in names]
     _check_unique(part for _, part in parts)
     train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
     return Prompts(tuple(train), tuple(unseen))
@@ -58,16 +59,16 @@ def load_all_prompts(
     folder: str | Path | None = None,
     merge_asr_prompts: bool = False,
 ) -> dict[str, Prompts]:
-    """The prompts of `tasks`, by default of every TASK.yaml in `folder`, by task.
+    """The prompts of `tasks`, by default of all that there are, by task.
 
     Raises:
         UserError: as `load_prompts`; also where two tasks share a prompt.
     """
-    folder = PROMPT_DIR if folder is None else Path(folder)
-    names = list(tasks) if tasks is not None else _tasks_in(folder)
+    files = _files(folder)
+    names = list(tasks) if tasks is not None else list(files)
     if not names:
         raise UserError(f"{folder}: no prompts: expected one file TASK.yaml for each task")
-    _check_unique(_read(folder, name)[1] for name in names)
+    _check_unique(_read(files, name)[1] for name in names)
     return {name: load_prompts(name, folder, merge_asr_prompts) for name in names}
 
 
@@ -91,18 +92,20 @@ def normalise(text: str) -> str:
 Entry = tuple[str, str]  # where an entry stands, for messages; its text
 
 
-def _tasks_in(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def _files(folder: str | Path | None) -> Mapping[str, Path]:
+    """{task: file} of a folder, or of the whole project."""
+    if folder is None:
+        return prompt_files()
+    return {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
 
 
-def _read(folder: Path, task: str) -> tuple[dict[str, list[str]], list[Entry]]:
+def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:
     """The pools of one file, and its entries with their places."""
-    path = folder / f"{task}.yaml"
-    if not path.is_file():
-        hint = nearest(task, _tasks_in(folder))
-        raise UserError(f"{path}: no prompts for task {task!r}: {hint}")
+    if task not in files:
+        raise UserError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
+    path = files[task]
     conf = load_yaml(path)
-    check_keys(conf, ("task", "train", "unseen"), str(path))
+    check_keys(conf, ("task", "metric", "description", "train", "unseen"), str(path))
     if conf.get("task") != task:
         raise UserError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
     entries = []

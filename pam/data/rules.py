@@ -8,15 +8,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pam.data.choices import parse_choices
+from pam.data.concat import files_of
 from pam.data.scp import Problem, id_fault, line_numbers
-from pam.data.tasks import TASKS
+from pam.data.tasks import all_tasks
 from pam.errors import UserError
 from pam.table import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
 # These tables have one entry for each utterance; PARTIAL ones may have fewer.
 COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
-PARTIAL = re.compile(r"prompt|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2dur")
+PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2dur")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"
 
@@ -139,20 +141,38 @@ def _value_rule(name: str, audio: AudioCheck | None) -> Callable[[str], Fault | 
         return lambda value: _audio_fault(value, audio)
     if name.startswith("utt2num_"):
         return lambda value: None if COUNT.fullmatch(value) else ("not a count", value, POSITIVE)
-    rules = {"utt2task": _task, "utt2spk": _speaker, "utt2dur": _duration, "segments": _segment}
+    rules = {
+        "utt2task": _task,
+        "utt2spk": _speaker,
+        "utt2dur": _duration,
+        "segments": _segment,
+        "choices": _choices,
+    }
     return rules.get(name)
 
 
 def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
     if value.endswith("|"):
         return "commands are not run:", value, "convert to an audio file and name that"
-    if audio is not None and (wrong := audio(value)):
-        return "bad audio", "", wrong
-    return None
+    try:
+        files = files_of(value)
+    except UserError as error:
+        return "bad audio", "", str(error)
+    wrong = next(filter(None, map(audio, files)), None) if audio else None
+    return ("bad audio", "", wrong) if wrong else None
 
 
 def _task(value: str) -> Fault | None:
-    return None if value in TASKS else ("unknown task", value, nearest(value, TASKS))
+    known = all_tasks()
+    return None if value in known else ("unknown task", value, nearest(value, known))
+
+
+def _choices(value: str) -> Fault | None:
+    try:
+        parse_choices(value)
+    except UserError as error:
+        return "bad choices", "", str(error)
+    return None
 
 
 def _speaker(value: str) -> Fault | None:
@@ -186,7 +206,15 @@ def refuse(path: Path, tables: Tables) -> None:
     """`UserError` for the first fault of tables that are to be written to `path`."""
     for name in tables:
         if not is_table(name):
-            known = [*REQUIRED, "segments", "prompt", "text_warmup", "text_ref2", "utt2dur"]
+            known = [
+                *REQUIRED,
+                "segments",
+                "prompt",
+                "choices",
+                "text_warmup",
+                "text_ref2",
+                "utt2dur",
+            ]
             raise UserError(f"{path / name}: unknown table: {nearest(name, known)}")
     for name in REQUIRED:
         if not tables.get(name):

@@ -1,13 +1,20 @@
 """The tasks of the multitask model: which expert serves them and how their answers are scored.
 
-A further task is one more line in `TASKS`; its place in the table is the index of its expert.
+Four tasks are the paper's, `TASKS`. A recipe brings a further one by a file egs/NAME/conf/prompts/
+TASK.yaml, which holds its prompts and says `metric:` and `description:` at its head; no code knows
+its name. The place of a task among all is the index of its expert.
 """
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
 
+from pam.config import load_yaml
 from pam.errors import UserError
 from pam.table import nearest
 
+# The package is installed in place (pip install -e), so conf/ and egs/ lie beside it.
+ROOT = Path(__file__).resolve().parents[2]
 METRICS = ("wer", "accuracy", "caption")
 
 
@@ -33,13 +40,42 @@ TASKS = _table(
 )
 
 
+@functools.cache
+def prompt_files(root: Path = ROOT) -> dict[str, Path]:
+    """The prompts of every task: those of conf/prompts, then those of the recipes, by name."""
+    own = sorted(root.glob("egs/*/conf/prompts/*.yaml"), key=lambda f: (f.stem, f))
+    found: dict[str, Path] = {}
+    for file in [*sorted((root / "conf/prompts").glob("*.yaml")), *own]:
+        first = found.setdefault(file.stem, file)
+        if first != file:
+            raise UserError(f"{file}: task {file.stem!r} is in {first} too: give it another name")
+    return found
+
+
+@functools.cache
+def all_tasks(root: Path = ROOT) -> dict[str, Task]:
+    """`TASKS`, then the tasks of the recipes in the order of their names."""
+    others = {name: path for name, path in prompt_files(root).items() if name not in TASKS}
+    rows = [(task.name, task.metric, task.description) for task in TASKS.values()]
+    return _table(*rows, *(_read_head(name, path) for name, path in others.items()))
+
+
 def task_names() -> list[str]:
     """All task names in the order of their experts."""
-    return list(TASKS)
+    return list(all_tasks())
 
 
 def get_task(name: str) -> Task:
     """The task called `name`; `UserError` with the nearest name where there is none."""
-    if name not in TASKS:
-        raise UserError(f"unknown task {name!r}: {nearest(name, TASKS)}")
-    return TASKS[name]
+    tasks = all_tasks()
+    if name not in tasks:
+        raise UserError(f"unknown task {name!r}: {nearest(name, tasks)}")
+    return tasks[name]
+
+
+def _read_head(name: str, path: Path) -> tuple[str, str, str]:
+    head = load_yaml(path)
+    if head.get("metric") not in METRICS:
+        remedy = f"write one of {', '.join(METRICS)}"
+        raise UserError(f"{path}: metric {head.get('metric')!r} of a new task: {remedy}")
+    return name, head["metric"], str(head.get("description", name))

@@ -131,7 +131,7 @@ def _line(
 ) -> dict[str, Any]:
     routed = answers.experts is not None
     expert = answers.experts[row] if routed else None
-    return {
+    line = {
         "id": utterance.id,
         "task": utterance.task,
         "prompt": utterance.prompt,
@@ -142,3 +142,4 @@ def _line(
         "ref": utterance.refs[0],
         "refs": list(utterance.refs),
     }
+    return line | {"choices": utterance.choices} if utterance.choices else line

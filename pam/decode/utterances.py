@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.data.archive import read_scp
+from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts, draw
 from pam.errors import UserError
@@ -12,7 +13,10 @@ from pam.errors import UserError
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance; `samples` (at 16 kHz) is None where the directory does not say."""
+    """One utterance; `samples` (at 16 kHz) is None where the directory does not say.
+
+    `choices` is what the letters of its prompt stand for, None where it has none.
+    """
 
     id: str
     task: str
@@ -20,6 +24,7 @@ class Utterance:
     prompt_seen: bool
     refs: tuple[str, ...]
     samples: int | None = None
+    choices: Mapping[str, str] | None = None
 
 
 def read_utterances(
@@ -27,18 +32,22 @@ def read_utterances(
 ) -> list[Utterance]:
     """The utterances of a directory in C order, each with its prompt.
 
-    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`.
+    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
+    "\\n" in it is a line break, for tables have one line an entry.
     """
     fixed = data.tables.get("prompt", {})
     samples = data.tables.get("utt2num_samples", {})
+    choices = data.tables.get("choices", {})
     out = []
     for utt in data.utterances:
         task = data["utt2task"][utt]
-        prompt = fixed.get(utt) or draw(prompts[task], utt, seed, pool)
+        own = fixed.get(utt)
+        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
         refs = tuple(data[file][utt] for file in data.references if utt in data[file])
         seen = prompt in prompts[task].train
         count = int(samples[utt]) if utt in samples else None
-        out.append(Utterance(utt, task, prompt, seen, refs, count))
+        letters = parse_choices(choices[utt]) if utt in choices else None
+        out.append(Utterance(utt, task, prompt, seen, refs, count, letters))
     return out
 
 

@@ -1,7 +1,7 @@
 """First half of a dump: every utterance becomes a 16 kHz mono file, or a reason why not.
 
-Audio that is mono at 16 kHz already (FLAC or WAV, no segments) is referred to where it lies;
-everything else is written to raw/SET/audio/UTT.flac.
+Audio that is mono at 16 kHz already (FLAC or WAV, no segments) is referred to where it lies, and a
+concatenation stays the entry it is; everything else is written to raw/SET/audio/UTT.flac.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import soundfile
 
 from pam.atomic import write_json, write_text
 from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
+from pam.data.concat import is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
 from pam.encoders.workers import run_tasks
@@ -27,7 +28,7 @@ UTTERANCES_PER_TASK = 64
 
 @dataclass(frozen=True)
 class Clip:
-    """An utterance whose file at `path` gives `samples` samples at 16 kHz."""
+    """An utterance whose file, or concatenation, at `path` gives `samples` samples at 16 kHz."""
 
     utt: str
     path: str
@@ -113,6 +114,8 @@ def convert(source: Source) -> Clip:
     if source.flac.is_file():  # by an earlier run that was stopped
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
     audio = load_audio(source.path, source.start, source.end)
+    if is_concat(source.path):
+        return Clip(source.utt, source.path, len(audio))
     if source.start is None and _is_referable(source.path):
         return Clip(source.utt, str(Path(source.path).absolute()), len(audio))
     write_flac(source.flac, audio)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pam.errors import UserError
@@ -23,12 +23,14 @@ _PART = re.compile(
 )
 _HEDGE = re.compile(rf"{_NUMBER}(?:\s*[-–/]\s*|\s+(?:or|to)\s+(?:\w+\s+)?){_NUMBER}")
 _NOBODY = re.compile(rf"\bnobody\b|\bno[ -]one\b|\bno\s+(?:\w+\s+)?(?:{_HEADS})\b")
-_LETTER = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*)?\(?([A-D])\)?"
-    r"(?:[.):,]|\s*$)",
-    re.IGNORECASE,
+# "B", "(b)", "**B**", "B. two", "The correct answer is option B."; not "a couple", not "A or B"
+_LEAD = (
+    r"(?:(?:i\s+(?:choose|pick|select)|it\s+is|it's)\s+)?"
+    r"(?:(?:the\s+)?(?:(?:most\s+)?(?:correct|suitable|best)\s+)?(?:answer|option|choice)"
+    r"\s*(?:is|:)?\s*)?(?:option\s+|choice\s+)?"
 )
-_CHOICE = re.compile(r"\(?\b([A-D])\)?[.):]\s*(.+?)(?=\s*\(?\b[A-D]\)?[.):]|$)", re.DOTALL)
+_LETTER = re.compile(rf"^\W*{_LEAD}\W*([A-H])\W*?(?:[.):,*]|\s*$)", re.IGNORECASE)
+_TWO_LETTERS = re.compile(r"^\W*[A-H]\W*(?:(?:and|or)\W+)?\b[A-H]\W*(?:[.):,]|$)", re.IGNORECASE)
 
 
 def parse_number(answer: str) -> int | None:
@@ -48,19 +50,22 @@ def parse_number(answer: str) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def parse_answer(answer: str, prompt: str = "") -> int | None:
-    """As `parse_number`; an answer "B" means what choice B of the prompt says."""
-    choices = {letter: parse_number(text) for letter, text in _CHOICE.findall(prompt)}
-    letter = _LETTER.match(answer) if choices else None
-    if letter and letter[1].upper() in choices:
-        return choices[letter[1].upper()]
+def parse_answer(answer: str, choices: Mapping[str, str] | None = None) -> int | None:
+    """As `parse_number`; an answer "B" means what the item's own `choices` say of B.
+
+    >>> parse_answer("B. 3", {"A": "2", "B": "3"}), parse_answer("C", {"A": "2", "B": "3"})
+    (3, None)
+    """
+    letter = _LETTER.match(answer) if choices and not _TWO_LETTERS.match(answer) else None
+    if letter:
+        return parse_number(choices.get(letter[1].upper(), ""))
     return parse_number(answer)
 
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     """Accuracy in percent, `parse_failures`, and the confusion as {reference: {answer: count}}."""
     truth = [_truth(item) for item in items]
-    answers = [parse_answer(item.hyp, item.prompt) for item in items]
+    answers = [parse_answer(item.hyp, item.choices) for item in items]
     hits = [answer == ref for answer, ref in zip(answers, truth, strict=True)]
     most, most_count = Counter(truth).most_common(1)[0]
     return {
@@ -91,7 +96,7 @@ def _sum_of_parts(text: str) -> set[int | None]:
 
 
 def _truth(item: Item) -> int:
-    number = parse_answer(item.ref, item.prompt)
+    number = parse_answer(item.ref, item.choices)
     if number is None:
         raise UserError(
             f"{item.id}: the reference {item.ref!r} does not say a number of speakers: mend `text`"

@@ -1,7 +1,7 @@
 """What is scored: the lines of hyp.jsonl."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from pam.errors import UserError
 
 @dataclass(frozen=True)
 class Item:
-    """One decoded utterance; `refs` holds every reference, `ref` first."""
+    """One decoded utterance; `refs` holds every reference, `ref` first.
+
+    `choices` is what the letters of a multiple-choice prompt stand for.
+    """
 
     id: str
     task: str
@@ -21,6 +24,7 @@ class Item:
     prompt_seen: bool | None = None
     expert: str | None = None
     posterior: float | None = None
+    choices: Mapping[str, str] | None = None
 
     def references(self) -> tuple[str, ...]:
         return self.refs or (self.ref,)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json, write_text
-from pam.data.tasks import TASKS, get_task
+from pam.data.tasks import get_task, task_names
 from pam.score import METRICS, wer
 from pam.score.items import Item, read_items
 
@@ -50,7 +50,7 @@ def score_items(
 def prompt_counts(items: Sequence[Item]) -> Mapping[str, int | None]:
     """How many utterances had a seen prompt, and how many went to their task's expert (None where
     the experts have no tasks)."""
-    routed = [item for item in items if item.expert in TASKS]
+    routed = [item for item in items if item.expert in task_names()]
     return {
         "seen": sum(item.prompt_seen is True for item in items),
         "unseen": sum(item.prompt_seen is False for item in items),

@@ -1,5 +1,6 @@
 """Every kind of audio file, good and bad, and what load_audio makes of it."""
 
+import shlex
 import subprocess
 import sys
 
@@ -91,6 +92,15 @@ def test_not_audio(tmp_path):
     path = tmp_path / "a.wav"
     path.write_text("<html>404 not found</html>")
     assert "truncated or corrupt" in one_line_error(path)
+
+
+@pytest.mark.parametrize("name", ["-a b.m4a", "a.MP4", "a.webm"])
+def test_formats_that_libsndfile_lacks_say_how_to_convert(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    message = one_line_error(path)
+    command = shlex.split(message.partition("is not read: convert it, as with: ")[2])
+    assert command == ["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))]
 
 
 def test_wav_of_0_samples(tmp_path):

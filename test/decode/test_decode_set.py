@@ -10,10 +10,12 @@ import yaml
 from pam.bin import decode
 from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
-from pam.data.prompts import load_prompts
-from pam.decode.utterances import Utterance, batches
+from pam.data.prompts import load_all_prompts, load_prompts
+from pam.decode.fingerprint import data_digest
+from pam.decode.utterances import Utterance, batches, read_utterances
 from pam.errors import UserError
 from pam.model.build import build_model
+from pam.score.items import read_items
 
 TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
 FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
@@ -64,6 +66,28 @@ def run(exp, data, out, *more):
     decode.main([str(option) for option in options])
     lines = (out / data.name / "hyp.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def test_a_fixed_prompt_may_have_line_breaks(tmp_path):
+    prompt = {"b-1": r"How many?\nA. 1\nB. 2"}
+    DataDir(tables(prompt=prompt)).write(tmp_path / "data")
+    data = DataDir.read(tmp_path / "data")
+    utterances = read_utterances(data, load_all_prompts(), "unseen", 0)
+    found = {utterance.id: utterance for utterance in utterances}
+    assert found["b-1"].prompt == "How many?\nA. 1\nB. 2" and not found["b-1"].prompt_seen
+    assert found["c-4"].prompt in load_prompts("snv").unseen
+
+
+def test_choices_travel_to_the_scores(exp, data, tmp_path):
+    """Only items that have choices carry them; another set of choices is decoded anew."""
+    own = {"A": "2", "B": "eins — 1"}
+    DataDir(tables(choices={"b-1": json.dumps(own, ensure_ascii=False)})).write(data)
+    run(exp, data, tmp_path / "out")
+    items = {item.id: item for item in read_items(tmp_path / "out" / data.name / "hyp.jsonl")}
+    assert items["b-1"].choices == own and items["c-4"].choices is None
+    digest = data_digest(data)
+    DataDir(tables(choices={"b-1": '{"A": "1", "B": "2"}'})).write(data)
+    assert data_digest(data) != digest
 
 
 def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from pam.bin.dump import main
 from pam.data import archive
 from pam.data.audio import load_audio
+from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.scp import read_table
 from pam.encoders import load_encoder, shards
@@ -124,6 +126,28 @@ def test_segments_become_files_of_their_own(data, options):
     whole = load_audio(wav)
     np.testing.assert_allclose(load_audio(raw["wav.scp"]["s-4"]), whole[8000:24000], atol=2e-5)
     assert raw["utt2num_samples"] == {"s-4": "16000", "s-5": "12000"}
+
+
+def test_a_concatenation_stays_one(data, options):
+    """Nothing is copied: the entry goes to raw/SET, and the encoders hear its pieces."""
+    wav = data.parent.parent / "wav"
+    read = DataDir.read(data).subset(["s-1", "s-2"])
+    entry = concat_entry([(str(wav / "s-3.wav"), None, None), (str(wav / "s-4.wav"), 0.5, 1.5)])
+    read.tables["wav.scp"]["s-1"] = entry
+    read.tables["choices"] = {"s-1": '{"A": "1", "B": "2"}'}
+    read.write(data)
+    assert dump(data, out_of(options), options) == {}
+    raw = DataDir.read(out_of(options))
+    assert raw["wav.scp"]["s-1"] == entry and raw["utt2num_samples"]["s-1"] == "24000"
+    assert raw["choices"] == {"s-1": '{"A": "1", "B": "2"}'}
+    assert [file.name for file in (out_of(options) / "audio").iterdir()] == ["s-2.flac"]
+    frames = read_table(options.encoder_dir / "enc_a" / "set" / "utt2num_frames")
+    assert 35 <= int(frames["s-1"]) <= 38
+
+    (wav / "s-3.wav").unlink()
+    shutil.rmtree(out_of(options))
+    options.max_bad = 0.6
+    assert "s-3.wav: no such audio file" in dump(data, out_of(options), options)["s-1"]
 
 
 def make_bad(kind: str, wav: Path) -> tuple[Path, str]:

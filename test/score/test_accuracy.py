@@ -5,10 +5,7 @@ from pam.score import accuracy
 from pam.score.accuracy import parse_answer, parse_number
 from pam.score.items import Item
 
-CHOICES = (
-    "Choose the most suitable answer from options A, B, C, and D, you may only choose A or B or C "
-    "or D. How many speakers are there? A. one\nB. two speakers\nC. 4\nD. three"
-)
+CHOICES = {"A": "one", "B": "two speakers", "C": "4", "D": "three"}
 
 
 @pytest.mark.parametrize(
@@ -60,14 +57,35 @@ def test_parse_number(answer, number):
         ("a couple of speakers", 2),
         ("E", None),
         ("Because", None),
+        ("**B**", 2),
+        ("The correct answer is option C.", 4),
+        ("I choose B", 2),
+        ("A or B", None),
+        ("A, B", None),
+        ("D. A group of three", 3),
     ],
 )
-def test_letters_mean_the_choices_of_the_prompt(answer, number):
+def test_letters_mean_the_choices_of_the_item(answer, number):
     assert parse_answer(answer, CHOICES) == number
 
 
-def snv(ref, hyp, prompt=""):
-    return Item(id=f"{ref}-{hyp}", task="snv", ref=ref, hyp=hyp, prompt=prompt)
+def test_letters_without_choices_say_nothing():
+    assert parse_answer("B") is None
+    assert parse_answer("D", {"A": "1", "B": "2"}) is None
+
+
+def snv(ref, hyp, choices=None):
+    return Item(id=f"{ref}-{hyp}", task="snv", ref=ref, hyp=hyp, choices=choices)
+
+
+def test_each_item_has_its_own_choices():
+    """The same letter is right for one item and wrong for the other, as a reference too."""
+    other = {"A": "2", "B": "1"}
+    result = accuracy.score(
+        [snv("B", "B", CHOICES), snv("B", "1", other), snv("B", "2", other), snv("B", "C", other)]
+    )
+    assert (result["correct"], result["parse_failures"]) == (2, 1)
+    assert result["confusion"] == {"1": {"1": 1, "2": 1, "unparsed": 1}, "2": {"2": 1}}
 
 
 def test_unparsable_is_wrong_and_counted():

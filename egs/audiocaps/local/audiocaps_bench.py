@@ -1,0 +1,47 @@
+"""AudioBench's sets of AudioCaps: Parquet files of context (audio), instruction and answer.
+
+Each row is an utterance with one reference. Of audiocaps_qa_test the question is the fixed prompt;
+of audiocaps_test it is not: AudioBench itself draws its instructions when it evaluates.
+"""
+
+from itertools import islice
+from pathlib import Path
+
+from pam.data.datadir import DataDir
+from pam.data.parquet import audio_bytes, find_parquet, rows, write_once
+from pam.data.scp import one_line
+from pam.errors import UserError
+from pam.log import get_logger
+
+TASK = "ac"
+# set: (folder of the copy, its rows as published, whether the instruction is the prompt)
+BENCH_SETS = {
+    "audiocaps_test_audiobench": ("audiocaps_test", 4400, False),
+    "audiocaps_test_qa": ("audiocaps_qa_test", 313, True),
+}
+COLUMNS = ("context", "instruction", "answer")
+logger = get_logger("prepare")
+
+
+def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDir:
+    """The first `count` rows (None: all) of a set; its audio is written to the folder `audio`."""
+    source, published, asks = BENCH_SETS[name]
+    files = find_parquet(corpus / source)
+    if not files:
+        raise UserError(
+            f"{corpus / source}: no *.parquet: copy AudioLLMs/{source} of the hub there"
+        )
+    tables: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "prompt": {}}
+    for number, row in enumerate(islice(rows(files, COLUMNS), count)):
+        utt = f"{name}-{number:05d}"
+        content, suffix = audio_bytes(row["context"], f"{corpus / source}, row {number}")
+        tables["wav.scp"][utt] = str(write_once(audio, content, suffix))
+        tables["text"][utt] = one_line(row["answer"] or "")
+        if asks:
+            tables["prompt"][utt] = one_line(row["instruction"] or "")
+    found = len(tables["text"])
+    if count is None and found != published:
+        logger.warning("%s: %d rows, published: %d", corpus / source, found, published)
+    tables["utt2spk"] = {utt: utt for utt in tables["text"]}
+    tables["utt2task"] = dict.fromkeys(tables["text"], TASK)
+    return DataDir({table: entries for table, entries in tables.items() if entries})

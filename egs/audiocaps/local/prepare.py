@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Make the data directories of AudioCaps and of AudioBench's sets of it (see ../README.md).
+
+python local/prepare.py --audiocaps DIR --audiobench DIR --out data [--size tiny|short|long]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
+
+from audiocaps_bench import BENCH_SETS, bench_set  # noqa: E402
+from audiocaps_clips import find_clips, write_missing  # noqa: E402
+from audiocaps_tables import captions_of, each_caption, each_clip, spread  # noqa: E402
+
+from pam.data.datadir import DataDir  # noqa: E402
+from pam.errors import UserError, run_main  # noqa: E402
+from pam.log import get_logger  # noqa: E402
+
+# part of the corpus, captions as published
+SETS = {
+    "audiocaps_train": ("train", 49838),
+    "audiocaps_val": ("val", 2475),
+    "audiocaps_test": ("test", 4875),
+}
+# Clips of training sets and of others; None: all.
+SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
+logger = get_logger("prepare")
+
+
+def folder(value: str, variable: str, what: str) -> Path:
+    """The corpus' folder; `UserError` where db.sh does not name one."""
+    if not value:
+        raise UserError(
+            f"{variable} is not set: in egs/audiocaps/db.sh, name {what}; "
+            "or leave its sets out with --train_sets, --dev_sets and --test_sets"
+        )
+    if not Path(value).is_dir():
+        raise UserError(f"{value}: no such folder: correct {variable} in egs/audiocaps/db.sh")
+    return Path(value)
+
+
+def make_set(args: argparse.Namespace, name: str) -> None:
+    corpus = folder(args.audiocaps, "AUDIOCAPS", "the folder of train.csv and of the clips")
+    part, published = SETS[name]
+    captions = captions_of(corpus, part)
+    if len(captions) != published:
+        logger.warning("%s: %d captions, published: %d", name, len(captions), published)
+    wanted = spread(sorted({c.clip for c in captions}), SIZES[args.size][part != "train"])
+    found, missing = find_clips(corpus, part, wanted, args.out / "audio" / name)
+    write_missing(args.out / name, missing, len(wanted))
+    if not found:
+        raise UserError(f"{corpus}: none of the {len(wanted)} clips of {name}: {_any(missing)}")
+    there = [caption for caption in captions if caption.clip in found]
+    make = each_caption if part == "train" else each_clip
+    data = DataDir(make(name, there, found))
+    data.write(args.out / name)
+    logger.info("%s: %d utterances, %d clips", name, len(data), len(found))
+
+
+def _any(missing: dict[str, str]) -> str:
+    first = min(missing)
+    return f"{first}: {missing[first]}"
+
+
+def make_bench(args: argparse.Namespace, name: str) -> None:
+    what = "the folder of audiocaps_test/ and audiocaps_qa_test/ (parquet)"
+    corpus = folder(args.audiobench, "AUDIOBENCH", what)
+    data = bench_set(corpus, name, args.out / "audio" / name, SIZES[args.size][1])
+    data.write(args.out / name)
+    logger.info("%s: %d utterances", name, len(data))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--audiocaps", default="", help="folder of the tables and the clips")
+    parser.add_argument("--audiobench", default="", help="folder of AudioBench's parquet copies")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
+    parser.add_argument("--sets", nargs="+", default=[*SETS, *BENCH_SETS])
+    parser.add_argument("--size", choices=SIZES, default="long")
+    args = parser.parse_args(argv)
+    for name in args.sets:
+        if name in SETS:
+            make_set(args, name)
+        elif name in BENCH_SETS:
+            make_bench(args, name)
+        else:
+            raise UserError(f"--sets {name}: this recipe makes {', '.join([*SETS, *BENCH_SETS])}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# AudioCaps: what can be heard? Captions of sounds from YouTube, and AudioBench's two test sets.
+#
+#   AUDIOCAPS=/data/audiocaps AUDIOBENCH=/data/AudioLLMs ./run.sh
+#
+# Alone it trains one task; egs/multitask joins it with others.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+. "$PAM_ROOT/utils/options.sh"
+
+scale=paper          # encoders, LLM and schedule: a file of conf/scale
+size=long            # of the corpus: long is all, short 3000 clips, tiny enough to try the stages
+train_sets="audiocaps_train"
+dev_sets="audiocaps_val"
+test_sets="audiocaps_test audiocaps_test_audiobench audiocaps_test_qa"
+
+. "$PAM_ROOT/utils/parse_options.sh"
+
+prepare() { # stage 1: this corpus' own preparation
+    launch - "$python" "$PAM_ROOT/tools/fetch_wordnet.py" # METEOR needs it, in stage 7
+    # shellcheck disable=SC2046  # names of sets
+    launch "$datadir/log/prepare.log" "$python" local/prepare.py --out "$datadir" --size "$size" \
+        --audiocaps "$AUDIOCAPS" --audiobench "$AUDIOBENCH" --sets $(all_sets)
+}
+
+. "$PAM_ROOT/utils/recipe.sh"

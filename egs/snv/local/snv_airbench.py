@@ -1,0 +1,119 @@
+"""AIR-Bench's questions about the number of speakers, in two ways.
+
+Foundation/Foundation_meta.json is a list of questions of many tasks, each with `path`, `question`,
+`choice_a` to `choice_d` (the last two may be missing), `answer_gt` (the text of the right choice),
+`task_name`, `dataset_name` and `uniq_id`; the audio is Foundation/TASK_DATASET/PATH.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pam.data.choices import choices_entry
+from pam.data.datadir import DataDir
+from pam.data.scp import one_line
+from pam.errors import UserError
+from pam.log import get_logger
+from pam.score.accuracy import parse_number
+
+AIR_BENCH_TASK = "Speaker_Number_Verification"
+TASK = "snv"
+LETTERS = "ABCD"
+# The benchmark's own wording; its lines end with "\n" in the table `prompt`.
+OFFICIAL = (
+    "Choose the most suitable answer from options A, B, C, and D to respond the question in next "
+    "line, you may only choose A or B or C or D."
+)
+logger = get_logger("prepare")
+
+
+@dataclass(frozen=True)
+class Question:
+    id: str
+    audio: Path
+    question: str
+    choices: dict[str, str]
+    letter: str  # of the right choice
+    number: int  # of speakers
+
+
+def read_questions(corpus: Path) -> list[Question]:
+    """The task's questions, by id; what cannot be used is counted, the first one named."""
+    meta = corpus / "Foundation" / "Foundation_meta.json"
+    if not meta.is_file():
+        raise UserError(f"{meta}: missing: download AIR-Bench's Foundation part, or correct db.sh")
+    try:
+        entries = json.loads(meta.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{meta}: not JSON ({error}): download it again") from error
+    found: dict[str, Question] = {}
+    faults: dict[str, str] = {}
+    for entry in entries:
+        if entry.get("task_name") == AIR_BENCH_TASK:
+            question = _question(meta.parent, entry)
+            if isinstance(question, str):
+                faults[str(entry.get("uniq_id"))] = question
+            elif found.setdefault(question.id, question) is not question:
+                raise UserError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
+    if faults:
+        first = min(faults)
+        logger.warning("%s: %d questions left out, %s: %s", meta, len(faults), first, faults[first])
+    if not found:
+        raise UserError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
+    return [found[key] for key in sorted(found)]
+
+
+def open_set(questions: Sequence[Question], name: str) -> DataDir:
+    """The answer is the number, the prompts are ours."""
+    return DataDir(_tables(questions, name, [str(q.number) for q in questions]))
+
+
+def official_set(questions: Sequence[Question], name: str) -> DataDir:
+    """The answer is a letter, the prompt AIR-Bench's with the question's own choices."""
+    tables = _tables(questions, name, [q.letter for q in questions])
+    tables["prompt"] = {f"{name}-{q.id}": official_prompt(q) for q in questions}
+    tables["choices"] = {f"{name}-{q.id}": choices_entry(q.choices) for q in questions}
+    return DataDir(tables)
+
+
+def official_prompt(question: Question) -> str:
+    choices = [f"{letter}. {text}" for letter, text in question.choices.items()]
+    return r"\n".join([OFFICIAL, question.question, *choices])
+
+
+def _tables(
+    questions: Sequence[Question], name: str, texts: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    utts = [f"{name}-{q.id}" for q in questions]
+    return {
+        "wav.scp": {utt: str(q.audio) for utt, q in zip(utts, questions, strict=True)},
+        "text": dict(zip(utts, texts, strict=True)),
+        "utt2spk": {utt: utt for utt in utts},
+        "utt2task": dict.fromkeys(utts, TASK),
+    }
+
+
+def _question(folder: Path, entry: dict) -> Question | str:
+    """The question, or why it cannot be used."""
+    audio = folder / f"{AIR_BENCH_TASK}_{entry.get('dataset_name')}" / str(entry.get("path"))
+    given = {letter: entry.get(f"choice_{letter.lower()}") for letter in LETTERS}
+    choices = {k: one_line(str(v)) for k, v in given.items() if v is not None and str(v).strip()}
+    letter = _letter(one_line(str(entry.get("answer_gt"))), choices)
+    number = parse_number(choices[letter]) if letter else None
+    if number is None or len(choices) < 2:
+        return f"the answer {entry.get('answer_gt')!r} is no choice with a number: {choices}"
+    if not audio.is_file():
+        return f"{audio}: no such file"
+    question = one_line(str(entry.get("question") or ""))
+    return Question(
+        str(entry["uniq_id"]).zfill(6), audio.absolute(), question, choices, letter, number
+    )
+
+
+def _letter(answer: str, choices: dict[str, str]) -> str | None:
+    """The letter of the choice that says `answer`; a bare letter stands for itself."""
+    for letter, text in choices.items():
+        if text.casefold() == answer.casefold():
+            return letter
+    return answer if answer in choices else None

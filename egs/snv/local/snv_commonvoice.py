@@ -1,0 +1,53 @@
+"""Common Voice as it is distributed: PART.tsv, one line a clip, and clips/*.mp3.
+
+The tables are written without quotes: a quotation mark is a character like any other, and a
+backslash stands before a tab, a quotation mark or a line break of the sentence. `client_id` is the
+speaker.
+"""
+
+import csv
+from pathlib import Path
+
+from pam.errors import UserError
+from pam.log import get_logger
+
+logger = get_logger("prepare")
+
+
+def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
+    """{client_id: names of his clips, sorted} of PART.tsv; clips that are not there are counted."""
+    table, folder = corpus / f"{part}.tsv", corpus / "clips"
+    for path in (table, folder):
+        if not path.exists():
+            raise UserError(f"{path}: missing: unpack Common Voice (English), or correct db.sh")
+    there = {file.name for file in folder.iterdir()}
+    speakers: dict[str, set[str]] = {}
+    missing: set[str] = set()
+    for client, clip in _rows(table):
+        if clip in there:
+            speakers.setdefault(client, set()).add(clip)
+        else:
+            missing.add(clip)
+    if missing:
+        logger.warning(
+            "%s: %d clips are not in %s, left out, the first is %s",
+            table, len(missing), folder, min(missing),
+        )  # fmt: skip
+    if not speakers:
+        raise UserError(f"{table}: none of its clips is in {folder}: unpack the clips there")
+    return {client: sorted(speakers[client]) for client in sorted(speakers)}
+
+
+def _rows(table: Path):
+    """(client_id, file name) of each line; utf-8-sig: some tools write a byte order mark."""
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
+        header = next(rows, [])
+        if not {"client_id", "path"} <= set(header):
+            raise UserError(f"{table}: no columns client_id and path: use Common Voice's own file")
+        places = header.index("client_id"), header.index("path")
+        for row in rows:
+            if len(row) <= max(places) or not all(row[place] for place in places):
+                raise UserError(f"{table}:{rows.line_num}: no speaker or no clip: unpack it again")
+            client, clip = (row[place] for place in places)
+            yield client, clip if Path(clip).suffix else f"{clip}.mp3"

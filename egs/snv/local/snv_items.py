@@ -1,0 +1,147 @@
+"""Items of one to four people: which clips follow each other, and the data directory of them.
+
+Every draw is made of `random.Random(TEXT).random()`, whose sequence Python promises to keep; the
+order of files, sets and hashes of a machine has no part in it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from pam.atomic import write_json
+from pam.data.audio import load_audio, write_flac
+from pam.data.concat import concat_entry
+from pam.data.datadir import DataDir
+from pam.errors import UserError
+from pam.log import progress
+
+TASK = "snv"
+WORDS = ("one", "two", "three", "four")
+MOST = len(WORDS)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Item:
+    """`clips` in the order in which they are heard, by `speakers` different people."""
+
+    utt: str
+    speakers: int
+    clips: tuple[str, ...]
+
+
+def draw_items(
+    speakers: Mapping[str, Sequence[str]], name: str, count: int, segments: int, seed: int
+) -> list[Item]:
+    """`count` items, each answer equally often, in blocks of four of random order.
+
+    Args:
+        speakers: {speaker: names of the clips}.
+        segments: clips of each item, whatever the answer; then only people with as many clips
+            are used, so that who is heard does not depend on the answer either. 0: one clip of
+            each person.
+    """
+    if segments and segments < MOST:
+        raise UserError(f"--segments {segments}: {MOST} people need at least {MOST}; or give 0")
+    pool = [speaker for speaker in sorted(speakers) if len(speakers[speaker]) >= (segments or 1)]
+    if len(pool) < MOST:
+        raise UserError(
+            f"{name}: {len(pool)} people have {segments or 1} clips or more, {MOST} are needed: "
+            "use more of the corpus, or fewer --segments"
+        )
+    items = []
+    for number, answer in zip(range(count), _answers(name, seed), strict=False):
+        utt = f"{name}-{number:06d}"
+        rng = Random(f"{seed} {utt}")
+        people = [pool[place] for place in _distinct(rng, len(pool), answer)]
+        items.append(Item(utt, answer, _clips(rng, people, speakers, segments)))
+    return items
+
+
+def _answers(name: str, seed: int) -> Iterator[int]:
+    block = 0
+    while True:
+        yield from _shuffled(Random(f"{seed} {name} block {block}"), range(1, MOST + 1))
+        block += 1
+
+
+def _clips(
+    rng: Random, people: Sequence[str], speakers: Mapping[str, Sequence[str]], segments: int
+) -> tuple[str, ...]:
+    turns = list(range(len(people)))  # everybody is heard; who is heard again is drawn
+    turns += [_below(rng, len(people)) for _ in range(segments - len(people))]
+    chosen = []
+    for person, speaker in enumerate(people):
+        clips = speakers[speaker]
+        chosen += [clips[place] for place in _distinct(rng, len(clips), turns.count(person))]
+    return tuple(_shuffled(rng, chosen))
+
+
+def _below(rng: Random, number: int) -> int:
+    return int(rng.random() * number)
+
+
+def _distinct(rng: Random, number: int, count: int) -> list[int]:
+    """`count` different numbers below `number`."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        place = _below(rng, number)
+        if place not in chosen:
+            chosen.append(place)
+    return chosen
+
+
+def _shuffled(rng: Random, values: Sequence[T]) -> list[T]:
+    return sorted(values, key=lambda _: rng.random())
+
+
+def manifest_sha256(items: Sequence[Item]) -> str:
+    """What the items are, without a folder of this machine."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update("\t".join([item.utt, str(item.speakers), *item.clips, "\n"]).encode())
+    return digest.hexdigest()
+
+
+def write_items(
+    out: Path, name: str, items: Sequence[Item], clips: Path, copy: bool, nj: int
+) -> str:
+    """Write data/NAME and its manifest.json, and with `copy` the audio; returns the sha256."""
+    sha256 = manifest_sha256(items)
+    entries = {
+        item.utt: concat_entry([(str(clips / clip), None, None) for clip in item.clips])
+        for item in items
+    }
+    if copy:
+        entries = _copies(entries, out / "audio" / name / sha256[:12], nj)
+    tables = {
+        "wav.scp": entries,
+        "text": {item.utt: WORDS[item.speakers - 1] for item in items},
+        "utt2spk": {item.utt: item.utt for item in items},  # several people: one of its own
+        "utt2task": {item.utt: TASK for item in items},
+    }
+    heard = {clip for item in items for clip in item.clips}
+    summary = {"sha256": sha256, "items": len(items), "clips": len(heard)}
+    (out / name).mkdir(parents=True, exist_ok=True)
+    write_json(out / name / "manifest.json", summary)
+    DataDir(tables).write(out / name)
+    return sha256
+
+
+def _copies(entries: Mapping[str, str], folder: Path, nj: int) -> dict[str, str]:
+    """Each item as a FLAC file of its own; those that an earlier run has written stay."""
+    files = {utt: (folder / f"{utt}.flac").absolute() for utt in entries}
+    jobs = [(entries[utt], file) for utt, file in files.items() if not file.is_file()]
+    with ProcessPoolExecutor(nj) as pool:
+        for _ in progress(pool.map(_copy, jobs, chunksize=16), len(jobs), folder.parent.name):
+            pass
+    return {utt: str(file) for utt, file in files.items()}
+
+
+def _copy(job: tuple[str, Path]) -> None:
+    entry, file = job
+    write_flac(file, load_audio(entry))
