@@ -1,7 +1,7 @@
 """A local copy of the Hugging Face data set edinburghcstr/ami (ihm): Parquet or Arrow files.
 
-Read in batches: tables first, without audio, then the audio of the utterances that are wanted. At
-most one row group and a batch are in memory. Audio is written as it is stored, once.
+Read in batches: tables first, without audio, then the audio of the utterances that are wanted.
+Audio is written as it is stored, once.
 """
 
 import re
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SETS = {"train": "train", "validation": "dev", "test": "test"}
 ROWS = 32  # utterances of a batch: about 3 MB of audio
+BUFFER_BYTES = 1 << 20
 SUFFIXES = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg"}
 # What the other fields say too: meeting, headset, speaker, begin and end in hundredths of a second.
 AUDIO_ID = re.compile(r"AMI_([^_]+)_H(\d\d)_([^_]+)_(\d{7})_(\d{7})")
@@ -152,7 +153,8 @@ def _parquet_batches(
 ) -> Iterator[tuple[int, "RecordBatch"]]:
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(file, pre_buffer=False) as table:
+    # Unbuffered, the column of a whole row group, audio and all, is read before its first row.
+    with ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
         _check_columns(file, columns, table.schema_arrow.names)
         first = 0
         for group in range(table.num_row_groups):
