@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # LibriSpeech, 100 hours: read speech, the paper's clean recognition task.
 #
-#   LIBRISPEECH=/data/LibriSpeech ./run.sh --size long
+#   LIBRISPEECH=/data/LibriSpeech ./run.sh                 the corpus is there
+#   LIBRISPEECH=/data ./run.sh --download true             fetch what is missing of it first
 #
 # Alone it trains one task; egs/multitask joins it with others.
 set -euo pipefail
@@ -13,15 +14,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 size=long            # of the corpus: long is all, short 3000 utterances, tiny enough to try the stages
+download=false       # true: fetch the parts that are missing, 7.7 GB, before stage 1
 train_sets="librispeech_train_clean_100"
-dev_sets="librispeech_dev_clean"
+dev_sets="librispeech_dev_clean librispeech_dev_other"
 test_sets="librispeech_test_clean librispeech_test_other"
 
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
+    check_choice download "$download" true false
+    local parts=(train-clean-100 dev-clean dev-other test-clean test-other)
+    [[ $download == false ]] || launch - "$python" local/download.py "$LIBRISPEECH" "${parts[@]}"
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$LIBRISPEECH" \
-        --out "$datadir" --size "$size" --parts train-clean-100 dev-clean test-clean test-other
+        --out "$datadir" --size "$size" --parts "${parts[@]}"
 }
 
 . "$PAM_ROOT/utils/recipe.sh"

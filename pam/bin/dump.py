@@ -2,31 +2,46 @@
 
 import argparse
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from pam.config import load_yaml
-from pam.encoders import load_encoder
-from pam.encoders.dump import DumpOptions, dump
+from pam.data.raw import dump_audio
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+
+DumpSet = Callable[[Path, Path], dict[str, str]]  # (data/SET, raw/SET) → the bad utterances
 
 
 def main(argv: list[str] | None = None) -> None:
     """python -m pam.bin.dump --data data/SET… --out dump/raw --scale_config FILE …"""
     args = get_parser().parse_args(argv)
+    dump_set = _with_states(args) if args.feats == "dumped" else _audio_only(args)
+    for data in args.data:
+        bad = dump_set(data, args.out / data.name)
+        get_logger(__name__).info("%s: complete, %d bad utterances", args.out / data.name, len(bad))
+
+
+def _audio_only(args: argparse.Namespace) -> DumpSet:
+    return partial(dump_audio, nj=args.nj, max_bad=args.max_bad)
+
+
+def _with_states(args: argparse.Namespace) -> DumpSet:
+    import torch  # takes seconds and half a gigabyte: not for audio alone
+
+    from pam.encoders import load_encoder
+    from pam.encoders.dump import DumpOptions, dump
+
     # Before anything computes: a process that forks must not have started torch's threads. Alone,
     # it may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
-    specs = load_yaml(args.scale_config).get("encoders") if args.feats == "dumped" else {}
-    if args.feats == "dumped" and not specs:
+    specs = load_yaml(args.scale_config).get("encoders")
+    if not specs:
         raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
     options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.device)
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
-    for data in args.data:
-        bad = dump(data, args.out / data.name, options, encoders)
-        get_logger(__name__).info("%s: complete, %d bad utterances", args.out / data.name, len(bad))
+    return partial(dump, options=options, encoders=encoders)
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -4,12 +4,14 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from pam.data.audio import load_audio
-from pam.data.datadir import DataDir, fix, validate
-from pam.data.scp import Problem
+from pam.data.audio import check_audio, stated_seconds
+from pam.data.datadir import DataDir, check, replace
+from pam.data.rules import AudioCheck, Seconds
+from pam.data.scp import Problem, line_numbers
 from pam.errors import UserError, run_main
 
 LINES_PER_RULE = 10
+IDS_SHOWN = 10
 
 
 def audio_exists(path: str) -> str | None:
@@ -20,7 +22,7 @@ def audio_exists(path: str) -> str | None:
 def audio_decodes(path: str) -> str | None:
     """What is wrong with a recording, by reading all of it."""
     try:
-        load_audio(path)
+        check_audio(path)
     except UserError as error:
         return str(error)
     return None
@@ -42,26 +44,61 @@ def print_problems(problems: Iterable[Problem], every: bool) -> None:
             print(f"  … and {len(found) - len(shown)} more of this kind (--all shows them)")
 
 
+def examine(path: Path, audio: str, every: bool) -> bool:
+    """Print what is wrong with a directory; whether it can be used."""
+    good, problems = check(path, *_checks(audio))
+    print_problems(problems, every)
+    errors = sum(not problem.warning for problem in problems)
+    if errors:
+        print(f"{path}: {errors} errors; drop and mend with: utils/fix_data_dir.sh {path}")
+    else:
+        print(f"{path}: valid, {len(good)} utterances")
+    return not errors
+
+
+def mend(path: Path, audio: str, every: bool) -> None:
+    """Print what was wrong with a directory and what was dropped; it is valid then."""
+    good, problems = check(path, *_checks(audio))
+    print_problems(problems, every)
+    before = _utterances(path) if any(not problem.warning for problem in problems) else set()
+    replace(path, good, problems)
+    print(f"{path}: valid, {len(DataDir.read(path))} utterances", end="")
+    if before:
+        dropped = sorted(before - good["text"].keys())
+        errors = sum(not problem.warning for problem in problems)
+        print(f", {errors} errors mended, {len(dropped)} utterances dropped", end="")
+        shown = dropped if every else dropped[:IDS_SHOWN]
+        print(": " * bool(shown) + " ".join(shown) + " …" * (len(shown) < len(dropped)), end="")
+    print()
+
+
+def _checks(audio: str) -> tuple[AudioCheck | None, Seconds | None]:
+    return AUDIO_CHECKS[audio], stated_seconds if audio != "none" else None
+
+
+def _utterances(path: Path) -> set[str]:
+    """All ids that a table of texts or speakers has, whatever is wrong with them."""
+    files = [path / name for name in ("text", "utt2spk") if (path / name).is_file()]
+    return set().union(*(line_numbers(file) for file in files))
+
+
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.validate DIR [--fix]; exit status 1 where a fault remains."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dirs", nargs="+", metavar="DIR")
+    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--fix", action="store_true", help="mend; the files before are in .backup/")
-    parser.add_argument("--audio", choices=AUDIO_CHECKS, default="exists")
+    parser.add_argument(
+        "--audio", choices=AUDIO_CHECKS, default="exists",
+        help="none: not looked at; exists: is there, and no segment ends later; decode: read all",
+    )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="print every line, not the first ten")
     args = parser.parse_args(argv)
-    status = 0
-    for path in args.dirs:
-        problems = (fix if args.fix else validate)(path, AUDIO_CHECKS[args.audio])
-        print_problems(problems, args.all)
-        errors = sum(not problem.warning for problem in problems)
-        if errors and not args.fix:
-            print(f"{path}: {errors} errors; drop and mend with: utils/fix_data_dir.sh {path}")
-            status = 1
-        else:
-            mended = f", {errors} errors dropped or mended" if errors else ""
-            print(f"{path}: valid, {len(DataDir.read(path))} utterances{mended}")
-    return status
+    if args.fix:
+        for path in args.dirs:
+            mend(path, args.audio, args.all)
+        return 0
+    usable = [examine(path, args.audio, args.all) for path in args.dirs]
+    return 0 if all(usable) else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import shlex
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def load_audio(
         return np.concatenate([load_audio(*piece) for piece in parse_concat(str(path))])
     with _open(path) as file:
         rate = file.samplerate
-        samples = _read(file, path, start, end).mean(axis=1)
+        samples = np.concatenate(list(_blocks(file, path, start, end))).mean(axis=1)
     _check(path, samples)
     if rate != SAMPLE_RATE:
         import soxr
@@ -52,6 +53,25 @@ def num_samples(path: str | Path) -> int:
     """How many samples `load_audio` gives for the whole file, by its header (for MP3 a guess)."""
     with _open(path) as file:
         return round(file.frames * SAMPLE_RATE / file.samplerate)
+
+
+def stated_seconds(path: str | Path) -> float | None:
+    """How long the file is by its header, None where that does not say. Raises UserError."""
+    with _open(path) as file:
+        samples = _stated_samples(file, Path(path))
+        return None if samples is None else samples / file.samplerate
+
+
+def check_audio(path: str | Path) -> None:
+    """Read all of a file, a block at a time; `UserError` for what `load_audio` would refuse."""
+    with _open(path) as file:
+        samples = 0
+        for block in _blocks(file, path, None, None):
+            samples += len(block)
+            if len(block):
+                _check(path, block)
+    if round(samples * SAMPLE_RATE / file.samplerate) < 1:
+        _check(path, np.empty(0, np.float32))
 
 
 def write_flac(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
@@ -75,9 +95,10 @@ def _open(path: str | Path) -> soundfile.SoundFile:
         raise _unreadable(path, error.error_string) from error
 
 
-def _read(
+def _blocks(
     file: soundfile.SoundFile, path: str | Path, start: float | None, end: float | None
-) -> Float[np.ndarray, "N C"]:
+) -> Iterator[Float[np.ndarray, "N C"]]:
+    """The samples from `start` to `end`, at least one block, which may be empty."""
     stated = _stated_samples(file, Path(path))
     available = ENDLESS if stated is None else stated
     first = round((start or 0.0) * file.samplerate)
@@ -87,26 +108,20 @@ def _read(
             f"{path}: segment {start} to {end} s does not lie in the "
             f"{available / file.samplerate:.2f} s of the file: correct its line in segments"
         )
-    wanted = max(0, min(last, available) - first)
+    lacking = max(0, min(last, available) - first)
     try:
         if first:
             file.seek(min(first, file.frames))
-        samples = _read_up_to(file, wanted)
+        while True:
+            block = file.read(min(lacking, BLOCK_SAMPLES), "float32", always_2d=True)
+            lacking -= len(block)
+            yield block
+            if not lacking or not len(block):
+                break
     except soundfile.LibsndfileError as error:
         raise _unreadable(path, error.error_string) from error
-    if stated is not None and len(samples) < wanted:
-        lacking = wanted - len(samples)
+    if stated is not None and lacking:
         raise _unreadable(path, f"ends {lacking} samples before the {stated} its header promises")
-    return samples
-
-
-def _read_up_to(file: soundfile.SoundFile, wanted: int) -> Float[np.ndarray, "N C"]:
-    blocks = []
-    while True:
-        blocks.append(file.read(min(wanted, BLOCK_SAMPLES), "float32", always_2d=True))
-        wanted -= len(blocks[-1])
-        if not wanted or not len(blocks[-1]):
-            return np.concatenate(blocks)
 
 
 def _stated_samples(file: soundfile.SoundFile, path: Path) -> int | None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pam.data.rules import REQUIRED, AudioCheck, Rules, is_table, refuse, restrict
+from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_table, refuse, restrict
 from pam.data.scp import Problem, line_numbers, scan_table, write_tables
 from pam.errors import UserError
 
 SPK2UTT = "spk2utt"
 FIX = "utils/fix_data_dir.sh"
 # Other files that may lie in a directory; any other name is probably a misspelled table.
-OTHER = re.compile(r"\..*|.*\.(json|md|log|part)|bad_utts|spk2utt")
+OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|bad_utts|spk2utt")
 
 
 @dataclass
@@ -117,10 +117,13 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(utts) for speaker, utts in sorted(speakers.items())}
 
 
-def check(path: str | Path, audio: AudioCheck | None = None) -> tuple[DataDir, list[Problem]]:
+def check(
+    path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
+) -> tuple[DataDir, list[Problem]]:
     """What is good of a directory, and all that is wrong with it.
 
-    `audio` looks at the path of a recording and tells what is wrong with it, or None.
+    `audio` looks at the path of a recording and tells what is wrong with it, or None; `seconds`
+    says how long it is: no segment may end later.
     """
     path = Path(path)
     if not path.is_dir():
@@ -135,22 +138,31 @@ def check(path: str | Path, audio: AudioCheck | None = None) -> tuple[DataDir, l
     if SPK2UTT in names:
         problems += _check_spk2utt(path, tables.get("utt2spk", {}))
     rules = Rules(path, tables, from_files=True)
-    rules.run(audio)
+    rules.run(audio, seconds)
     return DataDir(rules.kept), problems + rules.problems
 
 
-def validate(path: str | Path, audio: AudioCheck | None = None) -> list[Problem]:
+def validate(
+    path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
+) -> list[Problem]:
     """All faults and warnings of a directory; it can be used where all are warnings."""
-    return check(path, audio)[1]
+    return check(path, audio, seconds)[1]
 
 
-def fix(path: str | Path, audio: AudioCheck | None = None) -> list[Problem]:
+def fix(
+    path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
+) -> list[Problem]:
     """Keep what is good, sorted and consistent; returns what was wrong, hence dropped or mended.
 
     The files as they were are kept in `.backup/`. `UserError` where nothing good is left.
     """
-    path = Path(path)
-    good, problems = check(path, audio)
+    good, problems = check(path, audio, seconds)
+    replace(Path(path), good, problems)
+    return problems
+
+
+def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
+    """Write what `check` found good of a directory, where it found errors."""
     errors = [problem for problem in problems if not problem.warning]
     if not all(good.tables.get(name) for name in REQUIRED):
         why = errors[0] if errors else "it is empty"
@@ -158,7 +170,6 @@ def fix(path: str | Path, audio: AudioCheck | None = None) -> list[Problem]:
     if errors:
         _back_up(path)
         good.write(path)
-    return problems
 
 
 def _missing(path: Path, name: str) -> Problem:

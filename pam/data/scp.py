@@ -26,6 +26,7 @@ GOOD = re.compile(
 SEPARATOR = re.compile(r"[ \t]")
 BOM = "\ufeff"
 MAX_ID_BYTES = 200  # ids become file names
+REPEATED = ("utt2spk", "utt2task")  # few different values, kept as one string each
 SORT = "sort with LC_ALL=C"
 ONE_LINE = "put it on one line: pam.data.scp.one_line(text) replaces such characters by spaces"
 
@@ -80,6 +81,7 @@ def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
     table: dict[str, str] = {}
     problems: list[Problem] = []
     previous, is_sorted = "", True
+    values: dict[str, str] = {}
     for number, raw in _lines(path):
         key, value, faults = _parse(path, number, raw)
         if key is None:
@@ -94,6 +96,8 @@ def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
                 rule = f"not sorted: after {_short(previous)} comes"
                 problems.append(Problem(str(path), number, rule, key, SORT))
             previous = key
+            if path.name in REPEATED:
+                value = values.setdefault(value, value)
             table[sys.intern(key)] = value  # one string for all tables of a directory
     return (table if is_sorted else dict(sorted(table.items()))), problems
 

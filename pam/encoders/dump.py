@@ -1,27 +1,24 @@
 """Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
 
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
-                    bad_utts (utterance, tab, reason), scan.json, audio/
+                    bad_utts (utterance, tab, reason), scan.jsonl, audio/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
 
 A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
 """
 
-import fcntl
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pam.atomic import write_json, write_text
-from pam.data.audio import SAMPLE_RATE
-from pam.data.datadir import DataDir
+from pam.atomic import write_json
+from pam.data.raw import alone, dump_audio, report_bad, write_raw
+from pam.data.scan import Clip, digest_of, read_data, scan
+from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
-from pam.encoders.scan import Clip, read_data, scan
 from pam.encoders.shards import (
     Shard,
     ShardEncoder,
@@ -32,19 +29,16 @@ from pam.encoders.shards import (
     predicted_bytes,
     read_receipts,
 )
-from pam.encoders.workers import run_tasks
 from pam.errors import UserError
 from pam.log import get_logger, progress
 
-# An audio-only dump loads no encoder; every family of the table accepts this much.
-MIN_SAMPLES = SAMPLE_RATE // 10
 GIGABYTE = 1e9
 logger = get_logger(__name__)
 
 
 @dataclass
 class DumpOptions:
-    """encoders: name → spec of `load_encoder`, empty for audio only; max_bad: a share of 1."""
+    """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1."""
 
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder_dir: Path = Path("dump")
@@ -66,25 +60,27 @@ def dump(
     Raises UserError when more than `max_bad` of the utterances are bad, when the disk is too
     small, and for whatever else the user can mend; what is done stays done.
     """
+    if not options.encoders:
+        return dump_audio(data_dir, out, options.nj, options.max_bad)
     out = Path(out)
-    with _alone(out):
+    with alone(out):
         data, bad = read_data(Path(data_dir))
         found = scan(data, out, options.nj)
         if encoders is None:
             encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
         bad |= found.bad | _too_short(found.clips, encoders)
         total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
-        _report_bad(out, bad, total, options.max_bad)
+        report_bad(out, bad, total, options.max_bad)
         clips = [clip for clip in found.clips if clip.utt not in bad]
         jobs = [_Job.make(name, e, out.name, clips, options) for name, e in encoders.items()]
         _encode([job for job in jobs if not job.is_done], encoders, clips, options)
         for job in jobs:
             bad |= job.bad
-        _report_bad(out, bad, total, options.max_bad)
+        report_bad(out, bad, total, options.max_bad)
         good = {clip.utt for clip in clips} - bad.keys()
         for job in jobs:
             job.finish(good)
-        _write_raw(data, out, [clip for clip in clips if clip.utt in good])
+        write_raw(data, out, [clip for clip in clips if clip.utt in good])
     return bad
 
 
@@ -182,48 +178,12 @@ def _too_short(clips: Sequence[Clip], encoders: dict[str, AudioEncoder]) -> dict
     bad = {}
     for clip in clips:
         short = [name for name, e in encoders.items() if e.output_length(clip.samples) < 1]
-        if short or (not encoders and clip.samples < MIN_SAMPLES):
-            who = f" for {', '.join(short)}" if short else ""
-            bad[clip.utt] = f"{clip.path}: {clip.samples} samples are too short{who}"
+        if short:
+            bad[clip.utt] = (
+                f"{clip.path}: {clip.samples} samples are too short for {', '.join(short)}"
+            )
     return bad
 
 
-def _report_bad(out: Path, bad: dict[str, str], total: int, max_bad: float) -> None:
-    """Write bad_utts; UserError where there are too many of them, or nothing else."""
-    write_text(out / "bad_utts", "".join(f"{utt}\t{bad[utt]}\n" for utt in sorted(bad)))
-    if not bad:
-        return
-    first = min(bad)
-    what = f"{out / 'bad_utts'}: {len(bad)} of {total} utterances are bad, the first is {first}"
-    if len(bad) > max_bad * total or len(bad) == total:
-        raise UserError(
-            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}, mend the data or raise it"
-        )
-    logger.warning("%s (%s)", what, bad[first])
-
-
-def _write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
-    kept = data.subset([clip.utt for clip in clips]).tables
-    kept.pop("segments", None)
-    kept["wav.scp"] = {clip.utt: clip.path for clip in clips}
-    kept["utt2num_samples"] = {clip.utt: str(clip.samples) for clip in clips}
-    DataDir(kept).write(out)
-
-
 def _clips_digest(clips: Sequence[Clip]) -> str:
-    return hashlib.sha256(repr(clips).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Refuse a second dump of the same set at the same time.
-
-    A record lock: unlike flock's it is not kept alive by the workers of a process that was killed.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another dump of this set is running: wait for it") from error
-        yield
+    return digest_of(map(repr, clips))[:16]

@@ -21,9 +21,9 @@ from torch import Tensor
 from pam.atomic import write_json
 from pam.data.archive import merge_scp, write_archive
 from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.scan import Clip
 from pam.data.scp import read_table, write_table
 from pam.encoders import AudioEncoder
-from pam.encoders.scan import Clip
 from pam.errors import UserError
 
 SHARD_SECONDS = 600

@@ -3,12 +3,20 @@
 import shlex
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
+from pam.data.audio import (
+    SAMPLE_RATE,
+    check_audio,
+    load_audio,
+    num_samples,
+    stated_seconds,
+    write_flac,
+)
 from pam.errors import UserError
 
 
@@ -25,6 +33,10 @@ def one_line_error(path, *arguments):
         load_audio(path, *arguments)
     message = str(error.value)
     assert "\n" not in message and str(path) in message
+    if not arguments:  # reading it block by block finds the same
+        with pytest.raises(UserError) as other:
+            check_audio(path)
+        assert str(other.value) == message
     return message
 
 
@@ -135,8 +147,27 @@ def test_wav_out_of_a_pipe_states_no_length(tmp_path, size):
     path.write_bytes(raw)
     if size:
         assert len(load_audio(path)) == SAMPLE_RATE
+        check_audio(path)
     else:
         assert "0 samples" in one_line_error(path)
+
+
+def test_long_audio_is_checked_in_blocks(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    monkeypatch.setattr("pam.data.audio.BLOCK_SAMPLES", 1000)
+    samples = sine(rate=8000)
+    soundfile.write(path, samples, 8000, subtype="FLOAT")
+    check_audio(path)
+    assert stated_seconds(path) == 1.0
+    np.testing.assert_allclose(len(load_audio(path)), SAMPLE_RATE)
+    samples[5500] = np.nan
+    soundfile.write(path, samples, 8000, subtype="FLOAT")
+    assert "NaN or infinite" in one_line_error(path)
+    tracemalloc.start()
+    with pytest.raises(UserError):
+        check_audio(path)
+    assert tracemalloc.get_traced_memory()[1] < 30_000  # of the 32,000 bytes of samples
+    tracemalloc.stop()
 
 
 def test_mp3_without_a_stated_length_is_not_called_truncated(tmp_path):
@@ -148,6 +179,8 @@ def test_mp3_without_a_stated_length_is_not_called_truncated(tmp_path):
     assert tag > 0
     path.write_bytes(raw[raw.index(raw[:2], tag) :])  # from the second frame on
     assert abs(len(load_audio(path)) - 3 * SAMPLE_RATE) < 3000
+    assert stated_seconds(path) is None
+    check_audio(path)
 
 
 def test_write_flac_round_trip(tmp_path):

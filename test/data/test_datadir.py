@@ -326,6 +326,18 @@ def test_segments(folder, value, rule):
     assert fixed(folder) == ["ann-1", "bob-1"]
 
 
+def test_segments_end_with_their_audio(folder):
+    DataDir(segmented()).write(folder)
+    seconds = {"/audio/rec1.wav": 2.4, "/audio/rec2.wav": None}.get
+    assert messages(folder, seconds=seconds) == [
+        "segments:2: segment ends after the audio: 'rec1 1.5 3': its recording has 2.40 s: "
+        "correct or remove the segment",
+        "text:2: id has no usable line in segments: 'ann-2': "
+        "add or mend its line there, or remove it here",
+    ]
+    assert fixed(folder, seconds=seconds) == ["ann-1", "bob-1"]
+
+
 def test_recording_without_segments_is_a_warning(folder):
     data = DataDir(segmented())
     data["wav.scp"]["rec0"] = "/audio/rec0.wav"
@@ -453,6 +465,7 @@ def assert_fixable(folder):
     assert all(problem.warning for problem in remaining), remaining
     assert DataDir.read(folder) == left and len(left) > 0
     assert all("\n" not in str(problem) for problem in problems)
+    assert all(p.remedy for p in problems)
 
 
 # --- subset and combine ---------------------------------------------------------------------------

@@ -42,8 +42,45 @@ def test_faults_are_printed_and_fixed(folder, capsys):
     assert f"drop and mend with: utils/fix_data_dir.sh {folder}" in out
     assert main([str(folder), "--audio", "none"]) == 0
     assert main([str(folder), "--fix"]) == 0
-    assert "valid, 2 utterances, 2 errors dropped or mended" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "valid, 2 utterances, 2 errors mended, 1 utterances dropped: ann-2\n" in out
     assert main([str(folder)]) == 0
+
+
+def test_segments_end_with_their_recording(folder, capsys):
+    """The recordings have 0.05 s; half a second more is a rounded end, as for load_audio."""
+    ends = {"ann-1": "0.05", "ann-2": "0.54", "bob-1": "0.56"}
+    tables = DataDir.read(folder).tables
+    tables["segments"] = {utt: f"{utt} 0.01 {end}" for utt, end in ends.items()}
+    DataDir(tables).write(folder)
+    assert main([str(folder), "--audio", "none"]) == 0
+    assert main([str(folder)]) == 1
+    assert (
+        "segments:3: segment ends after the audio: 'bob-1 0.01 0.56': its recording has 0.05 s: "
+        "correct or remove the segment" in capsys.readouterr().out
+    )
+    main([str(folder), "--fix"])
+    assert "1 utterances dropped: bob-1" in capsys.readouterr().out
+    assert DataDir.read(folder).utterances == ["ann-1", "ann-2"]
+    (folder.parent / "ann-1.wav").write_bytes(b"RIFF")
+    assert main([str(folder)]) == 1
+    shown = capsys.readouterr().out
+    assert "wav.scp:1: bad audio: " in shown and "truncated or corrupt" in shown
+    assert "unknown recording 'ann-1'" in shown
+
+
+def test_what_is_dropped_is_said_in_short_or_in_full(folder, capsys):
+    data = DataDir.read(folder)
+    utts = [f"ann-{i:03d}" for i in range(40)]
+    tables = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.tables}
+    for every in ([], ["--all"]):
+        DataDir(tables).write(folder)
+        lines = (folder / "text").read_text().splitlines(keepends=True)
+        (folder / "text").write_text("".join(lines[15:]))
+        main([str(folder), "--fix", *every])
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert f"15 utterances dropped: {' '.join(utts[:10])}" in last
+        assert last.endswith(" …") != bool(every) and (utts[14] in last) == bool(every)
 
 
 @pytest.mark.parametrize(

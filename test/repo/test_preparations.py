@@ -1,4 +1,4 @@
-"""Preparations of corpora that the user brings, on imitations of them."""
+"""New recipes: what utils/new_recipe.sh copies, and its preparation of tables."""
 
 import re
 import shutil
@@ -25,51 +25,6 @@ def prepare(recipe: Path, *options: str | Path) -> tuple[int, str]:
 def write_audio(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(file, np.zeros(16000, dtype=np.float32), 16000)
-
-
-@pytest.fixture
-def librispeech(tmp_path: Path) -> Path:
-    for speaker in (84, 1272):
-        chapter = tmp_path / f"LibriSpeech/dev-clean/{speaker}/7"
-        lines = []
-        for number in range(6):
-            utt = f"{speaker}-7-{number:04d}"
-            write_audio(chapter / f"{utt}.flac")
-            lines.append(f"{utt} IT'S  NUMBER {number}\n")
-        (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
-    return tmp_path / "LibriSpeech"
-
-
-LIBRISPEECH = ROOT / "egs/librispeech"
-
-
-def test_librispeech(librispeech, tmp_path):
-    options = ["--corpus", librispeech, "--out", tmp_path / "data", "--parts", "dev-clean"]
-    status, output = prepare(LIBRISPEECH, *options, "--size", "long")
-    assert status == 0, output
-    assert "12 utterances, published: 2703" in output
-    data = DataDir.read(tmp_path / "data/librispeech_dev_clean")
-    assert len(data) == 12
-    assert data["text"]["84-7-0003"] == "it's number 3"
-    assert data["utt2spk"]["1272-7-0000"] == "1272"
-    assert set(data["utt2task"].values()) == {"asr_clean"}
-    assert Path(data["wav.scp"]["84-7-0003"]).is_file()
-
-    prepare(LIBRISPEECH, *options, "--size", "tiny")
-    data = DataDir.read(tmp_path / "data/librispeech_dev_clean")
-    assert len(data) == 8 and set(data["utt2spk"].values()) == {"84", "1272"}
-
-
-def test_librispeech_names_what_is_missing(librispeech, tmp_path):
-    out = ["--out", tmp_path / "data"]
-    status, output = prepare(LIBRISPEECH, *out)
-    assert status == 1 and output.startswith("error: LIBRISPEECH is not set")
-    status, output = prepare(LIBRISPEECH, "--corpus", librispeech, *out, "--parts", "test-clean")
-    assert status == 1 and "unpack test-clean.tar.gz" in output
-    audio = librispeech / "dev-clean/84/7/84-7-0002.flac"
-    audio.unlink()
-    status, output = prepare(LIBRISPEECH, "--corpus", librispeech, *out, "--parts", "dev-clean")
-    assert status == 1 and str(audio) in output
 
 
 @pytest.fixture

@@ -4,21 +4,26 @@
     python local/prepare.py --corpus LibriSpeech --out data [--size tiny|short|long]
 
 PART/SPK/CHAP/SPK-CHAP.trans.txt holds "SPK-CHAP-UTT TEXT" lines, the audio is beside it. Texts are
-written in lower case. `short` and `tiny` take utterances evenly spread over the part.
+written in lower case. `short` and `tiny` take utterances evenly spread over the part. An utterance
+without audio or text is left out, with a warning; a part that is missing is an error.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
 
+from download import part_folder  # noqa: E402
+
+from pam.data.corpus import report_count, report_left_out, spread  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 TASK = "asr_clean"
-# Utterances of a part as it is published: fewer means an incomplete download.
+# Utterances of a part as it is published.
 PUBLISHED = {
     "train-clean-100": 28539,
     "dev-clean": 2703,
@@ -28,6 +33,8 @@ PUBLISHED = {
 }
 # Utterances of training parts and of others; None: all.
 SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
+GET_IT = "local/download.py FOLDER downloads it"
+NO_TEXT, NO_AUDIO, NO_LINE = "no text in its line", "no audio file", "audio without a transcript"
 logger = get_logger("prepare")
 
 
@@ -35,37 +42,42 @@ def set_name(part: str) -> str:
     return f"librispeech_{part.replace('-', '_')}"
 
 
-def transcripts(part: Path) -> dict[str, tuple[str, Path]]:
-    """{utterance: (text in lower case, audio)} of a part's folder."""
-    found = {}
-    for file in sorted(part.glob("*/*/*.trans.txt")):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            utt, _, text = line.partition(" ")
-            audio = file.with_name(f"{utt}.flac")
-            if not text.strip():
-                raise UserError(f"{file}:{number}: {line!r} has no text: download the part again")
-            if not audio.is_file():
-                raise UserError(f"{audio}: missing, {file.name} names it: unpack the part again")
-            found[utt] = (" ".join(text.lower().split()), audio.absolute())
-    return found
+def read_part(folder: Path) -> tuple[dict[str, tuple[str, Path]], dict[str, list[str]]]:
+    """{utterance: (text in lower case, audio)} of a part, and what is left out, by reason."""
+    found: dict[str, tuple[str, Path]] = {}
+    faults: dict[str, list[str]] = {NO_TEXT: [], NO_AUDIO: [], NO_LINE: []}
+    for chapter in sorted(folder.glob("*/*/")):
+        audio = {file.stem: file for file in chapter.glob("*.flac")}
+        for utt, text in transcripts(chapter):
+            file = audio.pop(utt, None)
+            if file is None:
+                faults[NO_AUDIO].append(str(chapter / f"{utt}.flac"))
+            elif not text:
+                faults[NO_TEXT].append(utt)
+            else:
+                found[utt] = (text, file.absolute())
+        faults[NO_LINE] += sorted(map(str, audio.values()))
+    return found, faults
 
 
-def spread(utterances: list[str], count: int | None) -> list[str]:
-    """`count` of the utterances at even distances; all where there are no more, or for None."""
-    if count is None or count >= len(utterances):
-        return utterances
-    return [utterances[n * len(utterances) // count] for n in range(count)]
+def transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
+    """(utterance, text in lower case) of a chapter's lines."""
+    for file in sorted(chapter.glob("*.trans.txt")):
+        for line in file.read_text(encoding="utf-8-sig").split("\n"):
+            if words := line.split():
+                yield words[0], " ".join(words[1:]).lower()
 
 
 def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
-    folder = corpus / part
+    folder = part_folder(corpus, part)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: unpack {part}.tar.gz there, or correct db.sh")
-    found = transcripts(folder)
+        raise UserError(f"{folder}: no such folder: {GET_IT}, or correct db.sh")
+    found, faults = read_part(folder)
     if not found:
-        raise UserError(f"{folder}: no SPK/CHAP/*.trans.txt in it: unpack {part}.tar.gz again")
-    if part in PUBLISHED and len(found) != PUBLISHED[part]:
-        logger.warning("%s: %d utterances, published: %d", folder, len(found), PUBLISHED[part])
+        raise UserError(f"{folder}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
+    report_left_out(logger, part, faults)
+    if part in PUBLISHED:
+        report_count(logger, part, len(found), PUBLISHED[part])
     utts = spread(sorted(found), SIZES[size][not part.startswith("train")])
     tables = {
         "text": {utt: found[utt][0] for utt in utts},
@@ -79,15 +91,15 @@ def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", default="", help="the folder that holds train-clean-100 …")
+    parser.add_argument("--corpus", default="", help="the folder that holds LibriSpeech/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
     parser.add_argument("--parts", nargs="+", default=list(PUBLISHED))
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
     if not args.corpus:
         raise UserError(
-            "LIBRISPEECH is not set: in egs/librispeech/db.sh, name the folder that holds "
-            "train-clean-100 (download the parts from https://www.openslr.org/12, CC BY 4.0)"
+            "LIBRISPEECH is not set: in egs/librispeech/db.sh, name the folder that holds the "
+            f"corpus ({GET_IT}, CC BY 4.0)"
         )
     for part in args.parts:
         prepare_part(Path(args.corpus), part, args.out, args.size)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pam.encoders.workers import run_tasks
+from pam.data.workers import run_tasks
 from pam.errors import UserError
 
 
@@ -39,7 +39,7 @@ def test_workers_inherit_the_function():
 
 ORPHANS = """
 import os, sys, time
-from pam.encoders.workers import run_tasks
+from pam.data.workers import run_tasks
 
 def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())  # one write, or the lines of two workers may mix

@@ -7,18 +7,19 @@ concatenation stays the entry it is; everything else is written to raw/SET/audio
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
 
-from pam.atomic import write_json, write_text
+from pam.atomic import atomic_path, write_text
 from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
 from pam.data.concat import is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
-from pam.encoders.workers import run_tasks
+from pam.data.workers import run_tasks
 from pam.errors import UserError
 from pam.log import progress
 
@@ -26,7 +27,7 @@ REFERABLE = ("FLAC", "WAV", "WAVEX")
 UTTERANCES_PER_TASK = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """An utterance whose file, or concatenation, at `path` gives `samples` samples at 16 kHz."""
 
@@ -72,41 +73,68 @@ def _first(problem: Problem) -> str:
 
 
 def scan(data: DataDir, out: Path, nj: int) -> Scan:
-    """Check and convert all audio of `data` into `out`; kept in out/scan.json, so done once."""
-    digest = _digest(data)
-    done = out / "scan.json"
+    """Check and convert all audio of `data` into `out`; kept in out/scan.jsonl, so done once."""
+    utterances = data.utterances
+    digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in utterances)
+    done = out / "scan.jsonl"
     if not _same(out / ".digest", digest):
         done.unlink(missing_ok=True)
         shutil.rmtree(out / "audio", ignore_errors=True)
         write_text(out / ".digest", digest)
-    if not done.is_file():
-        sources = [Source(u, *data.audio(u), out / "audio" / f"{u}.flac") for u in data.utterances]
-        write_json(done, asdict(_scan(sources, nj)))
-    found = json.loads(done.read_text(encoding="utf-8"))
-    return Scan([Clip(**clip) for clip in found["clips"]], found["bad"])
-
-
-def _scan(sources: Sequence[Source], nj: int) -> Scan:
-    starts = range(0, len(sources), UTTERANCES_PER_TASK)
-    tasks = [sources[start : start + UTTERANCES_PER_TASK] for start in starts]
+    if done.is_file():
+        return _read(done)
+    starts = range(0, len(utterances), UTTERANCES_PER_TASK)
+    tasks = [utterances[start : start + UTTERANCES_PER_TASK] for start in starts]
     result = Scan([], {})
-    for clips, bad in progress(run_tasks(_convert_all, tasks, nj), len(tasks), "audio"):
-        result.clips += clips
+    converter = Converter(data, out / "audio")
+    for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
+        # Ids that come back from another process are copies: keep those of the tables.
+        result.clips += [Clip(sys.intern(clip.utt), clip.path, clip.samples) for clip in clips]
         result.bad |= bad
     result.clips.sort(key=lambda clip: clip.utt)
+    _write(done, result)
     return result
 
 
-def _convert_all(sources: Sequence[Source]) -> tuple[list[Clip], dict[str, str]]:
-    clips, bad = [], {}
-    for source in sources:
-        try:
-            clips.append(convert(source))
-        except UserError as error:
-            if "cannot be written" in str(error):  # our disk, not the user's audio
-                raise
-            bad[source.utt] = str(error)
-    return clips, bad
+def _write(file: Path, scan: Scan) -> None:
+    """A line an utterance, not one document: there may be 300,000."""
+    with atomic_path(file) as part, part.open("w", encoding="utf-8") as lines:
+        for clip in scan.clips:
+            lines.write(json.dumps([clip.utt, clip.path, clip.samples]) + "\n")
+        for utt, reason in scan.bad.items():
+            lines.write(json.dumps([utt, reason]) + "\n")
+
+
+def _read(file: Path) -> Scan:
+    scan = Scan([], {})
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            utt, *rest = json.loads(line)
+            if len(rest) == 1:
+                scan.bad[utt] = rest[0]
+            else:
+                scan.clips.append(Clip(sys.intern(utt), *rest))
+    return scan
+
+
+class Converter:
+    """Converts utterances of a set; a plain object that forked workers inherit with its tables."""
+
+    def __init__(self, data: DataDir, folder: Path):
+        self.data, self.folder = data, folder
+
+    def __call__(self, utterances: Sequence[str]) -> tuple[list[Clip], dict[str, str]]:
+        clips, bad = [], {}
+        for utt in utterances:
+            try:
+                clips.append(
+                    convert(Source(utt, *self.data.audio(utt), self.folder / f"{utt}.flac"))
+                )
+            except UserError as error:
+                if "cannot be written" in str(error):  # our disk, not the user's audio
+                    raise
+                bad[utt] = str(error)
+        return clips, bad
 
 
 def convert(source: Source) -> Clip:
@@ -127,9 +155,13 @@ def _is_referable(path: str) -> bool:
     return info.format in REFERABLE and (info.samplerate, info.channels) == (SAMPLE_RATE, 1)
 
 
-def _digest(data: DataDir) -> str:
-    audio = [(utt, *data.audio(utt)) for utt in data.utterances]
-    return hashlib.sha256(json.dumps(audio).encode()).hexdigest()
+def digest_of(items: Iterable[str]) -> str:
+    """sha256 of "[item, item …]", which is not held in memory."""
+    digest = hashlib.sha256(b"[")
+    for place, item in enumerate(items):
+        digest.update(f"{', ' if place else ''}{item}".encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _same(file: Path, text: str) -> bool:

@@ -1,15 +1,16 @@
 """Runs independent tasks in a few processes, and says so when one of them is killed."""
 
+import gc
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
-
-import torch
 
 from pam.errors import UserError
 
@@ -35,7 +36,7 @@ def run_tasks(
     fork = multiprocessing.get_context("fork")
     # The function is inherited, not sent: pickling one that holds models would copy them each time.
     inherited = (function, threads, os.getpid())
-    with ProcessPoolExecutor(nj, fork, _start_worker, inherited) as pool:
+    with _left_alone_by_gc(), ProcessPoolExecutor(nj, fork, _start_worker, inherited) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
         try:
             for future in as_completed(futures):
@@ -49,10 +50,21 @@ def run_tasks(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+@contextmanager
+def _left_alone_by_gc() -> Iterator[None]:
+    """What workers inherit they share; a collection in each of them would write to all of it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _start_worker(function: Callable, threads: int, parent: int) -> None:
     global _function
     _function = function
-    torch.set_num_threads(threads)
+    if torch := sys.modules.get("torch"):  # no need to load it for audio alone
+        torch.set_num_threads(threads)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 

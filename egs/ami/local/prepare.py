@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Make data directories of AMI's headset recordings (IHM): ami_train, ami_dev, ami_test.
+
+    python local/prepare.py --corpus AMI --out data [--size tiny|short|long]
+    python local/prepare.py --parquet FOLDER --out data
+
+Out of the corpus itself (NXT annotations and recordings: wav.scp names recordings, segments cuts
+them) or of a copy of the Hugging Face data set (a file an utterance). Sets are those of the corpus'
+partition full-corpus-asr (meetings.tsv), texts are lower case. `short` and `tiny` take utterances
+evenly spread over a set. What is left out is counted and named.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
+
+import ami_nxt  # noqa: E402
+import ami_parquet  # noqa: E402
+from ami_utterances import (  # noqa: E402
+    LATE,
+    NO_AUDIO,
+    PUBLISHED,
+    Utterance,
+    meetings_of_sets,
+    overlapping,
+    unique,
+)
+
+from pam.data.audio import MAX_OVERSHOOT_SECONDS, SAMPLE_RATE, num_samples  # noqa: E402
+from pam.data.corpus import report_count, report_left_out, spread  # noqa: E402
+from pam.data.datadir import DataDir  # noqa: E402
+from pam.errors import UserError, run_main  # noqa: E402
+from pam.log import get_logger  # noqa: E402
+
+TASK = "asr_noisy"
+# Utterances of the training set and of others; None: all.
+SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
+Faults = dict[str, list[str]]
+Tables = dict[str, dict[str, str]]
+logger = get_logger("prepare")
+
+
+def from_corpus(corpus: Path, out: Path, size: str) -> None:
+    annotations = ami_nxt.annotations_in(corpus)
+    speakers = ami_nxt.read_speakers(annotations)
+    recordings = find_recordings(corpus)
+    for name, meetings in meetings_of_sets().items():
+        faults: Faults = defaultdict(list)
+        read, absent = [], []
+        for meeting in meetings:
+            found = list(ami_nxt.read_meeting(annotations, meeting, speakers, faults))
+            read += found
+            absent += [] if found else [meeting]
+        if absent:
+            logger.warning(
+                "ami_%s: %d meetings expected, %d without any segment: %s", name,
+                len(meetings), len(absent), " ".join(absent),
+            )  # fmt: skip
+        utterances = with_audio(unique(read, faults), recordings, faults)
+        chosen = report_and_choose(name, utterances, faults, size)
+        tables = common_tables(chosen) | {
+            "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
+            "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
+        }
+        DataDir(tables).write(out / f"ami_{name}")
+
+
+def find_recordings(corpus: Path) -> dict[str, str]:
+    """AMI_MEETING_H0N → path of MEETING.Headset-N.wav, at any depth."""
+    found = {}
+    for file in sorted(corpus.absolute().rglob("*.Headset-[0-9].wav")):
+        meeting, headset, _ = file.name.rsplit(".", 2)
+        found[f"AMI_{meeting}_H{int(headset[-1]):02d}"] = str(file)
+    return found
+
+
+def with_audio(
+    utterances: Sequence[Utterance], recordings: dict[str, str], faults: Faults
+) -> list[Utterance]:
+    """Those that lie in a recording."""
+    ends = {}
+    for recording in {u.recording for u in utterances} & recordings.keys():
+        try:
+            ends[recording] = num_samples(recordings[recording]) / SAMPLE_RATE
+        except UserError as error:
+            logger.warning("%s", error)
+    kept = []
+    for utterance in utterances:
+        if utterance.recording not in ends:
+            faults[NO_AUDIO].append(utterance.id)
+        elif utterance.end > ends[utterance.recording] + MAX_OVERSHOOT_SECONDS:
+            faults[LATE].append(utterance.id)
+        else:
+            kept.append(utterance)
+    return kept
+
+
+def from_parquet(folder: Path, out: Path, size: str) -> None:
+    files = ami_parquet.files_in(folder)
+    for name in PUBLISHED:
+        if name not in files:
+            raise UserError(f"{folder}: no files of the set {name}: fetch all of the data set")
+        faults: Faults = defaultdict(list)
+        rows = list(ami_parquet.read_rows(files[name], faults))
+        utterances = unique((row.utterance for row in rows), faults)
+        chosen = report_and_choose(name, utterances, faults, size)
+        row_of = {row.utterance.id: row for row in reversed(rows)}  # of two, the first
+        faults = defaultdict(list)
+        audio = out / "audio" / f"ami_{name}"
+        paths = ami_parquet.write_audio([row_of[u.id] for u in chosen], audio, faults)
+        report_left_out(logger, f"ami_{name}", faults)
+        tables = common_tables([u for u in chosen if u.id in paths]) | {"wav.scp": paths}
+        DataDir(tables).write(out / f"ami_{name}")
+
+
+def report_and_choose(
+    name: str, utterances: Sequence[Utterance], faults: Faults, size: str
+) -> Sequence[Utterance]:
+    """Say what there is of a set, and take what `size` asks for."""
+    report_left_out(logger, f"ami_{name}", faults)
+    if not utterances:
+        raise UserError(f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER)")
+    report_count(logger, f"ami_{name}", len(utterances), PUBLISHED[name])
+    logger.info(
+        "ami_%s: %d speakers, %.2f h, %d utterances begin before the last of their headset ends",
+        name, len({u.speaker for u in utterances}),
+        sum(u.end - u.start for u in utterances) / 3600, overlapping(utterances),
+    )  # fmt: skip
+    return spread(utterances, SIZES[size][name != "train"])
+
+
+def common_tables(utterances: Sequence[Utterance]) -> Tables:
+    return {
+        "text": {u.id: u.text for u in utterances},
+        "utt2spk": {u.id: u.speaker_id for u in utterances},
+        "utt2task": {u.id: TASK for u in utterances},
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", default="", help="folder of annotations and recordings")
+    parser.add_argument("--parquet", default="", help="instead: a copy of edinburghcstr/ami, ihm")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
+    parser.add_argument("--size", choices=SIZES, default="long")
+    args = parser.parse_args(argv)
+    if bool(args.corpus) == bool(args.parquet):
+        raise UserError(
+            "egs/ami/db.sh: set one of AMI and AMI_PARQUET, the folder of the corpus or of a copy "
+            "of edinburghcstr/ami (local/download.py FOLDER fetches the corpus, CC BY 4.0)"
+        )
+    source = Path(args.corpus or args.parquet)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder: correct egs/ami/db.sh")
+    (from_corpus if args.corpus else from_parquet)(source, args.out, args.size)
+
+
+if __name__ == "__main__":
+    run_main(main)

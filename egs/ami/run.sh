@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# AMI meetings, individual headset microphones: the paper's noisy recognition task.
+#
+#   AMI=/data/ami ./run.sh                        annotations and recordings are there
+#   AMI=/data/ami ./run.sh --download true        fetch what is missing of them first
+#   AMI_PARQUET=/data/hf/ami ./run.sh             a copy of the Hugging Face data set
+#
+# Alone it trains one task; egs/multitask joins it with others.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./path.sh
+. ./cmd.sh
+. ./db.sh
+. "$PAM_ROOT/utils/options.sh"
+
+scale=paper          # encoders, LLM and schedule: a file of conf/scale
+size=long            # of the corpus: long is all, short 3000 utterances, tiny enough to try the stages
+download=false       # true: fetch annotations and 687 recordings into $AMI before stage 1
+train_sets="ami_train"
+dev_sets="ami_dev"
+test_sets="ami_test"
+
+. "$PAM_ROOT/utils/parse_options.sh"
+
+prepare() { # stage 1: this corpus' own preparation
+    check_choice download "$download" true false
+    [[ $download == false ]] || launch - "$python" local/download.py "$AMI"
+    launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$AMI" \
+        --parquet "$AMI_PARQUET" --out "$datadir" --size "$size"
+}
+
+. "$PAM_ROOT/utils/recipe.sh"

@@ -1,0 +1,36 @@
+"""The measurement of scale: that it measures every step, and fails where memory is too much."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from pam.data.datadir import DataDir  # noqa: E402
+from pam.errors import UserError  # noqa: E402
+from tools import bench_scale  # noqa: E402
+
+
+def test_every_step_is_measured(tmp_path, capsys):
+    assert bench_scale.main(["--counts", "30", "--out", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    rows = [line.split(" | ") for line in out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["write", "validate", "dump", "validate dumped", "combine"]
+    assert all(float(row[3]) > 0 and float(row[5].rstrip(" |")) > 5 for row in rows)
+    assert len(DataDir.read(tmp_path / "30/dump/combined")) == 30
+    assert len(DataDir.read(tmp_path / "30/data/set")["wav.scp"]) == 1
+
+
+def test_too_much_memory_is_a_failure(monkeypatch, capsys):
+    measured = bench_scale.Measured(7, "dump", 1.0, 1.0, 1200.0)
+    monkeypatch.setattr(bench_scale, "measure", lambda count, step, command: measured)
+    assert bench_scale.main(["--counts", "7"]) == 1
+    assert "error: dump of 7: 1200 MB" in capsys.readouterr().err
+
+
+def test_a_step_that_fails_is_named():
+    command = [sys.executable, "-c", "print('error: why'); raise SystemExit(1)"]
+    with pytest.raises(UserError, match="dump of 5 utterances failed: error: why"):
+        bench_scale.measure(5, "dump", command)
