@@ -1,5 +1,6 @@
 """YAML configurations: defaults in the code < scale < system < command line."""
 
+import copy
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -45,12 +46,12 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings, later over earlier, nested mappings key by key."""
+    """Merge mappings, later over earlier, nested mappings key by key; nothing is shared with them."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
             both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-            out[key] = merge(out[key], value) if both else value
+            out[key] = merge(out[key], value) if both else copy.deepcopy(value)
     return out
 
 

@@ -15,14 +15,15 @@ from typing import Any
 
 from pam.atomic import atomic_path, write_text
 from pam.config import load_yaml
-from pam.data.prompts import PROMPT_DIR, load_all_prompts
-from pam.data.tasks import get_task
+from pam.data.prompts import load_all_prompts
+from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import NAMES, interval
 from pam.table import nearest
 
+HOME = ROOT / "conf/prompts"
 logger = get_logger(__name__)
 RESULTS = "results.json"
 LOWER_IS_BETTER = ("wer",)
@@ -59,7 +60,6 @@ def main(argv: list[str] | None = None) -> None:
         spec = encoder_spec(args.scale_config, args.add_encoder)
         config, state = add_encoder(config, state, args.add_encoder, spec, args.seed)
     else:
-        check_task(args.add_task)
         config, state = add_task(config, state, args.add_task)
         install_prompts(args.add_task, args.prompts, config["tasks"])
     write_experiment(args.out, config | {"extended_from": str(args.exp)}, state)
@@ -78,28 +78,24 @@ def encoder_spec(file: str, name: str) -> dict[str, Any]:
     return encoders[name]
 
 
-def check_task(name: str) -> None:
-    try:
-        get_task(name)
-    except UserError as error:
-        raise UserError(f"--add_task: {error}; a new one is a line in pam/data/tasks.py") from error
-
-
 def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
-    """Put the prompts where training and decoding find them: conf/prompts/TASK.yaml."""
+    """Put the prompts where training and decoding find them: conf/prompts/TASK.yaml, if no recipe
+    has them. A new task's file says `metric:` and `description:` too (pam/data/tasks.py)."""
     if not file.is_file():
         raise UserError(f"--prompts {file}: no such file")
-    home, text = PROMPT_DIR / f"{task}.yaml", file.read_text(encoding="utf-8")
-    is_new = not home.exists()
-    if not is_new and home.read_text(encoding="utf-8") != text:
-        raise UserError(f"--prompts {file}: {home} holds others: remove it, or give that file")
-    if is_new:
-        write_text(home, text)
+    text, known = file.read_text(encoding="utf-8"), prompt_files().get(task)
+    if known and known.read_text(encoding="utf-8") != text:
+        raise UserError(f"--prompts {file}: {known} holds others: remove it, or give that file")
+    home = known or HOME / f"{task}.yaml"
+    write_text(home, text)
+    forget_tasks()
     try:
+        get_task(task)
         load_all_prompts(tasks)
     except UserError:
-        if is_new:
+        if not known:
             home.unlink()
+            forget_tasks()
         raise
 
 

@@ -60,6 +60,12 @@ def all_tasks(root: Path = ROOT) -> dict[str, Task]:
     return _table(*rows, *(_read_head(name, path) for name, path in others.items()))
 
 
+def forget_tasks() -> None:
+    """Look for files of tasks again: one was added."""
+    prompt_files.cache_clear()
+    all_tasks.cache_clear()
+
+
 def task_names() -> list[str]:
     """All task names in the order of their experts."""
     return list(all_tasks())

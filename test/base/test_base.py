@@ -25,6 +25,14 @@ def test_values_keep_their_types(text, value):
     assert parsed == value and type(parsed) is type(value)
 
 
+def test_a_merged_configuration_shares_nothing_with_its_layers():
+    layer = {"a": {"x": 1}, "b": [1]}
+    merged = merge(layer)
+    set_option(merged, "a.x=2")
+    merged["b"].append(2)
+    assert layer == {"a": {"x": 1}, "b": [1]}
+
+
 def test_merge_is_deep_and_later_wins():
     assert merge({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {
         "a": {"x": 1, "y": 3},

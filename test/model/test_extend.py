@@ -156,11 +156,14 @@ def ac_prompts(tmp_path, monkeypatch):
     from pam.data import prompts
 
     home = tmp_path / "prompts"
-    shutil.copytree(prompts.PROMPT_DIR, home)
+    shutil.copytree(extend.HOME, home)
     file = tmp_path / "ac.yaml"
     (home / "ac.yaml").rename(file)
+    monkeypatch.setattr(extend, "HOME", home)
     for module in (prompts, extend):
-        monkeypatch.setattr(module, "PROMPT_DIR", home)
+        monkeypatch.setattr(
+            module, "prompt_files", lambda: {f.stem: f for f in sorted(home.glob("*.yaml"))}
+        )
     return file
 
 
@@ -229,6 +232,16 @@ def test_trainable_patterns_of_a_configuration(tiny_config, tmp_path, batch):
             build_model(tiny_config | {"trainable": patterns})
 
 
+def test_a_task_that_is_not_described_leaves_no_file(three_tasks, exp, tmp_path, ac_prompts):
+    save(exp, three_tasks)
+    file = tmp_path / "muzak.yaml"
+    file.write_text("task: muzak\ntrain: [Name the tune.]\nunseen: [Which song is it?]\n")
+    with pytest.raises(UserError, match="unknown task 'muzak'"):
+        learn(exp, tmp_path / "new", file, task="muzak")
+    assert not (ac_prompts.parent / "prompts/muzak.yaml").exists()
+    assert not (tmp_path / "new").exists()
+
+
 def test_fusions_without_experts_take_no_task(three_tasks, exp, tmp_path, ac_prompts):
     save(exp, three_tasks | {"fusion": "concat", "fusion_conf": {}})
     with pytest.raises(UserError, match="fusion 'concat' has no expert for each task"):
@@ -246,7 +259,6 @@ def test_fusions_without_experts_take_no_task(three_tasks, exp, tmp_path, ac_pro
         ),
         (["--add_encoder", "third", "--scale_config", "SCALE", "--out", "EXP"], "already"),
         (["--add_task", "snv", "--prompts", "x.yaml"], "the system has it already"),
-        (["--add_task", "muzak", "--prompts", "x.yaml"], "a line in pam/data/tasks.py"),
         (["--add_task", "ac", "--prompts", "x.yaml"], "--prompts x.yaml: no such file"),
     ],
 )
