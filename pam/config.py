@@ -46,7 +46,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings, later over earlier, nested mappings key by key; nothing is shared with them."""
+    """Merge mappings, later over earlier, nested mappings key by key; they stay as they are."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
