@@ -4,6 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const AT_ONCE = 30; // answers that are shown before "Show more" is asked for
+const SHORT = 40; // characters of a table's cell that stays on one line
 const GAP = "—";
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -28,13 +29,18 @@ const BLOCKS = {
   text: (block) => make("p", {}, block.text),
   list: (block) => make("ul", {}, ...block.items.map((item) => make("li", {}, item))),
   code: (block) => make("pre", { tabindex: "0" }, block.text),
-  figure: (block) =>
-    make("figure", {}, make("img", { src: block.image, alt: `Figure: ${block.name}` })),
+  figure: (block) => {
+    const image = make("img", { src: block.image, alt: `Figure: ${block.name}` });
+    return make("figure", { class: "scroll", tabindex: "0" }, image);
+  },
   table: makeTable,
 };
 
 function makeTable(block) {
-  const classes = block.right.map((right) => (right ? { class: "right" } : {}));
+  const classes = block.header.map((_, column) => {
+    const long = block.rows.some((row) => row[column].length > SHORT);
+    return { class: [block.right[column] && "right", long && "long"].filter(Boolean).join(" ") };
+  });
   const cells = (row) => row.map((cell, column) => make("td", classes[column], cell));
   const rows = block.rows.map((row) => make("tr", {}, ...cells(row)));
   const body = make("tbody", {}, ...rows);
@@ -125,11 +131,20 @@ function chosen(form) {
   return answers.filter(fits).sort(ORDERS[form.order.value]);
 }
 
+// A caption in other words than the references is not thereby wrong.
+function judge(answer) {
+  const [right, wrong] =
+    data.metrics[answer.task] === "caption"
+      ? ["✓ word for word a reference", "≠ in other words"]
+      : ["✓ right", "✗ wrong"];
+  const name = answer.wrong ? "verdict wrong" : "verdict";
+  return make("span", { class: name }, answer.wrong ? wrong : right);
+}
+
 function card(answer) {
-  const [sign, verdict] = answer.wrong ? ["✗", "wrong"] : ["✓", "right"];
   const title = make("h3", {}, make("bdi", {}, answer.id));
   const facts = [
-    make("span", { class: `verdict ${verdict}` }, `${sign} ${verdict}`),
+    judge(answer),
     make("span", {}, label(answer.set)),
     make("span", {}, `task ${answer.task}`),
   ];
@@ -196,10 +211,10 @@ function layerWeights(answer) {
   if (!weights) return [];
   const all = Object.entries(weights.experts);
   const used = all.filter(([name]) => name === answer.expert || name === "shared");
-  const largest = Math.max(...all.flatMap(([, row]) => row.map(Math.abs))) || 1;
-  return (answer.expert === null ? all : used).map(([name, row]) => {
-    const title = make("h4", {}, `Layer weights of the expert ${name}`);
-    return make("div", {}, title, make("div", { class: "bars" }, ...bars(weights, row, largest)));
+  return (answer.expert === null ? all : used).flatMap(([name, row]) => {
+    const largest = Math.max(...row.map(Math.abs)) || 1;
+    const title = `Layer weights of the expert ${name}, the largest ±${largest.toFixed(3)}`;
+    return [make("h4", {}, title), make("div", { class: "bars" }, ...bars(weights, row, largest))];
   });
 }
 
@@ -213,9 +228,9 @@ function bars({ encoders }, row, largest) {
   });
 }
 
-// Bars above or below zero, in units of the largest weight of the experiment.
+// Bars above or below zero, in units of the expert's largest weight; `start` is the plain mean.
 function barChart(weights, largest, start, name) {
-  const [step, half] = [9, 24];
+  const [step, half] = [12, 24];
   const height = (weight) => (half * Math.abs(weight)) / largest;
   const top = (weight) => (weight < 0 ? half : half - height(weight));
   const shown = weights.map((weight) => (weight === null ? GAP : weight.toFixed(4)));

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml
+from pam.data.tasks import TASKS
 from pam.report import figures
 from pam.report.answers import DecodedSet, decoded_sets, entries
 from pam.report.blocks import Block, blocks
@@ -54,6 +55,7 @@ def page(
         "title": ", ".join(exp.resolve().name for exp in exps),
         "blocks": [_with_image(block, folder) for block in blocks(document)],
         "weights": {exp.resolve().name: weights(exp) for exp in exps},
+        "metrics": {name: task.metric for name, task in TASKS.items()},
         "media": MEDIA_TYPE,
     }
     without = render(content | _browser(sets, answers, take_clips(sets, folders, 0, 0)))
@@ -62,7 +64,7 @@ def page(
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page of some content; ASCII, whatever the content is."""
+    """The page of some content."""
     style, script = _part("page.css"), _part("page.js")
     return string.Template(_part("page.html")).substitute(
         policy=_POLICY.format(script=_digest(script), style=_digest(style)),
