@@ -15,7 +15,7 @@ DOCUMENT = """# Results
 
 ## tiny
 
-| name | value: |
+| name | value |
 | --- | ---: |
 | b | 10.00 (1 / 10) |
 | a | 9.50 |
