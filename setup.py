@@ -14,7 +14,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["pam", "pam.*"]),
-    package_data={"pam.model": ["architectures/*.json", "paper_sizes.yaml"]},
+    package_data={
+        "pam.model": ["architectures/*.json", "paper_sizes.yaml"],
+        "pam.report": ["page.html", "page.css", "page.js"],
+    },
     # 202511 is the last espnet for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
     python_requires=">=3.11,<3.12",
     install_requires=[

@@ -29,4 +29,5 @@ dev_sets=            # sets to validate on
 test_sets=           # sets to decode and score
 corpora=             # corpora under egs/ whose sets are joined; empty: this folder's own
 expname=             # name of the experiment; empty: SYSTEM_SCALE[_LLM]_BUDGET_sSEED
+html=true            # whether the report is also one page with all answers: report.html
 inference_tag=       # name of the decoding; empty: greedy_PROMPTS

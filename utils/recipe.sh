@@ -44,6 +44,7 @@ check_options() {
     check_choice budget "$budget" $(in_scale budgets)
     check_choice prompts "$prompts" unseen seen train
     check_choice size "$size" tiny short long
+    check_choice html "$html" true false
     local option
     for option in stage stop_stage nj inference_nj ngpu seed; do
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
@@ -308,17 +309,24 @@ stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
         --sets $test_sets
 }
 
-stage_8() { # report: RESULTS.md and results.json
-    local set fresh=true
+stage_8() { # report: RESULTS.md, report.html and results.json
+    local set file fresh=true files=("$exp/RESULTS.md") page=()
+    if [[ $html == true ]]; then
+        files+=("$exp/report.html")
+        page=(--html --html_data "$dumpdir/raw")
+    fi
     for set in $test_sets; do
         [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
         [[ $exp/results.json -nt $decoded/$set/score.json ]] || fresh=false
     done
-    if $fresh && [[ -f $exp/RESULTS.md ]]; then
-        log "complete: $exp/RESULTS.md"
+    for file in "${files[@]}"; do
+        [[ -f $file ]] || fresh=false
+    done
+    if $fresh; then
+        log "complete: ${files[*]}"
         return
     fi
-    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp"
+    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp" "${page[@]}"
     sed -n '/^|/p; /^|/,/^$/{/^$/q}' "$exp/RESULTS.md" # its first table
 }
 

@@ -1,8 +1,9 @@
-"""Report experiments: exp/NAME/results.json for each, and RESULTS.md for all of them."""
+"""Report experiments: results.json for each, RESULTS.md and report.html for all of them."""
 
 import argparse
 import importlib.util
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pam.atomic import write_json, write_text
@@ -12,6 +13,7 @@ from pam.report import figures
 from pam.report.document import document
 from pam.report.environment import COMMAND_VARIABLE, environment
 from pam.report.experiment import Experiment, read_experiment
+from pam.report.page import page
 from pam.report.readme import update_readme
 from pam.report.results import results
 
@@ -25,6 +27,18 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--readme", type=Path, help="also put the tables into this README")
     parser.add_argument("--samples", type=int, default=3, help="answers to show of every set")
     parser.add_argument("--figures", choices=("yes", "no"), default="yes")
+    parser.add_argument(
+        "--html",
+        nargs="?",
+        type=Path,
+        const=True,
+        help="also one page with the tables, the figures and all answers; "
+        "default: report.html beside --out",
+    )
+    parser.add_argument("--html_clips", type=int, default=10, help="audio clips of each set in it")
+    parser.add_argument(
+        "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
+    )
     parser.add_argument(
         "--command", default=os.environ.get(COMMAND_VARIABLE), help="what the reader should run"
     )
@@ -42,12 +56,30 @@ def main(argv: list[str] | None = None) -> None:
         if args.figures == "yes"
     }
     write_text(out, document(experiments, around, drawn, out.parent))
+    if args.html:
+        write_page(args, out.parent, around, drawn)
     if args.readme:
         update_readme(args.readme, experiments, args.command, around["commit"])
     # Last: the recipe takes results.json for the sign that the report is done.
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment, around["commit"]))
     logger.info("%s", out)
+
+
+def write_page(
+    args: argparse.Namespace,
+    folder: Path,
+    around: Mapping[str, str | None],
+    drawn: Mapping[str, Sequence[Path]],
+) -> None:
+    """The page has all answers: its document needs no samples of them."""
+    out = folder / "report.html" if args.html is True else args.html
+    experiments = [read_experiment(exp, samples=0) for exp in args.exp]
+    text = document(experiments, around, drawn, folder)
+    data = [args.html_data or exp.resolve().parents[1] / "dump" / "raw" for exp in args.exp]
+    written = page(text, folder, args.exp, data, args.html_clips)
+    write_text(out, written)
+    logger.info("%s: %.1f MB", out, len(written) / 1e6)
 
 
 def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:

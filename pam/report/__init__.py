@@ -1,1 +1,1 @@
-"""Reports: results.json and RESULTS.md, written by a program; what was not measured stays a gap."""
+"""Reports, written by a program: results.json, RESULTS.md, report.html. Gaps stay gaps."""

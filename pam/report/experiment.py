@@ -75,8 +75,13 @@ def spread(folder: Path, task: str, count: int) -> list[Item]:
     if count < 1 or not (folder / "hyp.jsonl").is_file():
         return []
     items = [item for item in read_items(folder / "hyp.jsonl") if item.task == task]
-    count = min(count, len(items))
-    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
+    return [items[place] for place in evenly(count, len(items))]
+
+
+def evenly(count: int, total: int) -> list[int]:
+    """`count` places of `total`, or all of them, evenly spread."""
+    count = min(count, total)
+    return [(2 * number + 1) * total // (2 * count) for number in range(count)]
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -94,6 +94,8 @@ def test_results(run):
     assert wer["value"] == pytest.approx(100 * wer["errors"] / wer["ref_words"], abs=1e-3)
     assert results["router"]["unseen"]["count"] == 600
     assert (exp / "RESULTS.md").read_text().count("\n| ") > 20
+    page = (exp / "report.html").read_text()
+    assert '"clip":0' in page and len(page) < 15e6
 
 
 def test_dump(run):

@@ -82,3 +82,5 @@ if verb == "score":
         touch(value("--decode_dir") / name / "score.json")
 if verb == "report":
     touch(value("--exp") / "RESULTS.md", value("--exp") / "results.json")
+    if "--html" in args:
+        touch(value("--exp") / "report.html")

@@ -164,6 +164,16 @@ def test_another_llm_is_another_experiment(recipes):
     assert status == 1 and "--llm qwen: choose from" in output
 
 
+def test_the_page_can_be_left_out_and_made_later(recipes):
+    page = recipes.root / "egs/mini/exp/pam_mini_short_s0/report.html"
+    assert recipes.run("mini", "--html", "false")[0] == 0
+    assert not page.exists()
+    recipes.calls()
+    assert recipes.run("mini", "--stage", "8")[0] == 0
+    assert recipes.calls() == ["report"] and page.exists()
+    assert recipes.run("mini", "--html", "maybe")[0] != 0
+
+
 def test_edited_configuration_is_refused_not_reused(recipes):
     recipes.run("mini")
     recipes.calls()

@@ -1,0 +1,113 @@
+"""The answers of an experiment for the page: aligned with their references, and judged."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pam.data.tasks import TASKS, get_task
+from pam.report.experiment import MAIN_TAG, evenly
+from pam.score import wer
+from pam.score.accuracy import parse_answer
+from pam.score.items import Item, read_items
+from pam.score.normalize import basic
+
+MOST = 5000  # answers on a page, all sets together: some 5 MB
+OPERATIONS = {"equal": "=", "substitute": "S", "delete": "D", "insert": "I"}
+
+Diff = list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """The answers of exp/NAME/TAG/SET that are shown, of `total` there are."""
+
+    exp: Path
+    tag: str
+    name: str
+    total: int
+    items: tuple[Item, ...]
+
+
+def decoded_sets(exps: Sequence[Path], most: int = MOST) -> list[DecodedSet]:
+    """Every hyp.jsonl of the experiments, the main decoding first.
+
+    Where they hold more than `most` answers, each shows the same share, taken evenly.
+    """
+    files = [file for exp in exps for file in sorted(exp.glob("*/*/hyp.jsonl"), key=_main_first)]
+    read = [(file, read_items(file)) for file in files]
+    everything = sum(len(items) for _, items in read)
+    sets = []
+    for file, items in read:
+        count = max(1, len(items) * most // everything)
+        chosen = tuple(items[n] for n in evenly(count, len(items)))
+        exp, tag, name = file.parents[2], file.parents[1].name, file.parent.name
+        sets.append(DecodedSet(exp, tag, name, len(items), chosen))
+    return sets
+
+
+def word_diffs(items: Sequence[Item]) -> list[Diff]:
+    """jiwer's alignment of each item, normalised as for the WER.
+
+    A chunk is (one of "=SDI", reference, hypothesis) with its words joined by spaces; substituted
+    and equal chunks have as many words on either side.
+    """
+    output = wer.align(items, basic)
+    return [
+        [
+            (
+                OPERATIONS[chunk.type],
+                " ".join(reference[chunk.ref_start_idx : chunk.ref_end_idx]),
+                " ".join(hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            )
+            for chunk in chunks
+        ]
+        for reference, hypothesis, chunks in zip(
+            output.references, output.hypotheses, output.alignments, strict=True
+        )
+    ]
+
+
+def is_wrong(item: Item, diff: Diff) -> bool:
+    """By its task: a word error; another number or none; no caption that a reference has."""
+    metric = get_task(item.task).metric
+    if metric == "wer":
+        return any(operation != "=" for operation, *_ in diff)
+    if metric == "accuracy":
+        answer = parse_answer(item.hyp, item.prompt)
+        return answer is None or answer != parse_answer(item.ref, item.prompt)
+    return basic(item.hyp) not in map(basic, item.references())
+
+
+def is_misrouted(item: Item) -> bool:
+    """Did it go to another task's expert? Never where the experts have no tasks."""
+    return item.expert in TASKS and item.expert != item.task
+
+
+def entries(items: Sequence[Item]) -> list[dict[str, Any]]:
+    """What the page shows of each item, ready for JSON."""
+    if not items:
+        return []
+    return [_entry(item, diff) for item, diff in zip(items, word_diffs(items), strict=True)]
+
+
+def _entry(item: Item, diff: Diff) -> dict[str, Any]:
+    posterior = item.posterior
+    return {
+        "id": item.id,
+        "task": item.task,
+        "prompt": item.prompt,
+        "seen": item.prompt_seen,
+        "expert": item.expert,
+        "posterior": posterior if posterior is not None and math.isfinite(posterior) else None,
+        "wrong": is_wrong(item, diff),
+        "misrouted": is_misrouted(item),
+        "diff": diff,
+        "hyp": item.hyp,
+        "refs": item.references(),
+    }
+
+
+def _main_first(file: Path) -> tuple[bool, Path]:
+    return file.parents[1].name != MAIN_TAG, file

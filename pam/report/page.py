@@ -1,0 +1,132 @@
+"""report.html: tables, figures and answers on one page that asks nothing of the network.
+
+All data are one block of JSON. The page's script, the only one that its policy lets run, shows them
+as text, so nothing that a model, a prompt or a corpus says can become part of the page.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import string
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pam.config import load_yaml
+from pam.data.tasks import TASKS
+from pam.report import figures
+from pam.report.answers import DecodedSet, decoded_sets, entries
+from pam.report.blocks import Block, blocks
+from pam.report.clips import MEDIA_TYPE, Clips, take_clips
+
+LIMIT = 15_000_000  # bytes of a page; clips are left out before it grows larger
+_IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
+_POLICY = (
+    "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; "
+    "media-src data:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+_UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def page(
+    document: str,
+    folder: Path,
+    exps: Sequence[Path],
+    data: Sequence[Path],
+    clips: int = 10,
+    limit: int = LIMIT,
+) -> str:
+    """The whole page.
+
+    Args:
+        document: RESULTS.md, whose figures are linked relative to `folder`.
+        exps: the experiments whose answers are browsed.
+        data: for each of them the folder of SET/wav.scp.
+        clips: how many clips of each set are embedded, at most.
+        limit: bytes that the page may have; fewer clips are embedded rather than more bytes.
+    """
+    sets = decoded_sets(exps)
+    raw = dict(zip(exps, data, strict=True))
+    folders = [raw[one.exp] / one.name for one in sets]
+    answers = [entries(one.items) for one in sets]
+    content = {
+        "title": ", ".join(exp.resolve().name for exp in exps),
+        "blocks": [_with_image(block, folder) for block in blocks(document)],
+        "weights": {exp.resolve().name: weights(exp) for exp in exps},
+        "metrics": {name: task.metric for name, task in TASKS.items()},
+        "media": MEDIA_TYPE,
+    }
+    without = render(content | _browser(sets, answers, take_clips(sets, folders, 0, 0)))
+    found = take_clips(sets, folders, clips, limit - len(without))
+    return render(content | _browser(sets, answers, found))
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The page of some content."""
+    style, script = _part("page.css"), _part("page.js")
+    return string.Template(_part("page.html")).substitute(
+        policy=_POLICY.format(script=_digest(script), style=_digest(style)),
+        style=style,
+        script=script,
+        data=to_json(content),
+    )
+
+
+def to_json(value: Any) -> str:
+    """JSON in ASCII that cannot end the element it stands in."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
+
+
+def weights(exp: Path) -> dict[str, Any] | None:
+    """The weight of each encoder state in each expert (equation 5), the mean over its features."""
+    config = load_yaml(exp / "config.yaml")
+    found = figures.layer_weights(exp / "model.pth", config)
+    if not found:
+        return None
+    means = {name: weight_MS.mean(0).tolist() for name, weight_MS in found.items()}
+    return {
+        "encoders": [[name, conf["num_states"]] for name, conf in config["encoders"].items()],
+        "experts": {name: [_rounded(value) for value in mean] for name, mean in means.items()},
+    }
+
+
+def _browser(
+    sets: Sequence[DecodedSet], answers: Sequence[Sequence[dict[str, Any]]], clips: Clips
+) -> dict[str, Any]:
+    """The sets with their answers; an answer's `clip` is a place in `clips`, or why it has none."""
+    shown = [
+        {
+            "name": one.name,
+            "tag": one.tag,
+            "exp": one.exp.resolve().name,
+            "total": one.total,
+            "answers": [answer | {"clip": own.of(answer["id"])} for answer in some],
+        }
+        for one, some, own in zip(sets, answers, clips.sets, strict=True)
+    ]
+    return {"clips": clips.audio, "sets": shown}
+
+
+def _with_image(block: Block, folder: Path) -> Block:
+    """A figure gets its file as a data URI; other blocks stay as they are."""
+    if block["kind"] != "figure":
+        return block
+    file = folder / block["file"]
+    encoded = base64.b64encode(file.read_bytes()).decode("ascii")
+    image = f"data:{_IMAGES[file.suffix]};base64,{encoded}"
+    return {"kind": "figure", "name": block["name"], "image": image}
+
+
+def _rounded(weight: float) -> float | None:
+    return round(weight, 4) if math.isfinite(weight) else None
+
+
+def _part(name: str) -> str:
+    return resources.files("pam.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """How a content security policy names an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
