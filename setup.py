@@ -14,6 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["pam", "pam.*"]),
+    package_data={"": ["*.yaml"]},  # of every package: the paper's figures
     # 202511 is the last espnet for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
     python_requires=">=3.11,<3.12",
     install_requires=[
