@@ -76,7 +76,7 @@ def test_cider_is_cider_d(without_tokenizer):
     expected = [cider_d(item.hyp, item.references(), all_refs) for item in items]
     statistics, more = coco.cider(items)
     assert statistics.numerators == pytest.approx(expected)
-    assert expected[0] > expected[1] > 0
+    assert min(expected[:2]) > expected[2] == 0
     assert (statistics.denominators, statistics.scale, more) == (None, 1.0, {})
 
 
@@ -93,7 +93,7 @@ def test_tokens_are_coco_captions():
     assert java.tokenize(texts) == [
         "a dog barks loudly",
         "",
-        "it 's raining a lot café",
+        "it 's raining -lrb- a lot -rrb- café",  # coco-caption drops them in upper case only
         "",
         "a b",
         "",

@@ -46,10 +46,11 @@ def tiny_bert(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny_cache(tiny_bert, tmp_path_factory):
     """A cache whose all-minilm-l6-v2 is the tiny BERT with mean pooling."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     cache = tmp_path_factory.mktemp("cache")
-    modules = [models.Transformer(str(tiny_bert)), models.Pooling(64)]
+    modules = [Transformer(str(tiny_bert)), Pooling(64)]
     SentenceTransformer(modules=modules).save(str(cache / "models" / "all-minilm-l6-v2"))
     return cache
 
