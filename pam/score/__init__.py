@@ -1,7 +1,9 @@
-"""Metrics: a metric is one file with `score(items, seed) -> dict` and one line in the table.
+"""Metrics: a metric is one function and one line in a table.
 
-Every result holds `metric`, `value`, `count` (utterances), `errors` (None where the metric counts
-none) and `ci95` (two numbers in the unit of `value`); the rest is the metric's own.
+A task's metric is `score(items, seed) -> dict` with `metric`, `value`, `count` (utterances),
+`errors` (None where the metric counts none), `ci95` (two numbers in the unit of `value`) and
+`statistics` ({name: Statistics} of the utterances); the rest is the metric's own. A further metric
+of captions is `measure(items, sbert) -> (Statistics, dict)`; see captions.py.
 """
 
 from pam.table import Table
@@ -13,5 +15,17 @@ METRICS = Table(
         "wer": "pam.score.wer:score",
         "accuracy": "pam.score.accuracy:score",
         "caption": "pam.score.caption:score",
+    },
+)
+
+CAPTION_METRICS = Table(
+    "metric of captions",
+    {
+        "meteor": "pam.score.caption:measure",  # NLTK's, which is always there
+        "meteor_1.5": "pam.score.coco:meteor",
+        "cider": "pam.score.coco:cider",
+        "spice": "pam.score.spice:measure",
+        "sbert": "pam.score.sbert:measure",
+        "fense": "pam.score.fense:measure",
     },
 )

@@ -8,6 +8,7 @@ from typing import Any
 from pam.errors import UserError
 from pam.score.items import Item
 from pam.score.significance import proportion_ci95
+from pam.score.utterances import Statistics
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NUMBERS = {word: value for value, word in enumerate(_WORDS)} | {"single": 1, "couple": 2}
@@ -74,6 +75,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
         "count": len(items),
         "errors": len(items) - sum(hits),
         "ci95": proportion_ci95(hits, seed=seed),
+        "statistics": {"accuracy": Statistics([int(hit) for hit in hits], scale=100.0)},
         "correct": sum(hits),
         "parse_failures": sum(answer is None for answer in answers),
         "confusion": _confusion(truth, answers),

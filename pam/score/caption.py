@@ -10,7 +10,9 @@ from typing import Any
 from pam.errors import UserError
 from pam.paths import cache_dir
 from pam.score.items import Item
+from pam.score.normalize import one_line
 from pam.score.significance import ci95
+from pam.score.utterances import Statistics
 
 
 def score(
@@ -22,13 +24,14 @@ def score(
     `baseline` is what the most frequent training caption scores as the answer to every item: a
     model that does not listen can reach it.
     """
-    points = [meteor([item.ref], item.hyp) for item in items]
+    statistics, _ = measure(items)
     result: dict[str, Any] = {
         "metric": "meteor",
-        "value": _mean(points),
+        "value": _mean(statistics.numerators),
         "count": len(items),
         "errors": None,
-        "ci95": ci95(points, seed=seed),
+        "ci95": ci95(statistics.numerators, seed=seed),
+        "statistics": {"meteor": statistics},
     }
     if any(len(item.references()) > 1 for item in items):
         best = [meteor(item.references(), item.hyp) for item in items]
@@ -46,6 +49,11 @@ def score(
             "ci95": ci95(points, seed=seed),
         }
     return result
+
+
+def measure(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
+    """METEOR × 100 of every caption against its first reference."""
+    return Statistics([meteor([item.ref], item.hyp) for item in items], scale=100.0), {}
 
 
 def most_frequent(captions: Iterable[str]) -> str | None:
@@ -67,7 +75,7 @@ def tokens(text: str) -> list[str]:
     from nltk.tokenize import word_tokenize
 
     # preserve_line: captions are one sentence each, and no sentence splitter need be fetched.
-    return word_tokenize(" ".join(text.split()), preserve_line=True)
+    return word_tokenize(one_line(text), preserve_line=True)
 
 
 @functools.cache

@@ -29,4 +29,12 @@ def whisper(text: str) -> str:
     return " ".join(_whisper_normalizer()(text).split())
 
 
+def one_line(text: str) -> str:
+    """A caption with all white space collapsed, and without METEOR's field separator "|||".
+
+    A line break in one caption would shift all captions after it.
+    """
+    return " ".join(text.replace("|||", " ").split())
+
+
 NORMALIZERS = {"basic": basic, "whisper": whisper}

@@ -1,18 +1,30 @@
-"""Score one decoded set: score.json, and for recognition the alignment beside it."""
+"""Score one decoded set: score.json, utterances.json, and for recognition the alignment."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json, write_text
 from pam.data.tasks import get_task, task_names
 from pam.score import METRICS, wer
+from pam.score.captions import further
 from pam.score.items import Item, read_items
+from pam.score.sbert import DEFAULT as SBERT
+from pam.score.utterances import Statistics, utterances_file, write_utterances
 
 
-def score_set(
-    folder: Path, seed: int = 0, train_captions: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Options:
+    """`metrics`: further ones for captions; `sbert`: the model of those that need one."""
+
+    seed: int = 0
+    train_captions: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    sbert: str = SBERT
+
+
+def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
     """One result per task of exp/NAME/TAG/SET.
 
     A set of one task gives score.json; a combined one gives score_TASK.json for each and names the
@@ -25,13 +37,16 @@ def score_set(
     results = []
     for task, chosen in by_task.items():
         single = len(by_task) == 1
+        scores, statistics = score_items(task, chosen, options)
         result = {
             "set": folder.name if single else f"{folder.name}/{task}",
             "task": task,
-            **score_items(task, chosen, seed, train_captions),
+            **scores,
             "prompts": prompt_counts(chosen),
         }
-        write_json(folder / ("score.json" if single else f"score_{task}.json"), result)
+        file = folder / ("score.json" if single else f"score_{task}.json")
+        write_utterances(utterances_file(file), [item.id for item in chosen], statistics)
+        write_json(file, result)
         results.append(result)
         if get_task(task).metric == "wer":
             name = "wer_alignment.txt" if single else f"wer_alignment_{task}.txt"
@@ -40,11 +55,20 @@ def score_set(
 
 
 def score_items(
-    task: str, items: Sequence[Item], seed: int, train_captions: Sequence[str]
-) -> dict[str, Any]:
+    task: str, items: Sequence[Item], options: Options
+) -> tuple[dict[str, Any], dict[str, Statistics]]:
+    """The result of one task, and what every utterance adds to it."""
     metric = get_task(task).metric
-    more = {"train_captions": train_captions} if metric == "caption" else {}
-    return METRICS.get(metric)(items, seed, **more)
+    score = METRICS.get(metric)
+    if metric != "caption":
+        result = score(items, options.seed)
+        return result, result.pop("statistics")
+    result = score(items, options.seed, train_captions=options.train_captions)
+    statistics = result.pop("statistics")
+    if options.metrics:
+        result["metrics"], more = further(items, options.metrics, options.seed, options.sbert)
+        statistics |= more
+    return result, statistics
 
 
 def prompt_counts(items: Sequence[Item]) -> Mapping[str, int | None]:

@@ -11,6 +11,7 @@ from pam.errors import UserError
 from pam.score.items import Item
 from pam.score.normalize import NORMALIZERS
 from pam.score.significance import ci95
+from pam.score.utterances import Statistics
 
 _COUNT_OF = {"equal": "hits", "substitute": "sub", "delete": "del", "insert": "ins"}
 _HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
@@ -18,11 +19,15 @@ _HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     """WER in percent with `basic` normalisation; the counts of `whisper`'s stand under its name."""
-    result = pooled(items, NORMALIZERS["basic"], seed)
-    return {"metric": "wer", **result, "whisper": pooled(items, NORMALIZERS["whisper"], seed)}
+    basic, basic_U = pooled(items, NORMALIZERS["basic"], seed)
+    whisper, whisper_U = pooled(items, NORMALIZERS["whisper"], seed)
+    statistics = {"wer": basic_U, "wer_whisper": whisper_U}
+    return {"metric": "wer", **basic, "whisper": whisper, "statistics": statistics}
 
 
-def pooled(items: Sequence[Item], normalize: Callable[[str], str], seed: int) -> dict[str, Any]:
+def pooled(
+    items: Sequence[Item], normalize: Callable[[str], str], seed: int
+) -> tuple[dict[str, Any], Statistics]:
     """Counts of the whole set, the WER and its confidence interval (utterances resampled)."""
     counts = utterance_counts(items, normalize)
     total = sum(counts, Counter({"hits": 0, "sub": 0, "del": 0, "ins": 0}))
@@ -30,7 +35,7 @@ def pooled(items: Sequence[Item], normalize: Callable[[str], str], seed: int) ->
     errors = [_errors(count) for count in counts]
     if sum(words) == 0:
         raise UserError(f"{items[0].id} …: the references hold no word, so there is no WER")
-    return {
+    result = {
         "value": round(100 * sum(errors) / sum(words), 4),
         "count": len(items),
         "errors": sum(errors),
@@ -39,6 +44,7 @@ def pooled(items: Sequence[Item], normalize: Callable[[str], str], seed: int) ->
         **{name: total[name] for name in ("hits", "sub", "del", "ins")},
         "sentence_errors": sum(error > 0 for error in errors),
     }
+    return result, Statistics(errors, words, scale=100.0, errors=True)
 
 
 def utterance_counts(items: Sequence[Item], normalize: Callable[[str], str]) -> list[Counter]:

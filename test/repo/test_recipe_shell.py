@@ -174,6 +174,26 @@ def test_the_page_can_be_left_out_and_made_later(recipes):
     assert recipes.run("mini", "--html", "maybe")[0] != 0
 
 
+def test_other_metrics_are_scored_again(recipes):
+    recipes.run("mini")
+    recipes.calls()
+    status, output = recipes.run("mini", "--metrics", "meteor,cider")
+    assert status == 0, output
+    assert recipes.calls() == ["score", "report"]
+    assert recipes.run("mini", "--metrics", "meteor,cider")[0] == 0
+    assert recipes.calls() == []
+    status, output = recipes.run("mini", "--metrics", "meteor,cidre")
+    assert status == 1 and "--metrics cidre: choose from meteor meteor_1.5 cider" in output
+
+
+def test_a_metric_may_need_a_model(recipes):
+    model = Path(recipes.env["PAM_CACHE"]) / "models/all-minilm-l6-v2/config.json"
+    assert recipes.run("multitask", "--stop_stage", "1")[0] == 0
+    assert not model.exists()
+    assert recipes.run("multitask", "--stop_stage", "1", "--metrics", "sbert")[0] == 0
+    assert model.exists()
+
+
 def test_edited_configuration_is_refused_not_reused(recipes):
     recipes.run("mini")
     recipes.calls()

@@ -1,14 +1,18 @@
 """The score verb on decoded sets written by hand."""
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
 
 from pam.bin import score as score_verb
 from pam.errors import UserError
-from pam.score import METRICS, caption
+from pam.score import CAPTION_METRICS, METRICS, caption
 from pam.score.items import read_items
-from pam.score.score_set import score_set
+from pam.score.score_set import Options, score_set
+from pam.score.utterances import Statistics, read_utterances
 
 
 def line(utt, task, ref, hyp, **more):
@@ -83,11 +87,12 @@ def test_scoring_twice_gives_the_same_bytes(decoded):
 def test_a_combined_set_is_scored_by_task(tmp_path):
     folder = tmp_path / "mixed"
     write(folder, line("u1", "asr_clean", "a", "a"), line("u2", "snv", "two", "1"))
-    results = score_set(folder)
+    results = score_set(folder, Options())
     assert [result["set"] for result in results] == ["mixed/asr_clean", "mixed/snv"]
     assert read(folder / "score_snv.json")["value"] == 0
     assert read(folder / "score_asr_clean.json")["value"] == 0
     assert not (folder / "score.json").exists()
+    assert (folder / "utterances_snv.json").is_file()
 
 
 def test_captions_come_with_the_baseline_of_the_training_text(tmp_path, monkeypatch):
@@ -109,6 +114,108 @@ def test_captions_come_with_the_baseline_of_the_training_text(tmp_path, monkeypa
     assert score_verb.train_captions(score_verb.trained_on(tmp_path / "exp")) == (
         ["rain", "rain", "a dog"]
     )
+
+
+@pytest.fixture
+def sounds(tmp_path, monkeypatch):
+    """A decoded set of captions, and three metrics: one counts, one lacks a model."""
+    monkeypatch.setattr(caption, "meteor", lambda refs, hyp: float(hyp in refs))
+    metrics = {
+        "meteor": "pam.score.caption:measure",
+        "length": "metrics_of_a_test:length",
+        "broken": "metrics_of_a_test:broken",
+    }
+    monkeypatch.setattr(CAPTION_METRICS, "entries", metrics)
+
+    def length(items, sbert):
+        return Statistics([len(item.hyp) for item in items], scale=10.0), {"model": sbert}
+
+    def broken(items, sbert):
+        raise UserError("broken needs a part: fetch it")
+
+    module = type(sys)("metrics_of_a_test")
+    module.length, module.broken = length, broken
+    monkeypatch.setitem(sys.modules, "metrics_of_a_test", module)
+    tag = tmp_path / "exp" / "tag"
+    write(
+        tag / "sounds",
+        line("u1", "ac", "rain", "dogs", refs=["rain", "it rains"]),
+        line("u2", "ac", "dog", "dog"),
+    )
+    return tag
+
+
+def test_further_metrics_of_captions(sounds):
+    score_verb.main(
+        [
+            "--decode_dir",
+            str(sounds),
+            "--router",
+            "no",
+            "--metrics",
+            "meteor,length",
+            "--sbert",
+            "m",
+        ]
+    )
+    score = read(sounds / "sounds" / "score.json")
+    assert (score["metric"], score["value"]) == ("meteor", 50)
+    length = score["metrics"]["length"]
+    assert (length["value"], length["count"], length["references"]) == (35, 2, 3)
+    assert length["ci95"] == [30, 40]
+    assert length["model"] == "m"
+    ids, statistics = read_utterances(sounds / "sounds" / "utterances.json")
+    assert ids == ["u1", "u2"]
+    assert statistics == {
+        "meteor": Statistics([0.0, 1.0], scale=100.0),
+        "length": Statistics([4, 3], scale=10.0),
+    }
+
+
+def test_a_metric_that_lacks_a_part_leaves_the_others_standing(sounds, caplog):
+    with pytest.raises(UserError, match=r"not measured: broken \(see above\); all other"):
+        score_verb.main(
+            ["--decode_dir", str(sounds), "--router", "no", "--metrics", "broken,length"]
+        )
+    assert "broken is not measured: broken needs a part: fetch it" in caplog.text
+    score = read(sounds / "sounds" / "score.json")
+    assert score["metrics"]["broken"] == {"missing": "broken needs a part: fetch it"}
+    assert (score["value"], score["metrics"]["length"]["value"]) == (50, 35)
+    assert set(read_utterances(sounds / "sounds" / "utterances.json")[1]) == {"meteor", "length"}
+
+
+def test_only_meteor_unless_more_is_asked_for(sounds):
+    score_verb.main(["--decode_dir", str(sounds), "--router", "no"])
+    assert "metrics" not in read(sounds / "sounds" / "score.json")
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_scored(sounds):
+    with pytest.raises(UserError, match="unknown metric of captions 'lenght'.*'length'"):
+        score_verb.main(["--decode_dir", str(sounds), "--metrics", "lenght"])
+    assert not (sounds / "sounds" / "score.json").exists()
+
+
+def test_the_recipes_know_every_metric():
+    utils = Path(__file__).resolve().parents[2] / "utils"
+    known = re.search(r"check_choice metrics \S+ (.*)", (utils / "recipe.sh").read_text())[1]
+    assert sorted(known.split()) == CAPTION_METRICS.names()
+    described = re.search(
+        r"^metrics=meteor .*commas: (.*)", (utils / "options.sh").read_text(), re.M
+    )
+    assert sorted(described[1].split(", ")) == CAPTION_METRICS.names()
+    for name in CAPTION_METRICS.names():
+        assert callable(CAPTION_METRICS.get(name))
+
+
+def test_statistics_of_utterances_give_the_scores(decoded):
+    score_verb.main(["--decode_dir", str(decoded), "--router", "no"])
+    for name in ("clean", "count"):
+        score = read(decoded / name / "score.json")
+        ids, statistics = read_utterances(decoded / name / "utterances.json")
+        assert ids == ["u1", "u2"]
+        assert statistics[score["metric"]].value == score["value"]
+        assert "statistics" not in score
+    assert read_utterances(decoded / "clean/utterances.json")[1]["wer_whisper"].errors
 
 
 def test_nothing_decoded(tmp_path):
@@ -137,4 +244,4 @@ def test_damaged_hypotheses(tmp_path, content, message):
 def test_an_unknown_task(tmp_path):
     write(tmp_path / "set", line("u", "asr_clear", "a", "a"))
     with pytest.raises(UserError, match="asr_clear.*did you mean 'asr_clean'"):
-        score_set(tmp_path / "set")
+        score_set(tmp_path / "set", Options())

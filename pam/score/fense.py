@@ -1,0 +1,114 @@
+r"""FENSE (Zhou et al., ICASSP 2022): sBERT's similarity, cut where a caption is no fluent sentence.
+
+.. math:: \mathrm{FENSE} = \frac{1}{U} \sum_u s_u \, (1 - 0.9 \cdot [p_u > 0.9])
+
+s is the similarity of sbert.py, p the probability of any error that the published detector gives.
+Of each item all references are used. (The public code reads references that are passed as strings
+letter by letter: every caption is then compared with single letters, and scores near 0.1.)
+"""
+
+# B captions, P tokens, C kinds of errors
+import functools
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pam.errors import UserError
+from pam.paths import cache_dir, resolve_model
+from pam.score import sbert as sentence_bert
+from pam.score.items import Item
+from pam.score.normalize import one_line
+from pam.score.utterances import Statistics
+
+CHECKPOINT = "echecker_clotho_audiocaps_base.ckpt"
+SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
+SOURCE = "github.com/blmoistawinde/fense/releases, V0.1"
+THRESHOLD = PENALTY = 0.9
+MAX_TOKENS = 64
+HEAD_WIDTH = 64  # of BERT in all its sizes
+BATCH = 32
+# The detector's tokens are those of bert-base-uncased; this model has the same vocabulary file.
+VOCABULARY = "cache:all-minilm-l6-v2"
+
+
+def measure(
+    items: Sequence[Item], sbert: str = sentence_bert.DEFAULT
+) -> tuple[Statistics, dict[str, Any]]:
+    """FENSE, −1 to 1; `penalised` counts the captions that the detector rejects."""
+    detector = load_detector(cache_dir() / "fense" / CHECKPOINT)
+    wrong = [p > THRESHOLD for p in error_probabilities(detector, [item.hyp for item in items])]
+    similar = sentence_bert.similarities(items, sbert)
+    points = [s * (1 - PENALTY * w) for s, w in zip(similar, wrong, strict=True)]
+    return Statistics(points), {"model": sbert, "penalised": sum(wrong)}
+
+
+class ErrorDetector(nn.Module):
+    """BERT and a linear layer on its first token: logits [B, C], the last for any error at all."""
+
+    def __init__(self, config: Any, kinds: int):
+        from transformers import BertModel
+
+        super().__init__()
+        self.encoder = BertModel(config)
+        self.clf = nn.Linear(config.hidden_size, kinds)
+
+    def forward(self, **tokens: Tensor) -> Tensor:
+        return self.clf(self.encoder(**tokens).last_hidden_state[:, 0])
+
+
+@torch.inference_mode()
+def error_probabilities(detector: ErrorDetector, captions: Sequence[str]) -> list[float]:
+    """The probability of any error for each caption, without its punctuation."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(VOCABULARY))
+    texts = [re.sub(r"[^\w\s]", "", one_line(caption)).lower() for caption in captions]
+    found: list[float] = []
+    for start in range(0, len(texts), BATCH):
+        tokens_BP = tokenizer(
+            texts[start : start + BATCH],
+            truncation=True,
+            max_length=MAX_TOKENS,
+            padding=True,
+            return_tensors="pt",
+        )
+        found += detector(**tokens_BP)[:, -1].sigmoid().tolist()
+    return found
+
+
+@functools.cache
+def load_detector(path: Path) -> ErrorDetector:
+    """The published checkpoint; `UserError` says what is missing, and where it goes."""
+    if not path.is_file():
+        raise UserError(f"FENSE needs {path.name} of {SOURCE} (sha256 {SHA256}): put it at {path}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        raise UserError(f"{path}: sha256 is {found}, expected {SHA256}: fetch it again")
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    # Older versions of transformers saved the positions, which are only 0, 1, 2, …
+    weights = {k: v for k, v in saved["state_dict"].items() if not k.endswith("position_ids")}
+    detector = ErrorDetector(_config(weights), saved["num_classes"])
+    detector.load_state_dict(weights)
+    return detector.eval()
+
+
+def _config(weights: Mapping[str, Tensor]) -> Any:
+    """BERT's sizes, read off its weights."""
+    from transformers import BertConfig
+
+    words, width = weights["encoder.embeddings.word_embeddings.weight"].shape
+    layers = {k.split(".")[3] for k in weights if k.startswith("encoder.encoder.layer.")}
+    return BertConfig(
+        vocab_size=words,
+        hidden_size=width,
+        num_hidden_layers=len(layers),
+        num_attention_heads=width // HEAD_WIDTH,
+        intermediate_size=len(weights["encoder.encoder.layer.0.intermediate.dense.bias"]),
+        max_position_embeddings=len(weights["encoder.embeddings.position_embeddings.weight"]),
+    )
