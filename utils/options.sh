@@ -29,3 +29,4 @@ test_sets=           # sets to decode and score
 corpora=             # corpora under egs/ whose sets are joined; empty: this folder's own
 expname=             # name of the experiment; empty: SYSTEM_SCALE_BUDGET_sSEED
 inference_tag=       # name of the decoding; empty: greedy_PROMPTS
+results=             # folder that keeps a small result of each experiment; empty: none

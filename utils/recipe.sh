@@ -284,16 +284,17 @@ stage_7() { # score: WER, accuracy, METEOR and the accuracy of the router
 }
 
 stage_8() { # report: RESULTS.md and results.json
-    local set fresh=true
+    local set fresh=true kept=${results:+$results/$scale}
     for set in $test_sets; do
         [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
         [[ $exp/results.json -nt $decoded/$set/score.json ]] || fresh=false
     done
+    [[ -z $kept || -f $kept/$expname.json ]] || fresh=false
     if $fresh && [[ -f $exp/RESULTS.md ]]; then
         log "complete: $exp/RESULTS.md"
         return
     fi
-    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp"
+    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp" ${kept:+--store "$kept"}
     sed -n '/^|/p; /^|/,/^$/{/^$/q}' "$exp/RESULTS.md" # its first table
 }
 
