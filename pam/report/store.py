@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.experiment import MAIN_TAG, Experiment, read_json
-from pam.score.items import read_items
-from pam.score.sums import set_digest, utterance_sums
+from pam.score.utterances import read_utterances, utterances_file
 
 FORMAT = 1
+DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
 # What the rows of a table may differ in, or what changes no result; all else must be alike.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
@@ -54,22 +55,24 @@ def stored_result(
 
 
 def _set(decoded: Path, name: str, task: str) -> dict[str, Any]:
-    folder = decoded / name.removesuffix(f"/{task}")
-    items = [item for item in read_items(folder / "hyp.jsonl") if item.task == task]
+    """What `pam.bin.score` kept of every utterance; its ids as a digest."""
+    plain = name.removesuffix(f"/{task}")
+    score = decoded / plain / ("score.json" if plain == name else f"score_{task}.json")
+    ids, metrics = read_utterances(utterances_file(score))
     return {
         "task": task,
-        "count": len(items),
-        "ids": set_digest(items),
+        "count": len(ids),
+        "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "metrics": {
-            metric: {"value": _value(sums), **sums}
-            for metric, sums in utterance_sums(task, items).items()
+            metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
+            for metric, found in metrics.items()
         },
     }
 
 
-def _value(sums: Mapping[str, Any]) -> float:
-    total = sum(sums["denominators"] or [1] * len(sums["numerators"]))
-    return round(sums["scale"] * sum(sums["numerators"]) / total, 4)
+def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
+    numerators = [round(value, DIGITS) for value in statistics["numerators"]]
+    return {**statistics, "numerators": numerators}
 
 
 def options(settings: str | None) -> list[str]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from pam.report.table_spec import Column, Row, TableSpec
 from pam.score.rank import average_rank
-from pam.score.significance import bootstrap_ratios, ci95, paired_bootstrap
+from pam.score.significance import bootstrap_ratios, ci95, matched_pairs, paired_bootstrap
 
 Store = Mapping[str, Mapping[str, Any]]  # stored results by the name of their experiment
 NOT_YET = "not trained and scored yet"
@@ -26,6 +26,7 @@ class Sums:
     numerators_U: Float[np.ndarray, " U"]
     denominators_U: Float[np.ndarray, " U"]
     scale: float
+    errors: bool = False  # the numerators count errors
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """first − second in the unit of the metric, its 95 % interval, and p where it was tested."""
+    """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
+
+    `p_matched` is that of the matched-pairs test, where errors are counted.
+    """
 
     value: float
     low: float
     high: float
     p: float
+    p_matched: float | None = None
 
 
 Cells = dict[str, dict[str, Cell]]
@@ -118,6 +123,7 @@ def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
         numerators,
         ones if denominators is None else np.asarray(denominators, dtype=np.float64),
         float(stored["scale"]),
+        bool(stored.get("errors")),
     )
 
 
@@ -153,10 +159,10 @@ def compare(first: Cell, second: Cell) -> Difference | None:
     one, two = (_mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
     if one is None or two is None or one.ids != two.ids:
         return None
-    found = paired_bootstrap(one.numerators_U, two.numerators_U, one.denominators_U)
-    low, high = found["ci95"]
-    unit = one.scale / 100  # the test speaks of percent
-    return Difference(unit * found["difference"], unit * low, unit * high, found["p"])
+    first_U, second_U = one.numerators_U, two.numerators_U
+    found = paired_bootstrap(first_U, second_U, one.denominators_U, scale=one.scale)
+    matched = matched_pairs(first_U, second_U)["p"] if one.errors else None
+    return Difference(found["difference"], *found["ci95"], found["p"], matched)
 
 
 def _summary(sums: Mapping[int, Sums]) -> Cell:

@@ -60,7 +60,8 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
     if spec.reference:
         legend += (
             f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
-            "(paired bootstrap over utterances; not corrected for the number of tests)."
+            "(matched pairs for WER, else paired bootstrap, over utterances; not corrected for the "
+            "number of tests)."
         )
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
@@ -88,7 +89,7 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     if spec.reference in (None, row):
         return ""
     found = compare(cells[row][column], cells[spec.reference][column])
-    if found is None or found.p >= LEVEL:
+    if found is None or (found.p if found.p_matched is None else found.p_matched) >= LEVEL:
         return ""
     lower_is_better = column in spec.ranks or spec.columns[column].better == "lower"
     return f" {BETTER if (found.value < 0) == lower_is_better else WORSE}"
