@@ -36,7 +36,9 @@ def stored_result(
         "name": experiment.name,
         "system": config.get("system"),
         "options": options(experiment.settings),
-        "encoders": list(config.get("encoders") or {}),
+        "encoders": {
+            name: spec.get("num_states") for name, spec in (config.get("encoders") or {}).items()
+        },
         "llm": (config.get("llm_conf") or {}).get("path"),
         "scale": config.get("scale"),
         "budget": config.get("budget"),
@@ -48,6 +50,8 @@ def stored_result(
         "seconds": dict(experiment.seconds),
         "training_data": trained_on,
         "router": experiment.router,
+        "weights": weight_shares(exp, config),
+        "similarity": (read_json(exp / "analysis.json", dict) or {}).get("similarity"),
         "sets": {
             name: _set(exp / MAIN_TAG, name, result.score["task"]) for name, result in sets.items()
         },
@@ -73,6 +77,17 @@ def _set(decoded: Path, name: str, task: str) -> dict[str, Any]:
 def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
     numerators = [round(value, DIGITS) for value in statistics["numerators"]]
     return {**statistics, "numerators": numerators}
+
+
+def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
+    """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
+    from pam.report.figures import layer_weights  # plots: not to read a store
+
+    found = {}
+    for expert, weight_MS in layer_weights(exp / "model.pth", config).items():
+        size_S = abs(weight_MS).sum(0)
+        found[expert] = [round(float(share), 5) for share in size_S / size_S.sum()]
+    return found
 
 
 def options(settings: str | None) -> list[str]:

@@ -12,7 +12,8 @@ from pam.table import Table
 Render = Callable[[TableSpec, Store, str], list[str]]
 
 # A kind's function takes the table, the stored results by name and the budget, and gives the
-# paragraphs between title and errata. One that is not there yet leaves a gap.
+# paragraphs between title and errata. Where a part of the project that it needs is missing, there
+# is a gap.
 KINDS = Table(
     "kind of table",
     {
@@ -21,8 +22,7 @@ KINDS = Table(
         "prompts": "pam.report.table_prompts:render",
         "similarity": "pam.report.table_similarity:render",
         "sizes": "pam.report.table_sizes:render",
-        "figure1": "pam.report.table_weights:figure1",
-        "figure3": "pam.report.table_weights:figure3",
+        "weights": "pam.report.table_weights:render",
     },
 )
 
@@ -42,18 +42,10 @@ def table_document(spec: TableSpec, store: Store, budget: str) -> str:
 
 
 def _body(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    render = renderer(spec.kind)
-    if render is None:
-        module = KINDS.entries[spec.kind].replace(":", ".")
-        return [f"{GAP}: nothing renders this table yet ({escape(module)} is missing)."]
-    return render(spec, store, budget)
-
-
-def renderer(kind: str) -> Render | None:
-    """None where the module of the kind does not exist yet."""
     try:
-        return KINDS.get(kind)
+        render: Render = KINDS.get(spec.kind)
     except ModuleNotFoundError as error:
-        if error.name != KINDS.entries[kind].partition(":")[0]:
-            raise  # something that it needs is not installed
-        return None
+        if not str(error.name).startswith("pam."):
+            raise  # a library that is not installed
+        return [f"{GAP}: nothing renders this table yet ({escape(error.name)} is missing)."]
+    return render(spec, store, budget)

@@ -16,7 +16,7 @@ CONFIG = {
     "scale": "mini",
     "budget": "short",
     "seed": 3,
-    "encoders": {"one": {}, "two": {}},
+    "encoders": {"one": {"num_states": 2}, "two": {"num_states": 3}},
     "llm_conf": {"path": "cache:tiny"},
     "phases": {"llm": {"warmup_steps": 30}},
 }
@@ -60,7 +60,7 @@ def test_a_result_holds_what_a_table_needs(tmp_path):
     expected = {"system": "pam", "scale": "mini", "budget": "short", "seed": 3}
     assert expected.items() <= found.items()
     assert found["options"] == ["a.b=1", 'encoders.x={"family":"y"}']
-    assert (found["encoders"], found["llm"]) == (["one", "two"], "cache:tiny")
+    assert (found["encoders"], found["llm"]) == ({"one": 2, "two": 3}, "cache:tiny")
     assert found["seconds"] == {"train": 100}
     assert found["training_data"]["clean_train"]["hours"] == 0.5
     wer = found["sets"]["clean_test"]["metrics"]["wer"]
