@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import rankdata
 
 from pam.report.table_spec import Column, Row, TableSpec
 from pam.score.rank import average_rank
@@ -221,7 +222,8 @@ def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str])
         if row.how != "best" and any(cells[row.name][c].value is not None for c in there)
     ]
     for row in spec.rows:
-        cells[row][name] = Cell(gap=_no_rank(cells[row], spec.rows[row]))
+        own = [cells[row][c] for c in columns if not spec.columns[c].missing]
+        cells[row][name] = Cell(gap=_no_rank(own, spec.rows[row]))
     if len(ranked) < 2:
         return
     better = [spec.columns[column].better for column in there]
@@ -233,10 +235,10 @@ def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str])
         cells[row][name] = Cell(value=ranks[number], ci95=interval, samples_N=own_N)
 
 
-def _no_rank(own: Mapping[str, Cell], row: Row) -> str:
+def _no_rank(own: Sequence[Cell], row: Row) -> str:
     if row.how == "best":
         return "not ranked: taken from other rows"
-    gaps = dict.fromkeys(cell.gap for cell in own.values() if cell.gap)
+    gaps = dict.fromkeys(cell.gap for cell in own if cell.gap)
     return "; ".join(gaps) or "fewer than two rows to rank"
 
 
@@ -244,26 +246,20 @@ def _rank_samples(
     cells: Cells, rows: Sequence[str], columns: Sequence[str], better: Sequence[str]
 ) -> Float[np.ndarray, "N K"] | None:
     """AVG Rank when the utterances of every set are resampled, the same ones for all rows."""
-    values = []
-    for number, column in enumerate(columns):
+    costs = []
+    for number, (column, way) in enumerate(zip(columns, better, strict=True)):
         pooled = [_mean_sums(list(cells[row][column].sums.values())) for row in rows]
-        known = [sums for sums in pooled if sums is not None]
-        measured_rows = sum(cells[row][column].value is not None for row in rows)
-        if len(known) < measured_rows or len({sums.ids for sums in known}) != 1:
+        known = [place for place, sums in enumerate(pooled) if sums is not None]
+        with_value = sum(cells[row][column].value is not None for row in rows)
+        if len(known) < with_value or len({pooled[place].ids for place in known}) != 1:
             return None  # not on the same utterances
-        numerators = np.stack([sums.numerators_U for sums in known])
-        ratios = iter(bootstrap_ratios(numerators, known[0].denominators_U, seed=number))
-        values.append([None if sums is None else next(ratios) for sums in pooled])
-    count = next(len(v) for column in values for v in column if v is not None)
-    return np.array(
-        [
-            average_rank(
-                [
-                    [None if v is None else v[sample] for v in row]
-                    for row in zip(*values, strict=True)
-                ],
-                better,
-            )
-            for sample in range(count)
-        ]
-    )
+        ratios_KN = bootstrap_ratios(
+            np.stack([pooled[place].numerators_U for place in known]),
+            pooled[known[0]].denominators_U,
+            seed=number,
+        )
+        cost_KN = np.full((len(rows), ratios_KN.shape[1]), np.inf)
+        cost_KN[known] = ratios_KN if way == "lower" else -ratios_KN
+        costs.append(cost_KN)
+    # Equal rows share a rank here: the order of a table must not count as proof.
+    return rankdata(np.nan_to_num(np.stack(costs), nan=np.inf), axis=1).mean(0).T

@@ -166,23 +166,23 @@ def _signed(value: float | None) -> str:
 
 
 def gaps_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    """Every reason once, with the cells that it empties."""
-    whole = {c.name: c.missing for c in spec.columns.values() if c.missing}
+    """Every reason once, with the columns, rows or cells that it empties."""
     reasons: dict[str, list[str]] = {}
-    for column, reason in whole.items():
-        if column in _shown(spec):
+    for column in spec.shown:
+        if reason := spec.columns[column].missing:
             reasons.setdefault(reason, []).append(f"column {labels[column]}")
-    for row in spec.rows:
-        empty = [c for c in _shown(spec) if c not in whole and cells[row][c].value is None]
-        everything = len(empty) == len([c for c in _shown(spec) if c not in whole])
-        if everything and len({cells[row][column].gap for column in empty}) == 1:
-            reasons.setdefault(str(cells[row][empty[0]].gap), []).append(f"row {labels[row]}")
+    there = [name for name, column in spec.columns.items() if not column.missing]
+    for row, own in ((row, cells[row]) for row in spec.rows):
+        gaps = {own[column].gap for column in there}
+        if len(gaps) == 1 and None not in gaps:
+            reasons.setdefault(str(*gaps), []).append(f"row {labels[row]}")
             continue
-        for column in empty:
-            if spec.rows[row].how == "best" and column in spec.ranks:
-                continue
-            place = f"{labels[row]}, {labels[column]}"
-            reasons.setdefault(str(cells[row][column].gap), []).append(place)
+        for column in _shown(spec):
+            known = column in spec.columns and spec.columns[column].missing
+            unranked = column in spec.ranks and spec.rows[row].how == "best"
+            if own[column].value is None and not known and not unranked:
+                place = f"{labels[row]}, {labels[column]}"
+                reasons.setdefault(str(own[column].gap), []).append(place)
     lines = [f"- {escape(why)}: {'; '.join(places)}" for why, places in reasons.items()]
     return ["## Gaps", "\n".join(lines)] if lines else []
 
