@@ -52,14 +52,13 @@ def stored_result(
         "router": experiment.router,
         "weights": weight_shares(exp, config),
         "similarity": (read_json(exp / "analysis.json", dict) or {}).get("similarity"),
-        "sets": {
-            name: _set(exp / MAIN_TAG, name, result.score["task"]) for name, result in sets.items()
-        },
+        "sets": {name: _set(exp / MAIN_TAG, name, result.score) for name, result in sets.items()},
     }
 
 
-def _set(decoded: Path, name: str, task: str) -> dict[str, Any]:
-    """What `pam.bin.score` kept of every utterance; its ids as a digest."""
+def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pam.bin.score` kept of every utterance, its ids as a digest; what a metric lacked."""
+    task = scored["task"]
     plain = name.removesuffix(f"/{task}")
     score = decoded / plain / ("score.json" if plain == name else f"score_{task}.json")
     ids, metrics = read_utterances(utterances_file(score))
@@ -70,6 +69,11 @@ def _set(decoded: Path, name: str, task: str) -> dict[str, Any]:
         "metrics": {
             metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
             for metric, found in metrics.items()
+        },
+        "missing": {
+            metric: entry["missing"]
+            for metric, entry in scored.get("metrics", {}).items()
+            if "missing" in entry
         },
     }
 

@@ -109,7 +109,9 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
         seed: entry for seed, entry in found.items() if column.metric in entry.get("metrics", {})
     }
     if not scored:
-        return Cell(gap=f"{column.metric} of {column.set} was not scored")
+        reasons = [entry.get("missing", {}).get(column.metric) for entry in found.values()]
+        known = next(filter(None, reasons), None)
+        return Cell(gap=known or f"{column.metric} of {column.set} was not scored")
     return _summary({seed: sums_of(entry, column.metric) for seed, entry in scored.items()})
 
 

@@ -42,6 +42,7 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
     for name_, (task, metric, statistics) in SETS.items():
         folder = exp / tag / name_
         score = {"set": name_, "task": task, "metric": metric, "value": 10.0, "count": 2}
+        score |= {"metrics": {"cider": {"value": 1.0}, "spice": {"missing": "two jars"}}}
         folder.mkdir(parents=True)
         (folder / "score.json").write_text(json.dumps(score))
         write_utterances(folder / "utterances.json", ["u1", "u2"], {metric: statistics})
@@ -68,6 +69,7 @@ def test_a_result_holds_what_a_table_needs(tmp_path):
     assert wer["errors"] and ratio(sums_of(found["sets"]["clean_test"], "wer")) == 10
     assert found["sets"]["ac_test"]["metrics"]["meteor"]["numerators"] == [0.1235, 1.0]
     assert found["sets"]["ac_test"]["ids"] == found["sets"]["clean_test"]["ids"]
+    assert found["sets"]["ac_test"]["missing"] == {"spice": "two jars"}
     path = tmp_path / "RESULTS/mini/tiny.json"
     assert "\n" + '    "ac_test": {"task":"ac","count":2,' in path.read_text()
 

@@ -85,6 +85,14 @@ def test_an_empty_store_gives_all_gaps(tmp_path):
     assert "## Made with" not in text
 
 
+def test_a_metric_that_lacked_something_says_what(tmp_path):
+    kept = table_1()
+    kept["pam_mini_short_s0"]["sets"]["ac_test"]["missing"] = {"spice": "it needs | two jars"}
+    text = render(write(tmp_path, kept), "7")
+    assert "- it needs \\| two jars: PaM, ac_test spice (for AudioCaps SPICE)" in text
+    assert "- spice of ac_test was not scored: Whisper, ac_test spice" in text
+
+
 def test_seeds_are_averaged_and_spread(tmp_path):
     kept = table_1(seeds=(0, 1))
     del kept["average_mini_short_s1"]
