@@ -61,9 +61,9 @@ def describe(
         yield "nothing is missing that this scale can have"
     elif None in times:
         length = budget_length(scale, budget)
-        yield f"{len(runs)} experiments of {length} each; no time is known yet"
+        yield f"{len(runs)} to run, each of {length}; no time is known yet"
     else:
-        yield f"{len(runs)} experiments, {_time(sum(times))} in all, as the stored ones took"
+        yield f"{len(runs)} to run, {_time(sum(times))} in all, as the stored ones took"
     for spec in specs:
         for row in spec.systems():
             if row.missing:

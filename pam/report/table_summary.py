@@ -31,6 +31,6 @@ def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> s
         paper = load_paper()[spec.paper] if spec.paper else EMPTY
         _, rules, lines = claims_section(spec, cells, labels_of(spec, paper))
         sections += [f"## {escape(spec.title)}", lines]
-    total = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    parts += [f"Of {sum(counts.values())} claims: {total}. {rules}"] if counts else [f"{OPEN}."]
+    total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
+    parts += [f"{sum(counts.values())} claims ({total}). {rules}"] if counts else [f"{OPEN}."]
     return "\n\n".join([*parts, *sections, *errata_section(None)]) + "\n"

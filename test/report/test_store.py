@@ -42,6 +42,9 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
     for name_, (task, metric, statistics) in SETS.items():
         folder = exp / tag / name_
         score = {"set": name_, "task": task, "metric": metric, "value": 10.0, "count": 2}
+        counts = dict.fromkeys(("errors", "ref_words", "hits", "sub", "del", "ins"), 1)
+        score |= counts | {"sentence_errors": 1, "whisper": {"value": 1.0, "count": 2, **counts}}
+        score["whisper"]["sentence_errors"] = 1
         score |= {"metrics": {"cider": {"value": 1.0}, "spice": {"missing": "two jars"}}}
         folder.mkdir(parents=True)
         (folder / "score.json").write_text(json.dumps(score))
