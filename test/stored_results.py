@@ -57,8 +57,8 @@ def write(folder: Path, results: dict[str, dict]) -> Path:
 
 LEVELS = {
     "single_whisper": 0.7,
-    "single_wavlm": 0.75,
-    "single_wav2vec2": 0.8,
+    "single_wavlm": 0.7,
+    "single_wav2vec2": 0.9,
     "wavllm": 0.5,
     "salmonn": 0.45,
     "average": 0.6,

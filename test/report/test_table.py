@@ -296,7 +296,7 @@ def test_all_tables_and_their_summary(tmp_path):
     results = write(tmp_path, table_1())
     table.main(["--table", "all", "--results", str(results)])
     text = (results / "mini/tables.md").read_text(encoding="utf-8")
-    assert re.search(r"\d+ claims \(cannot be decided: \d+, does not hold: 1, holds: 1\)", text)
+    assert re.search(r"\d+ claims \(cannot be decided: \d+, does not hold: 2, holds: 1\)", text)
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (results / "mini" / link).is_file()
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
