@@ -1,6 +1,7 @@
 """conf/tables: what they name exists, in the project and in the paper; wrong names are errors."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_every_system_can_be_configured(name, scale):
             continue
         assert not any(" " in option for option in row.options), "the shell splits at spaces"
         system = load_yaml(CONF / "systems" / f"{row.system}.yaml")
-        config = combine(conf, system, row.options)
+        config = combine(deepcopy(conf), system, row.options)  # --set changes it in place
         asked = entries[row.name].get("encoders") or system.get("use_encoders", conf["encoders"])
         assert len(config["encoders"]) == len(asked), row
         own = entries[row.name].get("llm")
