@@ -33,3 +33,4 @@ corpora=             # corpora under egs/ whose sets are joined; empty: this fol
 expname=             # name of the experiment; empty: SYSTEM_SCALE[_LLM]_BUDGET_sSEED
 html=true            # whether the report is also one page with all answers: report.html
 inference_tag=       # name of the decoding; empty: greedy_PROMPTS
+results=             # folder that keeps a small result of each experiment; empty: none

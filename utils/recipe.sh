@@ -322,10 +322,14 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
 }
 
 stage_8() { # report: RESULTS.md, report.html and results.json
-    local set file fresh=true files=("$exp/RESULTS.md") page=()
+    local set file fresh=true files=("$exp/RESULTS.md") kept=${results:+$results/$scale} extra=()
     if [[ $html == true ]]; then
         files+=("$exp/report.html")
-        page=(--html --html_data "$dumpdir/raw")
+        extra+=(--html --html_data "$dumpdir/raw")
+    fi
+    if [[ -n $kept ]]; then
+        files+=("$kept/$expname.json")
+        extra+=(--store "$kept")
     fi
     for set in $test_sets; do
         [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
@@ -338,7 +342,7 @@ stage_8() { # report: RESULTS.md, report.html and results.json
         log "complete: ${files[*]}"
         return
     fi
-    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp" "${page[@]}"
+    launch "$exp/report.log" "$python" -m pam.bin.report --exp "$exp" "${extra[@]}"
     sed -n '/^|/p; /^|/,/^$/{/^$/q}' "$exp/RESULTS.md" # its first table
 }
 

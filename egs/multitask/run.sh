@@ -3,6 +3,7 @@
 #
 #   ./run.sh --stage 1                                                everything, on the mini corpora
 #   ./run.sh --config conf/paper.conf --ngpu 8                        the paper's corpora and models
+#   ./run.sh --table 1                                                a table of the paper
 #
 # A corpus is a folder of egs/: to add one to the mixture, add its name to `corpora`.
 set -euo pipefail
@@ -13,6 +14,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 corpora=mini         # corpora under egs/ whose sets are joined
+results=RESULTS      # folder that keeps a small result of each experiment, for tables; empty: none
+table=               # table of the paper to make, as in 1, 13, figure3, all (conf/tables)
+seeds=               # with --table: seeds of its systems, as in "0 1"; empty: --seed
+dry_run=false        # with --table: true only prints what is missing, and how long it will take
 
 . "$PAM_ROOT/utils/parse_options.sh"
-. "$PAM_ROOT/utils/recipe.sh"
+if [[ -n $table ]]; then
+    . "$PAM_ROOT/utils/table.sh"
+else
+    . "$PAM_ROOT/utils/recipe.sh"
+fi

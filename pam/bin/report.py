@@ -16,6 +16,7 @@ from pam.report.experiment import Experiment, read_experiment
 from pam.report.page import page
 from pam.report.readme import update_readme
 from pam.report.results import results
+from pam.report.store import stored_result, write_stored
 
 logger = get_logger(__name__)
 
@@ -25,6 +26,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, nargs="+", required=True, help="exp/NAME …")
     parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first of them")
     parser.add_argument("--readme", type=Path, help="also put the tables into this README")
+    parser.add_argument("--store", type=Path, help="also keep DIR/NAME.json for pam.bin.table")
     parser.add_argument("--samples", type=int, default=3, help="answers to show of every set")
     parser.add_argument("--figures", choices=("yes", "no"), default="yes")
     parser.add_argument(
@@ -60,6 +62,10 @@ def main(argv: list[str] | None = None) -> None:
         write_page(args, out.parent, around, drawn)
     if args.readme:
         update_readme(args.readme, experiments, args.command, around["commit"])
+    if args.store:
+        for exp, experiment in zip(args.exp, experiments, strict=True):
+            kept = stored_result(exp, experiment, around["commit"], around["machine"])
+            write_stored(args.store / f"{experiment.name}.json", kept)
     # Last: the recipe takes results.json for the sign that the report is done.
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment, around["commit"]))

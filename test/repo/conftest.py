@@ -55,6 +55,7 @@ def recipes(tmp_path: Path) -> Recipes:
     root = tmp_path / "a folder [1]"
     for part in ("utils", "conf"):
         shutil.copytree(ROOT / part, root / part)
+    (root / "pam").symlink_to(ROOT / "pam")
     for recipe in ("mini", "multitask"):
         (root / "egs" / recipe).mkdir(parents=True)
         for script in (ROOT / "egs" / recipe).glob("*.sh"):

@@ -60,7 +60,8 @@ def test_verbs_have_a_main(verb):
 
 
 def test_the_stages_use_options_that_the_verbs_have():
-    recipe = (ROOT / "utils/recipe.sh").read_text().replace("\\\n", " ")
+    stages = [(ROOT / "utils" / name).read_text() for name in ("recipe.sh", "table.sh")]
+    recipe = "".join(stages).replace("\\\n", " ")
     for verb, line in re.findall(r"-m pam\.bin\.(\w+) (.*)", recipe):
         source = (ROOT / f"pam/bin/{verb}.py").read_text(encoding="utf-8")
         for option in re.findall(r"(--\w+)", line):

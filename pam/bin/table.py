@@ -1,0 +1,70 @@
+"""A table of the paper from stored results: what is there, beside the paper's; gaps stay visible.
+
+    python -m pam.bin.table --table 1 --results egs/multitask/RESULTS                one table
+    python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    what is missing
+
+RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside them.
+"""
+
+import argparse
+from pathlib import Path
+
+from pam.atomic import write_text
+from pam.errors import UserError, run_main
+from pam.log import get_logger
+from pam.report.store import read_store
+from pam.report.table_kinds import table_document
+from pam.report.table_plan import describe, missing_runs
+from pam.report.table_spec import load_spec, table_name, table_names
+from pam.report.table_summary import summary_document
+
+logger = get_logger(__name__)
+ALL = "all"
+SUMMARY = "tables"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", required=True, help="1, 13, figure3, … (conf/tables), or all")
+    parser.add_argument("--results", type=Path, required=True, help="holds SCALE/NAME.json")
+    parser.add_argument("--scale", default="mini", help="a file of conf/scale")
+    parser.add_argument("--budget", default="short", help="only results of this budget are shown")
+    parser.add_argument("--out", type=Path, help="default: RESULTS/SCALE/TABLE.md")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="for what is missing")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
+    action.add_argument(
+        "--plan", action="store_true", help="the same, one run a line, for the recipe"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
+    names = table_names() if args.table == ALL else [table_name(args.table)]
+    if args.out and len(names) > 1:
+        raise UserError(f"--out {args.out}: one file for {len(names)} tables: leave it out")
+    specs = [load_spec(name, args.scale) for name in names]
+    folder = args.results / args.scale
+    store = read_store(folder)
+    if args.dry_run or args.plan:
+        runs = missing_runs(specs, store, args.budget, args.seeds)
+        if args.dry_run:
+            print("\n".join(describe(runs, specs, store, args.budget)))
+        for run in runs if args.plan else ():
+            options = " ".join(f"--set {option}" for option in run.options)
+            print(run.name, run.system, run.seed, options)
+        return
+    for spec in specs:
+        out = args.out or folder / f"{spec.name}.md"
+        write_text(out, table_document(spec, store, args.budget))
+        logger.info("%s", out)
+    if args.table == ALL:
+        write_text(folder / f"{SUMMARY}.md", summary_document(specs, store, args.budget))
+        logger.info("%s", folder / f"{SUMMARY}.md")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,51 @@
+"""How a table is rendered: by the function of its kind, with the same head and foot for all."""
+
+from collections.abc import Callable
+
+from pam.report.markdown import GAP, escape
+from pam.report.paper import load_paper
+from pam.report.table_cells import Store
+from pam.report.table_document import errata_section
+from pam.report.table_spec import TableSpec
+from pam.table import Table
+
+Render = Callable[[TableSpec, Store, str], list[str]]
+
+# A kind's function takes the table, the stored results by name and the budget, and gives the
+# paragraphs between title and errata. Where a part of the project that it needs is missing, there
+# is a gap.
+KINDS = Table(
+    "kind of table",
+    {
+        "systems": "pam.report.table_document:render",
+        "data": "pam.report.table_data:render",
+        "prompts": "pam.report.table_prompts:render",
+        "similarity": "pam.report.table_similarity:render",
+        "sizes": "pam.report.table_sizes:render",
+        "weights": "pam.report.table_weights:render",
+    },
+)
+
+
+def table_document(spec: TableSpec, store: Store, budget: str) -> str:
+    """The whole file."""
+    parts = [
+        f"# {escape(spec.title)}",
+        f"Scale {escape(spec.scale)}, budget {escape(budget)}. Written by `python -m "
+        "pam.bin.table`: run it again, do not edit.",
+        *_body(spec, store, budget),
+    ]
+    notes = load_paper()[spec.paper].notes if spec.paper else ()
+    if spec.paper:
+        parts += errata_section(spec.paper, notes)
+    return "\n\n".join(parts) + "\n"
+
+
+def _body(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    try:
+        render: Render = KINDS.get(spec.kind)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("pam."):
+            raise  # a library that is not installed
+        return [f"{GAP}: nothing renders this table yet ({escape(error.name)} is missing)."]
+    return render(spec, store, budget)

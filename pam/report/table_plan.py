@@ -1,0 +1,88 @@
+"""Which experiments a table still lacks, and how long they will take."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pam.config import load_yaml
+from pam.report.markdown import GAP
+from pam.report.table_cells import Store, stored_runs
+from pam.report.table_spec import CONF, TableSpec
+
+STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment of the recipe: `options` are further --set of its training."""
+
+    name: str
+    system: str
+    seed: int
+    options: tuple[str, ...]
+
+
+def missing_runs(
+    specs: Iterable[TableSpec], store: Store, budget: str, seeds: Sequence[int]
+) -> list[Run]:
+    """Each once; all systems of a seed before the next seed, so that the table fills soon."""
+    specs, runs = list(specs), {}
+    for seed in seeds:
+        for row in (row for spec in specs for row in spec.systems()):
+            name = row.experiment(specs[0].scale, budget, seed)
+            if not row.missing and seed not in stored_runs(row, store, specs[0].scale, budget)[0]:
+                runs.setdefault(name, Run(name, row.system, seed, row.options))
+    return list(runs.values())
+
+
+def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float | None:
+    """As long as the same system took before, else as the others; None where none was measured."""
+    alike = [r for r in store.values() if (r["scale"], r["budget"]) == (scale, budget)]
+    measured = [r for r in alike if r.get("seconds", {}).get("train")]
+    same = [r for r in measured if r["system"] == run.system]
+    return fmean(_seconds(r) for r in same or measured) if measured else None
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    return sum(result["seconds"].get(stage, 0) for stage in STAGES)
+
+
+def describe(
+    runs: Sequence[Run], specs: Sequence[TableSpec], store: Store, budget: str
+) -> Iterator[str]:
+    """Lines for a reader: what is missing, for how long, and what cannot be had at the scale."""
+    scale = specs[0].scale
+    times = [predicted_seconds(run, store, scale, budget) for run in runs]
+    for run, seconds in zip(runs, times, strict=True):
+        yield f"missing: {run.name}, {_time(seconds)}" + "".join(f" --set {o}" for o in run.options)
+    if not runs:
+        yield "nothing is missing that this scale can have"
+    elif None in times:
+        length = budget_length(scale, budget)
+        yield f"{len(runs)} to run, each of {length}; no time is known yet"
+    else:
+        yield f"{len(runs)} to run, {_time(sum(times))} in all, as the stored ones took"
+    for spec in specs:
+        for row in spec.systems():
+            if row.missing:
+                yield f"{spec.name}: no {row.name}: {row.missing}"
+
+
+def budget_length(scale: str, budget: str, conf: Path = CONF) -> str:
+    """`ctc_steps 1600, steps 600`, from the scale's file."""
+    length = load_yaml(conf / "scale" / f"{scale}.yaml")["budgets"].get(budget, {})
+    kept = {key: value for key, value in length.items() if key != "steps_per_epoch"}
+    return ", ".join(f"{key} {value}" for key, value in kept.items()) or GAP
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "time unknown"
+    minutes = round(seconds / 60)
+    return (
+        f"about {minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"about {minutes} min"
+    )

@@ -1,0 +1,31 @@
+"""Table 12: how alike the encoders are, from the analysis that is stored with a system."""
+
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.paper import load_paper
+from pam.report.similarity import MEASURES, similarity_table
+from pam.report.table_cells import Store, stored_runs
+from pam.report.table_spec import TableSpec
+
+
+def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    parts = ["## Ours"]
+    for row in spec.systems():
+        runs, gap = stored_runs(row, store, spec.scale, budget)
+        if gap:
+            parts.append(f"{GAP}, {escape(row.name)}: {escape(gap)}.")
+        for seed, result in runs.items():
+            parts += _measures(f"{escape(row.name)}, seed {seed}", result.get("similarity"))
+    paper = load_paper()[spec.paper]
+    rows = [
+        [escape(paper.rows[name].label), *map(number, cells.values())]
+        for name, cells in paper.cells.items()
+    ]
+    header = ["cosine", *(f"{escape(column.label)}:" for column in paper.columns.values())]
+    return [*parts, "## The paper's", table(header, rows)]
+
+
+def _measures(name: str, found: list | None) -> list[str]:
+    if not found:
+        return [f"{GAP}, {name}: not analysed (`python -m pam.bin.analyse`)."]
+    tables = [similarity_table(found, measure) for measure in MEASURES]
+    return [f"{name}:", *(text for text in tables if text)]

@@ -1,0 +1,110 @@
+"""`./run.sh --table`: what it runs in which order, that it resumes, what it only says."""
+
+import json
+
+import pytest
+
+SINGLE = ["single_whisper", "single_wavlm", "single_wav2vec2"]
+ALL = [*SINGLE, "wavllm", "salmonn", "average", "pam"]
+TABLE_1 = [f"{system}_mini_short_s0" for system in ALL]
+EACH = ["train", "average", "score", "report", "table"]
+
+
+def stored(recipes) -> list[str]:
+    files = recipes.root.glob("egs/multitask/RESULTS/mini/*.json")
+    return sorted(file.stem for file in files)
+
+
+def verbs(recipes) -> list[str]:
+    """Of the calls, those that are neither data, dump nor one of several jobs."""
+    once = ("decode", "dump", "combine", "prepare", "fetch_models", "fetch_wordnet")
+    return [call for call in recipes.calls() if call.split()[0] not in once]
+
+
+def test_a_table_runs_what_it_lacks_and_nothing_twice(recipes):
+    status, output = recipes.run("multitask", "--table", "8")
+    assert status == 0, output
+    calls = recipes.calls()
+    assert calls.index("combine train") < calls.index("train")
+    assert [c for c in calls if c in EACH] == ["table", *EACH]
+    assert stored(recipes) == ["pam_mini_short_s0"]
+    text = (recipes.root / "egs/multitask/RESULTS/mini/table08.md").read_text()
+    assert "the mini scale has no BEATs" in text
+
+    status, output = recipes.run("multitask", "--table", "8")
+    assert status == 0, output
+    assert recipes.calls() == ["table", "table"]  # the plan, and the table
+
+    status, output = recipes.run("multitask", "--table", "8", "--seeds", "0 1")
+    assert status == 0, output
+    assert verbs(recipes) == ["table", *EACH]
+    assert stored(recipes) == ["pam_mini_short_s0", "pam_mini_short_s1"]
+
+
+def test_variants_keep_their_options_and_those_of_the_command(recipes):
+    argv = ["--table", "13", "--train_args", "--set batch.max_utts=4"]
+    for name in (*SINGLE, "pam"):
+        put(recipes, f"{name}_mini_short_s0", name)
+    status, output = recipes.run("multitask", *argv)
+    assert status == 0, output
+    pair = "pam-whisper-wavlm_mini_short_s0"
+    settings = (recipes.root / f"egs/multitask/exp/{pair}/.settings").read_text()
+    assert "train_args: --set batch.max_utts=4 --set use_encoders=[whisper,wavlm]\n" in settings
+    found = json.loads((recipes.root / f"egs/multitask/RESULTS/mini/{pair}.json").read_text())
+    assert found["options"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
+    assert verbs(recipes) == ["table", *EACH * 3]
+
+
+def put(recipes, name: str, system: str) -> None:
+    """A result that is there already."""
+    path = recipes.root / f"egs/multitask/RESULTS/mini/{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = {"system": system, "scale": "mini", "budget": "short", "seed": 0, "options": []}
+    path.write_text(json.dumps(made | {"sets": {}}))
+
+
+def test_a_failed_table_resumes_where_it_was(recipes):
+    for name in ALL[:5]:
+        put(recipes, f"{name}_mini_short_s0", name)
+    status, output = recipes.run("multitask", "--table", "1", FAIL="score")
+    assert status != 0 and "(score) of" in output and "the same command resumes" in output
+    assert verbs(recipes) == ["table", "train", "average", "score"]
+    status, output = recipes.run("multitask", "--table", "1")
+    assert status == 0, output
+    # The average is trained already; PaM is not.
+    assert verbs(recipes) == ["table", "score", "report", "table", *EACH]
+    assert stored(recipes) == sorted(TABLE_1)
+
+
+def test_a_dry_run_only_speaks(recipes):
+    put(recipes, "pam_mini_short_s0", "pam")
+    status, output = recipes.run("multitask", "--table", "1", "--dry_run", "true")
+    assert status == 0, output
+    missing = [line.split(",")[0] for line in output.splitlines() if line.startswith("missing: ")]
+    assert missing == [f"missing: {name}" for name in TABLE_1[:-1]]
+    assert recipes.calls() == ["table"] and stored(recipes) == ["pam_mini_short_s0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--table", "99"], "--table '99': "),
+        (["--table", "1", "--results", ""], "--results is empty"),
+        (["--table", "1", "--dry_run", "yes"], "--dry_run yes: choose from true false"),
+        (["--table", "1", "--scale", "mimi"], "--scale mimi: choose from"),
+    ],
+)
+def test_wrong_options_run_nothing(recipes, options, message):
+    status, output = recipes.run("multitask", *options)
+    assert status != 0 and message in output
+    assert [call for call in recipes.calls() if call != "table"] == []
+
+
+def test_a_result_that_was_lost_is_written_again(recipes):
+    assert recipes.run("multitask")[0] == 0
+    recipes.calls()
+    (recipes.root / "egs/multitask/RESULTS/mini/pam_mini_short_s0.json").unlink()
+    status, output = recipes.run("multitask")
+    assert status == 0, output
+    assert [c for c in recipes.calls() if c != "fetch_wordnet"] == ["report"]
+    assert stored(recipes) == ["pam_mini_short_s0"]

@@ -1,0 +1,105 @@
+"""The small result that an experiment leaves for the tables."""
+
+import json
+
+import pytest
+import yaml
+
+from pam.bin import report
+from pam.errors import UserError
+from pam.report.store import options, read_store
+from pam.report.table_cells import ratio, sums_of
+from pam.score.utterances import Statistics, write_utterances
+
+CONFIG = {
+    "system": "pam",
+    "scale": "mini",
+    "budget": "short",
+    "seed": 3,
+    "encoders": {"one": {"num_states": 2}, "two": {"num_states": 3}},
+    "llm_conf": {"path": "cache:tiny"},
+    "phases": {"llm": {"warmup_steps": 30}},
+}
+SETS = {
+    "clean_test": ("asr_clean", "wer", Statistics([1, 0], [4, 6], 100, errors=True)),
+    "ac_test": ("ac", "meteor", Statistics([0.123456, 1.0], None, 100)),
+}
+
+
+def make(root, name="tiny", tag="greedy_unseen", **config):
+    exp = root / "exp" / name
+    combined = root / "combined"
+    for folder in (exp / "train", combined):
+        folder.mkdir(parents=True, exist_ok=True)
+    (exp / "config.yaml").write_text(yaml.safe_dump(CONFIG | config))
+    (exp / "train/config.yaml").write_text(yaml.safe_dump({"train_dir": str(combined)}))
+    data = {"clean_train": {"task": "asr_clean", "utterances": 7, "hours": 0.5}}
+    (combined / "sets.json").write_text(json.dumps({"sets": data, "encoders": []}))
+    (exp / "seconds.json").write_text('{"train": 100}')
+    (exp / ".settings").write_text(
+        'size: short\ntrain_args: --set a.b=1 --set encoders.x={"family":"y"} --quiet\nseed: 3\n'
+    )
+    for name_, (task, metric, statistics) in SETS.items():
+        folder = exp / tag / name_
+        score = {"set": name_, "task": task, "metric": metric, "value": 10.0, "count": 2}
+        counts = dict.fromkeys(("errors", "ref_words", "hits", "sub", "del", "ins"), 1)
+        score |= counts | {"sentence_errors": 1, "whisper": {"value": 1.0, "count": 2, **counts}}
+        score["whisper"]["sentence_errors"] = 1
+        score |= {"metrics": {"cider": {"value": 1.0}, "spice": {"missing": "two jars"}}}
+        folder.mkdir(parents=True)
+        (folder / "score.json").write_text(json.dumps(score))
+        write_utterances(folder / "utterances.json", ["u1", "u2"], {metric: statistics})
+    return exp
+
+
+def store(root, *exps):
+    folder = root / "RESULTS/mini"
+    argv = ["--exp", *map(str, exps), "--figures", "no", "--samples", "0", "--store", str(folder)]
+    report.main(argv)
+    return read_store(folder)
+
+
+def test_a_result_holds_what_a_table_needs(tmp_path):
+    found = store(tmp_path, make(tmp_path))["tiny"]
+    expected = {"system": "pam", "scale": "mini", "budget": "short", "seed": 3}
+    assert expected.items() <= found.items()
+    assert found["options"] == ["a.b=1", 'encoders.x={"family":"y"}']
+    assert (found["encoders"], found["llm"]) == ({"one": 2, "two": 3}, "cache:tiny")
+    assert found["seconds"] == {"train": 100}
+    assert found["training_data"]["clean_train"]["hours"] == 0.5
+    wer = found["sets"]["clean_test"]["metrics"]["wer"]
+    assert (wer["value"], wer["numerators"], wer["denominators"]) == (10.0, [1, 0], [4, 6])
+    assert wer["errors"] and ratio(sums_of(found["sets"]["clean_test"], "wer")) == 10
+    assert found["sets"]["ac_test"]["metrics"]["meteor"]["numerators"] == [0.1235, 1.0]
+    assert found["sets"]["ac_test"]["ids"] == found["sets"]["clean_test"]["ids"]
+    assert found["sets"]["ac_test"]["missing"] == {"spice": "two jars"}
+    path = tmp_path / "RESULTS/mini/tiny.json"
+    assert "\n" + '    "ac_test": {"task":"ac","count":2,' in path.read_text()
+
+
+def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
+    changes = {
+        "a": {},
+        "b": {"system": "average", "fusion": "average", "seed": 4},
+        "c": {"phases": {"llm": {"warmup_steps": 31}}},
+    }
+    exps = [make(tmp_path, name, **change) for name, change in changes.items()]
+    found = store(tmp_path, *exps)
+    assert found["a"]["config_hash"] != found["b"]["config_hash"]
+    assert found["a"]["training_hash"] == found["b"]["training_hash"]
+    assert found["a"]["training_hash"] != found["c"]["training_hash"]
+
+
+def test_only_the_decoding_with_unseen_prompts_is_kept(tmp_path):
+    assert store(tmp_path, make(tmp_path, tag="greedy_seen"))["tiny"]["sets"] == {}
+
+
+def test_statistics_that_are_missing_are_named(tmp_path):
+    exp = make(tmp_path)
+    (exp / "greedy_unseen/ac_test/utterances.json").unlink()
+    with pytest.raises(UserError, match=r"utterances\.json.*run the score stage again"):
+        store(tmp_path, exp)
+
+
+def test_what_is_not_recorded_is_no_option():
+    assert options(None) == options("size: tiny\n") == options("train_args: \n") == []

@@ -1,0 +1,379 @@
+"""Tables of the paper from stored results: complete, with gaps, seeds, ties; what they prove."""
+
+import json
+import re
+
+import pytest
+from stored_results import LEVELS, result, table_1, write
+
+from pam.bin import table
+from pam.errors import UserError
+from pam.report.markdown import GAP
+from pam.report.table_cells import compare, stored_runs, table_cells
+from pam.report.table_claims import FAILS, HOLDS, OPEN, pairs, verdict
+from pam.report.table_kinds import KINDS
+from pam.report.table_spec import load_spec
+
+AMI = "ami_wer"
+
+
+def render(results, name="1", **options) -> str:
+    argv = ["--table", name, "--results", str(results)]
+    for option, value in options.items():
+        argv += [f"--{option}", str(value)]
+    table.main(argv)
+    stem = f"table{int(name):02d}" if name.isdecimal() else name
+    return (options.get("out") or results / "mini" / f"{stem}.md").read_text(encoding="utf-8")
+
+
+def grid(text: str, heading: str) -> dict[str, list[str]]:
+    """The first table under a heading, its rows by their first cell."""
+    body = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in body.splitlines() if line[:1] == "|"]
+    assert len({len(row) for row in rows}) == 1
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_a_complete_table(tmp_path):
+    results = write(tmp_path, table_1())
+    text = render(results)
+    ours, theirs, gap = (grid(text, name) for name in ("Ours", "The paper's", "Difference"))
+    pam = ours["PaM (Ours)"]
+    store = table_1()["pam_mini_short_s0"]["sets"]["ac_test"]["metrics"]["meteor"]["numerators"]
+    meteor = 100 * sum(store) / len(store)
+    assert pam[4].startswith(f"{meteor:.2f} [")
+    assert theirs["PaM (Ours)"][4] == "35.47" and theirs["PaM (Ours)"][6] == "1.67"
+    assert gap["PaM (Ours)"][4] == f"{meteor - 35.47:+.2f}"
+    assert pam[1] == GAP and "the mini corpora have one set of clean speech" in text
+    # PaM is best on all four sets that the scale has, which Whisper is not.
+    assert pam[6].startswith("1.00 [1.00, 1.00]")
+    assert "▼" in ours["Whisper"][0] and "▲" not in str(ours)
+    assert "▼" not in "".join(pam) and "## Errata and oddities of the paper" in text
+    assert "Ranked: 7 of 7 rows" in text and "## Made with" in text
+    assert "how well the paper is reproduced" in text  # the sets are not the paper's
+
+
+def test_gains_over_the_best_single_encoder(tmp_path):
+    text = render(write(tmp_path, table_1()))
+    gains = grid(text, "Improvement over the best single encoder")
+    cells = table_cells(load_spec("table01", "mini"), table_1(), "short")
+    single = min(cells[row][AMI].value for row in ("whisper", "wavlm", "wav2vec2"))
+    assert gains["PaM (Ours)"][1].startswith(f"{single - cells['pam'][AMI].value:+.2f} [+")
+    assert gains["PaM (Ours)"][1].endswith("(paper +3.48)")
+
+
+def test_what_is_missing_is_a_gap_with_its_reason(tmp_path):
+    kept = table_1()
+    del kept["salmonn_mini_short_s0"]
+    del kept["wavllm_mini_short_s0"]["sets"]["ac_test"]
+    kept["average_mini_short_s0"]["system"] = "concat"
+    text = render(write(tmp_path, kept))
+    ours = grid(text, "Ours")
+    assert set(ours["SALMONN (concatenation + Q-Former)"]) == {GAP}
+    assert set(ours["Average"]) == {GAP}
+    assert ours["WavLLM (concatenation + linear)"][4] == GAP
+    assert "- not trained and scored yet: row SALMONN (concatenation + Q-Former)" in text
+    assert "- average_mini_short_s0 was made with other options: row Average" in text
+    assert "- meteor of ac_test was not scored: WavLLM (concatenation + linear), ac_test" in text
+    assert "Ranked: 5 of 7 rows" in text
+
+
+def test_an_empty_store_gives_all_gaps(tmp_path):
+    text = render(tmp_path)
+    assert all(set(row) <= {GAP} for name, row in grid(text, "Ours").items() if row[0] == GAP)
+    assert "**cannot be decided**" in text and "**holds**" not in text
+    assert "## Made with" not in text
+
+
+def test_a_metric_that_lacked_something_says_what(tmp_path):
+    kept = table_1()
+    kept["pam_mini_short_s0"]["sets"]["ac_test"]["missing"] = {"spice": "it needs | two jars"}
+    text = render(write(tmp_path, kept), "7")
+    assert "- it needs \\| two jars: PaM, ac_test spice (for AudioCaps SPICE)" in text
+    assert "- spice of ac_test was not scored: Whisper, ac_test spice" in text
+
+
+def test_seeds_are_averaged_and_spread(tmp_path):
+    kept = table_1(seeds=(0, 1))
+    del kept["average_mini_short_s1"]
+    text = render(write(tmp_path, kept))
+    ours = grid(text, "Ours")
+    spec = load_spec("table01", "mini")
+    cells = table_cells(spec, kept, "short")
+    one, two = (100 * sum(_errors(kept, seed)) / 200 for seed in (0, 1))
+    assert one != two
+    assert cells["pam"][AMI].value == pytest.approx((one + two) / 2)
+    assert cells["pam"][AMI].sd == pytest.approx(abs(one - two) / 2**0.5)
+    assert "(2 seeds)" in ours["PaM (Ours)"][2] and "±" not in ours["Average"][2]
+    # Compared over the seed that both have.
+    alone = table_cells(spec, table_1(), "short")
+    expected = compare(alone["average"][AMI], alone["pam"][AMI])
+    assert compare(cells["average"][AMI], cells["pam"][AMI]) == expected
+
+
+def _errors(kept, seed):
+    return kept[f"pam_mini_short_s{seed}"]["sets"]["asr_noisy_test"]["metrics"]["wer"]["numerators"]
+
+
+def test_a_tie_goes_to_the_earlier_row_and_proves_nothing():
+    kept = {name: result(system, 0, 0.5) for name, system in _names(LEVELS)}
+    spec = load_spec("table01", "mini")
+    cells = table_cells(spec, kept, "short")
+    assert [cells[row]["avg_rank"].value for row in spec.rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert compare(cells["pam"][AMI], cells["whisper"][AMI]).p == 1
+    assert cells["pam"]["avg_rank"].ci95 == (4, 4)  # the order of the rows is no proof
+    assert {verdict(pairs(claim, spec, cells)) for claim in spec.claims} == {OPEN}
+
+
+def _names(systems):
+    return [(f"{system}_mini_short_s0", system) for system in systems]
+
+
+def test_claims_hold_fail_or_stay_open():
+    spec = load_spec("table01", "mini")
+    cells = table_cells(spec, table_1(), "short")
+    found = [verdict(pairs(claim, spec, cells)) for claim in spec.claims]
+    assert found[:3] == [OPEN, OPEN, HOLDS]  # of the first two, sets are not there
+    assert found[-1] == FAILS  # wav2vec2 is worse than the fusions here
+    found = pairs(spec.claims[0], spec, cells)
+    assert {p.verdict for p in found if p.column == AMI} == {HOLDS}
+    swapped = table_1()
+    pam, average = (swapped[f"{name}_mini_short_s0"] for name in ("pam", "single_whisper"))
+    pam["sets"], average["sets"] = average["sets"], pam["sets"]
+    cells = table_cells(spec, swapped, "short")
+    assert verdict(pairs(spec.claims[0], spec, cells)) == FAILS
+
+
+def test_other_utterances_are_not_compared_in_pairs():
+    kept = table_1()
+    kept["pam_mini_short_s0"]["sets"]["asr_noisy_test"]["ids"] = "another set"
+    cells = table_cells(load_spec("table01", "mini"), kept, "short")
+    assert compare(cells["pam"][AMI], cells["whisper"][AMI]) is None
+    assert cells["pam"]["avg_rank"].ci95 is None
+
+
+def test_means_and_best_rows_of_combinations():
+    """With HuBERT at hand: the averages of Table 2, the best rows and averages of Table 13."""
+    spec13, spec2 = load_spec("table13", "mini"), load_spec("table02", "mini")
+    rows = [row for row in spec13.systems() if not row.missing]
+    kept = {
+        row.experiment("mini", "short", 0): result(row.system, 0, 0.1 + n / 10, row.options)
+        for n, row in enumerate(rows)
+    }
+    cells = table_cells(spec13, kept, "short")
+    pairs_ = [cells[name][AMI].value for name in ("whisper+wavlm", "whisper+wav2vec2")]
+    assert cells["best_2"][AMI].value == min(*pairs_, cells["wavlm+wav2vec2"][AMI].value)
+    own = cells["whisper+wavlm"]
+    clean = own["librispeech_test_clean_wer"].value
+    assert own["avg_wer"].value == pytest.approx((clean + own[AMI].value) / 2)
+    other = [cells[name]["avg_other"].value for name in ("whisper", "wavlm", "wav2vec2")]
+    assert cells["best_1"]["avg_other"].value == pytest.approx(sum(other) / 3)
+    assert cells["best_1"]["avg_rank"].gap.startswith("not ranked")
+    gap = table_cells(spec2, kept, "short")["hubert_x"][AMI].gap
+    assert gap == (
+        "needs whisper+hubert, wavlm+hubert, wav2vec2+hubert: the mini scale has no HuBERT"
+    )
+
+
+def test_a_mean_row_is_compared_like_a_system():
+    spec = load_spec("table02", "paper")
+    kept = {}
+    for row in spec.systems():
+        level = 0.1 if "whisper" in row.name else 0.9
+        made = result(row.system, 0, level, row.options, scale="paper")
+        made["sets"] = {"ami_test": made["sets"]["asr_noisy_test"]}
+        kept[row.experiment("paper", "short", 0)] = made
+    cells = table_cells(spec, kept, "short")
+    members = [cells[name][AMI].value for name in spec.rows["wavlm_x"].members]
+    assert cells["wavlm_x"][AMI].value == pytest.approx(sum(members) / 3)
+    found = compare(cells["whisper_x"][AMI], cells["wavlm_x"][AMI])
+    assert found.high < 0 and found.p < 0.05
+    assert found.value == pytest.approx(cells["whisper_x"][AMI].value - sum(members) / 3)
+
+
+def test_ranks_of_the_paper_come_out_of_its_own_figures(tmp_path):
+    """Table 1's printed values, as if measured: its AVG Rank must be printed too."""
+    from pam.report.paper import load_paper
+
+    paper, spec = load_paper()["table_1"], load_spec("table01", "paper")
+    kept = {}
+    for name, row in spec.rows.items():
+        made = result(row.system, scale="paper")
+        made["sets"] = {}
+        for column in spec.columns.values():
+            value = paper.cells[name][column.name]
+            sums = {"numerators": [value, value], "denominators": None, "scale": 1}
+            entry = made["sets"].setdefault(column.set, {"ids": "x", "metrics": {}})
+            entry["metrics"][column.metric] = sums
+        kept[row.experiment("paper", "short", 0)] = made
+    cells = table_cells(spec, kept, "short")
+    found = {row: round(cells[row]["avg_rank"].value, 2) for row in spec.rows}
+    assert found == {row: paper.cells[row]["avg_rank"] for row in spec.rows}
+
+
+def test_markdown_of_names_and_machines_is_escaped(tmp_path):
+    kept = {"pam_mini_short_s0": result("pam", options=["a=*b*|<script>"], training_hash="x")}
+    text = render(write(tmp_path, kept), "11")
+    assert "a=\\*b\\*\\|\\<script\\>" in text and "a \\| machine" in text
+    assert "MoE (audio-based)" in text
+
+
+def test_experiments_that_were_not_made_alike_are_named(tmp_path):
+    kept = table_1()
+    assert "Not made alike" not in render(write(tmp_path, kept))
+    kept["pam_mini_short_s0"]["training_hash"] = "other"
+    assert "**Not made alike**" in render(write(tmp_path, kept))
+
+
+def test_training_data(tmp_path):
+    data = {
+        "asr_clean_train": {"task": "asr_clean", "utterances": 900, "hours": 1.5},
+        "ac_train": {"task": "ac", "utterances": 20, "hours": 0.25},
+    }
+    text = render(write(tmp_path, {"pam_mini_short_s0": result("pam", training_data=data)}), "5")
+    assert (
+        "| asr_clean | asr_clean_train | 1.50 | 900 | Librispeech-clean-100 | 100 | 28539 |" in text
+    )
+    assert "| snv | — | — | — |" in text
+    assert "no stored result says" in render(write(tmp_path / "b", {}), "5")
+
+
+def test_prompts_and_their_routing(tmp_path):
+    pool = {"correct": 599, "count": 600, "accuracy": 99.8333, "ci95": [99.1, 100.0]}
+    wrong = [{"task": "ac", "prompt": "a | b", "chosen": "snv", "probability": 0.6}]
+    router = {"seen": pool | {"misrouted": []}, "unseen": pool | {"misrouted": wrong}}
+    text = render(write(tmp_path, {"pam_mini_short_s0": result("pam", router=router)}), "16")
+    assert "| pam | 0 | unseen | 599 | 600 | 99.83 [99.1, 100.0] | a \\| b (ac → snv) |" in text
+    assert "| Extract the words from the audio and write them down. |" in text
+    assert "not trained and scored yet" in render(write(tmp_path / "b", {}), "14")
+
+
+def test_a_kind_whose_part_is_missing_is_a_gap(tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS.entries, "sizes", "pam.report.not_there:render")
+    text = render(tmp_path, "6")
+    assert f"{GAP}: nothing renders this table yet (pam.report.not_there is missing)." in text
+    assert "128256" in text  # the errata of the paper's table
+    monkeypatch.setitem(KINDS.entries, "sizes", "not_installed:render")
+    with pytest.raises(ModuleNotFoundError):
+        render(tmp_path, "6")
+
+
+def test_weights_of_the_experts_in_thirds(tmp_path):
+    pytest.importorskip("pam.report.layers")
+    weights = {"shared": [0.1] * 10, "asr_clean": [0, 0, 0, 0.25, 0.25, 0.5, 0, 0, 0, 0]}
+    encoders = {"one": 4, "two": 6}
+    kept = {"pam_mini_short_s0": result("pam", weights=weights, encoders=encoders)}
+    lines = render(write(tmp_path, kept), "figure3").splitlines()
+    assert "| expert | one, low | one, middle | one, high | two, low | two, middle |" in "".join(
+        line for line in lines if line.startswith("| expert")
+    )
+    row = next(line for line in lines if line.startswith("| asr_clean |"))
+    assert row == "| asr_clean | 0.000 | 0.000 | 0.250 | 0.750 | 0.000 | 0.000 |"
+    assert lines.index(row) < next(n for n, line in enumerate(lines) if "| shared |" in line)
+
+
+def test_similarity_of_the_encoders(tmp_path):
+    pytest.importorskip("pam.report.similarity")
+    from pam.report.similarity import MEASURES
+
+    pair = {"encoders": ["a_b", "c|d"], "layers": [[0, 0], [1, 1]]}
+    pair |= dict.fromkeys(MEASURES, [None, None]) | {"cka": [0.25, 0.5]}
+    kept = {"pam_mini_short_s0": result("pam", similarity=[pair])}
+    text = render(write(tmp_path, kept), "12")
+    assert "| a_b & c\\|d | 0.25 | 0.50 |" in text.replace("\\&", "&")
+    assert "-0.91" in text and "not analysed" not in text
+    kept["pam_mini_short_s0"]["similarity"] = None
+    assert "not analysed" in render(write(tmp_path, kept), "12")
+
+
+def test_sizes_of_the_models(tmp_path):
+    pytest.importorskip("pam.model.architecture")
+    text = render(tmp_path, "6", scale="paper", out=tmp_path / "x.md")
+    assert "| 8192 (128256) |" in text and "| 7.37 | 36 | 2048 | 11008 | 128 | 16 |" in text
+
+
+def test_all_tables_and_their_summary(tmp_path):
+    results = write(tmp_path, table_1())
+    table.main(["--table", "all", "--results", str(results)])
+    text = (results / "mini/tables.md").read_text(encoding="utf-8")
+    assert re.search(r"\d+ claims \(cannot be decided: \d+, does not hold: 2, holds: 1\)", text)
+    for link in re.findall(r"\]\((.*?)\)", text):
+        assert (results / "mini" / link).is_file()
+    assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
+    assert "best\\_2" in text or "best_2" in text  # the whole errata
+    with pytest.raises(UserError, match="one file for"):
+        table.main(["--table", "all", "--results", str(results), "--out", "x.md"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--table", "4"], "--table '4': did you mean"),
+        (["--table", "1", "--scale", "mimi"], "says nothing of scale 'mimi': did you mean 'mini'"),
+    ],
+)
+def test_wrong_names_say_what_is_right(tmp_path, argv, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        table.main([*argv, "--results", str(tmp_path)])
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    results = write(tmp_path, {"x": {"system": "pam"}})
+    with pytest.raises(UserError, match=r"x\.json: no 'scale' in it"):
+        render(results)
+    (results / "mini/x.json").write_text("{")
+    with pytest.raises(UserError, match=r"x\.json: not valid JSON"):
+        render(results)
+
+
+def test_the_plan_names_each_experiment_once(tmp_path, capsys):
+    kept = table_1()
+    del kept["salmonn_mini_short_s0"]
+    results = write(tmp_path, kept)
+    argv = ["--table", "1", "--results", str(results)]
+    table.main([*argv, "--plan", "--seeds", "0", "1"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["salmonn_mini_short_s0", "salmonn", "0"]
+    assert [line[0] for line in lines[1:]] == [f"{system}_mini_short_s1" for system in LEVELS]
+    table.main(["--table", "13", "--results", str(results), "--plan"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pam-whisper-wavlm_mini_short_s0 pam 0 --set use_encoders=[whisper,wavlm]"
+    assert len(lines) == 3  # the other pairs; those with HuBERT cannot be had
+
+
+def test_a_dry_run_predicts_the_time(tmp_path, capsys):
+    kept = table_1()
+    del kept["salmonn_mini_short_s0"]
+    kept["pam_mini_short_s0"]["seconds"] = {"train": 60 * 100}
+    results = write(tmp_path, kept)
+    argv = ["--table", "1", "--results", str(results), "--dry_run"]
+    table.main([*argv, "--seeds", "0"])
+    others = (100 + 5 * 11) / 6  # minutes; what was dumped is not done again
+    expected = f"missing: salmonn_mini_short_s0, about {round(others)} min\n1 to run, about"
+    assert expected in capsys.readouterr().out
+    table.main([*argv, "--seeds", "7"])
+    assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
+    table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
+    output = capsys.readouterr().out
+    assert "1 to run, each of ctc_steps 1600, steps 600; no time is known yet" in output
+    assert "table03: no all_large: the mini scale has no larger encoders" in output
+    assert not (results / "mini/table01.md").exists()
+
+
+def test_results_of_other_budgets_are_other_tables():
+    kept = table_1(budget="long")
+    spec = load_spec("table01", "mini")
+    row = spec.rows["pam"]
+    assert stored_runs(row, kept, "mini", "long")[0] == {}  # its name says short
+    assert stored_runs(row, table_1(), "mini", "short")[1] is None
+
+
+def test_stored_files_are_one_line_a_set(tmp_path):
+    from pam.report.store import read_store, write_stored
+
+    kept = result("pam")
+    write_stored(tmp_path / "x.json", kept)
+    assert read_store(tmp_path) == {"x": json.loads(json.dumps(kept))}
+    assert (
+        len((tmp_path / "x.json").read_text().splitlines()) == len(kept) + 1 + len(kept["sets"]) + 2
+    )
