@@ -9,7 +9,7 @@ from pam.atomic import write_json, write_text
 from pam.errors import run_main
 from pam.log import get_logger
 from pam.report import figures
-from pam.report.document import document
+from pam.report.document import COMPARISON, document
 from pam.report.environment import COMMAND_VARIABLE, environment
 from pam.report.experiment import Experiment, read_experiment
 from pam.report.readme import update_readme
@@ -41,6 +41,9 @@ def main(argv: list[str] | None = None) -> None:
         for exp, experiment in zip(args.exp, experiments, strict=True)
         if args.figures == "yes"
     }
+    if len(experiments) > 1 and args.figures == "yes" and can_draw():
+        pairs = list(zip(args.exp, experiments, strict=True))
+        drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
     write_text(out, document(experiments, around, drawn, out.parent))
     if args.readme:
         update_readme(args.readme, experiments, args.command, around["commit"])
@@ -50,8 +53,12 @@ def main(argv: list[str] | None = None) -> None:
     logger.info("%s", out)
 
 
+def can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
         return []
     return figures.draw(exp, experiment.curves, experiment.config)
