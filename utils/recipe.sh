@@ -289,6 +289,7 @@ stage_8() { # report: RESULTS.md and results.json
         [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
         [[ $exp/results.json -nt $decoded/$set/score.json ]] || fresh=false
     done
+    [[ ! $exp/analysis.json -nt $exp/results.json ]] || fresh=false
     if $fresh && [[ -f $exp/RESULTS.md ]]; then
         log "complete: $exp/RESULTS.md"
         return
