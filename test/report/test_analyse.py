@@ -9,9 +9,11 @@ import yaml
 
 from pam.bin import analyse, report
 from pam.data.archive import write_archive
-from pam.data.scp import write_table
+from pam.data.datadir import DataDir
+from pam.decode.decode_set import Settings
 from pam.model.build import build_model
 from pam.report import analysis, importance
+from pam.report.metric import set_metric
 
 TASKS = {"asr_clean": "hello", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
 SHAPES = {"first": (3, 6), "second": (2, 4)}
@@ -23,11 +25,14 @@ def dev(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dev")
     rng = np.random.default_rng(0)
     utts = {f"{task}-{n}": task for task in TASKS for n in range(3)}
-    write_table(folder / "utt2task", utts)
-    write_table(folder / "text", {utt: TASKS[task] for utt, task in utts.items()})
-    write_table(folder / "utt2num_frames", dict.fromkeys(utts, "9"))
-    write_table(folder / "wav.scp", dict.fromkeys(utts, "nowhere.flac"))
-    write_table(folder / "utt2spk", {utt: utt for utt in utts})
+    tables = {
+        "utt2task": utts,
+        "text": {utt: TASKS[task] for utt, task in utts.items()},
+        "utt2num_frames": dict.fromkeys(utts, "9"),
+        "wav.scp": {utt: f"/nowhere/{utt}.flac" for utt in utts},
+        "utt2spk": {utt: utt for utt in utts},
+    }
+    DataDir(tables).write(folder)
     for name, (states, dim) in SHAPES.items():
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))
@@ -107,7 +112,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert found["importance"]["zeroed"]["first"] == before["importance"]["zeroed"]["first"]
     assert len(calls) == 3 - 1 + len(found["importance"]["zeroed"]) + 4
     # Other settings, another analysis.
-    assert run(exp, dev, "--utts", "2")["importance"]["base"]["ac"]["tokens"].__len__() == 2
+    assert run(exp, dev, "--utts", "2")["importance"]["base"]["ac"]["tokens"] == [8, 8]
 
 
 def test_what_does_not_apply_is_left_out_and_said(tmp_path, tiny_config, dev, few_prompts):
@@ -136,6 +141,19 @@ def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, mon
     (name,) = found["metric"]
     assert list(found["metric"][name]) == ["as it is", "zeroed: first", "zeroed: second"]
     assert "| zeroed: second | 1.00 (0.0–2.0) |" in "\n".join(analysis.metric_part(found["metric"]))
+
+
+def test_the_metric_of_a_few_utterances(tiny_model, dev, tmp_path):
+    some = [f"{task}-{n}" for task in ("asr_clean", "snv") for n in range(3)]
+    DataDir.read(dev).subset(some).write(tmp_path / "set")
+    settings = Settings(max_new_tokens=4)
+    found = set_metric(tiny_model.eval(), tmp_path / "set", settings, 2)
+    assert {task: (e["metric"], e["count"]) for task, e in found.items()} == {
+        "asr_clean": ("wer", 2),
+        "snv": ("accuracy", 2),
+    }
+    with importance.zeroed(tiny_model, {"first": range(3), "second": range(2)}):
+        assert set_metric(tiny_model, tmp_path / "set", settings, 2).keys() == found.keys()
 
 
 def test_nothing_analysed_nothing_said():

@@ -76,7 +76,9 @@ def test_audio_routed_experts_can_be_forced(tiny_config, batch):
         expected = model.fusion.mix(*model.fusion.features(states), gate_for(model, batch, 2))
     with forced(model, 2):
         found = hear(model, batch)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for row, frames in enumerate([7, 4, 5]):  # on padding no expert is chosen
+        real = found[row, :frames], expected[row, :frames]
+        torch.testing.assert_close(*real, rtol=1e-4, atol=1e-5)
     assert num_experts(model) == 4
 
 

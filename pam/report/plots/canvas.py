@@ -58,6 +58,14 @@ def style(number: int) -> dict[str, Any]:
     }
 
 
+def interval(axis: Any, value: float, low: float, high: float, y: float) -> None:
+    """A horizontal interval at `y`, black on white so that it is seen on any bar."""
+    spread = [[max(value - low, 0)], [max(high - value, 0)]]
+    for colour, line, cap in (("white", 3.2, 3.5), ("black", 1.3, 2.5)):
+        options = {"elinewidth": line, "capthick": line, "capsize": cap, "ecolor": colour}
+        axis.errorbar(value, y, xerr=spread, fmt="none", zorder=3, **options)
+
+
 def matrix(
     axis: Any,
     values: np.ndarray,

@@ -18,11 +18,13 @@ def plot_curves(curves: Entries, out: Path) -> Path:
     """
     phases = list(dict.fromkeys(entry["phase"] for entry in curves))
     panels = [(phase, kind) for phase in phases for kind in CURVES if _has(curves, phase, kind)]
+    names = {name for entry in curves for name in entry["train"] | entry["dev"]}
+    everyone = sorted({_who(n, kind) for n in names for kind in CURVES if is_of_kind(n, kind)})
     columns = min(max(len(panels), 1), 2)
     rows = max(-(-len(panels) // columns), 1)
     figure, axes = new_figure(rows, columns, 5.6 * columns, 3.4 * rows)
     for axis, (phase, kind) in zip(axes, panels, strict=False):
-        _panel(axis, [entry for entry in curves if entry["phase"] == phase], kind)
+        _panel(axis, [entry for entry in curves if entry["phase"] == phase], kind, everyone)
         axis.set(title=f"{phase}: {TITLES[kind]}", xlabel="step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
@@ -31,11 +33,17 @@ def plot_curves(curves: Entries, out: Path) -> Path:
     return save(figure, out)
 
 
-def _panel(axis: Any, entries: Entries, kind: str) -> None:
+def _who(name: str, kind: str) -> str:
+    """The task of a statistic."""
+    return name.removeprefix(kind).lstrip("_") or "all"
+
+
+def _panel(axis: Any, entries: Entries, kind: str, everyone: Sequence[str]) -> None:
     names = sorted({n for e in entries for n in e["dev"] | e["train"] if is_of_kind(n, kind)})
-    for number, name in enumerate(names):
+    for name in names:
+        who = _who(name, kind)
+        number = everyone.index(who)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        who = name.removeprefix(kind).lstrip("_") or "all"
         for part, line, fill in (("train", "--", "white"), ("dev", "-", colour)):
             points = [(e["step"], e[part][name]) for e in entries if name in e[part]]
             if points:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.report.plots.canvas import BANDS, new_figure, plain, save, style
+from pam.report.plots.canvas import BANDS, interval, new_figure, plain, save, style
 from pam.report.similarity import MEASURES
+
+PER_ROW = 3
 
 
 def plot_importance(zeroed: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
@@ -17,12 +19,10 @@ def plot_importance(zeroed: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
     for axis, task in zip(axes, tasks, strict=True):
         for y, name in enumerate(names):
             entry = zeroed[name][task]
-            low, high = entry["ci95"]
             value = entry["change"]
-            spread = [[max(value - low, 0)], [max(high - value, 0)]]
             colour, hatch = BANDS.get(name.rpartition(" ")[2], ("#969696", "xx"))
             axis.barh(y, value, color=colour, hatch=hatch, edgecolor="black", linewidth=0.6)
-            axis.errorbar(value, y, xerr=spread, fmt="none", ecolor="red", capsize=2)
+            interval(axis, value, *entry["ci95"], y)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(f"{plain(task)} ({zeroed[names[0]][task]['count']})", fontsize=10)
         axis.grid(axis="x", alpha=0.3)
@@ -36,16 +36,21 @@ def plot_importance(zeroed: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
 def plot_similarity(pairs: Sequence[Mapping[str, Any]], out: Path) -> Path:
     """A panel for each measure of Table 12 that exists, a line for each pair of encoders."""
     kinds = [kind for kind in MEASURES if any(v is not None for p in pairs for v in p[kind])]
-    figure, axes = new_figure(1, len(kinds), 1.0 + 3.4 * len(kinds), 3.8)
-    for axis, kind in zip(axes, kinds, strict=True):
+    columns = min(len(kinds), PER_ROW)
+    rows = -(-len(kinds) // columns)
+    figure, axes = new_figure(rows, columns, 1.0 + 3.4 * columns, 0.6 + 3.2 * rows)
+    for axis in axes[len(kinds) :]:
+        axis.set_visible(False)
+    for axis, kind in zip(axes, kinds, strict=False):
         for number, pair in enumerate(pairs):
             if pair[kind][0] is not None:
                 axis.plot(pair[kind], **style(number), label=plain(" & ".join(pair["encoders"])))
         axis.axhline(0, color="grey", linewidth=0.8)
         axis.set(title=MEASURES[kind], xlabel="layer of the deeper encoder")
         axis.title.set_fontsize(9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylim(-1.05 if kind != "cka" else -0.03, 1.05)
         axis.grid(alpha=0.3)
-    handles, names = axes[-1].get_legend_handles_labels()
+    handles, names = axes[len(kinds) - 1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return save(figure, out)

@@ -60,6 +60,7 @@ def plot_posteriors(
             axis.axvline(edge - 0.5, color="grey", linewidth=0.5)
         names = [plain(name) for name in experts]
         axis.set_xticks(range(len(experts)), names, rotation=60, fontsize=8, ha="right")
+        axis.set_yticks([])
         axis.set_title(f"{plain(task)}, {len(p_NR)} prompts", fontsize=9)
     axes[0].set_ylabel("prompts, the surest on top")
     figure.supxlabel("expert", fontsize=9)
@@ -107,7 +108,7 @@ def plot_robustness(routing: Mapping[str, Any], out: Path) -> Path:
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
-    axis.set_xlabel("prompts sent to their task's expert, % (the axis need not start at 0)")
+    axis.set_xlabel("prompts sent to their task's expert, % (95 % interval)")
     return save(figure, out)
 
 
@@ -130,7 +131,7 @@ def plot_forced(forced: Mapping[str, Mapping[str, Any]], base: Mapping[str, floa
         _frame(axis, row, int(column))
     axis.axvline(len(experts) - 0.5, color="black", linewidth=1.5)
     axis.set(xlabel="forced expert (framed: the best for the task)", ylabel="task")
-    figure.colorbar(image, label="rise of the dev loss, × own")
+    figure.colorbar(image, label="rise of the\ndev loss, × own")
     return save(figure, out)
 
 

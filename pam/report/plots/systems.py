@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pam.report.plots.canvas import new_figure, plain, save, style
+from pam.report.plots.canvas import interval, new_figure, plain, save, style
 
 UNITS = {"wer": "WER %, less is better", "accuracy": "accuracy %", "meteor": "METEOR × 100"}
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -42,9 +42,7 @@ def _bar(axis: Any, y: int, score: Mapping[str, Any]) -> None:
     value = score["value"]
     axis.barh(y, value, 0.7, color="#b5cfe8", edgecolor="black", linewidth=0.6)
     if score.get("ci95"):
-        low, high = score["ci95"]
-        spread = [[max(value - low, 0)], [max(high - value, 0)]]
-        axis.errorbar(value, y, xerr=spread, fmt="none", ecolor="black", capsize=3)
+        interval(axis, value, *score["ci95"], y)
     axis.text(0, y, f" {value:.1f}", va="center", fontsize=8)
 
 
@@ -72,7 +70,8 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
         f"{plain(n)}\n{w:.1f} → {b:.1f}" for n, w, b in zip(sets, worst_N, best_N, strict=True)
     ]
     axis.set_xticks(angles, labels, fontsize=9)
-    axis.tick_params(axis="x", pad=16)
+    axis.tick_params(axis="x", pad=26)
+    axis.set_rlabel_position(180 / len(sets))  # between two spokes
     axis.set_yticks([0.25, 1.0], ["worst", "best"], fontsize=7)
     axis.set_ylim(0, 1.05)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

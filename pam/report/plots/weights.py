@@ -94,17 +94,19 @@ def _bars(axis, found: Mapping[str, Mapping[str, float]], start_S, encoders: Enc
         starts = [100 * start[name][band] for _, name in points]
         axis.hlines(
             starts,
-            [x - 0.13 for x in xs],
-            [x + 0.13 for x in xs],
+            [x - 0.155 for x in xs],
+            [x + 0.155 for x in xs],
             color="red",
-            linewidth=2,
+            linewidth=2.5,
             label="all weights alike" if place == 2 else None,
         )
-    axis.set_xticks(
-        range(len(found)), [plain(name).replace("_", "\n", 1) for name in found], fontsize=8
-    )
+    axis.set_xticks(range(len(found)), [_two_lines(plain(name)) for name in found], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
+
+
+def _two_lines(name: str) -> str:
+    return name.replace("_", "_\n", 1) if len(name) > 10 else name
 
 
 def plot_preference(preference: Mapping[str, Weights], out: Path) -> Path:
