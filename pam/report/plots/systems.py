@@ -27,6 +27,7 @@ def plot_bars(systems: Scores, out: Path) -> Path:
             if name in scores:
                 _bar(axis, y, scores[name])
         metric = next(s[name]["metric"] for s in systems.values() if name in s)
+        axis.set_xlim(left=0)
         axis.set_title(plain(name), fontsize=10)
         axis.set_xlabel(UNITS.get(metric, plain(metric)), fontsize=9)
         axis.set_yticks(range(len(systems)), [plain(system) for system in systems], fontsize=9)
@@ -70,7 +71,12 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
         f"{plain(n)}\n{w:.1f} → {b:.1f}" for n, w, b in zip(sets, worst_N, best_N, strict=True)
     ]
     axis.set_xticks(angles, labels, fontsize=9)
-    axis.tick_params(axis="x", pad=26)
+    axis.tick_params(axis="x", pad=10)
+    for label, angle in zip(axis.get_xticklabels(), angles, strict=True):
+        side = np.cos(angle)
+        label.set_horizontalalignment(
+            "left" if side > 0.1 else "right" if side < -0.1 else "center"
+        )
     axis.set_rlabel_position(180 / len(sets))  # between two spokes
     axis.set_yticks([0.25, 1.0], ["worst", "best"], fontsize=7)
     axis.set_ylim(0, 1.05)
