@@ -88,7 +88,7 @@ def plot_margins(
     axis.set(xlabel="margin p₁ − p₂ of a prompt", ylabel="prompts with at most this margin, %")
     axis.set_xlim(-0.02, 1.02)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="small", frameon=False)
+    axis.legend(fontsize="small", frameon=False, loc="upper left")
     return save(figure, out)
 
 
