@@ -77,7 +77,8 @@ def routing_part(found: Mapping[str, Any] | None) -> list[str]:
         "Margins p₁ − p₂ of the unseen prompts:",
         table(["task", "median:", "a tenth is below:", "least:"], rows),
         "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
-        "paraphrases in other styles (`pam/report/probes.yaml`), which no model had read before:",
+        "paraphrases in other styles (`pam/report/probes.yaml`), never revised by what a router "
+        "made of them:",
         robustness_table(found),
     ]
     wrong = [a for a in found["paraphrases"]["answers"] if a["kind"] != a["expert"]]

@@ -126,7 +126,7 @@ def dev_losses(
         entry = found.setdefault(task, {"sums": [], "tokens": []})
         entry["sums"] += [round(loss, 4) for loss in answer_losses(model, batch).tolist()]
         entry["tokens"] += batch["text_lengths"].tolist()
-    return found
+    return {task: found[task] for task in config["tasks"] if task in found}
 
 
 def change(base: Losses, other: Losses, seed: int = 0) -> dict[str, dict[str, Any]]:

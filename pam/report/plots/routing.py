@@ -9,6 +9,7 @@ import numpy as np
 from pam.report.plots.canvas import SHADES, matrix, new_figure, plain, save, style
 from pam.report.routing import margins
 
+BLACK = 2.0  # rise of the loss, in multiples of it
 POOLS = ("seen", "unseen")
 
 
@@ -113,7 +114,8 @@ def plot_robustness(routing: Mapping[str, Any], out: Path) -> Path:
 
 
 def plot_forced(forced: Mapping[str, Mapping[str, Any]], base: Mapping[str, float], out: Path):
-    """Each task's dev loss through each expert alone; shaded by the rise over the task's own loss.
+    """Each task's dev loss through each expert alone; shaded by its rise over the task's own loss,
+    black from three times that on.
 
     `forced` maps experts to {task: {"loss", "change", …}}, `base` tasks to their loss as it is.
     Framed is the least loss of a row.
@@ -125,13 +127,13 @@ def plot_forced(forced: Mapping[str, Mapping[str, Any]], base: Mapping[str, floa
     figure, (axis,) = new_figure(1, 1, 2.0 + 1.15 * len(columns), 1.1 + 0.5 * len(tasks))
     texts = [[f"{value:.2f}" for value in row] for row in table]
     rise = np.clip(table / own - 1, 0, None)
-    limits = (0.0, max(float(rise.max()), 0.05))
-    image = matrix(axis, rise, tasks, columns, texts, limits, size=10)
+    limits = (0.0, min(max(float(rise.max()), 0.05), BLACK))  # else one bad cell whitens all others
+    image = matrix(axis, rise.clip(max=BLACK), tasks, columns, texts, limits, size=10)
     for row, column in enumerate(loss.argmin(1)):
         _frame(axis, row, int(column))
     axis.axvline(len(experts) - 0.5, color="black", linewidth=1.5)
     axis.set(xlabel="forced expert (framed: the best for the task)", ylabel="task")
-    figure.colorbar(image, label="rise of the\ndev loss, × own")
+    figure.colorbar(image, label="rise of the\ndev loss, × own", extend="max")
     return save(figure, out)
 
 
