@@ -335,6 +335,7 @@ stage_8() { # report: RESULTS.md, report.html and results.json
         [[ -f $decoded/$set/score.json ]] || die "$decoded/$set/score.json is missing: run stage 7 first"
         [[ $exp/results.json -nt $decoded/$set/score.json ]] || fresh=false
     done
+    [[ ! $exp/analysis.json -nt $exp/results.json ]] || fresh=false
     for file in "${files[@]}"; do
         [[ -f $file ]] || fresh=false
     done

@@ -10,7 +10,7 @@ from pam.atomic import write_json, write_text
 from pam.errors import run_main
 from pam.log import get_logger
 from pam.report import figures
-from pam.report.document import document
+from pam.report.document import COMPARISON, document
 from pam.report.environment import COMMAND_VARIABLE, environment
 from pam.report.experiment import Experiment, read_experiment
 from pam.report.page import page
@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> None:
         for exp, experiment in zip(args.exp, experiments, strict=True)
         if args.figures == "yes"
     }
+    if len(experiments) > 1 and args.figures == "yes" and can_draw():
+        pairs = list(zip(args.exp, experiments, strict=True))
+        drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
     write_text(out, document(experiments, around, drawn, out.parent))
     if args.html:
         write_page(args, out.parent, around, drawn)
@@ -70,6 +73,10 @@ def main(argv: list[str] | None = None) -> None:
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment, around["commit"]))
     logger.info("%s", out)
+
+
+def can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def write_page(
@@ -89,7 +96,7 @@ def write_page(
 
 
 def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
         return []
     return figures.draw(exp, experiment.curves, experiment.config)

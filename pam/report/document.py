@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from pam.report import tables
+from pam.report import analysis, tables
 from pam.report.experiment import Experiment
+from pam.report.figures import CAPTIONS
 from pam.report.markdown import GAP, escape, fenced
 
+COMPARISON = ""  # no experiment's name: the figures of all of them
 TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
     "- WER: errors of the whole set over its reference words, after lower-casing and removing "
@@ -26,10 +28,12 @@ def document(
     figures: Mapping[str, Sequence[Path]],
     folder: Path,
 ) -> str:
-    """The whole file; `figures` are linked relative to `folder`, where it will stand."""
+    """The whole file; `figures` (by experiment, those of all of them under `COMPARISON`) are
+    linked relative to `folder`, where it will stand."""
     parts = [TITLE]
     if len(experiments) > 1:
         parts += ["## Comparison", tables.comparison_table(list(experiments))]
+        parts += figure_links(figures.get(COMPARISON, ()), folder)
     for experiment in experiments:
         parts += section(experiment, environment, figures.get(experiment.name, ()), folder)
     parts += ["## How to read this", NOTES]
@@ -58,10 +62,20 @@ def section(
     parts += ["### Time", tables.seconds_table(experiment.seconds)]
     if samples := tables.samples_table(experiment.sets):
         parts += ["### Answers, taken evenly from every set", samples]
+    parts += analysis.paragraphs(experiment.analysis)
     if figures:
-        links = [f"![{path.stem}]({_relative(path, folder)})" for path in figures]
-        parts += ["### Figures", *links]
+        parts += ["### Figures", *figure_links(figures, folder)]
     return [*parts, "### Environment", environment_block(experiment, environment)]
+
+
+def figure_links(figures: Sequence[Path], folder: Path) -> list[str]:
+    """Each figure, what it shows, and its SVG."""
+    parts = []
+    for path in figures:
+        svg = f"[SVG]({_relative(path.with_suffix('.svg'), folder)})"
+        parts.append(f"![{path.stem}]({_relative(path, folder)})")
+        parts.append(f"{CAPTIONS[path.stem]} ({svg})")
+    return parts
 
 
 def environment_block(experiment: Experiment, environment: Mapping[str, str | None]) -> str:

@@ -33,6 +33,7 @@ class Experiment:
     seconds: dict[str, float] = field(default_factory=dict)
     settings: str | None = None
     curves: list[dict[str, Any]] = field(default_factory=list)
+    analysis: dict[str, Any] | None = None
 
     @property
     def sets(self) -> Mapping[str, SetResult]:
@@ -55,6 +56,7 @@ def read_experiment(exp: str | Path, samples: int = 3) -> Experiment:
         seconds=read_json(exp / "seconds.json", dict) or {},
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
         curves=read_json(exp / "curves.json", list) or [],
+        analysis=read_json(exp / "analysis.json", dict),
     )
 
 

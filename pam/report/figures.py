@@ -1,138 +1,137 @@
-"""Figures of an experiment: curves of the training, and the experts' weights over the layers."""
+"""Which figures an experiment, or several, can have, and what each of them shows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from pam.atomic import atomic_path
-from pam.errors import UserError
-from pam.model.experts import expert_names, experts_have_tasks
+from pam.report.experiment import Experiment, read_json
+from pam.report.layers import layer_weights
+from pam.report.plots import curves as curve_plots
+from pam.report.plots import measures, routing, systems
+from pam.report.plots import weights as weight_plots
 
-# M fused features of an expert, S hidden states of all encoders
-CURVES = ("loss", "acc", "router_acc")
-TITLES = {"loss": "loss", "acc": "token accuracy", "router_acc": "router accuracy"}
+CAPTIONS = {
+    "curves": "Training: every statistic by step; dashed and hollow: training, solid: development.",
+    "weights": (
+        "Fusion weights W of equation 5, layer by layer: the share of an expert's Σ|W|, over its "
+        "fused features, that each hidden state has; − where its mean weight is negative. A weight "
+        "says what is mixed in, not what is used: states may be large or small, FFN_o may ignore a "
+        "fused feature, and the last state of every encoder reaches FFN_o beside W too."
+    ),
+    "weights_bands": (
+        "The same in thirds of each encoder's layers (Figure 3). Red dashes: where training "
+        "started, all weights alike; a band of more states starts higher."
+    ),
+    "weights_bands_norm": (
+        "The same with every |W| times the mean norm of the feature f = FFN_e(h) that it weighs. "
+        "Red dashes: the norms alone. Still no measure of use: see the importance below."
+    ),
+    "router_confusion": "Prompts of each task (rows) and the expert they were sent to.",
+    "posteriors": "Posteriors of the unseen prompts over the experts (equation 8); black is 1.",
+    "margins": "Share of the unseen prompts of a task whose margin p₁ − p₂ is at most x.",
+    "robustness": "Prompts sent to their task's expert: as written, with slips, and paraphrased.",
+    "importance": (
+        "Change of the dev loss when the hidden states of an encoder, or of a third of its layers, "
+        "are zero (95 % interval, same utterances; their number beside the task). The tasks have "
+        "scales of their own. It was not trained to miss anything: a rise says that it relies on "
+        "what is gone."
+    ),
+    "forced_experts": "Dev loss of each task through each expert, whatever its prompt says.",
+    "similarity": (
+        "How alike the encoders' states are (Table 12); layers at equal relative depth are paired."
+    ),
+    "systems_bars": "Systems by set, with 95 % intervals.",
+    "systems_radar": (
+        "The same; on each spoke the best of these systems is at the rim and the worst at the "
+        "inner ring, however near each other they are."
+    ),
+    "layer_preference": (
+        "Mixtures of one encoder each: the share of |W| of each hidden state, by expert (the "
+        "claim of Figure 1). Dotted: where training started."
+    ),
+}
 
 
 def draw(exp: Path, curves: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Path]:
-    """Draw what can be drawn into exp/figures; returns the files."""
-    files = [plot_curves(curves, exp / "figures" / "curves.png")] if curves else []
-    weights = layer_weights(exp / "model.pth", config)
-    if weights:
-        files.append(plot_weights(weights, config["encoders"], exp / "figures" / "weights.png"))
+    """Draw what can be drawn into exp/figures; returns the PNGs."""
+    folder = exp / "figures"
+    router = read_json(exp / "router.json", dict)
+    analysis = read_json(exp / "analysis.json", dict) or {}
+    files = [curve_plots.plot_curves(curves, folder / "curves.png")] if curves else []
+    files += _draw_weights(exp, config, analysis, folder)
+    if router is not None:
+        files.append(routing.plot_confusion(router, folder / "router_confusion.png"))
+    files += _draw_routing(analysis.get("routing"), folder)
+    files += _draw_importance(analysis.get("importance"), folder)
+    if analysis.get("similarity"):
+        files.append(measures.plot_similarity(analysis["similarity"], folder / "similarity.png"))
     return files
 
 
-def plot_curves(curves: Sequence[Mapping[str, Any]], out: Path) -> Path:
-    """One panel per statistic; training dashed, development solid, one colour a task.
-
-    `curves` are the entries of curves.json: {phase, epoch, step, train: {…}, dev: {…}}.
-    """
-    phases = list(dict.fromkeys(entry["phase"] for entry in curves))
-    panels = [(phase, kind) for phase in phases for kind in CURVES if _has(curves, phase, kind)]
-    figure, axes = _subplots(1, max(len(panels), 1))
-    for axis, (phase, kind) in zip(axes, panels, strict=False):
-        _panel(axis, [entry for entry in curves if entry["phase"] == phase], kind)
-        axis.set(title=f"{phase}: {TITLES[kind]}", xlabel="step")
-        axis.legend(fontsize="x-small")
-    return _save(figure, out)
-
-
-def _panel(axis: Any, entries: Sequence[Mapping[str, Any]], kind: str) -> None:
-    names = sorted({n for e in entries for n in e["dev"] | e["train"] if _is(n, kind)})
-    for colour, name in enumerate(names):
-        for part, style in (("train", ".--"), ("dev", "o-")):
-            points = [(e["step"], e[part][name]) for e in entries if name in e[part]]
-            if points:
-                axis.plot(
-                    *zip(*points, strict=True),
-                    style,
-                    color=f"C{colour}",
-                    markersize=3,
-                    label=f"{name} {part}",
-                )
+def _draw_weights(
+    exp: Path, config: Mapping[str, Any], analysis: Mapping[str, Any], folder: Path
+) -> list[Path]:
+    weights = layer_weights(exp / "model.pth", config)
+    if not weights:
+        return []
+    encoders = config["encoders"]
+    files = [
+        weight_plots.plot_weights(weights, encoders, folder / "weights.png"),
+        weight_plots.plot_bands(weights, encoders, folder / "weights_bands.png"),
+    ]
+    norms = (analysis.get("norms") or {}).get("mapped")
+    if norms:
+        norms_S = np.concatenate([norms[name] for name in encoders])
+        out = folder / "weights_bands_norm.png"
+        files.append(weight_plots.plot_bands(weights, encoders, out, norms_S))
+    return files
 
 
-def layer_weights(
-    checkpoint: Path, config: Mapping[str, Any]
-) -> dict[str, Float[np.ndarray, "M S"]]:
-    """W of equation 5 for every expert of a checkpoint; {} where the system has no experts."""
-    import torch
-
-    if not checkpoint.is_file():
-        return {}
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    total = sum(conf["num_states"] for conf in config["encoders"].values())
-    softmax = (config.get("fusion_conf") or {}).get("weights") == "softmax"
-    found = {}
-    for key, name in _experts(state, config).items():
-        weight_MS = state[key].float()
-        if weight_MS.shape[-1] != total:
-            raise UserError(
-                f"{checkpoint}: {key} weighs {weight_MS.shape[-1]} states, the encoders of the "
-                f"configuration have {total}: checkpoint and config.yaml are of different systems"
-            )
-        found[name] = (weight_MS.softmax(-1) if softmax else weight_MS).numpy()
-    return found
+def _draw_routing(found: Mapping[str, Any] | None, folder: Path) -> list[Path]:
+    if not found:
+        return []
+    posteriors, experts = found["posteriors"], found["experts"]
+    files = [
+        routing.plot_posteriors(posteriors, experts, folder / "posteriors.png"),
+        routing.plot_margins(posteriors, experts, folder / "margins.png"),
+    ]
+    if found["paraphrases"]["correct"] is not None:
+        files.append(routing.plot_robustness(found, folder / "robustness.png"))
+    return files
 
 
-def plot_weights(
-    weights: Mapping[str, Float[np.ndarray, "M S"]],
-    encoders: Mapping[str, Mapping[str, Any]],
-    out: Path,
-) -> Path:
-    """A heat map: a row for each expert, the mean over its fused features; a column for a layer.
-
-    White is 1 / S, the plain mean over all states, where every weight starts.
-    """
-    rows_KS = np.stack([weight_MS.mean(0) for weight_MS in weights.values()])
-    start = 1 / rows_KS.shape[1]
-    limit = max(float(np.abs(rows_KS - start).max()), 1e-3)
-    figure, (axis,) = _subplots(1, 1, width=max(6.0, 0.3 * rows_KS.shape[1]))
-    image = axis.imshow(
-        rows_KS, cmap="RdBu_r", vmin=start - limit, vmax=start + limit, aspect="auto"
-    )
-    axis.set_yticks(range(len(weights)), list(weights))
-    labels = [f"{name} {n}" for name, conf in encoders.items() for n in range(conf["num_states"])]
-    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize="x-small")
-    for end in np.cumsum([conf["num_states"] for conf in encoders.values()])[:-1]:
-        axis.axvline(end - 0.5, color="black", linewidth=1)
-    figure.colorbar(image, label="weight W")
-    return _save(figure, out)
+def _draw_importance(found: Mapping[str, Any] | None, folder: Path) -> list[Path]:
+    if not found or not found.get("complete"):
+        return []
+    files = [measures.plot_importance(found["zeroed"], folder / "importance.png")]
+    if found["forced"]:
+        base = base_losses(found["base"])
+        files.append(routing.plot_forced(found["forced"], base, folder / "forced_experts.png"))
+    return files
 
 
-def _experts(state: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
-    """Keys of the experts' weights in a checkpoint: name of the expert."""
-    names = {"fusion.shared.weight": "shared"}
-    routed = expert_names(config.get("tasks") or [], experts_have_tasks(config))
-    names |= {f"fusion.experts.{n}.weight": name for n, name in enumerate(routed)}
-    return {key: name for key, name in names.items() if key in state}
+def base_losses(base: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Each task's dev loss per token, of the utterances' sums in analysis.json."""
+    return {task: sum(entry["sums"]) / sum(entry["tokens"]) for task, entry in base.items()}
 
 
-def _is(name: str, kind: str) -> bool:
-    """Is the statistic `loss_asr_clean` one of kind `loss`?"""
-    owner = max((c for c in CURVES if name == c or name.startswith(f"{c}_")), key=len, default=None)
-    return owner == kind
-
-
-def _has(curves: Sequence[Mapping[str, Any]], phase: str, kind: str) -> bool:
-    entries = [entry for entry in curves if entry["phase"] == phase]
-    return any(_is(name, kind) for entry in entries for name in entry["train"] | entry["dev"])
-
-
-def _subplots(rows: int, columns: int, width: float | None = None):
-    # Not pyplot: it keeps every figure alive and looks for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width or 4.5 * columns, 3.5 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def _save(figure: Any, out: Path) -> Path:
-    with atomic_path(out) as part:
-        figure.savefig(part, format="png", dpi=120)
-    return out
+def draw_comparison(experiments: Sequence[tuple[Path, Experiment]], folder: Path) -> list[Path]:
+    """Draw what needs several experiments, (exp/NAME, what it holds), into `folder`."""
+    scores = {e.name: {name: r.score for name, r in e.sets.items()} for _, e in experiments}
+    files: list[Path] = []
+    if len(scores) > 1 and any(scores.values()):
+        files.append(systems.plot_bars(scores, folder / "systems_bars.png"))
+        radar = systems.plot_radar(scores, folder / "systems_radar.png")
+        files += [radar] if radar else []
+    preference = {
+        next(iter(e.config["encoders"])): weights
+        for exp, e in experiments
+        if len(e.config.get("encoders") or {}) == 1
+        and (weights := layer_weights(exp / "model.pth", e.config))
+    }
+    if preference:
+        out = folder / "layer_preference.png"
+        files.append(weight_plots.plot_preference(preference, out))
+    return files

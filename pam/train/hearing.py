@@ -12,7 +12,7 @@ from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.collate import Collate, Preprocess
 from pam.train.iterators import EveryUtteranceIterFactory
-from pam.train.task import data_triples, read_lengths, read_utt2task
+from pam.train.task import data_triples, first_of_each_task, read_lengths, read_utt2task
 
 
 def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
@@ -54,8 +54,11 @@ def answer_loss(model: ESPnetPaMModel, batch: Mapping[str, Tensor], task: str) -
     return float(model(**batch)[1][f"loss_{task}"])
 
 
-def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path):
-    """(task, batch) over the whole development directory; every batch has two rows or more."""
+def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
+    """(task, batch) over the development directory, or over `utts` of each task, spread evenly.
+
+    Every batch has two rows or more.
+    """
     from espnet2.train.dataset import ESPnetDataset
 
     tasks, encoders = config["tasks"], list(config["encoders"])
@@ -63,13 +66,13 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path):
     triples = data_triples(dev, encoders, config["feats"], dev / "text")
     factory = EveryUtteranceIterFactory(
         ESPnetDataset(triples, preprocess=preprocess),
-        read_utt2task(dev, tasks),
+        first_of_each_task(read_utt2task(dev, tasks), utts),
         read_lengths(dev),
         collate_fn=Collate(model.llm, [load_prompts(t) for t in tasks], 4, fixed=True),
         **config["batch"],
     )
     factory.mine = [batch for batch in factory.mine if len(batch) > 1]
     utt2task = read_table(dev / "utt2task")
-    for utts, batch in progress(factory.build_iter(1), len(factory.mine), "dev loss"):
+    for ids, batch in progress(factory.build_iter(1), len(factory.mine), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
-        yield utt2task[utts[0]], on_device
+        yield utt2task[ids[0]], on_device

@@ -1,0 +1,158 @@
+"""The report's section "Analysis": what exp/NAME/analysis.json holds, as tables; no more."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pam.report.figures import base_losses
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.similarity import MEASURES, similarity_table
+
+
+def paragraphs(analysis: Mapping[str, Any] | None) -> list[str]:
+    """Markdown, a paragraph or table each; [] where nothing was analysed."""
+    if not analysis:
+        return []
+    parts = ["### Analysis"]
+    parts += importance_part(analysis.get("importance"))
+    parts += metric_part(analysis.get("metric"))
+    parts += routing_part(analysis.get("routing"))
+    parts += similarity_part(analysis)
+    if analysis["left_out"]:
+        parts.append("\n".join(f"- {n}: {GAP}, {w}." for n, w in analysis["left_out"].items()))
+    return parts
+
+
+def importance_part(found: Mapping[str, Any] | None) -> list[str]:
+    """What zeroing and forcing change; only where all of it was measured."""
+    if not found or not found.get("complete"):
+        return []
+    base = base_losses(found["base"])
+    header = ["", *(f"{escape(task)}:" for task in base)]
+    as_it_is = ["as it is: loss", *(number(loss, 3) for loss in base.values())]
+    rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["zeroed"].items())]
+    parts = [
+        "Change of the dev loss (nats a token, paired 95 % interval) when the hidden states of an "
+        "encoder, or of a third of its layers, are zero:",
+        table(header, rows),
+    ]
+    if found["forced"]:
+        rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["forced"].items())]
+        parts += ["The same when every prompt is sent to one expert:", table(header, rows)]
+    return parts
+
+
+def _changes(name: str, entry: Mapping[str, Any], base: Mapping[str, float]) -> list[str]:
+    return [escape(name), *(_signed(entry[task]) for task in base)]
+
+
+def _signed(entry: Mapping[str, Any]) -> str:
+    low, high = entry["ci95"]
+    return f"{entry['change']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def metric_part(found: Mapping[str, Any] | None) -> list[str]:
+    parts = []
+    for name, runs in (found or {}).items():
+        tasks = list(runs["as it is"])
+        header = ["", *(f"{escape(t)}, {runs['as it is'][t]['metric']}:" for t in tasks)]
+        rows = [[escape(run), *(_value(runs[run][t]) for t in tasks)] for run in runs]
+        parts += [f"The metric of {escape(name)} for each task:", table(header, rows)]
+    return parts
+
+
+def _value(entry: Mapping[str, Any]) -> str:
+    low, high = entry["ci95"]
+    return f"{number(entry['value'])} ({low:.1f}–{high:.1f})"
+
+
+def routing_part(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    rows = [
+        [escape(task), number(m["median"], 3), number(m["tenth"], 3), number(m["least"], 3)]
+        for task, m in found["margins"].items()
+    ]
+    parts = [
+        "Margins p₁ − p₂ of the unseen prompts:",
+        table(["task", "median:", "a tenth is below:", "least:"], rows),
+        "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
+        "paraphrases in other styles (`pam/report/probes.yaml`), never revised by what a router "
+        "made of them:",
+        robustness_table(found),
+    ]
+    wrong = [a for a in found["paraphrases"]["answers"] if a["kind"] != a["expert"]]
+    if wrong and found["paraphrases"]["correct"] is not None:
+        parts += ["Paraphrases sent to another expert:", _answer_table(wrong, "task")]
+    return [*parts, *other_tasks_part(found["other_tasks"])]
+
+
+def robustness_table(found: Mapping[str, Any]) -> str:
+    rows = [
+        [name, _right(entry), str(entry["changed"]), number(entry["median_margin"], 3)]
+        for name, entry in found["robustness"].items()
+    ]
+    rows.append(["paraphrases", _right(found["paraphrases"]), GAP, GAP])
+    header = ["prompts", "to their task's expert", "to another than as written:", "median margin:"]
+    return table(header, rows)
+
+
+def _right(entry: Mapping[str, Any]) -> str:
+    if entry["correct"] is None:
+        return GAP
+    low, high = entry["ci95"]
+    share = 100 * entry["correct"] / entry["count"]
+    return f"{share:.1f} % ({entry['correct']} / {entry['count']}, 95 % CI {low:.1f}–{high:.1f})"
+
+
+def other_tasks_part(answers: list[Mapping[str, Any]]) -> list[str]:
+    """Where prompts of tasks without an expert go."""
+    if not answers:
+        return []
+    counts = ", ".join(
+        f"{escape(expert)} {count}"
+        for expert, count in Counter(a["expert"] for a in answers).most_common()
+    )
+    sure = sum(answer["margin"] > 0.5 for answer in answers)
+    return [
+        f"Prompts of other tasks go somewhere too: {counts}. Of these {len(answers)}, {sure} have "
+        "a margin above 0.5: the router has no way to say that none fits.",
+        _answer_table(answers, "kind"),
+    ]
+
+
+def _answer_table(answers: list[Mapping[str, Any]], kind: str) -> str:
+    rows = [
+        [
+            escape(a["kind"]),
+            escape(a["expert"]),
+            number(a["probability"]),
+            number(a["margin"]),
+            escape(a["prompt"]),
+        ]
+        for a in answers
+    ]
+    return table([kind, "sent to", "p:", "margin:", "prompt"], rows)
+
+
+def similarity_part(analysis: Mapping[str, Any]) -> list[str]:
+    """Table 12."""
+    pairs = analysis.get("similarity")
+    if not pairs:
+        return []
+    frames = analysis["frames"]
+    parts = [
+        f"Similarity of the encoders (Table 12), {frames['raw']} frames of "
+        f"{escape(frames['set'])}; layers at equal relative depth are paired, numbered as those of "
+        "the deeper encoder. The paper does not say over what its cosines are taken."
+    ]
+    for measure in MEASURES:
+        if found := similarity_table(pairs, measure):
+            parts.append(found)
+    missing = [name for key, name in MEASURES.items() if not similarity_table(pairs, key)]
+    if missing:
+        parts.append(
+            f"{GAP}: {'; '.join(missing)} (raw states need equal widths, those after FFN_e a "
+            "fusion that hears every layer)."
+        )
+    return parts

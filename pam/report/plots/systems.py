@@ -1,0 +1,98 @@
+"""Systems beside each other, from their stored results."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pam.report.plots.canvas import interval, new_figure, plain, save, style
+
+UNITS = {"wer": "WER %, less is better", "accuracy": "accuracy %", "meteor": "METEOR × 100"}
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def plot_bars(systems: Scores, out: Path) -> Path:
+    """A panel for each set: a bar for each system with its 95 % interval; all start at 0.
+
+    `systems` maps names to {set: score}; a system that has no score of a set has no bar there.
+    """
+    sets = _sets(systems)
+    columns = min(len(sets), 3)
+    rows = -(-len(sets) // columns)
+    height = rows * (1.1 + 0.34 * len(systems))
+    figure, axes = new_figure(rows, columns, 2.2 + 3.1 * columns, height, sharey=True)
+    for axis, name in zip(axes, sets, strict=False):
+        for y, scores in enumerate(systems.values()):
+            if name in scores:
+                _bar(axis, y, scores[name])
+        metric = next(s[name]["metric"] for s in systems.values() if name in s)
+        axis.set_xlim(left=0)
+        axis.set_title(plain(name), fontsize=10)
+        axis.set_xlabel(UNITS.get(metric, plain(metric)), fontsize=9)
+        axis.set_yticks(range(len(systems)), [plain(system) for system in systems], fontsize=9)
+        axis.grid(axis="x", alpha=0.3)
+        axis.set_axisbelow(True)
+    axes[0].set_ylim(len(systems) - 0.4, -0.6)
+    for axis in axes[len(sets) :]:
+        axis.set_visible(False)
+    return save(figure, out)
+
+
+def _bar(axis: Any, y: int, score: Mapping[str, Any]) -> None:
+    value = score["value"]
+    axis.barh(y, value, 0.7, color="#b5cfe8", edgecolor="black", linewidth=0.6)
+    if score.get("ci95"):
+        interval(axis, value, *score["ci95"], y)
+    axis.text(0, y, f" {value:.1f}", va="center", fontsize=8)
+
+
+def plot_radar(systems: Scores, out: Path) -> Path | None:
+    """Sets as spokes; on each the best of these systems is at the rim, the worst at the inner ring.
+
+    Only sets that every system was scored on, and only where there are three of them: None
+    otherwise. The scale of a spoke is the range of these systems, however small it is: the labels
+    give it.
+    """
+    sets = [name for name in _sets(systems) if all(name in s for s in systems.values())]
+    if len(sets) < 3 or len(systems) < 2:
+        return None
+    value_KN = np.array([[s[name]["value"] for name in sets] for s in systems.values()])
+    less_N = np.array([next(iter(systems.values()))[name]["metric"] == "wer" for name in sets])
+    place_KN = place(value_KN, less_N)
+    angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
+    figure, (axis,) = new_figure(1, 1, 8.0, 5.4, subplot_kw={"projection": "polar"})
+    for number, (name, place_N) in enumerate(zip(systems, place_KN, strict=True)):
+        closed = np.append(place_N, place_N[0])
+        axis.plot(np.append(angles, angles[0]), closed, **style(number), label=plain(name))
+    worst_N = np.where(less_N, value_KN.max(0), value_KN.min(0))
+    best_N = np.where(less_N, value_KN.min(0), value_KN.max(0))
+    labels = [
+        f"{plain(n)}\n{w:.1f} → {b:.1f}" for n, w, b in zip(sets, worst_N, best_N, strict=True)
+    ]
+    axis.set_xticks(angles, labels, fontsize=9)
+    axis.tick_params(axis="x", pad=10)
+    for label, angle in zip(axis.get_xticklabels(), angles, strict=True):
+        side = np.cos(angle)
+        label.set_horizontalalignment(
+            "left" if side > 0.1 else "right" if side < -0.1 else "center"
+        )
+    axis.set_rlabel_position(180 / len(sets))  # between two spokes
+    axis.set_yticks([0.25, 1.0], ["worst", "best"], fontsize=7)
+    axis.set_ylim(0, 1.05)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return save(figure, out)
+
+
+def place(value_KN: np.ndarray, less_N: np.ndarray) -> np.ndarray:
+    """0.25 for the worst of each column, 1 for the best; all 1 where they are alike."""
+    good_KN = np.where(less_N, -value_KN, value_KN)
+    span_N = good_KN.max(0) - good_KN.min(0)
+    rel_KN = np.divide(
+        good_KN - good_KN.min(0), span_N, out=np.ones_like(good_KN), where=span_N > 0
+    )
+    return 0.25 + 0.75 * rel_KN
+
+
+def _sets(systems: Scores) -> list[str]:
+    return list(dict.fromkeys(name for scores in systems.values() for name in scores))
