@@ -11,7 +11,7 @@ from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.report.states import spread, state_loader
 from pam.score.items import Item
-from pam.score.score_set import score_items
+from pam.score.score_set import Options, score_items
 
 BATCH = 8
 
@@ -28,7 +28,7 @@ def set_metric(
         by_task.setdefault(line["task"], []).append(as_item(line))
     out = {}
     for task, items in by_task.items():
-        score = score_items(task, items, settings.seed, ())
+        score, _ = score_items(task, items, Options(seed=settings.seed))
         out[task] = {key: score[key] for key in ("metric", "value", "ci95", "count")}
     return out
 

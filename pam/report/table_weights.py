@@ -26,10 +26,10 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
 
 def _shares(result: dict) -> str:
-    weights, encoders = result.get("weights"), result["encoders"]
+    weights = result.get("weights")
     if not weights:
         return f"{GAP}: this system has no weights over layers."
-    states = {name: {"num_states": count} for name, count in encoders.items()}
+    states = {name: {"num_states": count} for name, count in result["encoders"].items()}
     rows, header = [], []
     for expert in sorted(weights, key=lambda name: name == SHARED):
         found = band_shares(np.asarray(weights[expert]), states)

@@ -171,7 +171,7 @@ def test_figures_are_inside(experiment):
     report.main(["--exp", str(experiment), "--html"])
     blocks = content((experiment / "report.html").read_text())["blocks"]
     images = {b["name"]: b["image"] for b in blocks if b["kind"] == "figure"}
-    assert list(images) == ["curves", "weights"]
+    assert list(images) == ["curves", "weights", "weights_bands"]
     for name, image in images.items():
         png = (experiment / "figures" / f"{name}.png").read_bytes()
         assert image == f"data:image/png;base64,{base64.b64encode(png).decode()}"
@@ -181,5 +181,6 @@ def test_the_parts_of_the_page_are_installed(monkeypatch):
     found: dict = {}
     monkeypatch.setattr("setuptools.setup", lambda **options: found.update(options))
     runpy.run_path(str(ROOT / "setup.py"))
-    parts = {path.name for path in (ROOT / "pam/report").iterdir() if path.suffix != ".py"}
-    assert {*found["package_data"]["pam.report"]} == parts - {"__pycache__"}
+    files = [path for path in (ROOT / "pam/report").iterdir() if path.is_file()]
+    parts = {path.name for path in files if path.suffix != ".py"}
+    assert {*found["package_data"]["pam.report"]} == parts
