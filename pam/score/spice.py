@@ -48,8 +48,8 @@ def java_command() -> list[str]:
     folder = cache_dir() / "spice"
     if missing := [jar for jar in JARS if not (folder / jar).is_file()]:
         raise UserError(
-            f"SPICE needs {' and '.join(JARS)} in {folder}, where {' and '.join(missing)} "
-            f"is missing: take both out of {ARCHIVE}"
+            f"SPICE needs {' and '.join(JARS)} in {folder} (missing: {', '.join(missing)}): "
+            f"take both out of {ARCHIVE}"
         )
     version = java_version()
     if version > LAST_WITH_JAVASCRIPT and not list(folder.glob("nashorn-core-*.jar")):

@@ -186,7 +186,7 @@ def test_spice_without_a_parser_names_both_jars_and_their_archive(fake_java, jar
         spice.measure([ac("a", "b")])
     message = str(caught.value)
     assert all(name in message for name in spice.JARS)
-    assert f"where {jar} is missing" in message
+    assert f"(missing: {jar})" in message
     assert str(folder) in message and "stanford-corenlp-full-2015-12-09.zip" in message
 
 
