@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.data.tasks import TASKS, get_task
+from pam.data.tasks import get_task, task_names
 from pam.report.experiment import MAIN_TAG, evenly
 from pam.score import wer
 from pam.score.accuracy import parse_answer
@@ -75,14 +75,14 @@ def is_wrong(item: Item, diff: Diff) -> bool:
     if metric == "wer":
         return any(operation != "=" for operation, *_ in diff)
     if metric == "accuracy":
-        answer = parse_answer(item.hyp, item.prompt)
-        return answer is None or answer != parse_answer(item.ref, item.prompt)
+        answer = parse_answer(item.hyp, item.choices)
+        return answer is None or answer != parse_answer(item.ref, item.choices)
     return basic(item.hyp) not in map(basic, item.references())
 
 
 def is_misrouted(item: Item) -> bool:
     """Did it go to another task's expert? Never where the experts have no tasks."""
-    return item.expert in TASKS and item.expert != item.task
+    return item.expert in task_names() and item.expert != item.task
 
 
 def entries(items: Sequence[Item]) -> list[dict[str, Any]]:

@@ -83,6 +83,12 @@ def test_wrong_is_what_the_task_takes_for_wrong(task, ref, hyp, wrong):
     assert is_wrong(one, word_diffs([one])[0]) is wrong
 
 
+def test_letters_mean_the_choices_of_their_item():
+    one = item("snv", ref="B", hyp="three", choices={"A": "2", "B": "3"})
+    other = item("snv", ref="B", hyp="A", choices={"A": "2", "B": "3"})
+    assert [entry["wrong"] for entry in entries([one, other])] == [False, True]
+
+
 def test_misrouted_needs_experts_with_tasks():
     found = [is_misrouted(item(expert=expert)) for expert in ("asr_clean", "ac", "expert 1", None)]
     assert found == [False, True, False, False]
