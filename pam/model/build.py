@@ -80,12 +80,18 @@ def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMMod
 def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
     exp = Path(exp)
-    checkpoint = exp / "model.pth"
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+    trained_weights(exp)
     model = build_model(load_yaml(exp / "config.yaml"), online=online)
     load_learned(model, exp)
     return model.eval()
+
+
+def trained_weights(exp: Path) -> Path:
+    """exp/NAME/model.pth; `UserError` where there is none."""
+    checkpoint = exp / "model.pth"
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+    return checkpoint
 
 
 def load_learned(model: ESPnetPaMModel, exp: Path) -> None:

@@ -19,7 +19,7 @@ from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion.probe import run_once
 from pam.llm.causal_lm import llm_width
-from pam.model.build import build_mixture, encoder_shapes
+from pam.model.build import build_mixture, encoder_shapes, trained_weights
 
 Config = dict[str, Any]
 State = dict[str, Tensor]
@@ -29,10 +29,7 @@ TOLERANCE = 1e-5  # of what a fusion that is not ours bit for bit may change
 
 def read_trained(exp: Path) -> tuple[Config, State]:
     """Settings and learned weights of exp/NAME."""
-    checkpoint = exp / "model.pth"
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = torch.load(trained_weights(exp), map_location="cpu", weights_only=True)
     return load_yaml(exp / "config.yaml"), dict(state)
 
 

@@ -9,7 +9,8 @@ from pam.data.prompts import load_all_prompts
 from pam.decode.decode_set import Settings, decode_utterances
 from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
-from pam.report.states import spread, state_loader
+from pam.report.experiment import evenly
+from pam.report.states import state_loader
 from pam.score.items import Item
 from pam.score.score_set import Options, score_items
 
@@ -39,7 +40,7 @@ def some_of_each_task(data_dir: Path, settings: Settings, utts: int) -> list[Utt
     by_task: dict[str, list[Utterance]] = {}
     for utterance in read_utterances(data, prompts, settings.prompts, settings.seed):
         by_task.setdefault(utterance.task, []).append(utterance)
-    return [found[i] for found in by_task.values() for i in spread(len(found), utts)]
+    return [found[i] for found in by_task.values() for i in evenly(utts, len(found))]
 
 
 def as_item(line: Mapping[str, Any]) -> Item:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml
-from pam.data.tasks import TASKS
+from pam.data.tasks import all_tasks
 from pam.report import figures
 from pam.report.answers import DecodedSet, decoded_sets, entries
 from pam.report.blocks import Block, blocks
@@ -55,7 +55,7 @@ def page(
         "title": ", ".join(exp.resolve().name for exp in exps),
         "blocks": [_with_image(block, folder) for block in blocks(document)],
         "weights": {exp.resolve().name: weights(exp) for exp in exps},
-        "metrics": {name: task.metric for name, task in TASKS.items()},
+        "metrics": {name: task.metric for name, task in all_tasks().items()},
         "media": MEDIA_TYPE,
     }
     without = render(content | _browser(sets, answers, take_clips(sets, folders, 0, 0)))

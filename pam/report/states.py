@@ -17,6 +17,7 @@ from pam.decode.decode_set import Loader, audio_loader, dumped_loader
 from pam.decode.utterances import feature_tables
 from pam.fusion.pam import PromptAwareMixture
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.report.experiment import evenly
 
 
 @dataclass
@@ -56,7 +57,7 @@ def gather(
     model: ESPnetPaMModel, utterances: Sequence[str], loader: Loader, frames: int, clips: int
 ) -> States:
     """About `frames` frames of `clips` utterances, evenly from the list and from each clip."""
-    chosen = [utterances[i] for i in spread(len(utterances), clips)]
+    chosen = [utterances[i] for i in evenly(clips, len(utterances))]
     raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     for utt in chosen:
@@ -77,14 +78,8 @@ def mixes_layers(model: ESPnetPaMModel) -> bool:
     return isinstance(model.fusion, PromptAwareMixture)
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` places, evenly; all where there are no more."""
-    wanted = min(count, wanted)
-    return [(2 * n + 1) * count // (2 * wanted) for n in range(wanted)]
-
-
 def _some(states_STC: Float[Tensor, "S T C"], wanted: int) -> Float[Tensor, "S N C"]:
-    return states_STC[:, spread(states_STC.shape[1], wanted)].float().cpu()
+    return states_STC[:, evenly(wanted, states_STC.shape[1])].float().cpu()
 
 
 def _join(parts: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:

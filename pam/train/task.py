@@ -59,13 +59,14 @@ class PaMTask(AbsTask):
         model = build_model(config, online=config["feats"] == "online")
         cls.llm = model.llm
         if args.phase == "llm":
+            if config.get("init"):  # all that is learned starts there
+                load_learned(model, Path(config["init"]))
+                return model
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
             if model.router is not None and model.router.shift is not None:
                 train_prompts = [p for task in config["tasks"] for p in load_prompts(task).train]
                 model.router.standardize_by(model.pooled_prompts(train_prompts))
-            if config.get("init"):  # last: nothing may start these weights anew
-                load_learned(model, Path(config["init"]))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
