@@ -51,6 +51,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
         routing: in training the gate takes the true "label" or the "predicted" expert.
         routing_loss: add CE(p, task) of equation 10. Without it and with "predicted" routing no
             label reaches the experts (Table 11, "without task label").
+        word_dropout: in training, the probability that an answer's token is hidden from those
+            after it: its embedding is that of a space. What is then to be predicted must be heard.
         bf16: autocast to bfloat16.
     """
 
@@ -65,6 +67,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         feature_scale: str = "none",
         routing: str = "label",
         routing_loss: bool = True,
+        word_dropout: float = 0.0,
         bf16: bool = True,
     ):
         super().__init__()
@@ -82,7 +85,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.llm, self.fusion, self.router = llm, fusion, router
         self.encoders = encoders
         self.shapes, self.tasks = list(shapes), list(tasks)
+        if not 0 <= word_dropout < 1:
+            raise UserError(f"model_conf.word_dropout: {word_dropout} is not in [0, 1)")
         self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
+        self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
         self.embedding_norm = llm.embeddings.float().norm(dim=-1).mean().item()
 
@@ -223,6 +229,13 @@ class ESPnetPaMModel(TrainableOnlyModel):
         weight = torch.tensor(float(len(labels)), device=loss.device)
         return loss, stats, weight
 
+    def hide(self, text: Int[Tensor, "B Y"]) -> Int[Tensor, "B Y"]:
+        """In training, tokens as the LLM may read them: some are hidden by a space."""
+        if not self.training or self.word_dropout == 0:
+            return text
+        hidden = torch.rand(text.shape, device=text.device) < self.word_dropout
+        return torch.where(hidden, self.llm.space, text)
+
     def answer(
         self,
         prompt: PromptStates,
@@ -233,7 +246,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Hidden states at the N positions that predict an answer token, and those tokens."""
         features, frames = self.llm.turn(features, frames)
-        words = self.llm.embed(text.clamp(min=0)).to(features.dtype)
+        words = self.llm.embed(self.hide(text.clamp(min=0))).to(features.dtype)
         rows = [
             torch.cat([audio[:n], word[: m - 1]])
             for audio, n, word, m in zip(features, frames, words, text_lengths, strict=True)

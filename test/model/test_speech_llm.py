@@ -12,25 +12,28 @@ from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.hearing import shuffled_audio
 
 
-def plain_row(model, batch, row):
+def plain_row(model, batch, row, read=None):
     """One utterance without cache, padding or batching: prompt, audio, answer in one pass.
+
+    `read` are the answers' tokens as the LLM reads them, where these are not those it predicts.
 
     Returns logits of the answer's tokens, the tokens, and the router's logits.
     """
     index = batch["prompt_index"][row]
     prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
     text = batch["text"][row, : batch["text_lengths"][row]]
+    words = text[:-1] if read is None else read[row, : len(text) - 1]
     frames = batch[f"{model.shapes[0].name}_lengths"][row]
     states = [
         batch[s.name][row : row + 1, :frames].unflatten(-1, (s.num_states, s.dim)).transpose(1, 2)
         for s in model.shapes
     ]
     llm = model.llm
-    read = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
-    router_logits = model.router(read[:, -1])
+    prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
+    router_logits = model.router(prompt_states[:, -1])
     gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
     audio = model.hear(states, frames[None], gate)[0][0]
-    whole = torch.cat([llm.embed(prompt), audio, llm.embed(text[:-1])])
+    whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
     hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
     return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
 
@@ -45,6 +48,20 @@ def test_loss_equals_the_plain_formula(tiny_model, batch):
     assert weight == sum(len(r[1]) for r in rows)
     two = F.cross_entropy(rows[1][0], rows[1][1])
     torch.testing.assert_close(stats["loss_snv"], two, rtol=1e-5, atol=1e-5)
+
+
+def test_dropped_words_are_read_as_spaces_and_still_predicted(tiny_config, batch):
+    model = build_model(tiny_config | {"model_conf": {"bf16": False, "word_dropout": 0.5}}).train()
+    torch.manual_seed(1)
+    read = model.hide(batch["text"].clamp(min=0))
+    assert 0 < (read != batch["text"]).sum() < read.numel()
+    assert (read[read != batch["text"]] == model.llm.space).all()
+    rows = [plain_row(model, batch, row, read) for row in range(3)]
+    expected = F.cross_entropy(torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows]))
+    routing = F.cross_entropy(torch.cat([r[2] for r in rows]), batch["task"])
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(**batch)[0], expected + routing, rtol=1e-5, atol=1e-5)
+    assert model.eval().hide(batch["text"]) is batch["text"]
 
 
 def test_gradients_equal_the_plain_formula(tiny_model, batch):
@@ -239,6 +256,7 @@ def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch)
         ("model_conf", {"rooting": "label"}, "unknown option 'rooting': did you mean 'routing'"),
         ("router_conf", {"gates": "x"}, "unknown option 'gates': did you mean 'gate'"),
         ("encoders", {"a": {"family": "whisper"}}, "encoders.a: needs family, path, dim"),
+        ("model_conf", {"word_dropout": 1.0}, "word_dropout: 1.0 is not in"),
         ("encoders", {}, "at least one encoder"),
         ("llm_conf", {"path": "x", "h_prompt": "first"}, "'first' is not one of last, mean"),
     ],
