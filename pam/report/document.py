@@ -53,6 +53,8 @@ def section(
         for normalisation in ("basic", "whisper"):
             if wer := tables.wer_table(sets, normalisation):
                 parts += [f"WER, {normalisation} normalisation:", wer]
+        if captions := tables.caption_table(sets):
+            parts += ["Further metrics of captions:", captions]
     if not experiment.tags:
         parts += ["### Sets", f"{tables.NOT_MEASURED}."]
     parts += ["### Router", tables.router_table(experiment)]

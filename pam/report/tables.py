@@ -21,11 +21,11 @@ def value_with_proof(score: Mapping[str, Any]) -> str:
     return f"{number(score['value'])} ({counts.get(score['metric'], '')}{interval(score)})"
 
 
-def interval(score: Mapping[str, Any]) -> str:
+def interval(score: Mapping[str, Any], digits: int = 1) -> str:
     if not score.get("ci95"):
         return f"95 % CI {GAP}"
     low, high = score["ci95"]
-    return f"95 % CI {low:.1f}–{high:.1f}"
+    return f"95 % CI {low:.{digits}f}–{high:.{digits}f}"
 
 
 def main_table(sets: Mapping[str, SetResult]) -> str:
@@ -74,6 +74,20 @@ def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
         rows.append([escape(name), str(counts["count"]), str(words), *percent, wrong])
     header = ["dataset", *(f"{name}:" for name in WER_COLUMNS)]
     return table(header, rows) if rows else None
+
+
+def caption_table(sets: Mapping[str, SetResult]) -> str | None:
+    """What `--metrics` asked for; a metric that lacked a jar or a model says what it needs."""
+    rows = []
+    for name, result in sets.items():
+        for metric, entry in result.score.get("metrics", {}).items():
+            if "missing" in entry:
+                cells = [GAP, "", f"{NOT_MEASURED}: {escape(entry['missing'])}"]
+            else:
+                value = f"{number(entry['value'], 4)} ({interval(entry, 4)})"
+                cells = [value, str(entry["count"]), f"{entry['references']} references"]
+            rows.append([escape(name), escape(metric), *cells])
+    return table(["set", "metric", "value (95 % CI)", "n:", "remark"], rows) if rows else None
 
 
 def router_table(experiment: Experiment) -> str:

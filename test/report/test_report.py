@@ -7,6 +7,8 @@ import yaml
 
 from pam.bin import report
 from pam.errors import UserError
+from pam.report import tables
+from pam.report.experiment import SetResult
 
 CONFIG = {
     "scale": "mini",
@@ -240,6 +242,20 @@ def test_why_there_is_no_accuracy_of_routing(tmp_path, config, expected):
 def test_a_caption_score_without_a_baseline_says_so(tmp_path):
     text = run(make(tmp_path))
     assert "most frequent training caption: —, not measured" in text
+
+
+def test_further_caption_metrics_and_what_they_lacked():
+    cider = {"value": 0.51236, "ci95": [0.40001, 0.6], "count": 2, "references": 10}
+    metrics = {"cider": cider, "spice": {"missing": "no jar | here"}}
+    shown = tables.caption_table(
+        {"ac_test": SetResult(score={**METEOR, "metrics": metrics}, samples=[])}
+    )
+    rows = [line for line in shown.splitlines() if line.startswith("| ac_test")]
+    assert rows == [
+        "| ac_test | cider | 0.5124 (95 % CI 0.4000–0.6000) | 2 | 10 references |",
+        "| ac_test | spice | — |  | —, not measured: no jar \\| here |",
+    ]
+    assert tables.caption_table({"ac_test": SetResult(score=METEOR, samples=[])}) is None
 
 
 def test_several_experiments_are_compared(tmp_path):
