@@ -11,7 +11,7 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.data.prompts import load_all_prompts
+from pam.data.prompts import prompts_of
 from pam.decode.decode_set import Settings
 from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
 from pam.errors import UserError, run_main
@@ -67,7 +67,7 @@ class Analysis:
     def __init__(self, args: argparse.Namespace):
         self.args, self.path = args, args.exp / "analysis.json"
         self.config = load_yaml(args.exp / "config.yaml")
-        self.prompts = load_all_prompts(self.config["tasks"])
+        self.prompts = prompts_of(self.config)
         self.states = args.states or args.data
         stamp = {
             "model": model_stamp(args.exp),
@@ -197,7 +197,9 @@ class Analysis:
                     continue
                 yield f"{data.name}, {name}"
                 with intervention():
-                    found[name] = set_metric(self.model, data, settings, self.args.metric_utts)
+                    found[name] = set_metric(
+                        self.model, data, self.config, settings, self.args.metric_utts
+                    )
                 self.save()
 
 

@@ -2,12 +2,14 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.data.prompts import POOLS, Prompts, load_all_prompts
+from pam.data.prompts import POOLS, Prompts, prompts_of
 from pam.data.scp import read_table
 from pam.decode.decode_set import Settings, decode_set
 from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
@@ -42,11 +44,11 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     stamp = model_stamp(args.exp)
-    feats = args.feats or load_yaml(args.exp / "config.yaml")["feats"]
+    config = load_yaml(args.exp / "config.yaml")
+    feats = args.feats or config["feats"]
     settings = Settings(args.prompts, args.seed, args.max_new_tokens, args.maxlenratio, feats)
-    pending = [
-        job for job in (make_job(data, args.out, settings, stamp) for data in share(args)) if job
-    ]
+    jobs = (make_job(data, args.out, config, settings, stamp) for data in share(args))
+    pending = [job for job in jobs if job]
     if not pending:
         return
     model = load_experiment(args.exp, online=feats == "online")
@@ -67,11 +69,11 @@ def share(args: argparse.Namespace) -> list[Path]:
 
 
 def make_job(
-    data: Path, parent: Path, settings: Settings, stamp: str
+    data: Path, parent: Path, config: Mapping[str, Any], settings: Settings, stamp: str
 ) -> tuple[Path, Path, dict[str, Prompts], dict] | None:
     """What decoding `data` needs; None where it was decoded already with these settings."""
     out = parent / data.name
-    prompts = load_all_prompts(sorted(set(read_table(data / "utt2task").values())))
+    prompts = prompts_of(config, sorted(set(read_table(data / "utt2task").values())))
     wanted = {
         **asdict(settings),
         "model": stamp,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.data.prompts import load_all_prompts
+from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
 from pam.decode.fingerprint import model_stamp, prompts_digest
@@ -121,7 +121,7 @@ def score_router(exp: Path) -> None:
     """Write exp/router.json, once per checkpoint; nothing where no prompt is routed to a task."""
     from pam.model.build import load_experiment
 
-    prompts = load_all_prompts(load_yaml(exp / "config.yaml")["tasks"])
+    prompts = prompts_of(load_yaml(exp / "config.yaml"))
     out = exp / "router.json"
     stamp = {"model": model_stamp(exp), "prompt_pools": prompts_digest(prompts)}
     if out.is_file() and stamp.items() <= json.loads(out.read_text(encoding="utf-8")).items():

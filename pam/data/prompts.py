@@ -72,6 +72,12 @@ def load_all_prompts(
     return {name: load_prompts(name, folder, merge_asr_prompts) for name in names}
 
 
+def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Prompts]:
+    """What an experiment's model is asked: prompts of its tasks, or of `tasks`, by task."""
+    tasks = config["tasks"] if tasks is None else tasks
+    return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
+
+
 def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> str:
     """The prompt of an utterance: it depends on its id and the seed, not on order or machine."""
     choices = prompts.pool(pool)

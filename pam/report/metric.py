@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.data.datadir import DataDir
-from pam.data.prompts import load_all_prompts
+from pam.data.prompts import prompts_of
 from pam.decode.decode_set import Settings, decode_utterances
 from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
@@ -18,11 +18,15 @@ BATCH = 8
 
 
 def set_metric(
-    model: ESPnetPaMModel, data_dir: Path, settings: Settings, utts: int
+    model: ESPnetPaMModel,
+    data_dir: Path,
+    config: Mapping[str, Any],
+    settings: Settings,
+    utts: int,
 ) -> dict[str, dict[str, Any]]:
     """Per task of a set: the metric, its value and interval, over `utts` utterances."""
     _, loader = state_loader(model, data_dir, settings.feats)
-    chosen = some_of_each_task(data_dir, settings, utts)
+    chosen = some_of_each_task(data_dir, config, settings, utts)
     lines = decode_utterances(model, chosen, loader, settings, BATCH)
     by_task: dict[str, list[Item]] = {}
     for line in lines:
@@ -34,9 +38,11 @@ def set_metric(
     return out
 
 
-def some_of_each_task(data_dir: Path, settings: Settings, utts: int) -> list[Utterance]:
+def some_of_each_task(
+    data_dir: Path, config: Mapping[str, Any], settings: Settings, utts: int
+) -> list[Utterance]:
     data = DataDir.read(data_dir)
-    prompts = load_all_prompts(sorted(set(data["utt2task"].values())))
+    prompts = prompts_of(config, sorted(set(data["utt2task"].values())))
     by_task: dict[str, list[Utterance]] = {}
     for utterance in read_utterances(data, prompts, settings.prompts, settings.seed):
         by_task.setdefault(utterance.task, []).append(utterance)

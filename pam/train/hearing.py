@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pam.data.prompts import load_prompts
+from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
@@ -68,7 +68,7 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         ESPnetDataset(triples, preprocess=preprocess),
         first_of_each_task(read_utt2task(dev, tasks), utts),
         read_lengths(dev),
-        collate_fn=Collate(model.llm, [load_prompts(t) for t in tasks], 4, fixed=True),
+        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4, fixed=True),
         **config["batch"],
     )
     factory.mine = [batch for batch in factory.mine if len(batch) > 1]

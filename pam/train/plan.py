@@ -37,7 +37,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pam.data.prompts import load_prompts
+from pam.data.prompts import prompts_of
 from pam.encoders.pooling import FRAMES_PER_SECOND
 from pam.fusion.probe import run_once
 from pam.llm.causal_lm import CausalLM, torch_type
@@ -90,7 +90,7 @@ def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
     rows, frames = config["batch"]["max_utts"], config["batch"]["max_frames"]
     mine = math.ceil(rows / max(gpus, 1))
     longest = frames // rows
-    words = [len(text.split()) for task in config["tasks"] for text in load_prompts(task).train]
+    words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
     template = llm_option(config, "template")
     return Batch(
         rows=mine,

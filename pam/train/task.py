@@ -11,7 +11,7 @@ from espnet2.tasks.abs_task import AbsTask, optim_classes
 from torch import nn
 
 from pam.config import load_yaml
-from pam.data.prompts import load_prompts
+from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.errors import UserError
 from pam.model.build import build_model, load_learned
@@ -65,7 +65,7 @@ class PaMTask(AbsTask):
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
             if model.router is not None and model.router.shift is not None:
-                train_prompts = [p for task in config["tasks"] for p in load_prompts(task).train]
+                train_prompts = [p for task in prompts_of(config).values() for p in task.train]
                 model.router.standardize_by(model.pooled_prompts(train_prompts))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
@@ -115,7 +115,7 @@ class PaMTask(AbsTask):
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
-        prompts = [load_prompts(task) for task in config["tasks"]]
+        prompts = list(prompts_of(config).values())
         return Collate(cls.llm, prompts, config["prompts_per_batch"], fixed=not train)
 
     @classmethod

@@ -14,6 +14,7 @@ from pam.data.prompts import (
     load_all_prompts,
     load_prompts,
     normalise,
+    prompts_of,
 )
 from pam.data.tasks import TASKS
 from pam.errors import UserError
@@ -131,6 +132,14 @@ def test_merged_asr_prompts_are_both_pools(shipped):
         both = shipped["asr_clean"].pool(pool) + shipped["asr_noisy"].pool(pool)
         assert merged["asr_clean"].pool(pool) == merged["asr_noisy"].pool(pool) == both
     assert merged["ac"] == shipped["ac"] == load_prompts("ac", merge_asr_prompts=True)
+
+
+def test_prompts_of_a_configuration(shipped):
+    config = {"tasks": ["ac", "asr_noisy"]}
+    assert prompts_of(config) == {task: shipped[task] for task in config["tasks"]}
+    assert prompts_of(config, ["snv"]) == {"snv": shipped["snv"]}
+    merged = prompts_of(config | {"merge_asr_prompts": True})
+    assert len(merged["asr_noisy"].train) == 2 * len(merged["ac"].train) == 100
 
 
 def test_the_default_folder_is_the_repositorys():

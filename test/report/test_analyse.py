@@ -44,11 +44,11 @@ def few_prompts(monkeypatch):
     """A model of a byte a token reads 600 prompts slowly: leave four of each pool."""
     from pam.data.prompts import Prompts, load_all_prompts
 
-    def few(tasks):
-        pools = load_all_prompts(tasks)
+    def few(config):
+        pools = load_all_prompts(config["tasks"])
         return {task: Prompts(pool.train[:4], pool.unseen[:4]) for task, pool in pools.items()}
 
-    monkeypatch.setattr(analyse, "load_all_prompts", few)
+    monkeypatch.setattr(analyse, "prompts_of", few)
 
 
 def experiment(folder, config, **changes):
@@ -143,17 +143,20 @@ def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, mon
     assert "| zeroed: second | 1.00 (0.0–2.0) |" in "\n".join(analysis.metric_part(found["metric"]))
 
 
-def test_the_metric_of_a_few_utterances(tiny_model, dev, tmp_path):
+def test_the_metric_of_a_few_utterances(tiny_model, tiny_config, dev, tmp_path):
     some = [f"{task}-{n}" for task in ("asr_clean", "snv") for n in range(3)]
     DataDir.read(dev).subset(some).write(tmp_path / "set")
     settings = Settings(max_new_tokens=4)
-    found = set_metric(tiny_model.eval(), tmp_path / "set", settings, 2)
+    found = set_metric(tiny_model.eval(), tmp_path / "set", tiny_config, settings, 2)
     assert {task: (e["metric"], e["count"]) for task, e in found.items()} == {
         "asr_clean": ("wer", 2),
         "snv": ("accuracy", 2),
     }
     with importance.zeroed(tiny_model, {"first": range(3), "second": range(2)}):
-        assert set_metric(tiny_model, tmp_path / "set", settings, 2).keys() == found.keys()
+        assert (
+            set_metric(tiny_model, tmp_path / "set", tiny_config, settings, 2).keys()
+            == found.keys()
+        )
 
 
 def test_nothing_analysed_nothing_said():
