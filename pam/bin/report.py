@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from pam.errors import run_main
 from pam.log import get_logger
 from pam.report import figures
 from pam.report.document import COMPARISON, document
-from pam.report.environment import COMMAND_VARIABLE, environment
 from pam.report.experiment import Experiment, read_experiment
 from pam.report.page import page
 from pam.report.readme import update_readme
@@ -41,9 +39,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
     )
-    parser.add_argument(
-        "--command", default=os.environ.get(COMMAND_VARIABLE), help="what the reader should run"
-    )
     return parser
 
 
@@ -51,7 +46,6 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     out = args.out or args.exp[0] / "RESULTS.md"
     experiments = [read_experiment(exp, args.samples) for exp in args.exp]
-    around = {**environment(), "command": args.command}
     drawn = {
         experiment.name: draw_figures(exp, experiment)
         for exp, experiment in zip(args.exp, experiments, strict=True)
@@ -60,18 +54,17 @@ def main(argv: list[str] | None = None) -> None:
     if len(experiments) > 1 and args.figures == "yes" and can_draw():
         pairs = list(zip(args.exp, experiments, strict=True))
         drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
-    write_text(out, document(experiments, around, drawn, out.parent))
+    write_text(out, document(experiments, drawn, out.parent))
     if args.html:
-        write_page(args, out.parent, around, drawn)
+        write_page(args, out.parent, drawn)
     if args.readme:
-        update_readme(args.readme, experiments, args.command, around["commit"])
+        update_readme(args.readme, experiments)
     if args.store:
         for exp, experiment in zip(args.exp, experiments, strict=True):
-            kept = stored_result(exp, experiment, around["commit"], around["machine"])
-            write_stored(args.store / f"{experiment.name}.json", kept)
+            write_stored(args.store / f"{experiment.name}.json", stored_result(exp, experiment))
     # Last: the recipe takes results.json for the sign that the report is done.
     for exp, experiment in zip(args.exp, experiments, strict=True):
-        write_json(exp / "results.json", results(experiment, around["commit"]))
+        write_json(exp / "results.json", results(experiment))
     logger.info("%s", out)
 
 
@@ -82,13 +75,12 @@ def can_draw() -> bool:
 def write_page(
     args: argparse.Namespace,
     folder: Path,
-    around: Mapping[str, str | None],
     drawn: Mapping[str, Sequence[Path]],
 ) -> None:
     """The page has all answers: its document needs no samples of them."""
     out = folder / "report.html" if args.html is True else args.html
     experiments = [read_experiment(exp, samples=0) for exp in args.exp]
-    text = document(experiments, around, drawn, folder)
+    text = document(experiments, drawn, folder)
     data = [args.html_data or exp.resolve().parents[1] / "dump" / "raw" for exp in args.exp]
     written = page(text, folder, args.exp, data, args.html_clips)
     write_text(out, written)

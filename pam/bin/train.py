@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from pam.atomic import write_json
 from pam.config import check_keys, load_yaml, merge, set_option
 from pam.data.scp import read_table
 from pam.data.tasks import TASKS, get_task
@@ -150,14 +151,18 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     config = effective_config(args)
+    from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, run_phase, write_curves
 
     freeze_config(args.expdir, config)
+    before = (args.expdir / "train" / "last.pth").is_file()
     for phase in ("ctc", "llm"):
         if phase == "llm" or config["warmup"] == "ctc":
             run_phase(config, phase, args.expdir, args.train, args.dev, args.ngpu)
     write_curves(args.expdir)
+    if not before:
+        write_json(args.expdir / "environment.json", environment())
     write_peak(args.expdir, args.ngpu)
     get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
 

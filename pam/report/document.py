@@ -24,7 +24,6 @@ NOTES = (
 
 def document(
     experiments: Sequence[Experiment],
-    environment: Mapping[str, str | None],
     figures: Mapping[str, Sequence[Path]],
     folder: Path,
 ) -> str:
@@ -35,17 +34,12 @@ def document(
         parts += ["## Comparison", tables.comparison_table(list(experiments))]
         parts += figure_links(figures.get(COMPARISON, ()), folder)
     for experiment in experiments:
-        parts += section(experiment, environment, figures.get(experiment.name, ()), folder)
+        parts += section(experiment, figures.get(experiment.name, ()), folder)
     parts += ["## How to read this", NOTES]
     return "\n\n".join(parts) + "\n"
 
 
-def section(
-    experiment: Experiment,
-    environment: Mapping[str, str | None],
-    figures: Sequence[Path],
-    folder: Path,
-) -> list[str]:
+def section(experiment: Experiment, figures: Sequence[Path], folder: Path) -> list[str]:
     """One experiment, as paragraphs of Markdown."""
     parts = [f"## {escape(experiment.name)}"]
     for tag, sets in experiment.tags.items():
@@ -67,7 +61,7 @@ def section(
     parts += analysis.paragraphs(experiment.analysis)
     if figures:
         parts += ["### Figures", *figure_links(figures, folder)]
-    return [*parts, "### Environment", environment_block(experiment, environment)]
+    return [*parts, "### Environment", environment_block(experiment)]
 
 
 def figure_links(figures: Sequence[Path], folder: Path) -> list[str]:
@@ -80,10 +74,10 @@ def figure_links(figures: Sequence[Path], folder: Path) -> list[str]:
     return parts
 
 
-def environment_block(experiment: Experiment, environment: Mapping[str, str | None]) -> str:
+def environment_block(experiment: Experiment) -> str:
     config = experiment.config
     entries = {
-        **environment,
+        **experiment.environment,
         "system": config.get("system"),
         "scale": config.get("scale"),
         "budget": config.get("budget"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml
+from pam.environment import environment
 from pam.errors import UserError
 from pam.score.items import Item, read_items
 
@@ -23,7 +24,10 @@ class SetResult:
 
 @dataclass
 class Experiment:
-    """exp/NAME. `tags` maps a decoding to its sets; the first of them is the main one."""
+    """exp/NAME. `tags` maps a decoding to its sets; the first of them is the main one.
+
+    `environment` is where it was trained, or, of one that did not record it, where this runs.
+    """
 
     name: str
     config: dict[str, Any]
@@ -34,6 +38,7 @@ class Experiment:
     settings: str | None = None
     curves: list[dict[str, Any]] = field(default_factory=list)
     analysis: dict[str, Any] | None = None
+    environment: Mapping[str, str | None] = field(default_factory=environment)
 
     @property
     def sets(self) -> Mapping[str, SetResult]:
@@ -57,6 +62,7 @@ def read_experiment(exp: str | Path, samples: int = 3) -> Experiment:
         settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
         curves=read_json(exp / "curves.json", list) or [],
         analysis=read_json(exp / "analysis.json", dict),
+        environment=read_json(exp / "environment.json", dict) or environment(),
     )
 
 

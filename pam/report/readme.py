@@ -12,9 +12,7 @@ from pam.report.markdown import escape
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def update_readme(
-    path: Path, experiments: Sequence[Experiment], command: str | None, commit: str | None
-) -> None:
+def update_readme(path: Path, experiments: Sequence[Experiment]) -> None:
     """Replace what stands between the markers of the README at `path`.
 
     Raises:
@@ -25,13 +23,14 @@ def update_readme(
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"{path}: the results go between the lines {BEGIN} and {END}: add them")
-    write_text(path, f"{before}{BEGIN}\n{block(experiments, command, commit)}\n{END}{after}")
+    write_text(path, f"{before}{BEGIN}\n{block(experiments)}\n{END}{after}")
 
 
-def block(experiments: Sequence[Experiment], command: str | None, commit: str | None) -> str:
+def block(experiments: Sequence[Experiment]) -> str:
     """Per experiment: what made it, its sets, its router, and the proof that it hears."""
     parts = []
     for experiment in experiments:
+        command, commit = (experiment.environment.get(key) for key in ("command", "commit"))
         # Inside a code span nothing is escaped; a backtick would end it.
         made = f"`{command.replace('`', '')}`" if command else "a command that was not recorded"
         parts += [

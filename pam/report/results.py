@@ -5,7 +5,7 @@ from typing import Any
 from pam.report.experiment import Experiment
 
 
-def results(experiment: Experiment, commit: str | None) -> dict[str, Any]:
+def results(experiment: Experiment) -> dict[str, Any]:
     """The content of exp/NAME/results.json."""
     config = experiment.config
     return {
@@ -13,7 +13,7 @@ def results(experiment: Experiment, commit: str | None) -> dict[str, Any]:
         "scale": config.get("scale"),
         "seed": config.get("seed"),
         "budget": config.get("budget"),
-        "commit": commit,
+        "commit": experiment.environment["commit"],
         "sets": {name: _set(result.score) for name, result in experiment.sets.items()},
         "router": _router(experiment.router),
         "hearing": _hearing(experiment.hearing),

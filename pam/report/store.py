@@ -24,9 +24,7 @@ OWN = (
 NEEDED = ("system", "scale", "budget", "seed", "options", "sets")
 
 
-def stored_result(
-    exp: Path, experiment: Experiment, commit: str | None, machine: str | None
-) -> dict[str, Any]:
+def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
     """The content of the file. Sets are those decoded with unseen prompts."""
     config, trained_on = experiment.config, training_sets(exp)
     sets = experiment.tags.get(MAIN_TAG, {})
@@ -45,8 +43,8 @@ def stored_result(
         "seed": config.get("seed"),
         "config_hash": _hash(config),
         "training_hash": _hash({**alike, "training_data": trained_on}),
-        "commit": commit,
-        "machine": machine,
+        "commit": experiment.environment["commit"],
+        "machine": experiment.environment["machine"],
         "seconds": dict(experiment.seconds),
         "training_data": trained_on,
         "router": experiment.router,

@@ -81,7 +81,7 @@ def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, monkeypatc
     # Nothing is measured twice: the model is not even loaded.
     monkeypatch.setattr("pam.model.build.load_experiment", None)
     assert run(exp, dev) == found
-    report.main(["--exp", str(exp), "--command", "x"])
+    report.main(["--exp", str(exp)])
     text = (exp / "RESULTS.md").read_text(encoding="utf-8")
     assert text.index("### Analysis") < text.index("### Figures")
     assert "(figures/importance.png)" in text and "(figures/importance.svg)" in text

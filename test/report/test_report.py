@@ -137,8 +137,18 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     assert found["seconds"] == {"dump": 12.4, "train": 100}
 
 
+def test_the_report_says_where_it_was_trained_not_where_it_is_written(tmp_path):
+    exp = make(tmp_path)
+    there = {"command": "./run.sh", "commit": "abc-dirty", "machine": "two | cores", "torch": None}
+    write_json(exp / "environment.json", there)
+    text = run(exp)
+    assert json.loads((exp / "results.json").read_text())["commit"] == "abc-dirty"
+    for line in ("- command: ./run.sh", "- machine: two \\| cores", "- torch: —"):
+        assert f"{line}\n" in text
+
+
 def test_tables_hold_the_values_with_their_counts(tmp_path):
-    text = run(make(tmp_path), command="./run.sh --seed 3")
+    text = run(make(tmp_path))
     lines = text.splitlines()
     assert (
         "| clean_test | asr_clean | WER % | 12.50 (5 / 40, 95 % CI 3.2–20.8) | 4 | "
@@ -154,7 +164,6 @@ def test_tables_hold_the_values_with_their_counts(tmp_path):
     assert "| asr_clean | 1.2500 | 3.5000 | 2.2500 | 30 |" in lines
     assert "| train | 100 |" in lines
     assert "| all | 112 |" in lines
-    assert "- command: ./run.sh --seed 3" in lines
     assert "- seed: 3" in lines
     assert "- CTC warm-up: used" in lines
     for name in ("commit", "torch", "transformers", "espnet", "peft", "python", "machine", "date"):
@@ -301,11 +310,14 @@ def test_the_readme_gets_the_tables_and_keeps_the_rest(tmp_path):
     exp = make(tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text("top\n<!-- results: begin -->\nold\n<!-- results: end -->\nbottom\n")
-    options = ["--exp", str(exp), "--figures", "no", "--command", "./run.sh --seed 3"]
+    write_json(exp / "environment.json", {"command": "./run.sh --seed 3", "commit": "abc"})
+    options = ["--exp", str(exp), "--figures", "no"]
     for _ in range(2):  # doing it again changes nothing
         report.main([*options, "--readme", str(readme)])
     text = readme.read_text()
-    assert text.startswith("top\n<!-- results: begin -->\n**tiny**, by `./run.sh --seed 3`")
+    assert text.startswith(
+        "top\n<!-- results: begin -->\n**tiny**, by `./run.sh --seed 3` at commit abc:"
+    )
     assert text.endswith("\n<!-- results: end -->\nbottom\n") and "old" not in text
     assert text.count("12.50 (5 / 40, 95 % CI 3.2–20.8)") == 1 and "1.2500" in text
     readme.write_text("no markers")

@@ -45,7 +45,12 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
         counts = dict.fromkeys(("errors", "ref_words", "hits", "sub", "del", "ins"), 1)
         score |= counts | {"sentence_errors": 1, "whisper": {"value": 1.0, "count": 2, **counts}}
         score["whisper"]["sentence_errors"] = 1
-        score |= {"metrics": {"cider": {"value": 1.0}, "spice": {"missing": "two jars"}}}
+        score |= {
+            "metrics": {
+                "cider": {"value": 1.0, "count": 2, "references": 10, "ci95": None},
+                "spice": {"missing": "two jars"},
+            }
+        }
         folder.mkdir(parents=True)
         (folder / "score.json").write_text(json.dumps(score))
         write_utterances(folder / "utterances.json", ["u1", "u2"], {metric: statistics})

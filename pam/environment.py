@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "transformers", "espnet", "peft", "jiwer", "nltk")
 COMMAND_VARIABLE = "PAM_COMMAND"  # the recipe's own command line
 
@@ -34,7 +34,7 @@ def machine() -> str:
 
 
 def environment() -> Mapping[str, str | None]:
-    """Everything of the environment block that does not depend on the experiment."""
+    """The recipe's command, the commit, the date, the machine and the versions."""
     return {
         "command": os.environ.get(COMMAND_VARIABLE),
         "commit": commit(),
