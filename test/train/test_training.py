@@ -83,7 +83,7 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
         assert points[-1]["train"][key] < points[0]["train"][key]
     assert [p["step"] for p in curves if p["phase"] == "llm"] == [4, 8, 12]
     made = (exp / "environment.json").read_text()
-    assert json.loads(made)["torch"] == torch.__version__
+    assert torch.__version__.startswith(json.loads(made)["torch"])
     train_main(options)  # complete: it says where it was trained, not where it was asked for again
     assert (exp / "environment.json").read_text() == made
     assert {"loss", "acc_ac", "router_acc_snv"} <= curves[-1]["dev"].keys()
