@@ -44,12 +44,23 @@ def dialogue() -> bytes:
     return HEADER + data
 
 
-def cut_scene() -> bytes:
-    at = 10
+SPARKY, BOB, HIDDEN = 1, 2, 3  # objects
+
+
+def cut_scene(missing: int = 0) -> bytes:
+    """Joe says nothing, Sparky (animated) and Bob say a line, then a hidden Sparky and nobody."""
+    plain = [0] * 16
+    animated = [*plain[:4], 1, *plain[5:]]
+    frames = [*range(10), *range(10), -2]
+    steps = [0, *plain, 2, -1, 7, SPARKY, *animated, 0, *frames]
+    for actor in (BOB, HIDDEN, -3):
+        steps += [actor, *plain, 0]
+    steps = struct.pack(f">{len(steps) + 1}h", *steps, 0)[missing:]
+    at = 12 + len(steps)
     body = text("intro", 2, at)
-    for line in ("*", "It is dark here"):
+    for line in ("*", "It is dark here*01Joe?", "It is", "Is it?", "Later"):
         body += text(line, 2, at + len(body))
-    return HEADER + struct.pack(">hhhhH", 0, 2, 0, 0, at) + body
+    return HEADER + struct.pack(">hhhHHh", 0, -5, 0, at, at, 0) + steps + body
 
 
 def mp3(seconds: float) -> bytes:
@@ -59,12 +70,14 @@ def mp3(seconds: float) -> bytes:
     return out.getvalue()
 
 
-def game_file(path: Path, voices: list[str], compression: int = 1) -> Path:
+def game_file(path: Path, voices: list[str], compression: int = 1, missing: int = 0) -> Path:
     resources = {f"{voice}.SB": mp3(1.5) for voice in voices}
-    resources["BOB1.DOG"], resources["C1A.CUT"] = dialogue(), cut_scene()
+    resources["BOB1.DOG"], resources["C1A.CUT"] = dialogue(), cut_scene(missing)
     replies = [f"reply {i}" for i in range(40)]
-    resources["QUEEN2.JAS"] = "\r\n".join(["It's a door", *["-"] * 12, *replies]).encode()
-    resources["QUEEN.JAS"] = HEADER + struct.pack(">4H", 0, 0, 0, 1)
+    lines = ["It's a door", "Sparky", "Trader Bob", *["-"] * 12, *replies]
+    resources["QUEEN2.JAS"] = "\r\n".join(lines).encode()
+    objects = [struct.pack(">8h", name, *[0] * 7) for name in (1, 2, -1)]
+    resources["QUEEN.JAS"] = HEADER + struct.pack(">4H", 0, 2, 3, 1) + b"".join(objects)
     head = b"QTBL" + bytes(8) + bytes([compression]) + struct.pack(">H", len(resources))
     at, table, blob = len(head) + 21 * len(resources), b"", b""
     for name, content in resources.items():
@@ -74,7 +87,8 @@ def game_file(path: Path, voices: list[str], compression: int = 1) -> Path:
     return path
 
 
-VOICES = ["07002AP1", "07002AP2", "07002AJ1", "07XXXXP1", "C1A__021", "JOE00411", "JOE00051"]
+CUT = ["C1A__021", "C1A__022", "C1A__031", "C1A__041", "C1A__051"]
+VOICES = ["07002AP1", "07002AP2", "07002AJ1", "07XXXXP1", *CUT, "JOE00411", "JOE00051"]
 
 
 def test_every_kind_of_script_is_read(tmp_path):
@@ -84,7 +98,11 @@ def test_every_kind_of_script_is_read(tmp_path):
         VoiceLine("07002AP1", "Hi there", "BOB"),
         VoiceLine("07002AP2", "how are you?", "BOB"),
         VoiceLine("07XXXXP1", "You again", "BOB"),
-        VoiceLine("C1A__021", "It is dark here", "CUT"),
+        VoiceLine("C1A__021", "It is dark here", "SPARKY"),
+        VoiceLine("C1A__022", "Joe?", "SPARKY"),
+        VoiceLine("C1A__031", "It is", "CUT"),  # Bob is not heard in training
+        VoiceLine("C1A__041", "Is it?", "SPARKY"),
+        VoiceLine("C1A__051", "Later", "CUT"),
         VoiceLine("JOE00051", "reply 4", "JOE"),
         VoiceLine("JOE00411", "It's a door", "JOE"),
     ]
@@ -93,6 +111,12 @@ def test_every_kind_of_script_is_read(tmp_path):
 def test_a_line_without_a_voice_is_left_out(tmp_path):
     script = read_script(Game(game_file(tmp_path / "queen.1c", ["07002AP2"])))
     assert [line.id for line in script] == ["07002AP2"]
+
+
+def test_a_cut_scene_with_other_steps_is_refused(tmp_path):
+    game = Game(game_file(tmp_path / "queen.1c", CUT, missing=2))
+    with pytest.raises(UserError, match=r"C1A\.CUT: its steps do not fill"):
+        read_script(game)
 
 
 def test_a_voice_is_16_khz(tmp_path):

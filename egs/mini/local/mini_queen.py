@@ -3,7 +3,8 @@
 The file (`queen.1c`, made by ScummVM's compression tool) is a table of named resources: voices
 (NAME.SB, MP3 at 11,025 Hz), dialogues (.DOG), cut-scenes (.CUT) and two texts (.JAS). A line of
 the script is spoken in several voice files: `*` and two characters (a pause or a gesture) end one.
-The name of a voice says where its text is: dialogue, answer and number of the part.
+The name of a voice says where its text is: dialogue, answer and number of the part. Who speaks in a
+cut-scene is an object of the game, by its number in QUEEN.JAS; the name of an object is in the texts.
 """
 
 import functools
@@ -27,6 +28,31 @@ MAGIC, MP3 = b"QTBL", 1
 TABLE_AT, ENTRY_BYTES, NAME_BYTES = 15, 21, 12
 HEADER_BYTES = 20  # before the content of .DOG, .CUT and QUEEN.JAS
 PLAYER, CUT_SCENE = "JOE", "CUT"
+PLAYER_OBJECT = 0
+# A step of a cut-scene, in numbers of 16 bits: the step itself (the first number is who acts, the
+# sixth says that frames of an animation follow), a list with its length, the frames and their end.
+STEPS_AT, STEP, ANIMATED, FRAME, LAST_FRAME = 12, 17, 5, 10, -2
+# Names of objects → characters as the dialogues call them, of those that the training hears. Others
+# (dev and test characters, and who is seldom named) stay `CUT_SCENE`.
+OBJECT_CHARACTERS = {
+    "Anderson": "AND",
+    "azura obj": "PRIN",
+    "Bud": "BUD",
+    "chef": "CHEF",
+    "Frank": "FRANK",
+    "Henry": "HENRY",
+    "Jimmy": "JIM",
+    "Joe King": PLAYER,
+    "John": "JOHN",
+    "Klunk": "KLUNK",
+    "Naomi": "NAOMI",
+    "Princess Azura": "PRIN",
+    "secretary": "SEC",
+    "showering Amazon": "SHOWERAM",
+    "Sparky": "SPARKY",
+    "zombie woman": "ZOMBIE",
+}
+OBJECTS_AT, OBJECT_BYTES = HEADER_BYTES + 8, 16
 COMMAND_CHARACTERS, MOVE_CHARACTERS = 2, 13  # what follows a `*`; "XY" moves somebody
 
 
@@ -92,7 +118,7 @@ def split_line(line: str) -> list[str]:
 
 
 def read_script(game: Game) -> list[VoiceLine]:
-    """Every voice that has words in the script, sorted by id; cut-scenes do not say who speaks."""
+    """Every voice that has words in the script, sorted by id."""
     found: dict[str, VoiceLine] = {}
     for prefix, line, character in _script_lines(game):
         for number, part in enumerate(split_line(line), start=1):
@@ -104,6 +130,7 @@ def read_script(game: Game) -> list[VoiceLine]:
 
 def _script_lines(game: Game) -> Iterator[tuple[str, str, str]]:
     """(start of the voice's name, line, character)."""
+    cast = _cast(game)
     for name in sorted(game.index):
         stem, _, extension = name.rpartition(".")
         if extension == "DOG":
@@ -111,7 +138,7 @@ def _script_lines(game: Game) -> Iterator[tuple[str, str, str]]:
                 game.resource(name)[HEADER_BYTES:], re.sub(r"\d+[A-Z]?$", "", stem)
             )
         elif extension == "CUT":
-            yield from _cut_scene(game.resource(name)[HEADER_BYTES:], stem)
+            yield from _cut_scene(game.resource(name)[HEADER_BYTES:], stem, cast)
     yield from _descriptions(game)
 
 
@@ -156,14 +183,48 @@ def _dialogue(data: bytes, other: str) -> Iterator[tuple[str, str, str]]:
             )
 
 
-def _cut_scene(data: bytes, name: str) -> Iterator[tuple[str, str, str]]:
-    count, (at,) = abs(struct.unpack_from(">h", data, 2)[0]), struct.unpack_from(">H", data, 8)
-    cursor = _Cursor(data, at)
+def _cut_scene(data: bytes, name: str, cast: dict[int, str]) -> Iterator[tuple[str, str, str]]:
+    """A line may go with each step; `cast` says which object is which character."""
+    cursor = _Cursor(data, struct.unpack_from(">H", data, 8)[0])
     cursor.string()
-    for i in range(count):
+    for number, actor in enumerate(_actors(data, name), start=1):
         line = cursor.string()
         if line and line != "*":
-            yield f"{name.ljust(5, '_')}{i + 1:02d}", line, CUT_SCENE
+            yield f"{name.ljust(5, '_')}{number:02d}", line, cast.get(actor, CUT_SCENE)
+
+
+def _actors(data: bytes, name: str) -> list[int]:
+    """The object that acts in each step."""
+    count, end = abs(struct.unpack_from(">h", data, 2)[0]), struct.unpack_from(">H", data, 6)[0]
+    numbers = struct.unpack_from(f">{(end - STEPS_AT) // 2}h", data, STEPS_AT)
+    actors, at = [], 0
+    try:
+        for _ in range(count):
+            actors.append(numbers[at])
+            animated = numbers[at + ANIMATED] != 0
+            at += STEP + 1 + numbers[at + STEP]
+            while animated and numbers[at] != LAST_FRAME:
+                at += FRAME
+            at += animated
+    except IndexError:
+        at = None
+    if at != len(numbers) - 1:  # one number follows the last step
+        raise UserError(f"{name}.CUT: its steps do not fill their place: is it another edition?")
+    return actors
+
+
+def _cast(game: Game) -> dict[int, str]:
+    """Object number → character."""
+    jas = game.resource("QUEEN.JAS")
+    _, _, objects, descriptions = struct.unpack_from(">4H", jas, HEADER_BYTES)
+    names = game.resource("QUEEN2.JAS").decode("cp437").split("\r\n")[descriptions:]
+    cast = {PLAYER_OBJECT: PLAYER}
+    for number in range(1, objects + 1):
+        at = OBJECTS_AT + OBJECT_BYTES * (number - 1)
+        name = abs(struct.unpack_from(">h", jas, at)[0])  # negative: the object is hidden
+        if name and names[name - 1] in OBJECT_CHARACTERS:
+            cast[number] = OBJECT_CHARACTERS[names[name - 1]]
+    return cast
 
 
 def _descriptions(game: Game) -> Iterator[tuple[str, str, str]]:
