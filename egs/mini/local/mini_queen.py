@@ -4,7 +4,7 @@ The file (`queen.1c`, made by ScummVM's compression tool) is a table of named re
 (NAME.SB, MP3 at 11,025 Hz), dialogues (.DOG), cut-scenes (.CUT) and two texts (.JAS). A line of
 the script is spoken in several voice files: `*` and two characters (a pause or a gesture) end one.
 The name of a voice says where its text is: dialogue, answer and number of the part. Who speaks in a
-cut-scene is an object of the game, by its number in QUEEN.JAS; the name of an object is in the texts.
+cut-scene is an object of the game, by its number in QUEEN.JAS; the texts hold the objects' names.
 """
 
 import functools
