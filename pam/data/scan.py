@@ -1,7 +1,8 @@
 """First half of a dump: every utterance becomes a 16 kHz mono file, or a reason why not.
 
 Audio that is mono at 16 kHz already (FLAC or WAV, no segments) is referred to where it lies, and a
-concatenation stays the entry it is; everything else is written to raw/SET/audio/UTT.flac.
+concatenation stays the entry it is; everything else is written to raw/SET/audio/TASK/UTT.flac.
+A folder for each task: processes that make files in the same one wait, spinning, for its lock.
 """
 
 import hashlib
@@ -84,7 +85,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     if done.is_file():
         return _read(done)
     starts = range(0, len(utterances), UTTERANCES_PER_TASK)
-    tasks = [utterances[start : start + UTTERANCES_PER_TASK] for start in starts]
+    tasks = [(n, utterances[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
     result = Scan([], {})
     converter = Converter(data, out / "audio")
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
@@ -123,13 +124,13 @@ class Converter:
     def __init__(self, data: DataDir, folder: Path):
         self.data, self.folder = data, folder
 
-    def __call__(self, utterances: Sequence[str]) -> tuple[list[Clip], dict[str, str]]:
-        clips, bad = [], {}
+    def __call__(self, task: tuple[int, Sequence[str]]) -> tuple[list[Clip], dict[str, str]]:
+        """(number of the task, its utterances) → good ones, {bad one: reason}."""
+        number, utterances = task
+        folder, clips, bad = self.folder / f"{number:05d}", [], {}
         for utt in utterances:
             try:
-                clips.append(
-                    convert(Source(utt, *self.data.audio(utt), self.folder / f"{utt}.flac"))
-                )
+                clips.append(convert(Source(utt, *self.data.audio(utt), folder / f"{utt}.flac")))
             except UserError as error:
                 if "cannot be written" in str(error):  # our disk, not the user's audio
                     raise

@@ -66,6 +66,37 @@ def test_what_was_scanned_is_not_scanned_again(tmp_path, monkeypatch):
     assert dump_audio(data, out) == {} and DataDir.read(out).utterances == ["a-1", "a-2"]
 
 
+def test_tasks_write_to_folders_of_their_own_and_are_resumed(tmp_path, monkeypatch):
+    """Processes that make files in one folder spin for its lock: twice the CPU with two of them."""
+    monkeypatch.setattr(scan, "UTTERANCES_PER_TASK", 2)
+    utts = [f"s-{n}" for n in range(5)]
+    data = write_set(tmp_path / "set", tmp_path / "x.wav", dict.fromkeys(utts, "0 0.9"))
+    alone, shared = tmp_path / "raw/alone", tmp_path / "raw/shared"
+    dump_audio(data, alone, nj=1)
+    folders = {folder.name: contents(folder) for folder in (alone / "audio").iterdir()}
+    assert {name: [*files] for name, files in folders.items()} == {
+        "00000": ["s-0.flac", "s-1.flac"],
+        "00001": ["s-2.flac", "s-3.flac"],
+        "00002": ["s-4.flac"],
+    }
+
+    dump_audio(data, shared, nj=2)  # the plain reference is what one process made
+    assert {folder.name: contents(folder) for folder in (shared / "audio").iterdir()} == folders
+    wavs = [DataDir.read(out)["wav.scp"] for out in (alone, shared)]
+    assert wavs[1] == {utt: path.replace("alone", "shared") for utt, path in wavs[0].items()}
+
+    made = (shared / "audio/00000/s-1.flac").stat().st_mtime_ns
+    for file in ("wav.scp", "scan.jsonl", "audio/00001/s-3.flac"):  # as if stopped in between
+        (shared / file).unlink()
+    dump_audio(data, shared, nj=2)
+    assert {folder.name: contents(folder) for folder in (shared / "audio").iterdir()} == folders
+    assert (shared / "audio/00000/s-1.flac").stat().st_mtime_ns == made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
 def test_digest_is_that_of_the_list():
     import hashlib
     import json
