@@ -1,8 +1,9 @@
-"""First half of a dump: every utterance becomes a 16 kHz mono file, or a reason why not.
+"""First half of a dump: every utterance becomes 16 kHz mono audio, or a reason why not.
 
-Audio that is mono at 16 kHz already (FLAC or WAV, no segments) is referred to where it lies, and a
-concatenation stays the entry it is; everything else is written to raw/SET/audio/TASK/UTT.flac.
-A folder for each task: processes that make files in the same one wait, spinning, for its lock.
+Audio that is mono at 16 kHz already (FLAC or WAV) is referred to where it lies, a segment of it as
+a concatenation of one piece, and a concatenation stays the entry it is; everything else is written
+to raw/SET/audio/TASK/UTT.flac. A folder for each task: processes that make files in the same one
+wait, spinning, for its lock.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import soundfile
 
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
-from pam.data.concat import is_concat
+from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
@@ -30,7 +31,7 @@ UTTERANCES_PER_TASK = 64
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """An utterance whose file, or concatenation, at `path` gives `samples` samples at 16 kHz."""
+    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz."""
 
     utt: str
     path: str
@@ -145,10 +146,16 @@ def convert(source: Source) -> Clip:
     audio = load_audio(source.path, source.start, source.end)
     if is_concat(source.path):
         return Clip(source.utt, source.path, len(audio))
-    if source.start is None and _is_referable(source.path):
-        return Clip(source.utt, str(Path(source.path).absolute()), len(audio))
+    if _is_referable(source.path):
+        return Clip(source.utt, _entry(source), len(audio))
     write_flac(source.flac, audio)
     return Clip(source.utt, str(source.flac.absolute()), len(audio))
+
+
+def _entry(source: Source) -> str:
+    if source.start is None:
+        return str(Path(source.path).absolute())
+    return concat_entry([(source.path, source.start, source.end)])
 
 
 def _is_referable(path: str) -> bool:

@@ -114,7 +114,7 @@ def test_dumped_equals_on_the_fly(data, options, tiny_specs):
         assert about["hours"] == pytest.approx(sum(SECONDS.values()) / 3600, abs=1e-4)
 
 
-def test_segments_become_files_of_their_own(data, options):
+def test_segments_become_utterances(data, options):
     wav = data.parent.parent / "wav" / "s-4.wav"
     tables = DataDir.read(data).subset(["s-4", "s-5"]).tables
     tables["wav.scp"] = {"rec": str(wav)}
