@@ -33,6 +33,7 @@ setup(
         "kaldiio",
         "soundfile",
         "soxr",
+        "pyarrow",
         "pyroomacoustics",
         "jaxtyping",
         "beartype",

@@ -3,7 +3,6 @@
 Everything is written by the tests; the audio is seeded noise of a second or less.
 """
 
-import base64
 import csv
 import importlib.util
 import io
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import soundfile
 
 SPEAKERS = {"ff00": 7, "0a1b": 6, "c0ffee": 5, "beef": 5, "7e57": 5, "5eed": 1}  # client_id: clips
@@ -172,63 +173,18 @@ def librispeech(folder: Path, parts: Sequence[str]) -> Path:
     return folder
 
 
-# --- Parquet, with pyarrow where it is installed, else with a stand-in that has the same interface
-
-HAS_PYARROW = importlib.util.find_spec("pyarrow") is not None
-STAND_IN = '''
-"""Stands in for pyarrow.parquet: a file is JSON lines, bytes are in base 64."""
-
-import base64
-import json
-from pathlib import Path
-from types import SimpleNamespace
+def write_parquet(file: Path, rows: Sequence[dict[str, Any]], rows_of_a_group: int = 2) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(list(rows))
+    pyarrow.parquet.write_table(table, file, row_group_size=rows_of_a_group)
 
 
-def unpack(value):
-    if isinstance(value, dict) and list(value) == ["base64"]:
-        return base64.b64decode(value["base64"])
-    return {k: unpack(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-class ParquetFile:
-    def __init__(self, file, buffer_size=0, pre_buffer=True):
-        assert buffer_size > 0 and not pre_buffer, "memory would not be bounded"
-        self.lines = Path(file).read_text(encoding="utf-8").splitlines()
-        if self.lines[:1] != ["PAR1"]:
-            raise ValueError("Parquet magic bytes not found in footer.")
-        self.schema_arrow = SimpleNamespace(names=list(json.loads(self.lines[1])))
-
-    def iter_batches(self, batch_size, columns, use_threads):
-        for start in range(1, len(self.lines), batch_size):
-            rows = [json.loads(line) for line in self.lines[start : start + batch_size]]
-            rows = [{name: unpack(row[name]) for name in columns} for row in rows]
-            yield SimpleNamespace(to_pylist=lambda rows=rows: rows)
-'''
-
-
-def write_parquet(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    if HAS_PYARROW:
-        import pyarrow
-        import pyarrow.parquet
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        table = pyarrow.Table.from_pylist(list(rows))
-        pyarrow.parquet.write_table(table, file, row_group_size=2)
-        return
-    write(file, "\n".join(["PAR1", *(json.dumps(row, default=_packed) for row in rows)]))
-
-
-def _packed(value: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(value).decode()}
-
-
-def parquet_path(folder: Path) -> str:
-    """What PYTHONPATH needs to read what `write_parquet` writes: nothing where pyarrow is there."""
-    if HAS_PYARROW:
-        return ""
-    write(folder / "stand-in/pyarrow/__init__.py", "")
-    write(folder / "stand-in/pyarrow/parquet.py", STAND_IN)
-    return str(folder / "stand-in")
+def write_arrow(file: Path, rows: Sequence[dict[str, Any]], rows_of_a_batch: int = 2) -> None:
+    """As the cache of the hub's library holds a data set."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(list(rows))
+    with pyarrow.ipc.new_stream(str(file), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_of_a_batch)
 
 
 def preparation(recipe: str):

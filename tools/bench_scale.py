@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Measure how writing, validating, dumping (audio only) and combining a set grow with its size.
 
-    tools/bench_scale.py [--counts 2000 20000] [--out FOLDER] [--nj 1] [--max_megabytes 1000]
+    tools/bench_scale.py [--counts 2000 20000] [--out FOLDER] [--nj 1] [--rate 16000]
 
-The sets are virtual: one recording of 100 s, N segments of 0.1 s in it. Every step runs in
-processes of its own, as a recipe runs it; wall and CPU time are of all of them, memory is the peak
-(resident) of the largest. A dump writes N small files: about 4 kB of disk for each. Exit status 1
-where a step needs more than --max_megabytes.
+The sets are virtual: one recording of 100 s, N segments of 0.1 s in it. At --rate 16000 the dump
+reads them and refers to them; at any other it converts them and writes N small files, about 4 kB of
+disk for each. Every step runs in processes of its own, as a recipe runs it; wall and CPU time are
+of all of them, memory is the peak (resident) of the largest. Exit status 1 where a step needs more
+than --max_megabytes.
 """
 
 import argparse
@@ -38,13 +39,13 @@ class Measured:
     megabytes: float
 
 
-def make_set(count: int, folder: Path) -> None:
+def make_set(count: int, folder: Path, rate: int) -> None:
     """A data directory with `count` segments of one recording, in `folder`/data/set."""
     # Only here: the peak of a process counts for those that it starts.
     from pam.data.datadir import DataDir
 
     wav = folder / "recording.wav"
-    write_recording(wav)
+    write_recording(wav, rate)
     places = round((RECORDING_SECONDS - SEGMENT_SECONDS) / STEP_SECONDS)
     utt2spk, segments, text = {}, {}, {}
     for number in range(count):
@@ -59,23 +60,22 @@ def make_set(count: int, folder: Path) -> None:
     DataDir(tables).write(folder / "data/set")
 
 
-def write_recording(wav: Path) -> None:
+def write_recording(wav: Path, rate: int) -> None:
     import numpy as np
     import soundfile
 
-    from pam.data.audio import SAMPLE_RATE
-
-    times = np.arange(round(RECORDING_SECONDS * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
+    times = np.arange(round(RECORDING_SECONDS * rate), dtype=np.float32) / rate
     wav.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(wav, 0.1 * np.sin(2 * np.pi * 200 * times), SAMPLE_RATE)
+    soundfile.write(wav, 0.1 * np.sin(2 * np.pi * 200 * times), rate)
 
 
-def steps(count: int, folder: Path, nj: int) -> dict[str, list[str]]:
+def steps(count: int, folder: Path, nj: int, rate: int) -> dict[str, list[str]]:
     """Name → command, in order; the steps leave what the next one needs in `folder`."""
     data, raw = folder / "data/set", folder / "dump/raw"
     verb = [sys.executable, "-m"]
+    make = [sys.executable, __file__, "--make", str(count)]
     return {
-        "write": [sys.executable, __file__, "--make", str(count), "--out", str(folder)],
+        "write": [*make, "--out", str(folder), "--rate", str(rate)],
         "validate": [*verb, "pam.bin.validate", str(data)],
         "dump": [*verb, "pam.bin.dump", "--data", str(data), "--out", str(raw)]
         + ["--feats", "online", "--nj", str(nj)],
@@ -118,18 +118,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--counts", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--out", type=Path, help="default: a temporary folder, removed at the end")
     parser.add_argument("--nj", type=int, default=1, help="processes of the dump")
+    parser.add_argument("--rate", type=int, default=16000, help="of the recording, hertz")
     parser.add_argument("--max_megabytes", type=float, default=1000)
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)  # the step "write"
     args = parser.parse_args(argv)
     if args.make:
-        make_set(args.make, args.out)
+        make_set(args.make, args.out, args.rate)
         return 0
     rows = []
     with tempfile.TemporaryDirectory(prefix="pam-scale.") as temporary:
         for count in args.counts:
             folder = (args.out or Path(temporary)) / str(count)
             shutil.rmtree(folder, ignore_errors=True)
-            for step, command in steps(count, folder.absolute(), args.nj).items():
+            for step, command in steps(count, folder.absolute(), args.nj, args.rate).items():
                 rows.append(measure(count, step, command))
                 print(f"{step} of {count}: {rows[-1].wall_seconds:.1f} s", file=sys.stderr)
     print(table(rows))

@@ -5,7 +5,7 @@
 #   tools/install.sh --test    also what test/run.sh needs
 #
 # PAM_VENV=/path/to/environment uses that one as it is. pip reads your own configuration (index,
-# proxy, certificates). About 5.6 GB: PyPI's torch runs on GPUs and CPUs and brings its CUDA.
+# proxy, certificates). About 5.7 GB: PyPI's torch runs on GPUs and CPUs and brings its CUDA.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/tools/venv
@@ -50,7 +50,7 @@ find_python() { # 3.11, and not the one of the environment that is to be made
 }
 
 started=$SECONDS
-echo "installing into $venv (once; about two minutes, 5.6 GB)"
+echo "installing into $venv (once; about two minutes, 5.7 GB)"
 if [[ ! -x $venv/bin/pip ]]; then
     python=$(find_python)
     "$python" -c 'import ensurepip' 2>/dev/null || die "$python cannot make environments: apt-get install python3-venv"

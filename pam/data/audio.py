@@ -4,6 +4,7 @@ import io
 import shlex
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,28 @@ BLOCK_SAMPLES = 1 << 20  # read in blocks: a header may promise any number of sa
 MAX_OVERSHOOT_SECONDS = 0.5  # segment ends are rounded; further than this they are wrong
 MAX_OGG_PAGE = 27 + 255 + 255 * 255  # header, segment table, segments
 ENDLESS = 1 << 48  # samples; more than any header that knows its length states
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a streamed WAV writes where its size belongs
+UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what a streamed file writes where its size belongs
 FOREIGN = (".m4a", ".mp4", ".aac", ".webm", ".wma")  # libsndfile has no decoder for them
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A file of chunks: where the first begins, and the one whose name begins with `data`.
+
+    `head` is a chunk's name and size, of which the size counts `counted` bytes; the next one begins
+    at a multiple of `align`.
+    """
+
+    first: int
+    head: str
+    data: bytes
+    counted: int = 0
+    align: int = 2
+
+
+RIFF = Chunks(12, "<4sI", b"data")
+CHUNKS = {"WAV": RIFF, "WAVEX": RIFF, "RF64": RIFF, "AIFF": Chunks(12, ">4sI", b"SSND")}
+CHUNKS["W64"] = Chunks(40, "<16sQ", b"data", counted=24, align=8)
 
 
 def load_audio(
@@ -127,11 +148,12 @@ def _blocks(
 def _stated_samples(file: soundfile.SoundFile, path: Path) -> int | None:
     """Samples by the header, None where it does not say.
 
-    libsndfile quietly shortens truncated WAV and Ogg files and guesses for MP3: look ourselves.
+    libsndfile quietly shortens truncated files of chunks and Ogg, and guesses for MP3: look
+    ourselves.
     """
     size = path.stat().st_size
-    if file.format in ("WAV", "WAVEX"):
-        end = _wav_data_end(path)
+    if file.format in CHUNKS:
+        end = _data_end(path, CHUNKS[file.format])
         if end is not None and end > size:
             raise _unreadable(path, f"its header promises {end} bytes, it has {size}")
     if file.format == "OGG" and not _ends_with_ogg_page(path, size):
@@ -141,16 +163,20 @@ def _stated_samples(file: soundfile.SoundFile, path: Path) -> int | None:
     return file.frames if file.frames < ENDLESS else None
 
 
-def _wav_data_end(path: Path) -> int | None:
-    """Where the samples of a WAV end, bytes from its start; None where it does not say."""
+def _data_end(path: Path, chunks: Chunks) -> int | None:
+    """Where the samples end, bytes from the file's start; None where it does not say."""
+    long = 0
     with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", head)
-            if name == b"data":
-                return None if size in UNKNOWN_SIZES else file.tell() + size
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return None
+        file.seek(chunks.first)
+        while len(head := file.read(struct.calcsize(chunks.head))) == struct.calcsize(chunks.head):
+            name, size = struct.unpack(chunks.head, head)
+            begin, size = file.tell(), max(size - chunks.counted, 0)
+            if name == b"ds64":  # RF64 keeps here what does not fit the size of "data"
+                long = int.from_bytes(file.read(16)[8:], "little")
+            if name.startswith(chunks.data):
+                return None if (long or size) in UNKNOWN_SIZES else begin + (long or size)
+            file.seek(begin + size + -size % chunks.align)
+    raise _unreadable(path, "it ends before its samples begin")
 
 
 def _ends_with_ogg_page(path: Path, size: int) -> bool:

@@ -1,13 +1,20 @@
-"""Parquet copies of data sets of the Hugging Face hub: rows one after another, audio as files.
+"""Copies of data sets of the Hugging Face hub: Parquet files, or the Arrow files of a cache.
 
-A column of audio is a pair of `bytes` (a whole audio file) and `path` (its name). The only user of
-pyarrow, which is imported when it is needed.
+Rows come a few at a time; of Parquet a page, whose size its writer chose, must fit in memory. Audio
+becomes files: a cell holds `bytes`, a whole audio file, and `path`, its name; without bytes, that
+of a file outside. The only user of pyarrow.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pyarrow
+from pyarrow import RecordBatch
+from pyarrow.parquet import ParquetFile
 
 from pam.atomic import atomic_path
 from pam.data.disk import writing
@@ -15,6 +22,9 @@ from pam.errors import UserError
 
 ROWS_AT_ONCE = 8  # of audio they hold some megabytes
 BUFFER_BYTES = 1 << 20
+# Beginning of a file → its suffix; a frame of MPEG layer III says which MPEG and whether checked.
+FORMS = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg", b"ID3": ".mp3"}
+FORMS |= {bytes([0xFF, second]): ".mp3" for second in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)}
 
 
 def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
@@ -24,55 +34,114 @@ def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
 
 def columns(file: Path) -> list[str]:
     """The names of a file's columns."""
-    return list(_open(file).schema_arrow.names)
+    with _opened(file) as opened:
+        return opened.columns
 
 
-def rows(files: Sequence[Path], wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of all files with the columns `wanted`, a few in memory at a time."""
+def rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The columns `names` of the rows of all files."""
     for file in files:
-        opened = _open(file)
-        if lacking := [name for name in wanted if name not in opened.schema_arrow.names]:
-            has = ", ".join(opened.schema_arrow.names)
+        for _, row in numbered_rows(file, names):
+            yield row
+
+
+def numbered_rows(
+    file: Path, names: Sequence[str], numbers: Collection[int] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 0, its columns `names`) of each row, or of the rows `numbers` only.
+
+    A group of rows with none of these is not read.
+    """
+    chosen = None if numbers is None else sorted(numbers)
+    with _opened(file) as opened:
+        if lacking := [name for name in names if name not in opened.columns]:
+            has = ", ".join(opened.columns)
             raise UserError(f"{file}: no column {lacking[0]!r}, it has {has}: is it another set?")
-        batches = opened.iter_batches(ROWS_AT_ONCE, columns=list(wanted), use_threads=False)
-        try:
-            for batch in batches:
-                yield from batch.to_pylist()
-        except (OSError, ValueError) as error:
-            raise _unreadable(file, error) from error
+        for first, batch in opened.batches(list(names), chosen):
+            for place in _within(chosen, first, batch.num_rows):
+                yield first + place, batch.slice(place, 1).to_pylist()[0]
 
 
-def audio_bytes(cell: Any, where: str) -> tuple[bytes, str]:
-    """The audio file in a cell and its suffix; `UserError` where the cell holds none."""
+def _within(chosen: list[int] | None, first: int, count: int) -> Sequence[int]:
+    """Which of the `count` rows from row `first` on are chosen, counted from `first`."""
+    if chosen is None:
+        return range(count)
+    begin, end = bisect_left(chosen, first), bisect_left(chosen, first + count)
+    return [number - first for number in chosen[begin:end]]
+
+
+def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
+    """The audio of a cell as FOLDER/NAME.flac (.wav …), written unless it is there; None: no audio.
+
+    Without a name the content gives it: audio that several rows share is written once. A file that
+    lies outside is not copied.
+    """
     content = cell.get("bytes") if isinstance(cell, Mapping) else None
     if not content:
-        remedy = "copy the data set with its audio inside (embedded bytes)"
-        raise UserError(f"{where}: no audio in the row: {remedy}")
-    return content, Path(cell.get("path") or "").suffix.lower() or ".wav"
-
-
-def write_once(folder: Path, content: bytes, suffix: str) -> Path:
-    """A file named by its content: the same audio of several rows is written once."""
-    file = folder / f"{hashlib.sha256(content).hexdigest()[:16]}{suffix}"
+        outside = Path(isinstance(cell, Mapping) and cell.get("path") or "")
+        return outside if outside.is_absolute() and outside.is_file() else None
+    suffix = next((suffix for start, suffix in FORMS.items() if content.startswith(start)), None)
+    if not suffix:
+        return None
+    name = name or hashlib.sha256(content).hexdigest()[:16]
+    file = folder.absolute() / f"{name}{suffix}"
     if not file.is_file():
         with writing(file), atomic_path(file) as part:
             part.write_bytes(content)
-    return file.absolute()
+    return file
 
 
-def _open(file: Path):
+def find_audio(folder: Path, name: str) -> Path | None:
+    """What `audio_file` has written under this name."""
+    files = (folder.absolute() / f"{name}{suffix}" for suffix in dict.fromkeys(FORMS.values()))
+    return next((file for file in files if file.is_file()), None)
+
+
+class _Parquet:
+    def __init__(self, table: ParquetFile):
+        self.table, self.columns = table, list(table.schema_arrow.names)
+
+    def batches(
+        self, names: list[str], chosen: list[int] | None
+    ) -> Iterator[tuple[int, RecordBatch]]:
+        """(number of its first row, a few rows), of groups of rows that hold some of the chosen."""
+        first = 0
+        for group in range(self.table.num_row_groups):
+            at, count = first, self.table.metadata.row_group(group).num_rows
+            first += count
+            if _within(chosen, at, count):
+                for batch in self.table.iter_batches(
+                    ROWS_AT_ONCE, row_groups=[group], columns=names, use_threads=False
+                ):
+                    yield at, batch
+                    at += batch.num_rows
+
+
+class _Stream:
+    def __init__(self, reader: pyarrow.RecordBatchStreamReader):
+        self.reader, self.columns = reader, list(reader.schema.names)
+
+    def batches(
+        self, names: list[str], chosen: list[int] | None
+    ) -> Iterator[tuple[int, RecordBatch]]:
+        """As those of Parquet; the file is mapped, so that reading its rows is what costs."""
+        first = 0
+        for batch in self.reader:
+            yield first, batch.select(names)
+            first += batch.num_rows
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[_Parquet | _Stream]:
     try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        remedy = "install it with: python -m pip install pyarrow"
-        raise UserError(f"{file}: reading Parquet needs pyarrow: {remedy}") from error
-    try:
-        # Without these a column of a row group, gigabytes of audio, is read before its first row.
-        return ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"{file}: truncated or no Parquet file ({reason}): copy it again")
+        if file.suffix == ".arrow":
+            with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as reader:
+                yield _Stream(reader)
+        else:
+            # Without these a column of a group, gigabytes of audio, is read before its first row.
+            with ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
+                yield _Parquet(table)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
+        raise UserError(f"{file}: truncated or no {kind} file ({reason}): copy it again") from error

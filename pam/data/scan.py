@@ -1,7 +1,9 @@
-"""First half of a dump: every utterance becomes a 16 kHz mono file, or a reason why not.
+"""First half of a dump: every utterance becomes 16 kHz mono audio, or a reason why not.
 
-Audio that is mono at 16 kHz already (FLAC or WAV, no segments) is referred to where it lies, and a
-concatenation stays the entry it is; everything else is written to raw/SET/audio/UTT.flac.
+Audio that is mono at 16 kHz already (FLAC or WAV) is referred to where it lies, a segment of it as
+a concatenation of one piece, and a concatenation stays the entry it is; everything else is written
+to raw/SET/audio/TASK/UTT.flac. A folder for each task: processes that make files in the same one
+wait, spinning, for its lock.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ import soundfile
 
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
-from pam.data.concat import is_concat
+from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
@@ -29,7 +31,7 @@ UTTERANCES_PER_TASK = 64
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """An utterance whose file, or concatenation, at `path` gives `samples` samples at 16 kHz."""
+    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz."""
 
     utt: str
     path: str
@@ -84,7 +86,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     if done.is_file():
         return _read(done)
     starts = range(0, len(utterances), UTTERANCES_PER_TASK)
-    tasks = [utterances[start : start + UTTERANCES_PER_TASK] for start in starts]
+    tasks = [(n, utterances[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
     result = Scan([], {})
     converter = Converter(data, out / "audio")
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
@@ -123,13 +125,13 @@ class Converter:
     def __init__(self, data: DataDir, folder: Path):
         self.data, self.folder = data, folder
 
-    def __call__(self, utterances: Sequence[str]) -> tuple[list[Clip], dict[str, str]]:
-        clips, bad = [], {}
+    def __call__(self, task: tuple[int, Sequence[str]]) -> tuple[list[Clip], dict[str, str]]:
+        """(number of the task, its utterances) → good ones, {bad one: reason}."""
+        number, utterances = task
+        folder, clips, bad = self.folder / f"{number:05d}", [], {}
         for utt in utterances:
             try:
-                clips.append(
-                    convert(Source(utt, *self.data.audio(utt), self.folder / f"{utt}.flac"))
-                )
+                clips.append(convert(Source(utt, *self.data.audio(utt), folder / f"{utt}.flac")))
             except UserError as error:
                 if "cannot be written" in str(error):  # our disk, not the user's audio
                     raise
@@ -144,10 +146,16 @@ def convert(source: Source) -> Clip:
     audio = load_audio(source.path, source.start, source.end)
     if is_concat(source.path):
         return Clip(source.utt, source.path, len(audio))
-    if source.start is None and _is_referable(source.path):
-        return Clip(source.utt, str(Path(source.path).absolute()), len(audio))
+    if _is_referable(source.path):
+        return Clip(source.utt, _entry(source), len(audio))
     write_flac(source.flac, audio)
     return Clip(source.utt, str(source.flac.absolute()), len(audio))
+
+
+def _entry(source: Source) -> str:
+    if source.start is None:
+        return str(Path(source.path).absolute())
+    return concat_entry([(source.path, source.start, source.end)])
 
 
 def _is_referable(path: str) -> bool:

@@ -1,7 +1,7 @@
 """Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
 
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
-                    bad_utts (utterance, tab, reason), scan.jsonl, audio/
+                    bad_utts (utterance, tab, reason), scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
 
 A folder is complete when its wav.scp or feats.scp exists. The same command resumes.

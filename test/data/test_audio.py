@@ -55,6 +55,9 @@ def one_line_error(path, *arguments):
         ("a.mp3", 16000, "MPEG_LAYER_III", 0.05),
         ("a.ogg", 16000, "VORBIS", 0.05),
         ("a.ogg", 48000, "OPUS", 0.05),
+        ("a.aiff", 16000, "PCM_16", 2**-15),
+        ("a.w64", 16000, "PCM_16", 2**-15),
+        ("a.rf64", 16000, "PCM_16", 2**-15),
     ],
 )
 def test_formats_and_rates(tmp_path, name, rate, subtype, tolerance):
@@ -90,14 +93,29 @@ def test_missing(tmp_path):
     assert "commands are not run" in one_line_error("touch /tmp/x |")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "aiff", "w64", "rf64"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
-def test_truncated(tmp_path, name, share):
-    path = tmp_path / name
+def test_truncated(tmp_path, kind, share):
+    path = tmp_path / f"a.{kind}"
     noise = np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE)
     soundfile.write(path, noise, SAMPLE_RATE)
     cut(path, share)
     assert "truncated or corrupt" in one_line_error(path)
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "w64"])
+def test_samples_after_a_chunk_of_odd_size(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, sine(0.5), SAMPLE_RATE)
+    raw = path.read_bytes()
+    if kind == "w64":  # a name of 16 bytes, a size that counts the head, filled up to 8
+        first, head = 40, b"junk".ljust(16, b"\0") + (24 + 3).to_bytes(8, "little")
+    else:
+        first, head = 12, b"junk" + (3).to_bytes(4, "big" if kind == "aiff" else "little")
+    path.write_bytes(raw[:first] + head + b"odd".ljust(8 if kind == "w64" else 4) + raw[first:])
+    assert len(load_audio(path)) == SAMPLE_RATE // 2
+    cut(path, 0.9)
+    assert "its header promises" in one_line_error(path)
 
 
 def test_not_audio(tmp_path):

@@ -12,22 +12,24 @@ import soundfile
 from pam.bin.combine import main as combine
 from pam.bin.validate import main as validate
 from pam.data import scan
+from pam.data.audio import load_audio
+from pam.data.concat import is_concat
 from pam.data.datadir import DataDir
 from pam.data.raw import dump_audio
 from pam.errors import UserError
 
 
-def write_set(folder: Path, wav: Path, segments: dict[str, str]) -> Path:
+def write_set(folder: Path, wav: Path, segments: dict[str, str], rate: int = 16000) -> Path:
     """Utterances with their segments of one recording of a second."""
     tables = {
         "segments": {utt: f"rec {times}" for utt, times in segments.items()},
         "wav.scp": {"rec": str(wav)},
     }
-    return write_tables(folder, wav, tables, list(segments))
+    return write_tables(folder, wav, tables, list(segments), rate)
 
 
-def write_tables(folder: Path, wav: Path, tables: dict, utts: list[str]) -> Path:
-    soundfile.write(wav, 0.1 * np.sin(np.arange(16000)), 16000)
+def write_tables(folder: Path, wav: Path, tables: dict, utts: list[str], rate=16000) -> Path:
+    soundfile.write(wav, 0.1 * np.sin(np.arange(rate)), rate)
     tables |= {
         "text": {utt: f"words of {utt}" for utt in utts},
         "utt2spk": {utt: utt.partition("-")[0] for utt in utts},
@@ -64,6 +66,50 @@ def test_what_was_scanned_is_not_scanned_again(tmp_path, monkeypatch):
     assert DataDir.read(out) == tables
     write_set(tmp_path / "set", tmp_path / "x.wav", GOOD)  # other utterances: all over again
     assert dump_audio(data, out) == {} and DataDir.read(out).utterances == ["a-1", "a-2"]
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_segments_are_copied_only_to_convert_them(tmp_path, rate):
+    data = write_set(tmp_path / "set", tmp_path / "x.wav", GOOD, rate)
+    dump_audio(data, tmp_path / "raw/set")
+    read, raw = DataDir.read(data), DataDir.read(tmp_path / "raw/set")
+    assert "segments" not in raw and raw["utt2num_samples"] == {"a-1": "14400", "a-2": "12800"}
+    for utt, entry in raw["wav.scp"].items():
+        assert is_concat(entry) == (rate == 16000) != entry.endswith(f"audio/00000/{utt}.flac")
+        np.testing.assert_allclose(load_audio(entry), load_audio(*read.audio(utt)), atol=2e-5)
+    assert (tmp_path / "raw/set/audio").exists() == (rate == 8000)
+    assert validate([str(tmp_path / "raw/set"), "--audio", "decode"]) == 0
+
+
+def test_tasks_write_to_folders_of_their_own_and_are_resumed(tmp_path, monkeypatch):
+    """Processes that make files in one folder spin for its lock: twice the CPU with two of them."""
+    monkeypatch.setattr(scan, "UTTERANCES_PER_TASK", 2)
+    utts = [f"s-{n}" for n in range(5)]
+    data = write_set(tmp_path / "set", tmp_path / "x.wav", dict.fromkeys(utts, "0 0.9"), rate=8000)
+    alone, shared = tmp_path / "raw/alone", tmp_path / "raw/shared"
+    dump_audio(data, alone, nj=1)
+    folders = {folder.name: contents(folder) for folder in (alone / "audio").iterdir()}
+    assert {name: [*files] for name, files in folders.items()} == {
+        "00000": ["s-0.flac", "s-1.flac"],
+        "00001": ["s-2.flac", "s-3.flac"],
+        "00002": ["s-4.flac"],
+    }
+
+    dump_audio(data, shared, nj=2)  # the plain reference is what one process made
+    assert {folder.name: contents(folder) for folder in (shared / "audio").iterdir()} == folders
+    wavs = [DataDir.read(out)["wav.scp"] for out in (alone, shared)]
+    assert wavs[1] == {utt: path.replace("alone", "shared") for utt, path in wavs[0].items()}
+
+    made = (shared / "audio/00000/s-1.flac").stat().st_mtime_ns
+    for file in ("wav.scp", "scan.jsonl", "audio/00001/s-3.flac"):  # as if stopped in between
+        (shared / file).unlink()
+    dump_audio(data, shared, nj=2)
+    assert {folder.name: contents(folder) for folder in (shared / "audio").iterdir()} == folders
+    assert (shared / "audio/00000/s-1.flac").stat().st_mtime_ns == made
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 def test_digest_is_that_of_the_list():

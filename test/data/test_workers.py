@@ -43,7 +43,7 @@ from pam.data.workers import run_tasks
 
 def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())  # one write, or the lines of two workers may mix
-    time.sleep(60)
+    time.sleep(1000)
 
 list(run_tasks(work, [0, 1], nj=2))
 """
@@ -55,7 +55,7 @@ def test_workers_die_with_a_killed_parent():
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
         workers = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in workers):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.1)

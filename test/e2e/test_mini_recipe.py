@@ -57,7 +57,7 @@ class Run:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
-        process.communicate(timeout=30)  # returns once no child holds the output open
+        process.communicate(timeout=300)  # returns once no child holds the output open
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,4 @@
-"""The AMI recipe on an imitation of the Hugging Face data set, in Parquet and in Arrow files.
-
-The rows are made once; where pyarrow is not installed, only what needs its files is skipped.
-"""
+"""The AMI recipe on an imitation of the Hugging Face data set, in Parquet and in Arrow files."""
 
 import io
 import subprocess
@@ -11,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from imitations import write_arrow, write_parquet
 
 from pam.data.datadir import DataDir, validate
 from pam.errors import UserError
@@ -61,38 +59,15 @@ def split(outside: str | None = None) -> list[dict]:
 GOOD = 2 + 40  # and one more where `outside` is a file
 
 
-class Batch:
-    """What the reader uses of pyarrow.RecordBatch."""
-
-    def __init__(self, rows: list[dict]):
-        self.rows, self.num_rows = rows, len(rows)
-
-    def slice(self, start: int, count: int) -> "Batch":
-        return Batch(self.rows[start : start + count])
-
-    def to_pylist(self) -> list[dict]:
-        return self.rows
-
-
 @pytest.fixture
-def in_memory(monkeypatch, tmp_path) -> tuple[Path, list[tuple[int, int]]]:
-    """A file whose rows are those of `split`, in groups of 8, and which groups were read."""
+def file(tmp_path) -> Path:
+    """The rows of `split`, in groups of 8."""
     soundfile.write(tmp_path / "outside.wav", np.full(4000, 0.4), 16000)
-    rows, read = split(str(tmp_path / "outside.wav")), []
-
-    def batches(file, columns, wanted=lambda first, end: True):
-        for first in range(0, len(rows), 8):
-            if wanted(first, first + 8):
-                read.append((first, first + 8))
-                taken = [{name: row[name] for name in columns} for row in rows[first : first + 8]]
-                yield first, Batch(taken)
-
-    monkeypatch.setattr(ami_parquet, "batches", batches)
-    return tmp_path / "train.parquet", read
+    write_parquet(tmp_path / "train.parquet", split(str(tmp_path / "outside.wav")), 8)
+    return tmp_path / "train.parquet"
 
 
-def test_rows_and_audio(in_memory, tmp_path):
-    file, _ = in_memory
+def test_rows_and_audio(file, tmp_path):
     faults = {EMPTY: [], NO_TIME: [], NO_AUDIO: []}
     rows = list(ami_parquet.read_rows([file], faults))
     assert [row.utterance.text for row in rows[:2]] == ["i've gotten mm-hmm", "it's a flac"]
@@ -114,24 +89,25 @@ def test_rows_and_audio(in_memory, tmp_path):
     ]
 
 
-def test_only_wanted_groups_are_read_and_audio_is_written_once(in_memory, tmp_path):
-    file, read = in_memory
+def test_audio_is_written_once(file, tmp_path, monkeypatch):
     rows = list(ami_parquet.read_rows([file], {EMPTY: [], NO_TIME: []}))
     chosen = [row for row in rows if row.number in (8, 9, 41)]
-    read.clear()
-    ami_parquet.write_audio(chosen, tmp_path / "audio", {})
-    assert read == [(8, 16), (40, 48)]
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "audio").iterdir()}
-    read.clear()
-    assert len(ami_parquet.write_audio(chosen, tmp_path / "audio", {})) == len(times) == 3
-    assert read == [] and times == {path: path.stat().st_mtime_ns for path in times}
+    paths = ami_parquet.write_audio(chosen, tmp_path / "audio", {})
+    assert [Path(paths[row.utterance.id]).read_bytes() for row in chosen] == [
+        encoded(0.01 * n) for n in (0, 1, 33)
+    ]
+    monkeypatch.setattr(ami_parquet, "numbered_rows", lambda *_: pytest.fail("read again"))
+    assert ami_parquet.write_audio(chosen, tmp_path / "audio", {}) == paths
 
 
-def test_another_configuration_is_refused(in_memory, monkeypatch):
-    bad = {"audio_id": "AMI_EN2001a_SDM_MEO069_0000500_0000600", "text": "x"}
-    monkeypatch.setattr(ami_parquet, "batches", lambda *_: [(0, Batch([bad]))])
+def test_another_configuration_is_refused(tmp_path):
+    file = tmp_path / "train.parquet"
+    write_parquet(file, [{"audio_id": "AMI_EN2001a_SDM_MEO069_0000500_0000600", "text": "x"}])
     with pytest.raises(UserError, match="row 0: audio_id 'AMI_EN2001a_SDM.*use the config ihm"):
-        list(ami_parquet.read_rows([in_memory[0]], {}))
+        list(ami_parquet.read_rows([file], {}))
+    write_parquet(file, [{"id": "x", "text": "y"}])
+    with pytest.raises(UserError, match="no column 'audio_id', it has id, text"):
+        list(ami_parquet.read_rows([file], {}))
 
 
 def test_files_of_the_splits(tmp_path):
@@ -147,31 +123,17 @@ def test_files_of_the_splits(tmp_path):
         ami_parquet.files_in(tmp_path / "none")
 
 
-def test_without_pyarrow(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match="needs pyarrow: install it with `python -m pip install"):
-        list(ami_parquet.batches(tmp_path / "train.parquet", ["text"]))
-
-
 def write_files(folder: Path, form: str, outside: str) -> None:
     """The data set as it is downloaded (Parquet) or as it lies in a cache (Arrow streams)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    folder.mkdir()
     for name in ("train", "validation", "test"):
-        table = pa.Table.from_pylist(split(outside))
         if form == "parquet":
-            pq.write_table(table, folder / f"{name}-00000-of-00001.parquet", row_group_size=8)
+            write_parquet(folder / f"{name}-00000-of-00001.parquet", split(outside), 8)
         else:
-            file = str(folder / f"ami-{name}.arrow")
-            with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table, max_chunksize=8)
+            write_arrow(folder / f"ami-{name}.arrow", split(outside), 8)
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_stages_1_and_2(tmp_path, form):
-    pytest.importorskip("pyarrow", reason="an optional dependency: reading the data set's files")
     soundfile.write(tmp_path / "outside.wav", np.full(4000, 0.4), 16000)
     write_files(tmp_path / "ihm", form, str(tmp_path / "outside.wav"))
     process = subprocess.run(
@@ -190,18 +152,3 @@ def test_stages_1_and_2(tmp_path, form):
         assert len(raw) == GOOD + 1
         assert raw["text"]["AMI_EN2001a_H04_MEO069_0000100_0000200"] == "it's a flac"
         assert raw["wav.scp"]["AMI_EN2001a_H04_MEO069_0000100_0000200"].endswith(".flac")
-
-
-def test_damaged_and_other_files(tmp_path):
-    pa = pytest.importorskip(
-        "pyarrow", reason="an optional dependency: reading the data set's files"
-    )
-    import pyarrow.parquet as pq
-
-    file = tmp_path / "train.parquet"
-    file.write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match="damaged .*: fetch the data set again"):
-        list(ami_parquet.read_rows([file], {}))
-    pq.write_table(pa.Table.from_pylist([{"id": "x", "text": "y"}]), file)
-    with pytest.raises(UserError, match="no column 'audio_id', it has id, text"):
-        list(ami_parquet.read_rows([file], {}))

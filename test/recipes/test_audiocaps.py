@@ -1,39 +1,29 @@
 """AudioCaps and AudioBench's sets of it, on imitations of their files."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import soundfile
 from imitations import (
     CLIPS,
-    HAS_PYARROW,
     audio_bench,
     audio_cell,
     audiocaps,
     audiocaps_parquet,
     caption_rows,
-    parquet_path,
     preparation,
+    write,
     write_parquet,
 )
 
 from pam.data.audio import load_audio
 from pam.data.datadir import DataDir, validate
-from pam.data.parquet import rows
 from pam.errors import UserError
 
 module = preparation("audiocaps")
 
 SETS = ("audiocaps_train", "audiocaps_val", "audiocaps_test")
 BENCH = ("audiocaps_test_audiobench", "audiocaps_test_qa")
-
-
-@pytest.fixture(autouse=True)
-def parquet(tmp_path, monkeypatch):
-    """Parquet through pyarrow, or through the stand-in where it is not installed."""
-    if path := parquet_path(tmp_path):
-        monkeypatch.syspath_prepend(path)
 
 
 def prepare(out: Path, *sets: str, **options) -> list[DataDir]:
@@ -117,36 +107,16 @@ def test_audio_bench(tmp_path, caplog):
     assert "audiocaps_test: 5 rows, published: 4400" in caplog.text
 
 
-def test_parquet_is_read_row_by_row(tmp_path):
-    """A few rows at a time (the stand-in checks how), over all files."""
-    file = tmp_path / "a.parquet"
-    write_parquet(file, [{"n": n, "audio": audio_cell(n)} for n in range(30)])
-    found = rows([file, file], ["n"])
-    assert next(found) == {"n": 0}
-    assert [row["n"] for row in found] == [*range(1, 30), *range(30)]
-    with pytest.raises(UserError, match=r"a.parquet: no column 'm', it has n, audio"):
-        next(rows([file], ["m"]))
-
-
 def test_unusable_parquet_is_named(tmp_path):
-    file = tmp_path / "a.parquet"
-    file.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(UserError, match="a.parquet: truncated or no Parquet file"):
-        next(rows([file], ["n"]))
+    pointer = "version https://git-lfs.github.com/spec/v1\n"
+    write(tmp_path / "a/audiocaps_qa_test/t.parquet", pointer)
+    with pytest.raises(UserError, match="t.parquet: truncated or no Parquet file"):
+        prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path / "a")
     write_parquet(tmp_path / "b/audiocaps_qa_test/t.parquet", [
         {"context": {"bytes": None, "path": "x.wav"}, "instruction": "a", "answer": "b"}
     ])  # fmt: skip
-    with pytest.raises(UserError, match="row 0: no audio in the row: copy the data set with its"):
+    with pytest.raises(UserError, match="row 0: no audio in it: copy the data set with its"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path / "b")
-
-
-@pytest.mark.skipif(HAS_PYARROW, reason="pyarrow is installed")
-def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if "stand-in" not in p])
-    for name in ("pyarrow", "pyarrow.parquet"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    with pytest.raises(UserError, match="needs pyarrow: install it with: python -m pip install"):
-        next(rows([tmp_path / "a.parquet"], ["n"]))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from imitations import (
     common_voice,
     encoded,
     librispeech,
-    parquet_path,
     write,
 )
 
@@ -54,7 +53,7 @@ class Project:
             "AUDIOBENCH": audio_bench(self.corpora / "AudioLLMs"),
         }
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        own = {"PATH": path, "PYTHONPATH": parquet_path(folder), "PAM_CACHE": str(folder / "cache")}
+        own = {"PATH": path, "PYTHONPATH": "", "PAM_CACHE": str(folder / "cache")}
         self.env = os.environ | own | {name: str(place) for name, place in places.items()}
 
     def __call__(self, command: str) -> str:

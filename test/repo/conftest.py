@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ SETS = {"train": "asr_clean_train ac_train", "dev": "ac_dev", "test": "asr_clean
 def shorten(assignment: re.Match) -> str:
     """Fewer sets: the tests are about the shell."""
     return f'{assignment[1]}_sets="{SETS[assignment[1]]}"'
+
+
+def heed_hangup() -> None:
+    """Whatever pytest inherited: a shell cannot trap a signal that was ignored when it started."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass
@@ -35,12 +41,13 @@ class Recipes:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_hangup,
         )
 
     def run(self, recipe: str, *options: str, **env: str) -> tuple[int, str]:
         """Status and output."""
         process = self.start(recipe, *options, **env)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         return process.returncode, output
 
     def calls(self) -> list[str]:

@@ -36,7 +36,15 @@ def test_scale_has_what_the_verbs_need(file):
     for encoder, spec in scale["encoders"].items():
         assert ENCODERS.get(spec["family"]), encoder
     assert scale["feats"] in ("dumped", "online")
-    assert scale["budgets"].keys() >= {"short", "long"}
+    assert list(scale["budgets"]) == ["tiny", "short", "long"]
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=name)
+@pytest.mark.parametrize("file", sorted(ROOT.glob("egs/*/conf/*.conf")), ids=str)
+def test_sets_of_options_fit_every_scale(file, scale):
+    """As in `run.sh --config conf/tiny.conf --scale paper`."""
+    options = dict(re.findall(r"^(\w+)=(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    assert options.get("budget", "short") in load_yaml(scale)["budgets"]
 
 
 def meta_fusion(config: dict, width: int):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def wait_for(condition, seconds: float = 10.0) -> bool:
+def wait_for(condition, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -53,7 +54,7 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     status, output = recipes.run(recipe)
     assert status == 0, output
     assert [call for call in recipes.calls() if call != "fetch_wordnet"] == []
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # of a loaded machine: nothing heavy is started
 
 
 def test_stages_can_be_chosen(recipes):
@@ -75,6 +76,7 @@ def test_stages_can_be_chosen(recipes):
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
+        (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),
         (["4"], "unexpected argument '4'"),
         (["--print", "nothing"], "unknown option --nothing"),
@@ -232,17 +234,26 @@ def test_new_decoding_prompts_are_another_folder(recipes):
     assert status == 1 and "--inference_tag" in output
 
 
+@pytest.fixture
+def under_nohup() -> Iterator[None]:
+    """SIGHUP is ignored, as where pytest was started with nohup; children inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 @pytest.mark.parametrize(("recipe", "verb"), [("mini", "train"), ("multitask", "dump")])
 def test_killing_a_run_ends_its_children_and_the_command_resumes(recipes, recipe, verb, number):
     process = recipes.start(recipe, SLEEP=verb)
     pid_file = Path(recipes.env["PIDS"])
-    assert wait_for(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, 30)
+    assert wait_for(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, 300)
     pids = [int(pid) for pid in pid_file.read_text().split()]
     assert all(alive(pid) for pid in pids)
     os.kill(process.pid, number)
     assert wait_for(lambda: not any(alive(pid) for pid in pids)), "children live on"
-    process.communicate(timeout=10)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     recipes.calls()
     status, output = recipes.run(recipe)

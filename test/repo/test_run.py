@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
     command = ["python3", ROOT / "utils/run.py", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def test_one_job_is_logged_and_shown(tmp_path):
@@ -43,7 +43,7 @@ def test_a_failure_shows_its_reason_and_stops_the_others(tmp_path):
     script = "if [ {JOB} = 2 ]; then echo the reason; exit 7; else sleep 100; fi"
     start = time.monotonic()
     done = run("JOB=1:3", "{JOB}.log", "bash", "-c", script, cwd=tmp_path)
-    assert done.returncode == 7 and time.monotonic() - start < 20
+    assert done.returncode == 7 and time.monotonic() - start < 90
     assert "failed with status 7" in done.stderr and "  | the reason" in done.stderr
     assert "log: 2.log" in done.stderr
 
@@ -57,9 +57,18 @@ def test_a_command_that_cannot_start_is_a_plain_error(tmp_path):
 def test_what_a_job_left_behind_is_ended(tmp_path):
     run("x.log", "bash", "-c", "sleep 100 & echo $!", cwd=tmp_path)
     pid = int((tmp_path / "x.log").read_text().splitlines()[-1])
-    time.sleep(0.1)
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    end = time.monotonic() + 60
+    while is_running(pid):
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_without_a_command_it_explains_itself(tmp_path):

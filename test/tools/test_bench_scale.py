@@ -14,9 +14,11 @@ from pam.errors import UserError  # noqa: E402
 from tools import bench_scale  # noqa: E402
 
 
-def test_every_step_is_measured(tmp_path):
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_every_step_is_measured(tmp_path, rate):
     # On its own: a child starts with the memory of the process that forks it, here all of pytest's.
     command = [sys.executable, bench_scale.__file__, "--counts", "30", "--out", str(tmp_path)]
+    command += ["--rate", str(rate)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
@@ -24,6 +26,7 @@ def test_every_step_is_measured(tmp_path):
     assert all(float(row[3]) > 0 and float(row[5].rstrip(" |")) > 5 for row in rows)
     assert len(DataDir.read(tmp_path / "30/dump/combined")) == 30
     assert len(DataDir.read(tmp_path / "30/data/set")["wav.scp"]) == 1
+    assert len(list((tmp_path / "30/dump").rglob("*.flac"))) == (30 if rate == 8000 else 0)
 
 
 def test_too_much_memory_is_a_failure(monkeypatch, capsys):

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from pam.data.datadir import DataDir
-from pam.data.parquet import audio_bytes, find_parquet, rows, write_once
+from pam.data.parquet import audio_file, find_parquet, rows
 from pam.data.scp import one_line
 from pam.errors import UserError
 from pam.log import get_logger
@@ -19,6 +19,7 @@ BENCH_SETS = {
     "audiocaps_test_audiobench": ("audiocaps_test", 4400, False),
     "audiocaps_test_qa": ("audiocaps_qa_test", 313, True),
 }
+WITH_AUDIO = "copy the data set with its audio inside (embedded bytes)"
 COLUMNS = ("context", "instruction", "answer")
 logger = get_logger("prepare")
 
@@ -34,8 +35,9 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     tables: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "prompt": {}}
     for number, row in enumerate(islice(rows(files, COLUMNS), count)):
         utt = f"{name}-{number:05d}"
-        content, suffix = audio_bytes(row["context"], f"{corpus / source}, row {number}")
-        tables["wav.scp"][utt] = str(write_once(audio, content, suffix))
+        if not (clip := audio_file(row["context"], audio)):
+            raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
+        tables["wav.scp"][utt] = str(clip)
         tables["text"][utt] = one_line(row["answer"] or "")
         if asks:
             tables["prompt"][utt] = one_line(row["instruction"] or "")

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from audiocaps_tables import parquet_of
 
-from pam.atomic import atomic_path, write_text
+from pam.atomic import write_text
 from pam.data.audio import FOREIGN
-from pam.data.disk import writing
-from pam.data.parquet import audio_bytes, rows
-from pam.errors import UserError
+from pam.data.parquet import audio_file, rows
 from pam.log import get_logger
 
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of two files the earlier kind is taken
@@ -69,16 +67,8 @@ def _out_of_parquet(
     files, found = parquet_of(corpus, part), {}
     for row in rows(files, ["youtube_id", "start_time", "audio"]):
         clip = f"{row['youtube_id']}_{int(float(row['start_time']))}"
-        if clip not in wanted or clip in found:
-            continue
-        try:
-            content, suffix = audio_bytes(row["audio"], clip)
-        except UserError:
-            continue  # counted as missing
-        found[clip] = (out / f"{clip}{suffix}").absolute()
-        if not found[clip].is_file():
-            with writing(found[clip]), atomic_path(found[clip]) as part_file:
-                part_file.write_bytes(content)
+        if clip in wanted and clip not in found and (file := audio_file(row["audio"], out, clip)):
+            found[clip] = file
     return found, dict.fromkeys(sorted(wanted - found.keys()), GONE)
 
 
