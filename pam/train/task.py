@@ -38,10 +38,8 @@ class PaMTask(AbsTask):
     trainer = PaMTrainer
     class_choices_list: list = []
 
-    # The model in use, and how it spells answers: batches need both. ESPnet builds the model
-    # before the iterators.
+    # The model in use: the batches need its tokenizer. ESPnet builds it before the iterators.
     llm = None
-    spell = None
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -59,7 +57,7 @@ class PaMTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
         config = load_yaml(args.pam_config)
         model = build_model(config, online=config["feats"] == "online")
-        cls.llm, cls.spell = model.llm, model.llm.target_ids
+        cls.llm = model.llm
         if args.phase == "llm":
             if config.get("init"):  # all that is learned starts there
                 load_learned(model, Path(config["init"]))
@@ -71,8 +69,8 @@ class PaMTask(AbsTask):
                 model.router.standardize_by(model.pooled_prompts(train_prompts))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
-        cls.spell = model.llm.speller(texts, config["warmup_min_count"])
-        tokens = {token for text in texts for token in cls.spell(text)}
+        spell = model.llm.speller(config["warmup_merges"])
+        tokens = {token for text in texts for token in spell(text)}
         return CTCWarmupModel(
             model, TokenEmbeddingCTC(model.llm.embeddings, tokens, model.llm.space)
         )
@@ -109,7 +107,10 @@ class PaMTask(AbsTask):
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
-        return Preprocess(cls.spell, config["tasks"], list(config["encoders"]))
+        spell = cls.llm.target_ids
+        if args.phase == "ctc":
+            spell = cls.llm.speller(config["warmup_merges"])
+        return Preprocess(spell, config["tasks"], list(config["encoders"]))
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
