@@ -7,7 +7,7 @@ distinct prompt gives h_prompt for the router and the KV cache for all that foll
 # B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the
 # prompt, D width of the LLM, V positions of audio and closing, or the vocabulary
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,6 @@ from transformers import (
 
 from pam.errors import UserError
 from pam.fusion.base import padding_mask
-from pam.llm.pieces import short_pieces
 from pam.llm.template import make_template, token_ids
 from pam.paths import resolve_model
 
@@ -153,17 +152,6 @@ class CausalLM(nn.Module):
     def answer_ids(self, text: str) -> list[int]:
         """Tokens of an answer, without its end."""
         return token_ids(self.tokenizer, self.template.joint + text)
-
-    def target_ids(self, text: str) -> list[int]:
-        """Tokens of an answer that the LLM is to predict: its end too."""
-        return [*self.answer_ids(text), self.eos]
-
-    def speller(self, merges: int | None) -> Callable[[str], list[int]]:
-        """`answer_ids`, in `short_pieces` where `merges` is given."""
-        if merges is None:
-            return self.answer_ids
-        tokenizer, joint = short_pieces(self.tokenizer, merges), self.template.joint
-        return lambda text: token_ids(tokenizer, joint + text)
 
     def embed(self, ids: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T D"]:
         return self.llm.get_input_embeddings()(ids)

@@ -1,6 +1,6 @@
 """From a data directory's entries to the tensors of a batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,17 +19,15 @@ class Preprocess:
     """Turns the text fields of an utterance into arrays: ESPnet's dataset reads every file as text.
 
     Archive pointers become encoder states [T, S·C], a path becomes samples [N], an answer becomes
-    the token ids that `spell` gives, a task becomes its index.
+    token ids, a task becomes its index.
     """
 
-    def __init__(
-        self, spell: Callable[[str], list[int]], tasks: Sequence[str], encoders: Sequence[str]
-    ):
-        self.spell, self.tasks, self.encoders = spell, list(tasks), list(encoders)
+    def __init__(self, llm: CausalLM, tasks: Sequence[str], encoders: Sequence[str], end: bool):
+        self.llm, self.tasks, self.encoders, self.end = llm, list(tasks), list(encoders), end
 
     def __call__(self, utt: str, data: Mapping[str, str]) -> dict[str, np.ndarray]:
-        task = self.tasks.index(data["task"])
-        out = {"text": np.array(self.spell(data["text"])), "task": np.array([task])}
+        ids = self.llm.answer_ids(data["text"]) + ([self.llm.eos] if self.end else [])
+        out = {"text": np.array(ids), "task": np.array([self.tasks.index(data["task"])])}
         for name in self.encoders:
             if name in data:
                 out[name] = load(data[name])

@@ -62,7 +62,7 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
     from espnet2.train.dataset import ESPnetDataset
 
     tasks, encoders = config["tasks"], list(config["encoders"])
-    preprocess = Preprocess(model.llm.target_ids, tasks, encoders)
+    preprocess = Preprocess(model.llm, tasks, encoders, end=True)
     triples = data_triples(dev, encoders, config["feats"], dev / "text")
     factory = EveryUtteranceIterFactory(
         ESPnetDataset(triples, preprocess=preprocess),

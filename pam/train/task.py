@@ -69,8 +69,7 @@ class PaMTask(AbsTask):
                 model.router.standardize_by(model.pooled_prompts(train_prompts))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
-        spell = model.llm.speller(config["warmup_merges"])
-        tokens = {token for text in texts for token in spell(text)}
+        tokens = {token for text in texts for token in model.llm.answer_ids(text)}
         return CTCWarmupModel(
             model, TokenEmbeddingCTC(model.llm.embeddings, tokens, model.llm.space)
         )
@@ -107,10 +106,8 @@ class PaMTask(AbsTask):
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
-        spell = cls.llm.target_ids
-        if args.phase == "ctc":
-            spell = cls.llm.speller(config["warmup_merges"])
-        return Preprocess(spell, config["tasks"], list(config["encoders"]))
+        end = args.phase == "llm"
+        return Preprocess(cls.llm, config["tasks"], list(config["encoders"]), end)
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
