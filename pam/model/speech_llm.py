@@ -53,8 +53,6 @@ class ESPnetPaMModel(TrainableOnlyModel):
             label reaches the experts (Table 11, "without task label").
         word_dropout: in training, the probability that an answer's token is hidden from those
             after it: its embedding is that of a space. What is then to be predicted must be heard.
-        time_stretch: in training, every utterance's frames are played up to this share faster or
-            slower: 0.1 takes 0.9 to 1.1 frames a frame.
         bf16: autocast to bfloat16.
     """
 
@@ -70,7 +68,6 @@ class ESPnetPaMModel(TrainableOnlyModel):
         routing: str = "label",
         routing_loss: bool = True,
         word_dropout: float = 0.0,
-        time_stretch: float = 0.0,
         bf16: bool = True,
     ):
         super().__init__()
@@ -88,11 +85,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.llm, self.fusion, self.router = llm, fusion, router
         self.encoders = encoders
         self.shapes, self.tasks = list(shapes), list(tasks)
-        for name, share in (("word_dropout", word_dropout), ("time_stretch", time_stretch)):
-            if not 0 <= share < 1:
-                raise UserError(f"model_conf.{name}: {share} is not in [0, 1)")
+        if not 0 <= word_dropout < 1:
+            raise UserError(f"model_conf.word_dropout: {word_dropout} is not in [0, 1)")
         self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
-        self.word_dropout, self.time_stretch = word_dropout, time_stretch
+        self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
         self.embedding_norm = llm.embeddings.float().norm(dim=-1).mean().item()
 
@@ -135,8 +131,6 @@ class ESPnetPaMModel(TrainableOnlyModel):
             # Padding may hold anything, NaN too, and 0 · NaN would reach the gradients.
             flat_BTF = flat_BTF.masked_fill(~real[..., None], 0.0)
             states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
-        if self.training and self.time_stretch > 0:
-            return stretch(states, lengths, self.time_stretch)
         return states, lengths
 
     @torch.no_grad()
@@ -265,23 +259,3 @@ class ESPnetPaMModel(TrainableOnlyModel):
         hidden = self.llm.read(embeds, mask, positions, prompt.cache())
         predicts = real & (steps >= (frames - 1)[:, None])
         return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
-
-
-def stretch(
-    states: Sequence[Float[Tensor, "B _ T _"]], lengths: Int[Tensor, " B"], share: float
-) -> tuple[list[Float[Tensor, "B _ U _"]], Int[Tensor, " B"]]:
-    """Every utterance at a tempo of its own, drawn from 1 - `share` to 1 + `share`.
-
-    Frame u of the result is frame ⌊(u + r) · tempo⌋, with r drawn from [0, 1); what is joined to
-    one feature by an adapter's `stack` so differs from one time to the next.
-    """
-    tempo_B1, start_B1 = torch.rand(2, len(lengths), 1, device=lengths.device)
-    tempo_B1 = 1 + share * (2 * tempo_B1 - 1)
-    stretched = (lengths / tempo_B1[:, 0]).long().clamp(min=1)
-    frames = torch.arange(int(stretched.max()), device=lengths.device)
-    source_BU = ((frames + start_B1) * tempo_B1).long()
-    source_BU = torch.minimum(source_BU, lengths[:, None] - 1)
-    rows_B1 = torch.arange(len(lengths), device=lengths.device)[:, None]
-    real_B1U1 = padding_mask(stretched, len(frames))[:, None, :, None]
-    out = [s.transpose(1, 2)[rows_B1, source_BU].transpose(1, 2) * real_B1U1 for s in states]
-    return out, stretched

@@ -7,9 +7,8 @@ from toys import make_batch
 
 from pam.decode.greedy import PromptMemory, greedy
 from pam.errors import UserError
-from pam.llm.causal_lm import padding_mask
 from pam.model.build import build_model, load_experiment
-from pam.model.speech_llm import ESPnetPaMModel, stretch
+from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.hearing import shuffled_audio
 
 
@@ -63,38 +62,6 @@ def test_dropped_words_are_read_as_spaces_and_still_predicted(tiny_config, batch
     torch.manual_seed(1)
     torch.testing.assert_close(model(**batch)[0], expected + routing, rtol=1e-5, atol=1e-5)
     assert model.eval().hide(batch["text"]) is batch["text"]
-
-
-def test_stretched_states_are_the_frames_of_another_tempo():
-    lengths = torch.tensor([40, 7, 1])
-    number = torch.arange(1.0, 41.0).expand(3, 2, 40)[..., None]  # each frame holds its number
-    padded = number * padding_mask(lengths, 40)[:, None, :, None]
-    seen = set()
-    for seed in range(50):
-        torch.manual_seed(seed)
-        (first, second), new = stretch([padded, padded[:, :1]], lengths, 0.2)
-        torch.testing.assert_close(first[:, :1], second)
-        assert (new <= (lengths / 0.8).long().clamp(min=1)).all() and (new >= lengths // 1.2).all()
-        for row, old, count in zip(first[:, 1, :, 0], lengths, new, strict=True):
-            frames = row[:count]
-            assert (row[count:] == 0).all() and frames.max() <= old
-            steps = frames.diff()  # frames are repeated or left out, none comes back
-            assert ((steps >= 0) & (steps <= 2)).all()
-            assert frames[0] <= 2 and old - frames[-1] <= 1.2 * 2
-        seen.add(int(new[0]))
-    assert min(seen) < 36 and max(seen) > 44
-
-
-def test_frames_are_stretched_in_training_alone(tiny_config, batch):
-    model = build_model(tiny_config | {"model_conf": {"bf16": False, "time_stretch": 0.5}})
-    audio = {k: v for k, v in batch.items() if k.startswith(("first", "second"))}
-    plain, lengths = model.eval().states(audio)
-    torch.manual_seed(0)
-    stretched, new = model.train().states(audio)
-    assert not torch.equal(new, lengths)
-    torch.manual_seed(0)
-    expected, _ = stretch(plain, lengths, 0.5)
-    torch.testing.assert_close(stretched, expected)
 
 
 def test_gradients_equal_the_plain_formula(tiny_model, batch):
@@ -289,7 +256,6 @@ def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch)
         ("model_conf", {"rooting": "label"}, "unknown option 'rooting': did you mean 'routing'"),
         ("router_conf", {"gates": "x"}, "unknown option 'gates': did you mean 'gate'"),
         ("encoders", {"a": {"family": "whisper"}}, "encoders.a: needs family, path, dim"),
-        ("model_conf", {"time_stretch": -0.1}, "time_stretch: -0.1 is not in"),
         ("model_conf", {"word_dropout": 1.0}, "word_dropout: 1.0 is not in"),
         ("encoders", {}, "at least one encoder"),
         ("llm_conf", {"path": "x", "h_prompt": "first"}, "'first' is not one of last, mean"),
