@@ -14,14 +14,16 @@ def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     return [items[n * len(items) // count] for n in range(count)]
 
 
-def report_count(logger: logging.Logger, what: str, found: int, expected: int) -> None:
+def report_count(
+    logger: logging.Logger, what: str, found: int, expected: int, things: str = "utterances"
+) -> None:
     """Compare with the published count: a difference is a warning, with both numbers."""
     if found == expected:
-        logger.info("%s: %d utterances, as published", what, found)
+        logger.info("%s: %d %s, as published", what, found, things)
     else:
         difference = f"{found - expected:+d}"
         logger.warning(
-            "%s: expected %d utterances, found %d (%s)", what, expected, found, difference
+            "%s: expected %d %s, found %d (%s)", what, expected, things, found, difference
         )
 
 

@@ -65,7 +65,7 @@ def test_missing_clips_are_counted_and_listed(tmp_path, caplog):
     corpus = audiocaps(tmp_path / "audiocaps")
     prepare(tmp_path / "data", *SETS, audiocaps=corpus)
     assert "1 of 3 clips are missing, listed in" in caplog.text
-    assert "audiocaps_train: 3 captions, published: 49838" in caplog.text
+    assert "audiocaps_train: expected 49838 captions, found 3 (-49835)" in caplog.text
     missing = [(tmp_path / "data" / name / "missing_clips.log").read_text() for name in SETS]
     assert missing[0] == "zzzzzzzzzz-_130\tno such clip: its video may be gone\n"
     assert missing[2].startswith("zzzzzzzzzz-_132\tm4a is not read: convert it to flac with ffmpeg")
@@ -104,7 +104,7 @@ def test_audio_bench(tmp_path, caplog):
     assert questions["prompt"]["audiocaps_test_qa-00001"] == "What's that, 1?"
     assert questions["text"]["audiocaps_test_qa-00001"] == "A bell’s ring"
     assert soundfile.info(questions["wav.scp"]["audiocaps_test_qa-00001"]).frames == 8000
-    assert "audiocaps_test: 5 rows, published: 4400" in caplog.text
+    assert "audiocaps_test: expected 4400 rows, found 5" in caplog.text
 
 
 def test_unusable_parquet_is_named(tmp_path):

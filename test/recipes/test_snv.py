@@ -134,6 +134,7 @@ def test_air_bench_in_two_ways(bench, tmp_path, caplog):
     own, official = prepare(tmp_path, *names, air_bench=bench)
     assert list(own["text"].values()) == ["3", "1", "2", "2"] and "prompt" not in own
     assert list(official["text"].values()) == ["C", "B", "A", "B"]
+    assert "Foundation_meta.json: expected 1000 questions, found 6 (-994)" in caplog.text
     assert "2 questions left out" in caplog.text and "missing.wav: no such file" in caplog.text
     prompts = list(official["prompt"].values())
     assert prompts[1] == (

@@ -7,6 +7,7 @@ of audiocaps_test it is not: AudioBench itself draws its instructions when it ev
 from itertools import islice
 from pathlib import Path
 
+from pam.data.corpus import report_count
 from pam.data.datadir import DataDir
 from pam.data.parquet import audio_file, find_parquet, rows
 from pam.data.scp import one_line
@@ -42,8 +43,8 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
         if asks:
             tables["prompt"][utt] = one_line(row["instruction"] or "")
     found = len(tables["text"])
-    if count is None and found != published:
-        logger.warning("%s: %d rows, published: %d", corpus / source, found, published)
+    if count is None:
+        report_count(logger, str(corpus / source), found, published, "rows")
     tables["utt2spk"] = {utt: utt for utt in tables["text"]}
     tables["utt2task"] = dict.fromkeys(tables["text"], TASK)
     return DataDir({table: entries for table, entries in tables.items() if entries})

@@ -73,13 +73,6 @@ def _caption(row: Mapping[str, Any], where: str, line: int) -> Caption:
     return Caption(clip, number, text)
 
 
-def spread(clips: Sequence[str], count: int | None) -> list[str]:
-    """`count` of the clips at even distances; all where there are no more, or for None."""
-    if count is None or count >= len(clips):
-        return list(clips)
-    return [clips[n * len(clips) // count] for n in range(count)]
-
-
 def each_caption(name: str, captions: Sequence[Caption], audio: Mapping[str, Path]) -> Tables:
     """An utterance for every caption, as training uses them."""
     found = _empty()

@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed o
 
 from audiocaps_bench import BENCH_SETS, bench_set  # noqa: E402
 from audiocaps_clips import find_clips, write_missing  # noqa: E402
-from audiocaps_tables import captions_of, each_caption, each_clip, spread  # noqa: E402
+from audiocaps_tables import captions_of, each_caption, each_clip  # noqa: E402
 
+from pam.data.corpus import report_count, spread  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
@@ -45,8 +46,7 @@ def make_set(args: argparse.Namespace, name: str) -> None:
     corpus = folder(args.audiocaps, "AUDIOCAPS", "the folder of train.csv and of the clips")
     part, published = SETS[name]
     captions = captions_of(corpus, part)
-    if len(captions) != published:
-        logger.warning("%s: %d captions, published: %d", name, len(captions), published)
+    report_count(logger, name, len(captions), published, "captions")
     wanted = spread(sorted({c.clip for c in captions}), SIZES[args.size][part != "train"])
     found, missing = find_clips(corpus, part, wanted, args.out / "audio" / name)
     write_missing(args.out / name, missing, len(wanted))

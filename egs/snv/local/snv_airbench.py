@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.data.choices import choices_entry
+from pam.data.corpus import report_count
 from pam.data.datadir import DataDir
 from pam.data.scp import one_line
 from pam.errors import UserError
@@ -19,6 +20,7 @@ from pam.score.accuracy import parse_number
 
 AIR_BENCH_TASK = "Speaker_Number_Verification"
 TASK = "snv"
+PUBLISHED = 1000  # questions, by the decimals of the accuracies in the paper
 LETTERS = "ABCD"
 # The benchmark's own wording; its lines end with "\n" in the table `prompt`.
 OFFICIAL = (
@@ -61,6 +63,7 @@ def read_questions(corpus: Path) -> list[Question]:
         logger.warning("%s: %d questions left out, %s: %s", meta, len(faults), first, faults[first])
     if not found:
         raise UserError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
+    report_count(logger, str(meta), len(found) + len(faults), PUBLISHED, "questions")
     return [found[key] for key in sorted(found)]
 
 
