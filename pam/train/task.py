@@ -76,18 +76,23 @@ class PaMTask(AbsTask):
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
-        """One optimizer; LoRA and the router have learning rates of their own (`lora_lr`,
-        `router_lr`; else `lr`)."""
+        """One optimizer; LoRA and the router may have a rate and a weight decay of their own
+        (`lora_lr`, `router_weight_decay` …)."""
         conf = dict(args.optim_conf)
-        rates = {part: conf.pop(f"{part}_lr", conf.get("lr")) for part in ("lora", "router")}
+        own = {
+            part: {
+                option: conf.pop(f"{part}_{option}")
+                for option in ("lr", "weight_decay")
+                if f"{part}_{option}" in conf
+            }
+            for part in PARTS[1:]
+        }
         groups = {(part, partial): [] for part in PARTS for partial in (False, True)}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 groups[part_of(name), hasattr(parameter, "partial")].append(parameter)
         settings = [
-            {"params": parameters}
-            | ({"lr": rates[part]} if part in rates else {})
-            | ({"weight_decay": 0.0} if partial else {})
+            {"params": parameters} | own.get(part, {}) | ({"weight_decay": 0.0} if partial else {})
             for (part, partial), parameters in groups.items()
             if parameters
         ]

@@ -249,3 +249,27 @@ def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             train_main([*more, *extra])
+
+
+def test_lora_and_the_router_have_rates_of_their_own(tiny_model):
+    class Args:
+        optim = "adamw"
+        optim_conf = {
+            "lr": 1e-3,
+            "weight_decay": 0.01,
+            "lora_lr": 2e-3,
+            "router_lr": 3e-3,
+            "router_weight_decay": 0.3,
+        }
+
+    (optimizer,) = PaMTask.build_optimizers(Args, tiny_model)
+    found = {}
+    names = {id(parameter): name for name, parameter in tiny_model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    assert found.keys() == {n for n, p in tiny_model.named_parameters() if p.requires_grad}
+    for name, settings in found.items():
+        part = "lora" if "lora_" in name else name.split(".")[0]
+        expected = {"lora": (2e-3, 0.01), "router": (3e-3, 0.3)}.get(part, (1e-3, 0.01))
+        assert settings == expected, name
