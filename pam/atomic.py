@@ -11,7 +11,8 @@ from typing import Any
 def atomic_path(final: str | Path) -> Iterator[Path]:
     """Yield `final` + ".part" to write to; rename it on success, remove it on failure."""
     final = Path(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
+    if not final.parent.is_dir():  # to be told that it exists, mkdir waits for a lock
+        final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(final.name + ".part")
     try:
         yield part
