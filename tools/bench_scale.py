@@ -2,12 +2,13 @@
 """Measure how writing, validating, dumping (audio only) and combining a set grow with its size.
 
     tools/bench_scale.py [--counts 2000 20000] [--out FOLDER] [--nj 1] [--rate 16000]
+                         [--seconds 0.1]
 
-The sets are virtual: one recording of 100 s, N segments of 0.1 s in it. At --rate 16000 the dump
-reads them and refers to them; at any other it converts them and writes N small files, about 4 kB of
-disk for each. Every step runs in processes of its own, as a recipe runs it; wall and CPU time are
-of all of them, memory is the peak (resident) of the largest. Exit status 1 where a step needs more
-than --max_megabytes.
+The sets are virtual: one recording of 100 s, N segments of --seconds in it (0.1 s shows the cost of
+an utterance rather than of its audio). At --rate 16000 the dump reads them and refers to them; at
+any other it converts them and writes N small files, at least 4 kB of disk for each. Every step runs
+in processes of its own, as a recipe runs it; wall and CPU time are of all of them, memory is the
+peak (resident) of the largest. Exit status 1 where a step needs more than --max_megabytes.
 """
 
 import argparse
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT))  # pam, installed or not
 
 from pam.errors import UserError, run_main  # noqa: E402
 
-RECORDING_SECONDS, SEGMENT_SECONDS, STEP_SECONDS = 100.0, 0.1, 0.01
+RECORDING_SECONDS, STEP_SECONDS = 100.0, 0.01
 UTTERANCES_OF_A_SPEAKER = 100
 TEXT = "one of the many short answers of a virtual set number"
 
@@ -39,21 +40,21 @@ class Measured:
     megabytes: float
 
 
-def make_set(count: int, folder: Path, rate: int) -> None:
-    """A data directory with `count` segments of one recording, in `folder`/data/set."""
+def make_set(count: int, folder: Path, rate: int, seconds: float) -> None:
+    """A data directory, `folder`/data/set: `count` segments of `seconds` of one recording."""
     # Only here: the peak of a process counts for those that it starts.
     from pam.data.datadir import DataDir
 
     wav = folder / "recording.wav"
     write_recording(wav, rate)
-    places = round((RECORDING_SECONDS - SEGMENT_SECONDS) / STEP_SECONDS)
+    places = round((RECORDING_SECONDS - seconds) / STEP_SECONDS)
     utt2spk, segments, text = {}, {}, {}
     for number in range(count):
         speaker = f"virtual-speaker-{number // UTTERANCES_OF_A_SPEAKER:06d}"
         utt = f"{speaker}-utterance-{number:08d}"
         start = (number % places) * STEP_SECONDS
         utt2spk[utt] = speaker
-        segments[utt] = f"recording {start:.2f} {start + SEGMENT_SECONDS:.2f}"
+        segments[utt] = f"recording {start:.2f} {start + seconds:.2f}"
         text[utt] = f"{TEXT} {number}"
     tables = {"wav.scp": {"recording": str(wav)}, "text": text, "utt2spk": utt2spk}
     tables |= {"segments": segments, "utt2task": dict.fromkeys(text, "asr_clean")}
@@ -69,16 +70,17 @@ def write_recording(wav: Path, rate: int) -> None:
     soundfile.write(wav, 0.1 * np.sin(2 * np.pi * 200 * times), rate)
 
 
-def steps(count: int, folder: Path, nj: int, rate: int) -> dict[str, list[str]]:
+def steps(count: int, folder: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     """Name → command, in order; the steps leave what the next one needs in `folder`."""
     data, raw = folder / "data/set", folder / "dump/raw"
     verb = [sys.executable, "-m"]
     make = [sys.executable, __file__, "--make", str(count)]
     return {
-        "write": [*make, "--out", str(folder), "--rate", str(rate)],
+        "write": [*make, "--out", str(folder), "--rate", str(options.rate)]
+        + ["--seconds", str(options.seconds)],
         "validate": [*verb, "pam.bin.validate", str(data)],
         "dump": [*verb, "pam.bin.dump", "--data", str(data), "--out", str(raw)]
-        + ["--feats", "online", "--nj", str(nj)],
+        + ["--feats", "online", "--nj", str(options.nj)],
         "validate dumped": [*verb, "pam.bin.validate", str(raw / "set")],
         "combine": [*verb, "pam.bin.combine", "--sets", str(raw / "set")]
         + ["--out", str(folder / "dump/combined")],
@@ -119,18 +121,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="default: a temporary folder, removed at the end")
     parser.add_argument("--nj", type=int, default=1, help="processes of the dump")
     parser.add_argument("--rate", type=int, default=16000, help="of the recording, hertz")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of a segment, below 100")
     parser.add_argument("--max_megabytes", type=float, default=1000)
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)  # the step "write"
     args = parser.parse_args(argv)
     if args.make:
-        make_set(args.make, args.out, args.rate)
+        make_set(args.make, args.out, args.rate, args.seconds)
         return 0
     rows = []
     with tempfile.TemporaryDirectory(prefix="pam-scale.") as temporary:
         for count in args.counts:
             folder = (args.out or Path(temporary)) / str(count)
             shutil.rmtree(folder, ignore_errors=True)
-            for step, command in steps(count, folder.absolute(), args.nj, args.rate).items():
+            for step, command in steps(count, folder.absolute(), args).items():
                 rows.append(measure(count, step, command))
                 print(f"{step} of {count}: {rows[-1].wall_seconds:.1f} s", file=sys.stderr)
     print(table(rows))
