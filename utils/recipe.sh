@@ -53,7 +53,8 @@ check_options() {
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
     done
     [[ $max_bad =~ ^[0-9.]+%?$ ]] || die "--max_bad $max_bad: expected a share like 0.5%"
-    [[ -n $train_sets$corpora ]] || die "$0: set train_sets, or corpora to take sets from"
+    [[ -n $train_sets$dev_sets$test_sets$corpora ]] ||
+        die "$0: set train_sets, or corpora to take sets from"
 }
 
 # The lists of a recipe that joins corpora are those of its corpora, unless they are given.
@@ -95,8 +96,9 @@ models() { # the models of the scale, the LLM and the metrics that tools/fetch_m
 
 # --- settings, one per line, that results depend on -----------------------------------------------
 
-# The options that only this recipe's run.sh has: its data depend on them.
-own_options=$(_option_names "$_recipe" | grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") || true)
+# The options that only this recipe's run.sh has: its data depend on them, but not on who fetched it.
+own_options=$(_option_names "$_recipe" |
+    grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") -e download || true)
 
 data_settings() {
     local name
@@ -155,13 +157,23 @@ score_settings() {
 
 # --- stages ---------------------------------------------------------------------------------------
 
+wanted_of() { # wanted_of CORPUS LIST: the sets of a corpus' own list that this recipe asks for
+    "../$1/run.sh" --print "$2" | tr ' ' '\n' | { grep -xFf <(all_sets) || true; } | paste -sd ' '
+}
+
 in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
-    local corpus
+    local corpus list wanted sets
     for corpus in $corpora; do
+        wanted='' sets=()
+        for list in train_sets dev_sets test_sets; do
+            sets+=("--$list" "$(wanted_of "$corpus" "$list")")
+            wanted+=${sets[-1]}
+        done
+        [[ -n $wanted ]] || continue
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
             --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu" \
-            --metrics "$metrics"
+            --metrics "$metrics" "${sets[@]}"
     done
 }
 
@@ -243,6 +255,7 @@ stage_3() { # combine: one training and one validation set of all tasks
         fi
         list=${part}_sets
         dirs=()
+        [[ -n ${!list} ]] || die "--$list is empty: name at least one set"
         for set in ${!list}; do
             is_dumped "$set" || die "$dumpdir/raw/$set is not complete: run stage 2 first"
             dirs+=("$dumpdir/raw/$set")
