@@ -263,6 +263,19 @@ stage_3() { # combine: one training and one validation set of all tasks
         launch "$dumpdir/log/combine_$part.log" "$python" -m pam.bin.combine --sets "${dirs[@]}" \
             --out "$(combined)/$part" --encoders "${names[@]}" --encoder_dir "$dumpdir"
     done
+    warn_of_leaks
+}
+
+warn_of_leaks() { # utterances of the training set must not be in another one, unless that was asked for
+    local set files=("$(combined)/train/text")
+    for set in $dev_sets $test_sets; do
+        [[ " $train_sets " == *" $set "* || ! -f $dumpdir/raw/$set/text ]] || files+=("$dumpdir/raw/$set/text")
+    done
+    [[ -f ${files[0]} ]] || return 0
+    awk 'NR == FNR { train[$1]; next }
+        $1 in train { if (!n++) first = $1 " of " FILENAME }
+        END { if (n) print "warning: " n " utterances of the training set are in other sets too," \
+            " the first is " first }' "${files[@]}"
 }
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen

@@ -156,6 +156,22 @@ def test_a_corpus_of_which_nothing_is_asked_is_left_alone(recipes):
     assert status == 1 and "--dev_sets is empty: name at least one set" in output
 
 
+def test_utterances_in_training_and_test_are_told(recipes):
+    recipes.run("mini", "--stop_stage", "3")
+    dump = recipes.root / "egs/mini/dump"
+    (train,) = dump.glob("combined/*/train")
+    (train / "text").write_text("a-1 x\na-2 y\n")
+    (dump / "raw/ac_test/text").write_text("a-2 y\na-3 z\n")
+    (dump / "raw/ac_dev/text").write_text("a-4 y\n")
+    status, output = recipes.run("mini", "--stage", "3", "--stop_stage", "3")
+    assert (
+        status == 0 and "warning: 1 utterances of the training set are in other sets too" in output
+    )
+    assert "the first is a-2 of dump/raw/ac_test/text" in output
+    (dump / "raw/ac_test/text").write_text("a-3 z\n")
+    assert "warning" not in recipes.run("mini", "--stage", "3", "--stop_stage", "3")[1]
+
+
 def test_finished_sets_are_not_dumped_again(recipes):
     recipes.run("mini", "--stop_stage", "2")
     recipes.calls()
