@@ -20,20 +20,6 @@ scale_config=$PAM_ROOT/conf/scale/$scale.yaml
 system_config=$PAM_ROOT/conf/systems/$system.yaml
 llm_config=${llm:+$PAM_ROOT/conf/llm/$llm.yaml}
 
-check_choice() { # check_choice OPTION VALUE CHOICE...
-    local option=$1 value=$2
-    shift 2
-    [[ " $* " == *" $value "* ]] || die "--$option $value: choose from $*"
-}
-
-choices_in() { # the names of the YAML files of a folder
-    local file
-    for file in "$1"/*.yaml; do
-        file=${file##*/}
-        echo "${file%.yaml}"
-    done
-}
-
 # shellcheck disable=SC2046  # names without spaces
 check_options() {
     check_choice scale "$scale" $(choices_in "$PAM_ROOT/conf/scale")
@@ -263,19 +249,11 @@ stage_3() { # combine: one training and one validation set of all tasks
         launch "$dumpdir/log/combine_$part.log" "$python" -m pam.bin.combine --sets "${dirs[@]}" \
             --out "$(combined)/$part" --encoders "${names[@]}" --encoder_dir "$dumpdir"
     done
-    warn_of_leaks
-}
-
-warn_of_leaks() { # utterances of the training set must not be in another one, unless that was asked for
-    local set files=("$(combined)/train/text")
-    for set in $dev_sets $test_sets; do
-        [[ " $train_sets " == *" $set "* || ! -f $dumpdir/raw/$set/text ]] || files+=("$dumpdir/raw/$set/text")
+    dirs=()
+    for set in $dev_sets $test_sets; do # one that is trained on too was asked for
+        [[ " $train_sets " == *" $set "* ]] || dirs+=("$dumpdir/raw/$set/text")
     done
-    [[ -f ${files[0]} ]] || return 0
-    awk 'NR == FNR { train[$1]; next }
-        $1 in train { if (!n++) first = $1 " of " FILENAME }
-        END { if (n) print "warning: " n " utterances of the training set are in other sets too," \
-            " the first is " first }' "${files[@]}"
+    warn_of_leaks "$(combined)/train/text" "${dirs[@]}"
 }
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
