@@ -15,7 +15,6 @@ import shutil
 import ssl
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -84,11 +83,11 @@ def _check_md5(file: Path, expected: str | None, remedy: str) -> None:
         raise UserError(f"{file}: md5 {found}, expected {expected}: {remedy}")
 
 
-def _lock(out: BinaryIO, part: Path) -> None:
+def _lock(file: BinaryIO, path: Path) -> None:
     try:
-        fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"{part}: another download of it is running: wait for it") from error
+        raise UserError(f"{path}: another program fetches or unpacks it: wait for it") from error
 
 
 def _continue(url: str, out: BinaryIO, part: Path) -> None:
@@ -162,17 +161,21 @@ def unpack(archive: Path, folder: Path, inner: str = "") -> Path:
         return folder
     logger.info("unpacking %s", archive)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        writing(folder),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work,
-    ):
-        everything = Path(work) / "all"
-        with _readable(archive):
-            _extract(archive, everything, PurePosixPath(inner))
-        found = everything / inner
-        if not found.is_dir() or not any(found.iterdir()):
-            raise UserError(f"{archive}: no folder {inner!r} in it: is it another archive?")
-        found.rename(folder)
+    work = folder.with_name(f".{folder.name}.part")
+    with writing(folder), archive.open("rb") as held:
+        _lock(held, archive)
+        if folder.is_dir():  # another program has just made it
+            return folder
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        try:
+            with _readable(archive):
+                _extract(archive, work, PurePosixPath(inner))
+            found = work / inner
+            if not found.is_dir() or not any(found.iterdir()):
+                raise UserError(f"{archive}: no folder {inner!r} in it: is it another archive?")
+            found.rename(folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return folder
 
 

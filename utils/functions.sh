@@ -10,6 +10,20 @@ die() {
     exit 1
 }
 
+check_choice() { # check_choice OPTION VALUE CHOICE...
+    local option=$1 value=$2
+    shift 2
+    [[ " $* " == *" $value "* ]] || die "--$option $value: choose from $*"
+}
+
+choices_in() { # the names of the YAML files of a folder
+    local file
+    for file in "$1"/*.yaml; do
+        file=${file##*/}
+        echo "${file%.yaml}"
+    done
+}
+
 # launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
 launch() {
     python3 "$PAM_ROOT/utils/run.py" "$@"
@@ -55,4 +69,17 @@ add_seconds() {
             print "}"
         }' "$dumped" "$file" >"$file.part"
     mv "$file.part" "$file"
+}
+
+# warn_of_leaks TABLE OTHER...: say which ids of the table of a training set are in others too.
+warn_of_leaks() {
+    local file files=()
+    for file in "$@"; do
+        [[ ! -f $file ]] || files+=("$file")
+    done
+    [[ ${files[0]-} == "$1" ]] || return 0
+    awk 'NR == FNR { train[$1]; next }
+        $1 in train { if (!n++) first = $1 " of " FILENAME }
+        END { if (n) print "warning: " n " utterances of the training set are in other sets too," \
+            " the first is " first }' "${files[@]}"
 }

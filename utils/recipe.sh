@@ -20,20 +20,6 @@ scale_config=$PAM_ROOT/conf/scale/$scale.yaml
 system_config=$PAM_ROOT/conf/systems/$system.yaml
 llm_config=${llm:+$PAM_ROOT/conf/llm/$llm.yaml}
 
-check_choice() { # check_choice OPTION VALUE CHOICE...
-    local option=$1 value=$2
-    shift 2
-    [[ " $* " == *" $value "* ]] || die "--$option $value: choose from $*"
-}
-
-choices_in() { # the names of the YAML files of a folder
-    local file
-    for file in "$1"/*.yaml; do
-        file=${file##*/}
-        echo "${file%.yaml}"
-    done
-}
-
 # shellcheck disable=SC2046  # names without spaces
 check_options() {
     check_choice scale "$scale" $(choices_in "$PAM_ROOT/conf/scale")
@@ -53,7 +39,8 @@ check_options() {
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
     done
     [[ $max_bad =~ ^[0-9.]+%?$ ]] || die "--max_bad $max_bad: expected a share like 0.5%"
-    [[ -n $train_sets$corpora ]] || die "$0: set train_sets, or corpora to take sets from"
+    [[ -n $train_sets$dev_sets$test_sets$corpora ]] ||
+        die "$0: set train_sets, or corpora to take sets from"
 }
 
 # The lists of a recipe that joins corpora are those of its corpora, unless they are given.
@@ -95,8 +82,9 @@ models() { # the models of the scale, the LLM and the metrics that tools/fetch_m
 
 # --- settings, one per line, that results depend on -----------------------------------------------
 
-# The options that only this recipe's run.sh has: its data depend on them.
-own_options=$(_option_names "$_recipe" | grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") || true)
+# The options that only this recipe's run.sh has: its data depend on them, but not on who fetched it.
+own_options=$(_option_names "$_recipe" |
+    grep -vxFf <(_option_names "$PAM_ROOT/utils/options.sh") -e download || true)
 
 data_settings() {
     local name
@@ -155,13 +143,23 @@ score_settings() {
 
 # --- stages ---------------------------------------------------------------------------------------
 
+wanted_of() { # wanted_of CORPUS LIST: the sets of a corpus' own list that this recipe asks for
+    "../$1/run.sh" --print "$2" | tr ' ' '\n' | { grep -xFf <(all_sets) || true; } | paste -sd ' '
+}
+
 in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
-    local corpus
+    local corpus list wanted sets
     for corpus in $corpora; do
+        wanted='' sets=()
+        for list in train_sets dev_sets test_sets; do
+            sets+=("--$list" "$(wanted_of "$corpus" "$list")")
+            wanted+=${sets[-1]}
+        done
+        [[ -n $wanted ]] || continue
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
             --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" --ngpu "$ngpu" \
-            --metrics "$metrics"
+            --metrics "$metrics" "${sets[@]}"
     done
 }
 
@@ -243,6 +241,7 @@ stage_3() { # combine: one training and one validation set of all tasks
         fi
         list=${part}_sets
         dirs=()
+        [[ -n ${!list} ]] || die "--$list is empty: name at least one set"
         for set in ${!list}; do
             is_dumped "$set" || die "$dumpdir/raw/$set is not complete: run stage 2 first"
             dirs+=("$dumpdir/raw/$set")
@@ -250,6 +249,11 @@ stage_3() { # combine: one training and one validation set of all tasks
         launch "$dumpdir/log/combine_$part.log" "$python" -m pam.bin.combine --sets "${dirs[@]}" \
             --out "$(combined)/$part" --encoders "${names[@]}" --encoder_dir "$dumpdir"
     done
+    dirs=()
+    for set in $dev_sets $test_sets; do # one that is trained on too was asked for
+        [[ " $train_sets " == *" $set "* ]] || dirs+=("$dumpdir/raw/$set/text")
+    done
+    warn_of_leaks "$(combined)/train/text" "${dirs[@]}"
 }
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen

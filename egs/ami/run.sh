@@ -25,8 +25,9 @@ test_sets="ami_test"
 prepare() { # stage 1: this corpus' own preparation
     check_choice download "$download" true false
     [[ $download == false ]] || launch - "$python" local/download.py "$AMI"
+    # shellcheck disable=SC2046  # names of sets
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$AMI" \
-        --parquet "$AMI_PARQUET" --out "$datadir" --size "$size"
+        --parquet "$AMI_PARQUET" --out "$datadir" --size "$size" --sets $(all_sets)
 }
 
 . "$PAM_ROOT/utils/recipe.sh"

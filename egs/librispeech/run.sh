@@ -23,7 +23,8 @@ test_sets="librispeech_test_clean librispeech_test_other"
 
 prepare() { # stage 1: this corpus' own preparation
     check_choice download "$download" true false
-    local parts=(train-clean-100 dev-clean dev-other test-clean test-other)
+    local parts
+    mapfile -t parts < <(all_sets | sed 's/^librispeech_//; y/_/-/')
     [[ $download == false ]] || launch - "$python" local/download.py "$LIBRISPEECH" "${parts[@]}"
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$LIBRISPEECH" \
         --out "$datadir" --size "$size" --parts "${parts[@]}"

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pam.llm.causal_lm import PromptStates, padding_mask
+from pam.encoders.padding import padding_mask
+from pam.llm.causal_lm import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
 SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio

@@ -12,7 +12,7 @@ from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 
 from pam.encoders import AudioEncoder
 from pam.encoders.loading import load_pretrained
-from pam.encoders.padding import attention_bias, by_length, real_frames
+from pam.encoders.padding import attention_bias, by_length, padding_mask
 
 
 class MoonshineAudioEncoder(AudioEncoder):
@@ -46,7 +46,7 @@ class MoonshineAudioEncoder(AudioEncoder):
     ) -> Float[Tensor, "B S J D"]:
         x = by_length(self._front_end, audio.to(self.dtype), lengths)
         native = [self.native_length(n) for n in lengths.tolist()]
-        bias = attention_bias(real_frames(native, x.shape[1], x.device), x.dtype)
+        bias = attention_bias(padding_mask(native, x.shape[1], x.device), x.dtype)
         position_ids = torch.arange(x.shape[1], device=x.device)[None]
         rotary = self.model.rotary_emb(x, position_ids=position_ids)
         states = [x]

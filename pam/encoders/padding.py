@@ -1,15 +1,18 @@
 """Batches of clips of different lengths, without a clip noticing the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def real_frames(lengths: list[int], total: int, device: torch.device) -> Bool[Tensor, "B J"]:
-    """True where frame j of clip b is real."""
-    return torch.arange(total, device=device) < torch.tensor(lengths, device=device)[:, None]
+def padding_mask(
+    lengths: Int[Tensor, " B"] | Sequence[int], longest: int, device: torch.device | None = None
+) -> Bool[Tensor, "B J"]:
+    """True where frame j of clip b is real; on `device`, or else where `lengths` are."""
+    lengths = torch.as_tensor(lengths, device=device)
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def attention_bias(real_BJ: Bool[Tensor, "B J"], dtype: torch.dtype) -> Tensor | None:

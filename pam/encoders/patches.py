@@ -17,7 +17,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from pam.encoders import AudioEncoder
-from pam.encoders.padding import real_frames
+from pam.encoders.padding import padding_mask
 from pam.encoders.pooling import SAMPLE_RATE
 
 MEL_BANDS = 128
@@ -73,8 +73,8 @@ class PatchEncoder(AudioEncoder):
     ) -> Float[Tensor, "B S J D"]:
         windows = [window_count(n) for n in lengths.tolist()]
         steps = [self.native_length(n) for n in lengths.tolist()]
-        real_BF = real_frames(windows, PATCH * max(steps), audio.device)
-        real_BP = real_frames(steps, max(steps), audio.device).repeat_interleave(BANDS, dim=1)
+        real_BF = padding_mask(windows, PATCH * max(steps), audio.device)
+        real_BP = padding_mask(steps, max(steps), audio.device).repeat_interleave(BANDS, dim=1)
         states = self.model(self.spectrum(audio, real_BF).to(self.dtype), real_BP)
         states_BSPD = torch.stack(states, dim=1)
         return states_BSPD.unflatten(2, (max(steps), BANDS)).mean(dim=3)

@@ -17,7 +17,7 @@ from transformers.utils import cached_file
 
 from pam.encoders import AudioEncoder
 from pam.encoders.loading import load_pretrained
-from pam.encoders.padding import by_length, real_frames
+from pam.encoders.padding import by_length, padding_mask
 from pam.errors import UserError
 from pam.paths import resolve_model
 
@@ -79,7 +79,7 @@ class SelfSupervisedEncoder(AudioEncoder):
         projected = self.model.feature_projection(features)
         x = projected[0] if isinstance(projected, tuple) else projected
         native = [self.native_length(n) for n in lengths.tolist()]
-        real_BJ = real_frames(native, x.shape[1], x.device)
+        real_BJ = padding_mask(native, x.shape[1], x.device)
         with layer_states(self.model.encoder.layers) as states:
             out = self.model.encoder(x, attention_mask=None if real_BJ.all() else real_BJ)
         states[-1] = out.last_hidden_state

@@ -21,7 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from pam.encoders import AudioEncoder
 from pam.encoders.loading import load_pretrained
-from pam.encoders.padding import attention_bias, real_frames
+from pam.encoders.padding import attention_bias, padding_mask
 from pam.encoders.pooling import SAMPLE_RATE
 
 FFT_SAMPLES = 400
@@ -111,11 +111,11 @@ class WhisperAudioEncoder(AudioEncoder):
     def _layers(self, mel_BMF: Float[Tensor, "B M F"], heard: list[int]) -> Tensor:
         """All states. Frames past `heard` act as the convolutions' own zero padding."""
         model, device = self.model, mel_BMF.device
-        within_BF = real_frames(heard, mel_BMF.shape[2], device)[:, None]
+        within_BF = padding_mask(heard, mel_BMF.shape[2], device)[:, None]
         x = F.gelu(model.conv1(mel_BMF * within_BF)) * within_BF
         x = F.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
-        real_BJ = real_frames([conv_length(n) for n in heard], x.shape[1], device)
+        real_BJ = padding_mask([conv_length(n) for n in heard], x.shape[1], device)
         bias = attention_bias(real_BJ, x.dtype)
         states = [x]
         for layer in model.layers:

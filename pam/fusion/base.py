@@ -4,14 +4,8 @@
 
 from collections.abc import Sequence
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-
-def padding_mask(lengths: Int[Tensor, " B"], longest: int) -> Bool[Tensor, "B T"]:
-    """True = real."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 class Fusion(nn.Module):

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pam.encoders.padding import padding_mask
 from pam.errors import UserError
-from pam.fusion.base import padding_mask
 from pam.fusion.pam import PromptAwareMixture
 from pam.fusion.router import Router
 

@@ -26,8 +26,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from pam.encoders.padding import padding_mask
 from pam.errors import UserError
-from pam.fusion.base import Fusion, padding_mask
+from pam.fusion.base import Fusion
 
 
 class Salmonn(Fusion):

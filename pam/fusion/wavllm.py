@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.fusion.base import Fusion, padding_mask
+from pam.encoders.padding import padding_mask
+from pam.fusion.base import Fusion
 
 KERNEL = 3
 STRIDES = (1, 2)  # 25 → 25 → 12.5 features a second

@@ -27,8 +27,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from pam.encoders.padding import padding_mask
 from pam.errors import UserError
-from pam.fusion.base import padding_mask
 from pam.llm.template import make_template, token_ids
 from pam.paths import resolve_model
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.llm.causal_lm import padding_mask
+from pam.encoders.padding import padding_mask
 
 IGNORE = -100
 SCALE = 12.0  # one of 3000 tokens becomes probable at a cosine 0.7 above the others'

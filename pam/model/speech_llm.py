@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pam.encoders.padding import padding_mask
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
-from pam.llm.causal_lm import CausalLM, PromptStates, padding_mask
+from pam.llm.causal_lm import CausalLM, PromptStates
 from pam.model.base import TrainableOnlyModel
 from pam.model.experts import expert_names
 from pam.model.statistics import task_statistics

@@ -171,6 +171,32 @@ def test_report(corpus, tmp_path):
     assert re.search(r"ami_dev: 1 left out, no words.*: ES2011a.sync.A1", output)
 
 
+def test_all_that_is_left_out_is_listed(corpus, tmp_path):
+    prepared(corpus, tmp_path / "data")
+    lines = (tmp_path / "data/ami_train/left_out.log").read_text().splitlines()
+    assert [line.split("\t")[1] for line in lines if line.startswith("no words")] == [
+        "EN2001a.sync.B0", "EN2001a.sync.C1"
+    ]  # fmt: skip
+    assert sum(line.startswith(ami_utterances.NO_AUDIO) for line in lines) == 1
+    assert sum(line.startswith(ami_utterances.LATE) for line in lines) == 1 == len(lines) - 3
+
+
+def test_only_the_sets_that_are_asked_for(corpus, tmp_path):
+    """Who has the recordings of a few meetings only can do without the other sets."""
+    for file in corpus.rglob("ES2011a.*"):
+        file.unlink()
+    prepared(corpus, tmp_path / "data", "--sets", "ami_test", "ami_train")
+    names = sorted(folder.name for folder in (tmp_path / "data").iterdir())
+    assert names == ["ami_test", "ami_train"]
+    status, output = prepare("--corpus", corpus, "--out", tmp_path, "--sets", "ami_eval")
+    assert status == 1 and "--sets ami_eval: this recipe makes ami_train, ami_dev" in output
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "soon", None])
+def test_times_that_are_none(text):
+    assert ami_nxt._seconds(text) is None and ami_nxt._seconds("0.5") == 0.5
+
+
 def test_an_empty_segment_has_no_times_of_its_own(corpus, tmp_path):
     faults = {name: [] for name in (ami_utterances.EMPTY, ami_utterances.NO_TIME)}
     folder = corpus / "annotations"

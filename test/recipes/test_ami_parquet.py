@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from imitations import AMI_GOOD, ami_parquet, level, write_parquet
+from imitations import AMI_GOOD, ami_parquet, ami_row, level, preparation, write_parquet
 
 from pam.data.datadir import DataDir, validate
 from pam.errors import UserError
@@ -56,6 +56,17 @@ def test_audio_is_written_once(file, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(reader, "numbered_rows", lambda *_: pytest.fail("read again"))
     assert reader.write_audio(chosen, tmp_path / "audio", {}) == paths
+
+
+def test_a_copy_without_audio_is_refused(tmp_path):
+    """As the hub's library saves a data set whose audio it has not embedded."""
+    for name in ("train", "validation", "test"):
+        write_parquet(tmp_path / f"{name}.parquet", [ami_row(100, 200, "HI", None)])
+    module = preparation("ami")
+    with pytest.raises(UserError, match="no audio in the set train: copy the data set with it"):
+        module.main(["--parquet", str(tmp_path), "--out", str(tmp_path / "data")])
+    listed = (tmp_path / "data/ami_train/left_out.log").read_text()
+    assert listed.startswith("no audio\tAMI_EN2001a_H04_MEO069_0000100_0000200 (row 0 of")
 
 
 def test_another_configuration_is_refused(tmp_path):

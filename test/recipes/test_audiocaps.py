@@ -127,12 +127,37 @@ def test_unusable_parquet_is_named(tmp_path):
         ("audiocap_id,youtube_id,start_time,caption\n1,a,3,\n", "train.csv:2: no caption"),
         ("audiocap_id,youtube_id,start_time,caption\n1,a,3,b\n1,a,3,c\n", "audiocap_id 1 is there"),
         ("audiocap_id,youtube_id,start_time,caption\n1,a,3,b\n", "none of the 1 clips .* a_3: no"),
+        ("audiocap_id,youtube_id,start_time,caption\n1,a,inf,b\n", "csv:2: .*not a caption"),
+        ("audiocap_id,youtube_id,start_time,caption\n1,../a,3,b\n", "csv:2: .*'../a' cannot be"),
+        ("audiocap_id,youtube_id,start_time,caption\n", "train.csv: no captions in it"),
+        ("audiocap_id,youtube_id,start_time,caption\n1,a,3,caf\xe9\n", "csv: not UTF-8 .byte 0xe9"),
+        (
+            'audiocap_id,youtube_id,start_time,caption\n1,a,3,"' + "b\n" * 70000,
+            "csv: field larger than field limit .*: is a quotation mark not closed",
+        ),
     ],
 )
 def test_tables_that_cannot_be_used_are_named(tmp_path, text, message):
-    (tmp_path / "train.csv").write_text(text)
+    (tmp_path / "train.csv").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         prepare(tmp_path / "data", SETS[0], audiocaps=tmp_path)
+
+
+def test_a_name_in_a_copy_cannot_lead_out_of_the_folder(tmp_path):
+    row = {"youtube_id": "../../../evil", "start_time": 1, "caption": "x", "audio": audio_cell(0)}
+    write_parquet(tmp_path / "corpus/train-0.parquet", [row])
+    with pytest.raises(UserError, match="train-0.parquet:1: youtube_id .* cannot be a name"):
+        prepare(tmp_path / "out/data", SETS[0], audiocaps=tmp_path / "corpus")
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize("column", ["answer", "instruction"])
+@pytest.mark.parametrize("value", [None, " \n"])
+def test_a_row_without_question_or_answer_is_named(tmp_path, column, value):
+    row = {"context": audio_cell(0), "instruction": "Why?", "answer": "So."}
+    write_parquet(tmp_path / "audiocaps_qa_test/t.parquet", [row, row | {column: value}])
+    with pytest.raises(UserError, match=f"audiocaps_qa_test, row 1: no {column}"):
+        prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path)
 
 
 def test_what_is_not_set_is_named(tmp_path):

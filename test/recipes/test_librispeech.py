@@ -100,17 +100,58 @@ def test_a_missing_part_is_an_error(tmp_path):
     assert status == 1 and "no SPK/CHAP/*.trans.txt with audio" in output
 
 
-def test_stages_1_and_2(tmp_path):
-    for part in PARTS:
-        write_part(tmp_path / "LibriSpeech", part, (1000 + PARTS.index(part),))
+def test_lines_that_are_no_utterance(tmp_path):
+    part = write_part(tmp_path, "dev-clean")
+    transcript = part / "84/121550/84-121550.trans.txt"
+    good = transcript.read_text()
+    transcript.write_text(good + "84-121550-0000 AGAIN\n\n84-121550-0009 SPLIT\u2028LINE\x07\n")
+    write_flac(part / "84/121550/84-121550-0009.flac")
+    data, output = prepare_dev(tmp_path, tmp_path / "data")
+    assert "dev-clean: 1 left out, the same id twice: 84-121550-0000" in output
+    listed = (tmp_path / "data/librispeech_dev_clean/left_out.log").read_text()
+    assert listed == "the same id twice\t84-121550-0000\n"
+    assert data["text"]["84-121550-0000"] == "it's number 0 of dev-clean"
+    assert data["text"]["84-121550-0009"] == "split line"
+    transcript.write_bytes(good.encode() + b"84-121550-0009 CAF\xc9\n")
+    status, output = prepare("--corpus", tmp_path, "--out", tmp_path / "x", "--parts", "dev-clean")
+    assert status == 1 and f"error: {transcript}: not UTF-8 (byte 0xc9)" in output
+
+
+def run(corpus: Path, out: Path, *options: str) -> tuple[int, str]:
+    """Stages 1 and 2 by run.sh."""
     process = subprocess.run(
         [RECIPE / "run.sh", "--stop_stage", "2", "--feats", "online", "--python", sys.executable]
-        + [f"--datadir={tmp_path}/data", f"--dumpdir={tmp_path}/dump", "--nj", "1"],
-        env={"LIBRISPEECH": str(tmp_path / "LibriSpeech"), "PATH": "/usr/bin:/bin"},
+        + [f"--datadir={out}/data", f"--dumpdir={out}/dump", "--nj", "1", *options],
+        env={"LIBRISPEECH": str(corpus), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )
-    assert process.returncode == 0, process.stdout + process.stderr
+    return process.returncode, process.stdout + process.stderr
+
+
+def test_only_the_parts_that_are_asked_for(tmp_path):
+    for part in ("train-other-500", "dev-clean"):
+        write_part(tmp_path / "LibriSpeech", part, (84,))
+    sets = ["--train_sets=librispeech_train_other_500", "--dev_sets=librispeech_dev_clean"]
+    status, output = run(tmp_path, tmp_path, *sets, "--test_sets=")
+    assert status == 0, output
+    names = {folder.name for folder in (tmp_path / "dump/raw").iterdir()}
+    assert names == {"librispeech_train_other_500", "librispeech_dev_clean"}
+
+
+def test_who_fetched_the_corpus_is_no_setting_of_the_data(tmp_path):
+    for part in PARTS:
+        write_part(tmp_path, part, (84,))
+    assert run(tmp_path, tmp_path, "--download", "true")[0] == 0
+    status, output = run(tmp_path, tmp_path)
+    assert status == 0 and output.count("complete: librispeech") == 5, output
+
+
+def test_stages_1_and_2(tmp_path):
+    for part in PARTS:
+        write_part(tmp_path / "LibriSpeech", part, (1000 + PARTS.index(part),))
+    status, output = run(tmp_path / "LibriSpeech", tmp_path)
+    assert status == 0, output
     for number, part in enumerate(PARTS):
         raw = tmp_path / "dump/raw" / f"librispeech_{part.replace('-', '_')}"
         assert DataDir.read(raw)["utt2spk"][f"{1000 + number}-121550-0000"] == str(1000 + number)

@@ -12,7 +12,7 @@ import pytest
 from imitations import SPEAKERS, air_bench, common_voice, preparation
 
 from pam.data.audio import load_audio
-from pam.data.concat import files_of
+from pam.data.concat import files_of, is_concat
 from pam.data.datadir import DataDir, validate
 from pam.errors import UserError
 from pam.score import accuracy
@@ -58,6 +58,7 @@ def test_every_row_of_the_tables_is_read(voices, caplog):
         speakers = read_speakers(voices, part)
         there = {f"{part}-{client}": n - (client == "beef") for client, n in SPEAKERS.items()}
         assert {client: len(clips) for client, clips in speakers.items()} == there
+    assert "train.tsv (version 4): expected 232975 clips, found 29 (-232946)" in caplog.text
     assert "train.tsv: 1 clips are not in" in caplog.text and "beef4.mp3" in caplog.text
 
 
@@ -123,6 +124,51 @@ def test_nothing_is_copied_unless_asked(voices, tmp_path):
         np.testing.assert_allclose(load_audio(copies["wav.scp"][utt]), load_audio(entry), atol=2e-5)
 
 
+def test_an_item_that_cannot_be_copied_is_left_to_the_dump(tmp_path, caplog):
+    """One damaged clip of a million must not end the preparation."""
+    corpus = common_voice(tmp_path / "cv")
+    for clip in (corpus / "clips").glob("*_trainff00*"):
+        clip.write_bytes(b"no MP3")
+    (data,) = prepare(tmp_path, TRAIN, common_voice=corpus, num_items=20, audio="flac", nj=2)
+    damaged = {utt for utt, entry in data["wav.scp"].items() if is_concat(entry)}
+    assert 0 < len(damaged) < 20 and len(list(tmp_path.rglob("*.flac"))) == 20 - len(damaged)
+    assert f"{len(damaged)} items are not copied, the first is {min(damaged)}" in caplog.text
+    assert all("trainff00" in data["wav.scp"][utt] for utt in damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.replace("ï".encode(), b"\xef"), "train.tsv: not UTF-8 .byte 0xef"),
+        (lambda raw: raw.replace(b"Unfinished", b"U" * 200_000), "train.tsv: field larger than"),
+        (lambda raw: raw + b"someone\n", "train.tsv:.*: no speaker or no clip"),
+        (lambda raw: raw.replace(b"client_id", b"client"), "no columns client_id and path"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_named(voices, tmp_path, change, message):
+    (tmp_path / "clips").symlink_to(voices / "clips")
+    raw = (voices / "train.tsv").read_bytes()
+    (tmp_path / "train.tsv").write_bytes(raw.replace(b"\n", b"\r\n") + b"\r\n")
+    assert read_speakers(tmp_path, "train") == read_speakers(voices, "train")
+    (tmp_path / "train.tsv").write_bytes(change(raw))
+    with pytest.raises(UserError, match=message):
+        read_speakers(tmp_path, "train")
+
+
+def test_questions_that_cannot_be_used(tmp_path, caplog):
+    meta = air_bench(tmp_path / "bench") / "Foundation/Foundation_meta.json"
+    entries = json.loads(meta.read_text())
+    for place, change in enumerate(({"uniq_id": None}, {"uniq_id": "a/b"}, {"question": ""})):
+        entries[place] |= change
+    meta.write_text(json.dumps(entries))
+    (data,) = prepare(tmp_path / "data", "snv_airbench", air_bench=tmp_path / "bench")
+    assert len(data) == 1 and "5 questions left out, None: no question, or no" in caplog.text
+    for content in ({"data": entries}, [*entries, None], "text"):
+        meta.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="Foundation_meta.json: not a list of questions"):
+            prepare(tmp_path / "data", "snv_airbench", air_bench=tmp_path / "bench")
+
+
 def test_sizes(voices, tmp_path):
     train, dev = prepare(tmp_path, TRAIN, DEV, common_voice=voices, size="tiny")
     assert (len(train), len(dev)) == (40, 8)
@@ -176,6 +222,8 @@ def test_what_is_missing_is_named(tmp_path, sets, options, message):
 def test_impossible_draws_are_refused(voices, tmp_path):
     with pytest.raises(UserError, match="4 people need at least 4; or give 0"):
         prepare(tmp_path, TRAIN, common_voice=voices, segments=2)
+    with pytest.raises(UserError, match="--num_items 0: give 1 or more"):
+        prepare(tmp_path, TRAIN, common_voice=voices, num_items=0)
     with pytest.raises(UserError, match="2 people have 6 clips or more, 4 are needed"):
         prepare(tmp_path, TRAIN, common_voice=voices, segments=6)
     (voices / "other.tsv").write_text("a\tb\n")

@@ -56,6 +56,32 @@ def test_new_recipe_refuses_bad_names(project, name):
     assert re.match(r"error: (usage|.*exists already)", process.stderr)
 
 
+def test_new_recipe_starts_again_after_a_run_that_was_stopped(project):
+    (project / "egs/frogs.part").mkdir()
+    subprocess.run([project / "utils/new_recipe.sh", "frogs"], check=True, capture_output=True)
+    names = {path.name for path in (project / "egs/TEMPLATE").iterdir()}
+    assert {path.name for path in (project / "egs/frogs").iterdir()} == names
+    assert not (project / "egs/frogs.part").exists()
+
+
+def test_tables_as_other_programs_save_them(project, tmp_path):
+    """A byte order mark, Windows line ends, a control character, an empty line at the end."""
+    recipe, corpus = project / "egs/birds", tmp_path / "corpus"
+    write_audio(corpus / "naïve.flac")
+    line = "\ufeffnaïve.flac\tzoë\ta robin\u2028sings\r\n\r\n".encode()
+    for part in ("train", "dev", "test"):
+        (corpus / f"{part}.tsv").write_bytes(line)
+    options = ["--corpus", corpus, "--name", "birds", "--task", "ac", "--out", tmp_path / "data"]
+    status, output = prepare(recipe, *options)
+    assert status == 0, output
+    data = DataDir.read(tmp_path / "data/birds_train")
+    assert data["text"] == {"birds_train-zoë-000000": "a robin sings"}
+    (corpus / "dev.tsv").write_bytes(line.decode().encode("latin-1", "replace"))
+    status, output = prepare(recipe, *options)
+    assert status == 1 and "dev.tsv: not UTF-8 (byte 0xef): " in output
+    assert "Traceback" not in output
+
+
 def test_new_recipe_prepares_tables(project, tmp_path):
     recipe, corpus = project / "egs/birds", tmp_path / "corpus"
     write_audio(corpus / "wav/a.flac")

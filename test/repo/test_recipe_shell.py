@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -128,6 +129,47 @@ def test_a_joined_recipe_fails_with_its_corpus(recipes):
     status, output = recipes.run("multitask", FAIL="dump")
     assert status != 0 and "the reason is written here" in output
     assert "train" not in recipes.calls()
+
+
+def test_a_joined_recipe_asks_its_corpora_for_its_own_sets_only(recipes):
+    """Whoever lacks a set leaves it out: no corpus then has to prepare it."""
+    options = ["--test_sets", "ac_test", "--dev_sets", "ac_dev", "--stop_stage", "3"]
+    status, output = recipes.run(
+        "multitask", *options, SETS="asr_clean_train ac_train ac_dev ac_test"
+    )
+    assert status == 0, output
+    dumped = {call for call in recipes.calls() if call.startswith("dump")}
+    assert dumped == {
+        f"dump {name}" for name in ("asr_clean_train", "ac_train", "ac_dev", "ac_test")
+    }
+
+
+def test_a_corpus_of_which_nothing_is_asked_is_left_alone(recipes):
+    run = recipes.root / "egs/other/run.sh"
+    shutil.copytree(recipes.root / "egs/mini", run.parent)
+    run.write_text(run.read_text().replace("asr_clean_", "other_").replace("ac_", "more_"))
+    sets = [f"--{part}_sets=ac_{part}" for part in ("train", "dev", "test")]
+    status, output = recipes.run("multitask", "--corpora", "mini other", *sets, "--stop_stage=3")
+    assert status == 0, output
+    assert not (run.parent / "data").exists()
+    status, output = recipes.run("mini", "--dev_sets", "", "--stop_stage", "3")
+    assert status == 1 and "--dev_sets is empty: name at least one set" in output
+
+
+def test_utterances_in_training_and_test_are_told(recipes):
+    recipes.run("mini", "--stop_stage", "3")
+    dump = recipes.root / "egs/mini/dump"
+    (train,) = dump.glob("combined/*/train")
+    (train / "text").write_text("a-1 x\na-2 y\n")
+    (dump / "raw/ac_test/text").write_text("a-2 y\na-3 z\n")
+    (dump / "raw/ac_dev/text").write_text("a-4 y\n")
+    status, output = recipes.run("mini", "--stage", "3", "--stop_stage", "3")
+    assert (
+        status == 0 and "warning: 1 utterances of the training set are in other sets too" in output
+    )
+    assert "the first is a-2 of dump/raw/ac_test/text" in output
+    (dump / "raw/ac_test/text").write_text("a-3 z\n")
+    assert "warning" not in recipes.run("mini", "--stage", "3", "--stop_stage", "3")[1]
 
 
 def test_finished_sets_are_not_dumped_again(recipes):

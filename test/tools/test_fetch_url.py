@@ -1,8 +1,11 @@
 """Downloads that resume and are checked; archives that cannot write outside their folder."""
 
+import fcntl
 import hashlib
 import io
+import os
 import re
+import signal
 import sys
 import tarfile
 import threading
@@ -185,6 +188,31 @@ def test_damaged_archives(tmp_path, name):
     with pytest.raises(UserError, match="damaged archive .*: remove it and run again"):
         unpack(archive, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_an_unpacking_that_was_killed_starts_again(tmp_path):
+    """What it left is neither taken for complete nor kept."""
+    archive = pack(tmp_path / "a.tar.gz", {"top/a/x.txt": "x"})
+    killed = os.fork()
+    if killed == 0:
+        fetch_url._is_wanted = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        (tmp_path / ".a.part/top/a").mkdir(parents=True)
+        (tmp_path / ".a.part/top/a/half.txt").write_text("ha")
+        unpack(archive, tmp_path / "a", "top/a")
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+    assert not (tmp_path / "a").exists()
+    unpack(archive, tmp_path / "a", "top/a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.tar.gz"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.txt"]
+
+
+def test_an_archive_is_unpacked_by_one_program(tmp_path):
+    archive = pack(tmp_path / "a.tar.gz", {"top/x.txt": "x"})
+    with archive.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another program fetches or unpacks it"):
+            unpack(archive, tmp_path / "out")
+    assert (unpack(archive, tmp_path / "out") / "top/x.txt").is_file()
 
 
 def test_command(server, tmp_path):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
 
+from pam.data.corpus import reading  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
+from pam.data.scp import one_line  # noqa: E402
 from pam.data.tasks import get_task  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 
@@ -27,9 +29,11 @@ def read_rows(table: Path) -> list[tuple[Path, str, str]]:
         raise UserError(
             f"{table}: missing: name its folder in db.sh, and make it as README.md says"
         )
+    with reading(table):
+        lines = table.read_text(encoding="utf-8-sig").rstrip().split("\n")
     rows = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = [field.strip() for field in line.split("\t")]
+    for number, line in enumerate(lines, start=1):
+        fields = [one_line(field) for field in line.split("\t")]
         if len(fields) != 3 or not all(fields):
             raise UserError(f"{table}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
         audio = table.parent / fields[0]

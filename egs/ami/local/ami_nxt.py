@@ -10,6 +10,7 @@ elements to the last, noises included, as NXT derives it. A word that was broken
 is kept as it is written, as in Kaldi's recipe: it was spoken.
 """
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -148,6 +149,7 @@ def _parse(file: Path) -> ET.Element:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        return float(text) if text else None
+        seconds = float(text or "nan")
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None

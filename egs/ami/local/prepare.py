@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make data directories of AMI's headset recordings (IHM): ami_train, ami_dev, ami_test.
 
-    python local/prepare.py --corpus AMI --out data [--size tiny|short|long]
+    python local/prepare.py --corpus AMI --out data [--size tiny|short|long] [--sets ami_train …]
     python local/prepare.py --parquet FOLDER --out data
 
 Out of the corpus itself (NXT annotations and recordings: wav.scp names recordings, segments cuts
@@ -31,7 +31,12 @@ from ami_utterances import (  # noqa: E402
 )
 
 from pam.data.audio import MAX_OVERSHOOT_SECONDS, SAMPLE_RATE, num_samples  # noqa: E402
-from pam.data.corpus import report_count, report_left_out, spread  # noqa: E402
+from pam.data.corpus import (  # noqa: E402
+    list_left_out,
+    report_count,
+    report_left_out,
+    spread,
+)
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
@@ -44,12 +49,13 @@ Tables = dict[str, dict[str, str]]
 logger = get_logger("prepare")
 
 
-def from_corpus(corpus: Path, out: Path, size: str) -> None:
+def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None:
     annotations = ami_nxt.annotations_in(corpus)
     speakers = ami_nxt.read_speakers(annotations)
     recordings = find_recordings(corpus)
-    for name, meetings in meetings_of_sets().items():
-        faults: Faults = defaultdict(list)
+    partition = meetings_of_sets()
+    for name in sets:
+        meetings, faults = partition[name], defaultdict(list)
         read, absent = [], []
         for meeting in meetings:
             found = list(ami_nxt.read_meeting(annotations, meeting, speakers, faults))
@@ -61,7 +67,7 @@ def from_corpus(corpus: Path, out: Path, size: str) -> None:
                 len(meetings), len(absent), " ".join(absent),
             )  # fmt: skip
         utterances = with_audio(unique(read, faults), recordings, faults)
-        chosen = report_and_choose(name, utterances, faults, size)
+        chosen = report_and_choose(name, utterances, faults, size, out)
         tables = common_tables(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
@@ -99,29 +105,35 @@ def with_audio(
     return kept
 
 
-def from_parquet(folder: Path, out: Path, size: str) -> None:
+def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> None:
     files = ami_parquet.files_in(folder)
-    for name in PUBLISHED:
+    for name in sets:
         if name not in files:
             raise UserError(f"{folder}: no files of the set {name}: fetch all of the data set")
         faults: Faults = defaultdict(list)
         rows = list(ami_parquet.read_rows(files[name], faults))
         utterances = unique((row.utterance for row in rows), faults)
-        chosen = report_and_choose(name, utterances, faults, size)
+        chosen = report_and_choose(name, utterances, faults, size, out)
         row_of = {row.utterance.id: row for row in reversed(rows)}  # of two, the first
-        faults = defaultdict(list)
         audio = out / "audio" / f"ami_{name}"
-        paths = ami_parquet.write_audio([row_of[u.id] for u in chosen], audio, faults)
-        report_left_out(logger, f"ami_{name}", faults)
+        lost: Faults = defaultdict(list)
+        paths = ami_parquet.write_audio([row_of[u.id] for u in chosen], audio, lost)
+        report_left_out(logger, f"ami_{name}", lost)
+        list_left_out(out / f"ami_{name}", faults | lost)
+        if not paths:
+            raise UserError(
+                f"{folder}: no audio in the set {name}: copy the data set with it inside"
+            )
         tables = common_tables([u for u in chosen if u.id in paths]) | {"wav.scp": paths}
         DataDir(tables).write(out / f"ami_{name}")
 
 
 def report_and_choose(
-    name: str, utterances: Sequence[Utterance], faults: Faults, size: str
+    name: str, utterances: Sequence[Utterance], faults: Faults, size: str, out: Path
 ) -> Sequence[Utterance]:
     """Say what there is of a set, and take what `size` asks for."""
     report_left_out(logger, f"ami_{name}", faults)
+    list_left_out(out / f"ami_{name}", faults)
     if not utterances:
         raise UserError(f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER)")
     report_count(logger, f"ami_{name}", len(utterances), PUBLISHED[name])
@@ -146,8 +158,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpus", default="", help="folder of annotations and recordings")
     parser.add_argument("--parquet", default="", help="instead: a copy of edinburghcstr/ami, ihm")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
+    parser.add_argument("--sets", nargs="+", default=[f"ami_{name}" for name in PUBLISHED])
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
+    sets = [name.removeprefix("ami_") for name in args.sets]
+    for name, part in zip(args.sets, sets, strict=True):
+        if part not in PUBLISHED:
+            raise UserError(f"--sets {name}: this recipe makes ami_train, ami_dev, ami_test")
     if bool(args.corpus) == bool(args.parquet):
         raise UserError(
             "egs/ami/db.sh: set one of AMI and AMI_PARQUET, the folder of the corpus or of a copy "
@@ -156,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     source = Path(args.corpus or args.parquet)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder: correct egs/ami/db.sh")
-    (from_corpus if args.corpus else from_parquet)(source, args.out, args.size)
+    (from_corpus if args.corpus else from_parquet)(source, args.out, args.size, sets)
 
 
 if __name__ == "__main__":

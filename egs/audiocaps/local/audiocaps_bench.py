@@ -39,9 +39,10 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
         if not (clip := audio_file(row["context"], audio)):
             raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
         tables["wav.scp"][utt] = str(clip)
-        tables["text"][utt] = one_line(row["answer"] or "")
-        if asks:
-            tables["prompt"][utt] = one_line(row["instruction"] or "")
+        for table, column in [("text", "answer"), ("prompt", "instruction")][: 1 + asks]:
+            if not isinstance(row[column], str) or not one_line(row[column]):
+                raise UserError(f"{corpus / source}, row {number}: no {column}: copy it again")
+            tables[table][utt] = one_line(row[column])
     found = len(tables["text"])
     if count is None:
         report_count(logger, str(corpus / source), found, published, "rows")

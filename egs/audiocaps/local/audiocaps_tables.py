@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pam.data.corpus import reading
 from pam.data.parquet import columns, find_parquet, rows
-from pam.data.scp import one_line
+from pam.data.scp import id_fault, one_line
 from pam.errors import UserError
 
 TASK = "ac"
@@ -49,11 +50,13 @@ def captions_of(corpus: Path, part: str) -> list[Caption]:
         caption = _caption(row, f"{file}:{line}", line)
         if found.setdefault(caption.number, caption) != caption:
             raise UserError(f"{file}:{line}: audiocap_id {caption.number} is there twice: mend it")
+    if not found:
+        raise UserError(f"{table}: no captions in it: fetch it again")
     return [found[number] for number in sorted(found)]
 
 
 def _csv_rows(table: Path) -> list[tuple[Path, int, dict[str, str]]]:
-    with table.open(encoding="utf-8-sig", newline="") as file:  # some tools write a BOM
+    with reading(table), table.open(encoding="utf-8-sig", newline="") as file:  # a BOM
         reader = csv.DictReader(file)
         wanted = {"audiocap_id", *COLUMNS}
         if lacking := wanted - {*(reader.fieldnames or [])}:
@@ -65,11 +68,15 @@ def _caption(row: Mapping[str, Any], where: str, line: int) -> Caption:
     try:
         clip = f"{row['youtube_id']}_{int(float(row['start_time']))}"
         number = int(row.get("audiocap_id", line))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: {dict(row)}: not a caption ({error}): mend the line") from error
-    text = one_line(row["caption"] or "")
+    text = one_line(str(row["caption"] or ""))
     if not text or not row["youtube_id"]:
         raise UserError(f"{where}: no caption or no youtube_id: mend the line")
+    if id_fault(clip):  # it becomes the name of a file
+        raise UserError(
+            f"{where}: youtube_id {row['youtube_id']!r} cannot be a name: mend the line"
+        )
     return Caption(clip, number, text)
 
 

@@ -17,8 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed o
 
 from download import part_folder  # noqa: E402
 
-from pam.data.corpus import report_count, report_left_out, spread  # noqa: E402
+from pam.data.corpus import (  # noqa: E402
+    list_left_out,
+    reading,
+    report_count,
+    report_left_out,
+    spread,
+)
 from pam.data.datadir import DataDir  # noqa: E402
+from pam.data.scp import one_line  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
@@ -35,6 +42,7 @@ PUBLISHED = {
 SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
 GET_IT = "local/download.py FOLDER downloads it"
 NO_TEXT, NO_AUDIO, NO_LINE = "no text in its line", "no audio file", "audio without a transcript"
+TWICE = "the same id twice"
 logger = get_logger("prepare")
 
 
@@ -45,12 +53,14 @@ def set_name(part: str) -> str:
 def read_part(folder: Path) -> tuple[dict[str, tuple[str, Path]], dict[str, list[str]]]:
     """{utterance: (text in lower case, audio)} of a part, and what is left out, by reason."""
     found: dict[str, tuple[str, Path]] = {}
-    faults: dict[str, list[str]] = {NO_TEXT: [], NO_AUDIO: [], NO_LINE: []}
+    faults: dict[str, list[str]] = {NO_TEXT: [], NO_AUDIO: [], NO_LINE: [], TWICE: []}
     for chapter in sorted(folder.glob("*/*/")):
         audio = {file.stem: file for file in chapter.glob("*.flac")}
         for utt, text in transcripts(chapter):
             file = audio.pop(utt, None)
-            if file is None:
+            if utt in found:
+                faults[TWICE].append(utt)
+            elif file is None:
                 faults[NO_AUDIO].append(str(chapter / f"{utt}.flac"))
             elif not text:
                 faults[NO_TEXT].append(utt)
@@ -63,8 +73,10 @@ def read_part(folder: Path) -> tuple[dict[str, tuple[str, Path]], dict[str, list
 def transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
     """(utterance, text in lower case) of a chapter's lines."""
     for file in sorted(chapter.glob("*.trans.txt")):
-        for line in file.read_text(encoding="utf-8-sig").split("\n"):
-            if words := line.split():
+        with reading(file):
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+        for line in lines:
+            if words := one_line(line).split():
                 yield words[0], " ".join(words[1:]).lower()
 
 
@@ -76,6 +88,7 @@ def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
     if not found:
         raise UserError(f"{folder}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
     report_left_out(logger, part, faults)
+    list_left_out(out / set_name(part), faults)
     if part in PUBLISHED:
         report_count(logger, part, len(found), PUBLISHED[part])
     utts = spread(sorted(found), SIZES[size][not part.startswith("train")])

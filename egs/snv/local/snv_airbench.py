@@ -9,11 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pam.data.choices import choices_entry
 from pam.data.corpus import report_count
 from pam.data.datadir import DataDir
-from pam.data.scp import one_line
+from pam.data.scp import id_fault, one_line
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.score.accuracy import parse_number
@@ -49,18 +50,19 @@ def read_questions(corpus: Path) -> list[Question]:
         entries = json.loads(meta.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{meta}: not JSON ({error}): download it again") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{meta}: not a list of questions: use AIR-Bench's own file")
     found: dict[str, Question] = {}
-    faults: dict[str, str] = {}
+    faults: list[str] = []
     for entry in entries:
         if entry.get("task_name") == AIR_BENCH_TASK:
             question = _question(meta.parent, entry)
             if isinstance(question, str):
-                faults[str(entry.get("uniq_id"))] = question
+                faults.append(f"{entry.get('uniq_id')}: {question}")
             elif found.setdefault(question.id, question) is not question:
                 raise UserError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
     if faults:
-        first = min(faults)
-        logger.warning("%s: %d questions left out, %s: %s", meta, len(faults), first, faults[first])
+        logger.warning("%s: %d questions left out, %s", meta, len(faults), faults[0])
     if not found:
         raise UserError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
     report_count(logger, str(meta), len(found) + len(faults), PUBLISHED, "questions")
@@ -109,9 +111,15 @@ def _question(folder: Path, entry: dict) -> Question | str:
     if not audio.is_file():
         return f"{audio}: no such file"
     question = one_line(str(entry.get("question") or ""))
+    if not question or _wrong_id(entry.get("uniq_id")):
+        return "no question, or no uniq_id that can be an utterance's"
     return Question(
         str(entry["uniq_id"]).zfill(6), audio.absolute(), question, choices, letter, number
     )
+
+
+def _wrong_id(given: Any) -> bool:
+    return given is None or id_fault(str(given)) is not None
 
 
 def _letter(answer: str, choices: dict[str, str]) -> str | None:

@@ -6,7 +6,6 @@ order of files, sets and hashes of a machine has no part in it.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,13 +15,16 @@ from pam.atomic import write_json
 from pam.data.audio import load_audio, write_flac
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
+from pam.data.workers import run_tasks
 from pam.errors import UserError
-from pam.log import progress
+from pam.log import get_logger, progress
 
 TASK = "snv"
 WORDS = ("one", "two", "three", "four")
 MOST = len(WORDS)
+ITEMS_PER_TASK = 64
 T = TypeVar("T")
+logger = get_logger("prepare")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def draw_items(
             are used, so that who is heard does not depend on the answer either. 0: one clip of
             each person.
     """
+    if count < 1:
+        raise UserError(f"--num_items {count}: give 1 or more")
     if segments and segments < MOST:
         raise UserError(f"--segments {segments}: {MOST} people need at least {MOST}; or give 0")
     pool = [speaker for speaker in sorted(speakers) if len(speakers[speaker]) >= (segments or 1)]
@@ -133,15 +137,30 @@ def write_items(
 
 
 def _copies(entries: Mapping[str, str], folder: Path, nj: int) -> dict[str, str]:
-    """Each item as a FLAC file of its own; those that an earlier run has written stay."""
+    """Each item as a FLAC file of its own; those that an earlier run has written stay.
+
+    An item with a clip that cannot be read stays a concatenation: stage 2 counts it as bad.
+    """
     files = {utt: (folder / f"{utt}.flac").absolute() for utt in entries}
-    jobs = [(entries[utt], file) for utt, file in files.items() if not file.is_file()]
-    with ProcessPoolExecutor(nj) as pool:
-        for _ in progress(pool.map(_copy, jobs, chunksize=16), len(jobs), folder.parent.name):
-            pass
-    return {utt: str(file) for utt, file in files.items()}
+    jobs = [(utt, entries[utt], file) for utt, file in files.items() if not file.is_file()]
+    tasks = [jobs[at : at + ITEMS_PER_TASK] for at in range(0, len(jobs), ITEMS_PER_TASK)]
+    bad: dict[str, str] = {}
+    for found in progress(run_tasks(_copy, tasks, nj), len(tasks), folder.parent.name):
+        bad |= found
+    if bad:
+        first = min(bad)
+        logger.warning("%d items are not copied, the first is %s: %s", len(bad), first, bad[first])
+    return {utt: entries[utt] if utt in bad else str(file) for utt, file in files.items()}
 
 
-def _copy(job: tuple[str, Path]) -> None:
-    entry, file = job
-    write_flac(file, load_audio(entry))
+def _copy(jobs: Sequence[tuple[str, str, Path]]) -> dict[str, str]:
+    """Write the files of (item, entry, file); {item: why it cannot be read}."""
+    bad = {}
+    for utt, entry, file in jobs:
+        try:
+            audio = load_audio(entry)
+        except UserError as error:
+            bad[utt] = str(error)
+        else:
+            write_flac(file, audio)
+    return bad
