@@ -13,6 +13,7 @@ paper_table() { # paper_table OPTION...
 
 stages() { # stages FIRST LAST, with the options that are set now
     stage=$1 stop_stage=$2
+    table='' seeds='' dry_run=false # what an experiment is made with does not depend on who asks
     . "$PAM_ROOT/utils/recipe.sh"
 }
 
