@@ -8,7 +8,7 @@
 paper_table() { # paper_table OPTION...
     # shellcheck disable=SC2086  # seeds are a list
     "$python" -m pam.bin.table --table "$table" --scale "$scale" --budget "$budget" \
-        --results "$results" --seeds ${seeds:-$seed} "$@"
+        --results "$results" --seeds ${seeds:-$seed} --metrics "$metrics" "$@"
 }
 
 stages() { # stages FIRST LAST, with the options that are set now

@@ -6,7 +6,7 @@ from typing import Any
 
 from pam.report.figures import base_losses
 from pam.report.markdown import GAP, escape, number, table
-from pam.report.similarity import MEASURES, similarity_table
+from pam.report.similarity import MEASURES, NEEDS, similarity_table
 
 
 def paragraphs(analysis: Mapping[str, Any] | None) -> list[str]:
@@ -151,8 +151,5 @@ def similarity_part(analysis: Mapping[str, Any]) -> list[str]:
             parts.append(found)
     missing = [name for key, name in MEASURES.items() if not similarity_table(pairs, key)]
     if missing:
-        parts.append(
-            f"{GAP}: {'; '.join(missing)} (raw states need equal widths, those after FFN_e a "
-            "fusion that hears every layer)."
-        )
+        parts.append(f"{GAP}: {'; '.join(missing)} ({NEEDS}).")
     return parts
