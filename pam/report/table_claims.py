@@ -58,8 +58,8 @@ def _verdict(
         return NO_DATA, 1.0
     if found.p_of_all >= LEVEL:
         return OPEN, found.p_of_all
-    lower_is_better = column in spec.ranks or spec.columns[column].better == "lower"
-    return HOLDS if (found.value < 0) == lower_is_better else FAILS, found.p_of_all
+    holds = (found.value < 0) == spec.less_is_better(column)
+    return HOLDS if holds else FAILS, found.p_of_all
 
 
 def verdict(found: list[Pair]) -> str:
@@ -87,7 +87,8 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
 def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
     counts = Counter(pair.verdict for pair in found)
     listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
-    text = f"- **{verdict(found)}**: {escape(claim.says)}. Comparisons: {listed}."
+    where = " (on the sets that this scale has)" if counts[NO_SET] else ""
+    text = f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
     return text + "".join(_listed(found, kind, labels) for kind in (FAILS, OPEN))
 
 

@@ -97,8 +97,7 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     found = compare(cells[row][column], cells[spec.reference][column])
     if found is None or found.p_of_all >= LEVEL:
         return ""
-    lower_is_better = column in spec.ranks or spec.columns[column].better == "lower"
-    return f" {BETTER if (found.value < 0) == lower_is_better else WORSE}"
+    return f" {BETTER if (found.value < 0) == spec.less_is_better(column) else WORSE}"
 
 
 def _digits(column: str) -> int:

@@ -2,20 +2,25 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from stored_results import LEVELS, result, table_1, write
 
 from pam.bin import table
+from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.markdown import GAP
 from pam.report.table_cells import compare, stored_runs, table_cells
 from pam.report.table_claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
+from pam.report.table_document import mark
 from pam.report.table_figures import mean_shares
 from pam.report.table_kinds import KINDS
-from pam.report.table_spec import load_spec
+from pam.report.table_spec import CONF, load_spec
 
 AMI = "ami_wer"
+BUDGET = load_yaml(CONF / "scale/mini.yaml")["budgets"]["short"]
+SHORT = f"ctc_steps {BUDGET['ctc_steps']}, steps {BUDGET['steps']}"
 
 
 def render(results, name="1", **options) -> str:
@@ -190,9 +195,10 @@ def test_ranks_and_averages_have_seeds_and_intervals():
     wider = own[AMI].ci95[1] - own[AMI].ci95[0]
     assert own["avg_wer"].ci95[1] - own["avg_wer"].ci95[0] < wider
     found = compare(own["avg_wer"], cells["wav2vec2"]["avg_wer"])
-    assert (
-        found.high < 0 and found.value == own["avg_wer"].value - cells["wav2vec2"]["avg_wer"].value
-    )
+    other = cells["wav2vec2"]["avg_wer"].value
+    assert found.high < 0 and found.value == own["avg_wer"].value - other
+    spec = replace(spec, reference="wav2vec2")
+    assert [mark(spec, cells, "whisper", c) for c in ("avg_wer", "avg_other")] == [" ▲", " ▲"]
 
 
 def test_a_gain_and_its_interval_are_of_the_same_seeds(tmp_path):
@@ -339,7 +345,7 @@ def test_the_head_says_what_stands_for_what(tmp_path):
     assert (
         "whisper_tiny_en, moonshine_base in the place of wav2vec2, wakehubert_tiny in the" in head
     )
-    assert "Budget short (ctc_steps 1600, steps 520)" in head
+    assert f"Budget short ({SHORT})" in head
 
 
 def test_figures_lie_beside_the_tables(tmp_path):
@@ -442,10 +448,11 @@ def test_all_tables_and_their_summary(tmp_path):
     results = write(tmp_path, table_1())
     table.main(["--table", "all", "--results", str(results)])
     text = (results / "mini/tables.md").read_text(encoding="utf-8")
-    assert re.search(r"\d+ claims \(cannot be decided: \d+, does not hold: 2, holds: 1\)", text)
+    assert "33 claims (cannot be decided: 28, does not hold: 2, holds: 3)" in text
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (results / "mini" / link).is_file()
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
+    assert "**holds** (on the sets that this scale has): PaM is better than every single" in text
     assert "best\\_2" in text or "best_2" in text  # the whole errata
     with pytest.raises(UserError, match="one file for"):
         table.main(["--table", "all", "--results", str(results), "--out", "x.md"])
@@ -501,7 +508,7 @@ def test_a_dry_run_predicts_the_time(tmp_path, capsys):
     assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
     table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
     output = capsys.readouterr().out
-    assert "1 to run, each of ctc_steps 1600, steps 600; no time is known yet" in output
+    assert f"1 to run, each of {SHORT}; no time is known yet" in output
     assert "table03: no all_large: the mini scale has no larger encoders" in output
     assert not (results / "mini/table01.md").exists()
 
