@@ -28,7 +28,8 @@ def importance_part(found: Mapping[str, Any] | None) -> list[str]:
     if not found or not found.get("complete"):
         return []
     base = base_losses(found["base"])
-    header = ["", *(f"{escape(task)}:" for task in base)]
+    counts = {task: len(entry["sums"]) for task, entry in found["base"].items()}
+    header = ["utterances", *(f"{escape(task)}, {counts[task]}:" for task in base)]
     as_it_is = ["as it is: loss", *(number(loss, 3) for loss in base.values())]
     rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["zeroed"].items())]
     parts = [

@@ -44,7 +44,8 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         "budget": config.get("budget"),
         "seed": config.get("seed"),
         "config_hash": _hash(config),
-        "training_hash": _hash({**alike, "training_data": trained_on}),
+        # Without its data it could be told from no other: unknown rather than seemingly another.
+        "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
         "scale_hash": scale_hash(experiment.settings),
         "commit": experiment.environment["commit"],

@@ -92,7 +92,7 @@ def _bars(axis, found: Mapping[str, Mapping[str, float]], start_S, encoders: Enc
             xs, heights, 0.25, color=colour, hatch=hatch, edgecolor="black", label=f"{band} layers"
         )
         starts = [100 * start[name][band] for _, name in points]
-        for ink, width in (("white", 5), ("red", 2.5)):  # seen on dark bars, in grey too
+        for ink, width in (("white", 3.8), ("red", 2.5)):  # seen on dark bars, in grey too
             axis.hlines(
                 starts,
                 [x - 0.155 for x in xs],
