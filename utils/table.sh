@@ -8,11 +8,12 @@
 paper_table() { # paper_table OPTION...
     # shellcheck disable=SC2086  # seeds are a list
     "$python" -m pam.bin.table --table "$table" --scale "$scale" --budget "$budget" \
-        --results "$results" --seeds ${seeds:-$seed} "$@"
+        --results "$results" --seeds ${seeds:-$seed} --metrics "$metrics" "$@"
 }
 
 stages() { # stages FIRST LAST, with the options that are set now
     stage=$1 stop_stage=$2
+    table='' seeds='' dry_run=false # what an experiment is made with does not depend on who asks
     . "$PAM_ROOT/utils/recipe.sh"
 }
 

@@ -1,7 +1,6 @@
 """Report experiments: results.json for each, RESULTS.md and report.html for all of them."""
 
 import argparse
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         for exp, experiment in zip(args.exp, experiments, strict=True)
         if args.figures == "yes"
     }
-    if len(experiments) > 1 and args.figures == "yes" and can_draw():
+    if len(experiments) > 1 and args.figures == "yes" and figures.can_draw():
         pairs = list(zip(args.exp, experiments, strict=True))
         drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
     write_text(out, document(experiments, drawn, out.parent))
@@ -66,10 +65,6 @@ def main(argv: list[str] | None = None) -> None:
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment))
     logger.info("%s", out)
-
-
-def can_draw() -> bool:
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def write_page(
@@ -88,7 +83,7 @@ def write_page(
 
 
 def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
-    if not can_draw():
+    if not figures.can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
         return []
     return figures.draw(exp, experiment.curves, experiment.config)

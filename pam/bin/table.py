@@ -12,7 +12,9 @@ from pathlib import Path
 from pam.atomic import write_text
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.report.figures import can_draw
 from pam.report.store import read_store
+from pam.report.table_figures import draw
 from pam.report.table_kinds import table_document
 from pam.report.table_plan import describe, missing_runs
 from pam.report.table_spec import load_spec, table_name, table_names
@@ -33,6 +35,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", default="short", help="only results of this budget are shown")
     parser.add_argument("--out", type=Path, help="default: RESULTS/SCALE/TABLE.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="for what is missing")
+    parser.add_argument(
+        "--metrics", default="", help="a result that lacks one of these in a column is missing too"
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
@@ -50,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.results / args.scale
     store = read_store(folder)
     if args.dry_run or args.plan:
-        runs = missing_runs(specs, store, args.budget, args.seeds)
+        metrics = args.metrics.split(",")
+        runs = missing_runs(specs, store, args.budget, args.seeds, metrics)
         if args.dry_run:
             print("\n".join(describe(runs, specs, store, args.budget)))
         for run in runs if args.plan else ():
@@ -59,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     for spec in specs:
         out = args.out or folder / f"{spec.name}.md"
-        write_text(out, table_document(spec, store, args.budget))
+        drawn = draw(spec, store, args.budget, out.parent) if can_draw() else {}
+        write_text(out, table_document(spec, store, args.budget, drawn))
         logger.info("%s", out)
     if args.table == ALL:
         write_text(folder / f"{SUMMARY}.md", summary_document(specs, store, args.budget))

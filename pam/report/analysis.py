@@ -6,7 +6,7 @@ from typing import Any
 
 from pam.report.figures import base_losses
 from pam.report.markdown import GAP, escape, number, table
-from pam.report.similarity import MEASURES, similarity_table
+from pam.report.similarity import MEASURES, NEEDS, similarity_table
 
 
 def paragraphs(analysis: Mapping[str, Any] | None) -> list[str]:
@@ -28,7 +28,8 @@ def importance_part(found: Mapping[str, Any] | None) -> list[str]:
     if not found or not found.get("complete"):
         return []
     base = base_losses(found["base"])
-    header = ["", *(f"{escape(task)}:" for task in base)]
+    counts = {task: len(entry["sums"]) for task, entry in found["base"].items()}
+    header = ["utterances", *(f"{escape(task)}, {counts[task]}:" for task in base)]
     as_it_is = ["as it is: loss", *(number(loss, 3) for loss in base.values())]
     rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["zeroed"].items())]
     parts = [
@@ -151,8 +152,5 @@ def similarity_part(analysis: Mapping[str, Any]) -> list[str]:
             parts.append(found)
     missing = [name for key, name in MEASURES.items() if not similarity_table(pairs, key)]
     if missing:
-        parts.append(
-            f"{GAP}: {'; '.join(missing)} (raw states need equal widths, those after FFN_e a "
-            "fusion that hears every layer)."
-        )
+        parts.append(f"{GAP}: {'; '.join(missing)} ({NEEDS}).")
     return parts

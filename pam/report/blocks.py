@@ -17,6 +17,8 @@ _BLOCK = re.compile(
 )
 _CELL = re.compile(r"((?:\\.|[^\\|])*)\|")
 _ESCAPED_OR_CODE = re.compile(r"\\(?P<escaped>.)|`(?P<code>[^`]*)`")
+# A file beside the document, after a text: a page that stands alone has none. `escape` leaves none.
+_FILE = re.compile(r" \(\[\w+\]\([^()]*\)\)$")
 
 Block = dict[str, Any]
 
@@ -47,7 +49,7 @@ def _block(match: re.Match[str]) -> Block:
         return {"kind": "list", "items": items}
     if match["file"] is not None:
         return {"kind": "figure", "name": plain(match["name"]), "file": unquote(match["file"])}
-    return {"kind": "text", "text": plain(match["text"])}
+    return {"kind": "text", "text": plain(_FILE.sub("", match["text"]))}
 
 
 def _table(lines: str) -> Block:

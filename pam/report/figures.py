@@ -1,5 +1,6 @@
 """Which figures an experiment, or several, can have, and what each of them shows."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ CAPTIONS = {
         "claim of Figure 1). Dotted: where training started."
     ),
 }
+
+
+def can_draw() -> bool:
+    """matplotlib is an extra (pip install .[report])."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw(exp: Path, curves: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Path]:

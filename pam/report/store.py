@@ -12,6 +12,7 @@ from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.experiment import MAIN_TAG, Experiment, read_json
+from pam.score.items import read_items
 from pam.score.utterances import read_utterances, utterances_file
 
 FORMAT = 1
@@ -21,6 +22,7 @@ OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
+NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
 NEEDED = ("system", "scale", "budget", "seed", "options", "sets")
 
 
@@ -42,7 +44,10 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         "budget": config.get("budget"),
         "seed": config.get("seed"),
         "config_hash": _hash(config),
-        "training_hash": _hash({**alike, "training_data": trained_on}),
+        # Without its data it could be told from no other: unknown rather than seemingly another.
+        "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
+        "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
+        "scale_hash": scale_hash(experiment.settings),
         "commit": experiment.environment["commit"],
         "machine": experiment.environment["machine"],
         "seconds": dict(experiment.seconds),
@@ -64,6 +69,7 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
         "task": task,
         "count": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        "references": _references(decoded / plain / "hyp.jsonl", task),
         "metrics": {
             metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
             for metric, found in metrics.items()
@@ -74,6 +80,13 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
             if "missing" in entry
         },
     }
+
+
+def _references(answers: Path, task: str) -> str | None:
+    """A digest of what was right; None where the answers are gone."""
+    if not answers.is_file():
+        return None
+    return _hash([[i.id, i.references(), i.choices] for i in read_items(answers) if i.task == task])
 
 
 def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
@@ -97,6 +110,12 @@ def options(settings: str | None) -> list[str]:
     found = re.search(r"^train_args: (.*)$", settings or "", re.MULTILINE)
     words = found[1].split() if found else []  # as the shell splits them: quotes are kept
     return [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
+
+
+def scale_hash(settings: str | None) -> str | None:
+    """The checksum of the scale's file when it was trained, as .settings records it."""
+    found = re.search(r"^scale: \S+, \S+: (\w+)$", settings or "", re.MULTILINE)
+    return found[1] if found else None
 
 
 def training_sets(exp: Path) -> dict[str, Any] | None:

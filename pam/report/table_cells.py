@@ -1,8 +1,8 @@
 """The cells of a table, from stored results: means over seeds, averages, ranks, and their proof."""
 
-# K systems, U utterances, N bootstrap samples
+# K systems, C columns, U utterances, N bootstrap samples
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
@@ -17,36 +17,51 @@ from pam.score.significance import bootstrap_ratios, ci95, matched_pairs, paired
 
 Store = Mapping[str, Mapping[str, Any]]  # stored results by the name of their experiment
 NOT_YET = "not trained and scored yet"
+ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Sums:
     """What a value is made of, by utterance: scale · Σ numerators / Σ denominators."""
 
-    ids: str  # a digest of the utterances; only equal ones can be compared in pairs
+    ids: str  # a digest of the utterances
     numerators_U: Float[np.ndarray, " U"]
     denominators_U: Float[np.ndarray, " U"]
     scale: float
     errors: bool = False  # the numerators count errors
+    references: str | None = None  # a digest of what was right; None in results of before it
+
+
+def same_utterances(sums: Sequence[Sums]) -> bool:
+    """Only what was scored on the same utterances and references can be compared in pairs."""
+    references = {one.references for one in sums} - {None}
+    return (
+        len({one.ids for one in sums}) == 1
+        and len(references) <= 1
+        and all(np.array_equal(one.denominators_U, sums[0].denominators_U) for one in sums)
+    )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, or why there is none (`gap`). `sums` are by seed."""
+    """One value, or why there is none (`gap`). `sums` and the values `by_seed` are by seed."""
 
     value: float | None = None
     gap: str | None = None
     sd: float | None = None
     ci95: tuple[float, float] | None = None
     sums: Mapping[int, Sums] = field(default_factory=dict)
-    samples_N: Float[np.ndarray, " N"] | None = None  # of a rank, resampled
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    samples_N: Float[np.ndarray, " N"] | None = None  # of an average or a rank, resampled
 
 
 @dataclass(frozen=True)
 class Difference:
     """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
 
-    `p_matched` is that of the matched-pairs test, where errors are counted.
+    `p_matched` is that of the matched-pairs test, where errors are counted; `agree`: every seed
+    that both have differs in this direction.
     """
 
     value: float
@@ -54,6 +69,12 @@ class Difference:
     high: float
     p: float
     p_matched: float | None = None
+    agree: bool = True
+
+    @property
+    def p_of_all(self) -> float:
+        """The p of every test that there is: the greatest; 1 where seeds contradict each other."""
+        return max(self.p, self.p_matched or 0.0) if self.agree else 1.0
 
 
 Cells = dict[str, dict[str, Cell]]
@@ -111,8 +132,12 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
     if not scored:
         reasons = [entry.get("missing", {}).get(column.metric) for entry in found.values()]
         known = next(filter(None, reasons), None)
-        return Cell(gap=known or f"{column.metric} of {column.set} was not scored")
+        return Cell(gap=known or f"{column.metric} of {column.set} was not scored{_remedy(column)}")
     return _summary({seed: sums_of(entry, column.metric) for seed, entry in scored.items()})
+
+
+def _remedy(column: Column) -> str:
+    return "" if column.metric in ALWAYS else f" (--metrics {column.metric} of the recipe)"
 
 
 def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
@@ -127,6 +152,7 @@ def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
         ones if denominators is None else np.asarray(denominators, dtype=np.float64),
         float(stored["scale"]),
         bool(stored.get("errors")),
+        entry.get("references"),
     )
 
 
@@ -149,7 +175,8 @@ def best(members: Mapping[str, Cell], column: Column) -> Cell:
     if not cells:
         return Cell(gap=f"needs one of {', '.join(members)}")
     choose = min if column.better == "lower" else max
-    return replace(choose(cells, key=lambda cell: cell.value), ci95=None, sd=None, sums={})
+    chosen = choose(cells, key=lambda cell: cell.value)
+    return replace(chosen, ci95=None, sd=None, sums={}, by_seed={})
 
 
 def compare(first: Cell, second: Cell) -> Difference | None:
@@ -160,16 +187,23 @@ def compare(first: Cell, second: Cell) -> Difference | None:
     if not seeds:
         return None
     one, two = (_mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
-    if one is None or two is None or one.ids != two.ids:
+    if one is None or two is None or not same_utterances([one, two]):
         return None
     first_U, second_U = one.numerators_U, two.numerators_U
     found = paired_bootstrap(first_U, second_U, one.denominators_U, scale=one.scale)
     matched = matched_pairs(first_U, second_U)["p"] if one.errors else None
-    return Difference(found["difference"], *found["ci95"], found["p"], matched)
+    value = found["difference"]
+    return Difference(value, *found["ci95"], found["p"], matched, _agree(first, second, value))
+
+
+def _agree(first: Cell, second: Cell, value: float) -> bool:
+    """Does every seed that both have differ in the direction of `value`?"""
+    seeds = first.by_seed.keys() & second.by_seed.keys()
+    return all((first.by_seed[seed] - second.by_seed[seed]) * value > 0 for seed in seeds)
 
 
 def _summary(sums: Mapping[int, Sums]) -> Cell:
-    values = [ratio(one) for one in sums.values()]
+    by_seed = {seed: ratio(one) for seed, one in sums.items()}
     together = _mean_sums(list(sums.values()))
     interval = None
     if together is not None:
@@ -177,8 +211,12 @@ def _summary(sums: Mapping[int, Sums]) -> Cell:
             together.numerators_U, together.denominators_U, seed=0, scale=together.scale
         )
         interval = (low, high)
-    sd = stdev(values) if len(values) > 1 else None
-    return Cell(fmean(values), sd=sd, ci95=interval, sums=sums)
+    mean_ = fmean(by_seed.values())
+    return Cell(mean_, sd=_spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed)
+
+
+def _spread(by_seed: Mapping[int, float]) -> float | None:
+    return stdev(by_seed.values()) if len(by_seed) > 1 else None
 
 
 def ratio(sums: Sums) -> float:
@@ -187,9 +225,11 @@ def ratio(sums: Sums) -> float:
 
 def _mean_sums(sums: Sequence[Sums]) -> Sums | None:
     """Of several systems or seeds on the same utterances; None where these differ."""
-    if len({one.ids for one in sums}) != 1:
+    if not sums or not same_utterances(sums):
         return None
-    return replace(sums[0], numerators_U=np.mean([one.numerators_U for one in sums], axis=0))
+    references = next((one.references for one in sums if one.references), None)
+    numerators_U = np.mean([one.numerators_U for one in sums], axis=0)
+    return replace(sums[0], numerators_U=numerators_U, references=references)
 
 
 def _compare_samples(first: Cell, second: Cell) -> Difference:
@@ -197,22 +237,38 @@ def _compare_samples(first: Cell, second: Cell) -> Difference:
     low, high = np.quantile(deltas_N, [0.025, 0.975])
     tail = min((deltas_N <= 0).mean(), (deltas_N >= 0).mean())
     p = min(1.0, max(2 * float(tail), 1 / len(deltas_N)))
-    return Difference(first.value - second.value, float(low), float(high), p)
+    value = first.value - second.value
+    return Difference(value, float(low), float(high), p, agree=_agree(first, second, value))
 
 
 def _add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
     """Over the columns that the scale has; of a best row over its members, as the paper does it."""
     there = [column for column in columns if not spec.columns[column].missing]
     for row in spec.all_rows.values():
-        values = [cells[row.name][column].value for column in there]
         if row.how == "best":
-            values = [cells[member][name].value for member in row.members]
-            values = [value for value in values if value is not None]
+            found = [cells[member][name].value for member in row.members]
+            values = [value for value in found if value is not None]
+        else:
+            values = [cells[row.name][column].value for column in there]
         if not values or None in values:
             absent = [c for c in there if cells[row.name][c].value is None] or list(columns)
             cells[row.name][name] = Cell(gap=f"needs {', '.join(absent)}")
         else:
             cells[row.name][name] = Cell(value=fmean(values))
+    rows = [
+        row.name
+        for row in spec.all_rows.values()
+        if row.how != "best" and cells[row.name][name].value is not None
+    ]
+    _add_proof(cells, rows, name, there, _mean_of_seed, _mean_of_samples)
+
+
+def _mean_of_seed(values_KC: np.ndarray) -> np.ndarray:
+    return values_KC.mean(1)
+
+
+def _mean_of_samples(values_CKN: np.ndarray) -> np.ndarray:
+    return values_CKN.mean(0)
 
 
 def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
@@ -229,12 +285,19 @@ def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str])
     if len(ranked) < 2:
         return
     better = [spec.columns[column].better for column in there]
-    ranks = average_rank([[cells[r][c].value for c in there] for r in ranked], better)
-    samples = _rank_samples(cells, ranked, there, better)
-    for number, row in enumerate(ranked):
-        own_N = None if samples is None else samples[:, number]
-        interval = None if own_N is None else tuple(np.quantile(own_N, [0.025, 0.975]).tolist())
-        cells[row][name] = Cell(value=ranks[number], ci95=interval, samples_N=own_N)
+    values = [[cells[row][column].value for column in there] for row in ranked]
+    for row, rank in zip(ranked, average_rank(values, better), strict=True):
+        cells[row][name] = Cell(value=rank)
+    sign_C11 = np.array([1.0 if way == "lower" else -1.0 for way in better])[:, None, None]
+
+    def shared_ranks(values_CKN: np.ndarray) -> np.ndarray:
+        # Equal rows share a rank here: the order of a table must not count as proof.
+        return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
+
+    def ranks(values_KC: np.ndarray) -> np.ndarray:
+        return np.array(average_rank(values_KC.tolist(), better))
+
+    _add_proof(cells, ranked, name, there, ranks, shared_ranks)
 
 
 def _no_rank(own: Sequence[Cell], row: Row) -> str:
@@ -244,24 +307,60 @@ def _no_rank(own: Sequence[Cell], row: Row) -> str:
     return "; ".join(gaps) or "fewer than two rows to rank"
 
 
-def _rank_samples(
-    cells: Cells, rows: Sequence[str], columns: Sequence[str], better: Sequence[str]
-) -> Float[np.ndarray, "N K"] | None:
-    """AVG Rank when the utterances of every set are resampled, the same ones for all rows."""
-    costs = []
-    for number, (column, way) in enumerate(zip(columns, better, strict=True)):
-        pooled = [_mean_sums(list(cells[row][column].sums.values())) for row in rows]
-        known = [place for place, sums in enumerate(pooled) if sums is not None]
-        with_value = sum(cells[row][column].value is not None for row in rows)
-        if len(known) < with_value or len({pooled[place].ids for place in known}) != 1:
-            return None  # not on the same utterances
-        ratios_KN = bootstrap_ratios(
-            np.stack([pooled[place].numerators_U for place in known]),
-            pooled[known[0]].denominators_U,
-            seed=number,
+def _add_proof(
+    cells: Cells,
+    rows: Sequence[str],
+    name: str,
+    columns: Sequence[str],
+    of_seed: Callable[[np.ndarray], np.ndarray],
+    of_samples: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Of a column that is made of others: its values by seed and their spread, and its samples when
+    the utterances of every set are resampled, the same ones for all rows.
+
+    `of_seed` makes [K] of the values [K, C] of a seed, `of_samples` [K, N] of samples [C, K, N].
+    """
+    by_seed: dict[str, dict[int, float]] = {row: {} for row in rows}
+    for seed in _common_seeds(cells, rows, columns):
+        values = [[cells[row][c].by_seed.get(seed, np.nan) for c in columns] for row in rows]
+        for row, value in zip(rows, of_seed(np.array(values)), strict=True):
+            by_seed[row][seed] = float(value)
+    resampled = [_resampled(cells, rows, column, seed) for seed, column in enumerate(columns)]
+    known = bool(rows) and all(values_KN is not None for values_KN in resampled)
+    samples_KN = of_samples(np.stack(resampled)) if known else [None] * len(rows)
+    for row, samples_N in zip(rows, samples_KN, strict=True):
+        interval = None
+        if samples_N is not None:
+            interval = tuple(np.nanquantile(samples_N, [0.025, 0.975]).tolist())
+        cells[row][name] = replace(
+            cells[row][name],
+            sd=_spread(by_seed[row]),
+            ci95=interval,
+            by_seed=by_seed[row],
+            samples_N=samples_N,
         )
-        cost_KN = np.full((len(rows), ratios_KN.shape[1]), np.inf)
-        cost_KN[known] = ratios_KN if way == "lower" else -ratios_KN
-        costs.append(cost_KN)
-    # Equal rows share a rank here: the order of a table must not count as proof.
-    return rankdata(np.nan_to_num(np.stack(costs), nan=np.inf), axis=1).mean(0).T
+
+
+def _common_seeds(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[int]:
+    """The seeds of every value that there is."""
+    own = [cells[row][column] for row in rows for column in columns]
+    seeds = [set(cell.by_seed) for cell in own if cell.value is not None]
+    return sorted(set.intersection(*seeds)) if seeds else []
+
+
+def _resampled(
+    cells: Cells, rows: Sequence[str], column: str, seed: int
+) -> Float[np.ndarray, "K N"] | None:
+    """A column's values when its utterances are resampled; NaN in rows without one, None where rows
+    were not scored on the same utterances."""
+    pooled = [_mean_sums(list(cells[row][column].sums.values())) for row in rows]
+    known = [place for place, sums in enumerate(pooled) if sums is not None]
+    with_value = sum(cells[row][column].value is not None for row in rows)
+    if not known or len(known) < with_value or not same_utterances([pooled[n] for n in known]):
+        return None
+    first = pooled[known[0]]
+    numerators_KU = np.stack([pooled[place].numerators_U for place in known])
+    ratios_KN = bootstrap_ratios(numerators_KU, first.denominators_U, seed=seed)
+    values_KN = np.full((len(rows), ratios_KN.shape[1]), np.nan)
+    values_KN[known] = first.scale * ratios_KN
+    return values_KN

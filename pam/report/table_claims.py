@@ -1,15 +1,31 @@
 """What the paper says, held against the intervals of a table."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pam.report.markdown import escape
-from pam.report.table_cells import Cells, compare
+from pam.report.table_cells import LEVEL, Cells, compare
 from pam.report.table_spec import Claim, TableSpec
 
-LEVEL = 0.05
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
-NO_DATA = "not measured"
+NO_DATA, NO_SET = "not measured", "no set at this scale"
+# How a line counts its comparisons.
+COUNTS = {
+    HOLDS: "hold",
+    FAILS: "other way",
+    OPEN: "within chance",
+    NO_DATA: "not measured (on the same utterances)",
+    NO_SET: "without a set at this scale",
+}
+RULES = (
+    f"Each comparison is decided by the paired bootstrap over utterances at p < {LEVEL}, for WER "
+    "by the matched-pairs test too; where both systems have several seeds, each of these must "
+    "point the same way. A claim holds where all of its comparisons do. It does not hold where one "
+    f"is the other way at p < {LEVEL} divided by the number of comparisons made (Bonferroni). Sets "
+    "that the scale does not have are left out. With one seed nothing is said of other "
+    "initialisations, with two little."
+)
 
 
 @dataclass(frozen=True)
@@ -19,34 +35,41 @@ class Pair:
     better: str
     than: str
     column: str
-    verdict: str  # HOLDS, FAILS, OPEN or NO_DATA
+    verdict: str  # a key of COUNTS
+    p: float = 1.0
 
 
 def pairs(claim: Claim, spec: TableSpec, cells: Cells) -> list[Pair]:
     return [
-        Pair(better, than, column, _verdict(better, than, column, spec, cells))
+        Pair(better, than, column, *_verdict(better, than, column, spec, cells))
         for better in claim.better
         for than in claim.than
         for column in claim.columns
     ]
 
 
-def _verdict(better: str, than: str, column: str, spec: TableSpec, cells: Cells) -> str:
+def _verdict(
+    better: str, than: str, column: str, spec: TableSpec, cells: Cells
+) -> tuple[str, float]:
+    if column in spec.columns and spec.columns[column].missing:
+        return NO_SET, 1.0
     found = compare(cells[better][column], cells[than][column])
     if found is None:
-        return NO_DATA
-    if found.p >= LEVEL:
-        return OPEN
-    lower_is_better = column in spec.ranks or spec.columns[column].better == "lower"
-    return HOLDS if (found.value < 0) == lower_is_better else FAILS
+        return NO_DATA, 1.0
+    if found.p_of_all >= LEVEL:
+        return OPEN, found.p_of_all
+    holds = (found.value < 0) == spec.less_is_better(column)
+    return HOLDS if holds else FAILS, found.p_of_all
 
 
 def verdict(found: list[Pair]) -> str:
-    """Of a whole claim: one comparison that is significantly the other way refutes it."""
-    verdicts = {pair.verdict for pair in found}
-    if FAILS in verdicts:
+    """Of a whole claim (see RULES): that all hold needs no correction for their number, that one
+    of many is the other way does."""
+    here = [pair for pair in found if pair.verdict != NO_SET]
+    made = [pair for pair in here if pair.verdict != NO_DATA]
+    if any(pair.verdict == FAILS and pair.p * len(made) < LEVEL for pair in made):
         return FAILS
-    return HOLDS if verdicts == {HOLDS} else OPEN
+    return HOLDS if {pair.verdict for pair in here} == {HOLDS} else OPEN
 
 
 def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
@@ -56,22 +79,16 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
     lines = [_line(claim, pairs(claim, spec, cells), labels) for claim in spec.claims]
     return [
         "## What the paper says of it",
-        "Each comparison is decided by the paired bootstrap over utterances at 5 %, without a "
-        "correction for their number. A claim holds where all of its comparisons do; it does not "
-        "hold where one is significantly the other way. Seeds are not resampled: where there is "
-        "one, nothing is said of other initialisations.",
+        RULES,
         "\n".join(lines),
     ]
 
 
 def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
-    counts = {kind: sum(pair.verdict == kind for pair in found) for kind in (HOLDS, FAILS, OPEN)}
-    absent = len(found) - sum(counts.values())
-    text = (
-        f"- **{verdict(found)}**: {escape(claim.says)}. Of {len(found)} comparisons "
-        f"{counts[HOLDS]} hold, {counts[FAILS]} are the other way, {counts[OPEN]} are within "
-        f"chance, {absent} are {NO_DATA}."
-    )
+    counts = Counter(pair.verdict for pair in found)
+    listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
+    where = " (on the sets that this scale has)" if counts[NO_SET] else ""
+    text = f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
     return text + "".join(_listed(found, kind, labels) for kind in (FAILS, OPEN))
 
 

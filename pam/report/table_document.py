@@ -1,12 +1,12 @@
 """A table of the paper as Markdown: ours, the paper's, the difference, and what they prove."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.paper import PaperTable, load_errata, load_paper
-from pam.report.table_cells import Cells, Store, compare, table_cells
-from pam.report.table_claims import LEVEL, claims_section
+from pam.report.table_cells import LEVEL, Cells, Store, compare, table_cells
+from pam.report.table_claims import claims_section
+from pam.report.table_origin import made_with
 from pam.report.table_spec import Delta, TableSpec
 
 BETTER, WORSE = "▲", "▼"
@@ -25,24 +25,29 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
         parts += _deltas(spec, spec.delta, cells, labels)
     parts += claims_section(spec, cells, labels)
     parts += gaps_section(spec, cells, labels)
-    return parts + made_with(used(spec, store, budget))
+    return parts + made_with(spec, store, budget)
 
 
 def labels_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
     """Rows and columns in words, as Markdown."""
-    labels = {row: escape(row) for row in spec.all_rows}
-    labels |= {row: escape(entry.label) for row, entry in paper.rows.items()}
-    repeated = {label for label in labels.values() if list(labels.values()).count(label) > 1}
+    return {name: escape(label) for name, label in words_of(spec, paper).items()}
+
+
+def words_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
+    """Rows and columns in words, as plain text."""
+    words = {row: row for row in spec.all_rows}
+    words |= {row: entry.label for row, entry in paper.rows.items()}
+    repeated = {word for word in words.values() if list(words.values()).count(word) > 1}
     for row in spec.all_rows:  # Table 13 calls its rows by their number of encoders
-        labels[row] = escape(row) if labels[row] in repeated else labels[row]
+        words[row] = row if words[row] in repeated else words[row]
     for name, column in spec.columns.items():
         printed = paper.columns.get(name)
         own = f"{column.set} {UNITS.get(column.metric, column.metric)}" if column.set else None
         known = printed.label if printed else name
-        labels[name] = escape(known if spec.paper_sets or own is None else f"{own} (for {known})")
+        words[name] = known if spec.paper_sets or own is None else f"{own} (for {known})"
     for name in [*spec.ranks, *spec.averages]:
-        labels[name] = escape(paper.columns[name].label if name in paper.columns else name)
-    return labels
+        words[name] = paper.columns[name].label if name in paper.columns else name
+    return words
 
 
 def _shown(spec: TableSpec) -> list[str]:
@@ -56,12 +61,13 @@ def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str],
 
 
 def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    legend = "Value [95 % interval, utterances resampled]; ± is the standard deviation over seeds."
+    legend = "Value [95 % interval, utterances resampled]; ± is the standard deviation over seeds"
+    legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
     if spec.reference:
         legend += (
             f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
-            "(matched pairs for WER, else paired bootstrap, over utterances; not corrected for the "
-            "number of tests)."
+            "(paired bootstrap over utterances, for WER matched pairs too; not corrected for the "
+            "number of tests), over the seeds that both have, each of which points the same way."
         )
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
@@ -78,7 +84,7 @@ def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     digits = _digits(column)
     text = number(cell.value, digits)
     if cell.sd is not None:
-        text += f" ± {number(cell.sd, digits)} ({len(cell.sums)} seeds)"
+        text += f" ± {number(cell.sd, digits)} ({len(cell.by_seed)} seeds)"
     if cell.ci95:
         text += " [" + ", ".join(number(limit, digits) for limit in cell.ci95) + "]"
     return text + mark(spec, cells, row, column)
@@ -89,10 +95,9 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     if spec.reference in (None, row):
         return ""
     found = compare(cells[row][column], cells[spec.reference][column])
-    if found is None or (found.p if found.p_matched is None else found.p_matched) >= LEVEL:
+    if found is None or found.p_of_all >= LEVEL:
         return ""
-    lower_is_better = column in spec.ranks or spec.columns[column].better == "lower"
-    return f" {BETTER if (found.value < 0) == lower_is_better else WORSE}"
+    return f" {BETTER if (found.value < 0) == spec.less_is_better(column) else WORSE}"
 
 
 def _digits(column: str) -> int:
@@ -142,7 +147,8 @@ def _deltas(spec: TableSpec, delta: Delta, cells: Cells, labels: Mapping[str, st
     return [
         f"## {escape(delta.title)}",
         f"The best of {over}, chosen for each column by its value here; positive is better; "
-        "[95 % interval of the paired difference, without the doubt about the choice].",
+        "[95 % interval of the paired difference, over the seeds that both have, without the doubt "
+        "about the choice].",
         table(["system", *(labels[column] for column in columns)], rows),
     ]
 
@@ -156,9 +162,10 @@ def _gain(spec: TableSpec, cells: Cells, row: str, over: Sequence[str], column: 
     choose = min if lower else max
     chosen = choose(known.values(), key=lambda cell: cell.value)
     first, second = (chosen, own) if lower else (own, chosen)
-    text = _signed(first.value - second.value)
     found = compare(first, second)
-    return text if found is None else f"{text} [{_signed(found.low)}, {_signed(found.high)}]"
+    if found is None:
+        return _signed(first.value - second.value)
+    return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
 
 
 def _signed(value: float | None) -> str:
@@ -185,41 +192,6 @@ def gaps_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> li
                 reasons.setdefault(str(own[column].gap), []).append(place)
     lines = [f"- {escape(why)}: {'; '.join(places)}" for why, places in reasons.items()]
     return ["## Gaps", "\n".join(lines)] if lines else []
-
-
-def used(spec: TableSpec, store: Store, budget: str) -> dict[str, Mapping[str, Any]]:
-    """The stored results that the table is made of."""
-    return {
-        name: result
-        for name, result in store.items()
-        for row in spec.systems()
-        if name == row.experiment(spec.scale, budget, result["seed"])
-    }
-
-
-def made_with(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Where each result comes from, and a warning where they were not made alike."""
-    if not results:
-        return []
-    rows = [
-        [
-            escape(name),
-            escape(" ".join(result["options"]) or GAP),
-            escape((result.get("commit") or "unknown")[:12]),
-            escape(result.get("config_hash")),
-            number(result.get("seconds", {}).get("train"), 0),
-            escape(result.get("machine")),
-        ]
-        for name, result in results.items()
-    ]
-    header = ["experiment", "options", "commit", "configuration", "training s:", "machine"]
-    parts = ["## Made with", table(header, rows)]
-    if len({result.get("training_hash") for result in results.values()}) > 1:
-        parts.append(
-            "**Not made alike**: schedules, batches, tasks or training data of these experiments "
-            "differ in more than the table compares (`training_hash` of the stored results)."
-        )
-    return parts
 
 
 def errata_section(paper: str | None, notes: Sequence[str] = ()) -> list[str]:

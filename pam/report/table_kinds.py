@@ -1,12 +1,16 @@
 """How a table is rendered: by the function of its kind, with the same head and foot for all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from pam.config import load_yaml
 from pam.report.markdown import GAP, escape
 from pam.report.paper import load_paper
 from pam.report.table_cells import Store
 from pam.report.table_document import errata_section
-from pam.report.table_spec import TableSpec
+from pam.report.table_figures import figure_part
+from pam.report.table_plan import budget_length
+from pam.report.table_spec import CONF, TableSpec
 from pam.table import Table
 
 Render = Callable[[TableSpec, Store, str], list[str]]
@@ -27,18 +31,35 @@ KINDS = Table(
 )
 
 
-def table_document(spec: TableSpec, store: Store, budget: str) -> str:
-    """The whole file."""
+def table_document(
+    spec: TableSpec, store: Store, budget: str, drawn: Mapping[Path, str] | None = None
+) -> str:
+    """The whole file, with the figures that lie beside it."""
     parts = [
         f"# {escape(spec.title)}",
-        f"Scale {escape(spec.scale)}, budget {escape(budget)}. Written by `python -m "
-        "pam.bin.table`: run it again, do not edit.",
+        f"Scale {escape(spec.scale)}: {_models(spec.scale)}. Budget {escape(budget)} "
+        f"({escape(budget_length(spec.scale, budget))}). Written by `python -m pam.bin.table`: run "
+        "it again, do not edit.",
         *_body(spec, store, budget),
+        *figure_part(drawn or {}),
     ]
     notes = load_paper()[spec.paper].notes if spec.paper else ()
     if spec.paper:
         parts += errata_section(spec.paper, notes)
     return "\n\n".join(parts) + "\n"
+
+
+def _models(scale: str) -> str:
+    """The encoders, those of the paper's that they stand for, and the LLM."""
+    conf = load_yaml(CONF / "scale" / f"{scale}.yaml")
+    places: dict[str, list[str]] = {}
+    for place, name in (conf.get("stand_ins") or {}).items():
+        places.setdefault(name, []).append(place)
+    encoders = [
+        name + (f" in the place of {' and '.join(places[name])}" if name in places else "")
+        for name in conf["encoders"]
+    ]
+    return escape(f"{', '.join(encoders)}; LLM {conf['llm_conf']['path']}")
 
 
 def _body(spec: TableSpec, store: Store, budget: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,33 +13,59 @@ from pam.report.table_cells import Store, stored_runs
 from pam.report.table_spec import CONF, TableSpec
 
 STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs
+RESCORED = ("score", "report")
 
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment of the recipe: `options` are further --set of its training."""
+    """An experiment of the recipe: `options` are further --set of its training. `unscored` names
+    the metrics that one with a result lacks: where its folder is, it is only scored again."""
 
     name: str
     system: str
     seed: int
     options: tuple[str, ...]
+    unscored: tuple[str, ...] = ()
 
 
 def missing_runs(
-    specs: Iterable[TableSpec], store: Store, budget: str, seeds: Sequence[int]
+    specs: Iterable[TableSpec],
+    store: Store,
+    budget: str,
+    seeds: Sequence[int],
+    metrics: Sequence[str] = (),
 ) -> list[Run]:
-    """Each once; all systems of a seed before the next seed, so that the table fills soon."""
-    specs, runs = list(specs), {}
-    for seed in seeds:
-        for row in (row for spec in specs for row in spec.systems()):
-            name = row.experiment(specs[0].scale, budget, seed)
-            if not row.missing and seed not in stored_runs(row, store, specs[0].scale, budget)[0]:
-                runs.setdefault(name, Run(name, row.system, seed, row.options))
+    """Each once; all systems of a seed before the next seed, so that the table fills soon. A result
+    that lacks a column because one of `metrics` was not asked for then is missing too."""
+    runs: dict[str, Run] = {}
+    for seed, spec in product(seeds, list(specs)):
+        for row in (row for row in spec.systems() if not row.missing):
+            name = row.experiment(spec.scale, budget, seed)
+            found = stored_runs(row, store, spec.scale, budget)[0].get(seed)
+            unscored = lacking(found, spec, metrics) if found else ()
+            if found is None or unscored:
+                runs.setdefault(name, Run(name, row.system, seed, row.options, unscored))
     return list(runs.values())
 
 
+def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those of `metrics` that the table shows and the result does not have."""
+    return tuple(
+        dict.fromkeys(
+            column.metric
+            for column in spec.columns.values()
+            if column.metric in metrics
+            and column.set in result["sets"]
+            and column.metric not in result["sets"][column.set]["metrics"]
+        )
+    )
+
+
 def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float | None:
-    """As long as the same system took before, else as the others; None where none was measured."""
+    """As long as the same system took before, else as the others; None where none was measured.
+    What is only scored again: as long as its own scoring and report took."""
+    if run.unscored:
+        return sum(store[run.name].get("seconds", {}).get(stage, 0) for stage in RESCORED)
     alike = [r for r in store.values() if (r["scale"], r["budget"]) == (scale, budget)]
     measured = [r for r in alike if r.get("seconds", {}).get("train")]
     same = [r for r in measured if r["system"] == run.system]
@@ -56,7 +83,8 @@ def describe(
     scale = specs[0].scale
     times = [predicted_seconds(run, store, scale, budget) for run in runs]
     for run, seconds in zip(runs, times, strict=True):
-        yield f"missing: {run.name}, {_time(seconds)}" + "".join(f" --set {o}" for o in run.options)
+        what = f"{', '.join(run.unscored)} of {run.name}" if run.unscored else run.name
+        yield f"missing: {what}, {_time(seconds)}" + "".join(f" --set {o}" for o in run.options)
     if not runs:
         yield "nothing is missing that this scale can have"
     elif None in times:

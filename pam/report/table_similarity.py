@@ -2,9 +2,14 @@
 
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.paper import load_paper
-from pam.report.similarity import MEASURES, similarity_table
+from pam.report.similarity import MEASURES, NEEDS, similarity_table
 from pam.report.table_cells import Store, stored_runs
 from pam.report.table_spec import TableSpec
+
+HOW = (
+    "`python -m pam.bin.analyse --exp exp/NAME --data dump/combined/HASH/dev`, then stage 8 of the "
+    "recipe, then this table again"
+)
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
@@ -26,6 +31,8 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
 def _measures(name: str, found: list | None) -> list[str]:
     if not found:
-        return [f"{GAP}, {name}: not analysed (`python -m pam.bin.analyse`)."]
-    tables = [similarity_table(found, measure) for measure in MEASURES]
-    return [f"{name}:", *(text for text in tables if text)]
+        return [f"{GAP}, {name}: not analysed ({HOW})."]
+    tables = {measure: similarity_table(found, measure) for measure in MEASURES}
+    absent = "; ".join(MEASURES[measure] for measure, text in tables.items() if text is None)
+    gap = [f"{GAP}, {name}: {absent} ({NEEDS})."] if absent else []
+    return [f"{name}:", *filter(None, tables.values()), *gap]

@@ -108,6 +108,13 @@ class TableSpec:
     def all_rows(self) -> dict[str, Row]:
         return self.hidden | self.rows
 
+    def less_is_better(self, column: str) -> bool:
+        """Of a column, an average of columns or a rank."""
+        if column in self.ranks:
+            return True
+        name = self.averages[column][0] if column in self.averages else column
+        return self.columns[name].better == "lower"
+
     def systems(self) -> Iterator[Row]:
         """The rows that are trained, the hidden ones too, whether or not the scale has them."""
         yield from (row for row in self.all_rows.values() if row.how == "system")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pam.report.markdown import escape
 from pam.report.paper import load_paper
 from pam.report.table_cells import Store, table_cells
-from pam.report.table_claims import OPEN, claims_section, pairs, verdict
+from pam.report.table_claims import OPEN, RULES, claims_section, pairs, verdict
 from pam.report.table_document import EMPTY, errata_section, labels_of
 from pam.report.table_spec import TableSpec
 
@@ -29,8 +29,8 @@ def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> s
             found = verdict(pairs(claim, spec, cells))
             counts[found] = counts.get(found, 0) + 1
         paper = load_paper()[spec.paper] if spec.paper else EMPTY
-        _, rules, lines = claims_section(spec, cells, labels_of(spec, paper))
+        *_, lines = claims_section(spec, cells, labels_of(spec, paper))
         sections += [f"## {escape(spec.title)}", lines]
     total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
-    parts += [f"{sum(counts.values())} claims ({total}). {rules}"] if counts else [f"{OPEN}."]
+    parts += [f"{sum(counts.values())} claims ({total}). {RULES}"] if counts else [f"{OPEN}."]
     return "\n\n".join([*parts, *sections, *errata_section(None)]) + "\n"

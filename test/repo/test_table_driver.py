@@ -76,6 +76,19 @@ def test_a_failed_table_resumes_where_it_was(recipes):
     assert stored(recipes) == sorted(TABLE_1)
 
 
+def test_a_system_is_the_same_whichever_table_asks(recipes):
+    """Trained for one table, it is there for another, for other seeds and for the plain recipe."""
+    status, output = recipes.run("multitask", "--table", "8", FAIL="score")
+    assert status != 0 and verbs(recipes) == ["table", "train", "average", "score"]
+    status, output = recipes.run("multitask", "--table", "14", "--seeds", "0")
+    assert status == 0, output
+    assert verbs(recipes) == ["table", "score", "report", "table"]
+    status, output = recipes.run("multitask")
+    assert status == 0, output
+    assert verbs(recipes) == []
+    assert len(list((recipes.root / "egs/multitask/dump/combined").iterdir())) == 1
+
+
 def test_a_dry_run_only_speaks(recipes):
     put(recipes, "pam_mini_short_s0", "pam")
     status, output = recipes.run("multitask", "--table", "1", "--dry_run", "true")

@@ -57,5 +57,11 @@ def test_every_kind_of_block():
     ]
 
 
+def test_a_page_alone_does_not_speak_of_files_beside_it():
+    link = " ([SVG](my%20figures/curves.svg))"
+    assert blocks(f"Curves.{link}")[0]["text"] == "Curves."
+    assert blocks(escape(f"Curves.{link}"))[0]["text"] == f"Curves.{link}"
+
+
 def test_escaped_text_is_no_figure():
     assert [block["kind"] for block in blocks(escape("![x](/etc/passwd)"))] == ["text"]

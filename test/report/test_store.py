@@ -93,6 +93,8 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
     assert found["a"]["config_hash"] != found["b"]["config_hash"]
     assert found["a"]["training_hash"] == found["b"]["training_hash"]
     assert found["a"]["training_hash"] != found["c"]["training_hash"]
+    (tmp_path / "combined/sets.json").unlink()  # what it was trained on is gone: unknown
+    assert store(tmp_path, tmp_path / "exp/a")["a"]["training_hash"] is None
 
 
 def test_only_the_decoding_with_unseen_prompts_is_kept(tmp_path):

@@ -2,19 +2,25 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from stored_results import LEVELS, result, table_1, write
 
 from pam.bin import table
+from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.markdown import GAP
 from pam.report.table_cells import compare, stored_runs, table_cells
-from pam.report.table_claims import FAILS, HOLDS, OPEN, pairs, verdict
+from pam.report.table_claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
+from pam.report.table_document import mark
+from pam.report.table_figures import mean_shares
 from pam.report.table_kinds import KINDS
-from pam.report.table_spec import load_spec
+from pam.report.table_spec import CONF, load_spec
 
 AMI = "ami_wer"
+BUDGET = load_yaml(CONF / "scale/mini.yaml")["budgets"]["short"]
+SHORT = f"ctc_steps {BUDGET['ctc_steps']}, steps {BUDGET['steps']}"
 
 
 def render(results, name="1", **options) -> str:
@@ -90,7 +96,7 @@ def test_a_metric_that_lacked_something_says_what(tmp_path):
     kept["pam_mini_short_s0"]["sets"]["ac_test"]["missing"] = {"spice": "it needs | two jars"}
     text = render(write(tmp_path, kept), "7")
     assert "- it needs \\| two jars: PaM, ac_test spice (for AudioCaps SPICE)" in text
-    assert "- spice of ac_test was not scored: Whisper, ac_test spice" in text
+    assert "- spice of ac_test was not scored (--metrics spice of the recipe): Whisper, " in text
 
 
 def test_seeds_are_averaged_and_spread(tmp_path):
@@ -133,7 +139,7 @@ def test_claims_hold_fail_or_stay_open():
     spec = load_spec("table01", "mini")
     cells = table_cells(spec, table_1(), "short")
     found = [verdict(pairs(claim, spec, cells)) for claim in spec.claims]
-    assert found[:3] == [OPEN, OPEN, HOLDS]  # of the first two, sets are not there
+    assert found[:3] == [HOLDS, HOLDS, HOLDS]  # sets that the scale does not have are left out
     assert found[-1] == FAILS  # wav2vec2 is worse than the fusions here
     found = pairs(spec.claims[0], spec, cells)
     assert {p.verdict for p in found if p.column == AMI} == {HOLDS}
@@ -144,12 +150,101 @@ def test_claims_hold_fail_or_stay_open():
     assert verdict(pairs(spec.claims[0], spec, cells)) == FAILS
 
 
-def test_other_utterances_are_not_compared_in_pairs():
+def flip(kept: dict, seed: int) -> None:
+    """In one seed of PaM, twice the errors: it is the worst then."""
+    wer = kept[f"pam_mini_short_s{seed}"]["sets"]["asr_noisy_test"]["metrics"]["wer"]
+    wer["numerators"] = [8] * len(wer["numerators"])
+
+
+def test_seeds_that_contradict_each_other_decide_nothing(tmp_path):
+    kept, spec = table_1(seeds=(0, 1)), load_spec("table01", "mini")
+    for made in (made for name, made in kept.items() if "salmonn" in name):
+        wer = made["sets"]["asr_noisy_test"]["metrics"]["wer"]
+        wer["numerators"] = [7] * len(wer["numerators"])
+    cells = table_cells(spec, kept, "short")
+    found = compare(cells["pam"][AMI], cells["salmonn"][AMI])
+    assert found.agree and found.p_of_all < 0.05
+    flip(kept, 1)
+    cells = table_cells(spec, kept, "short")
+    found = compare(cells["pam"][AMI], cells["salmonn"][AMI])
+    assert found.value < 0 and found.p < 0.05  # the mean of the seeds is still better
+    assert not found.agree and found.p_of_all == 1
+    claim = spec.claims[1]
+    assert {
+        p.verdict for p in pairs(claim, spec, cells) if (p.than, p.column) == ("salmonn", AMI)
+    } == {OPEN}
+    assert (
+        "▼"
+        not in grid(render(write(tmp_path, kept)), "Ours")["SALMONN (concatenation + Q-Former)"][2]
+    )
+
+
+def test_ranks_and_averages_have_seeds_and_intervals():
+    kept, spec = table_1(seeds=(0, 1)), load_spec("table01", "mini")
+    flip(kept, 1)
+    ranks = {row: cell["avg_rank"] for row, cell in table_cells(spec, kept, "short").items()}
+    assert ranks["pam"].by_seed == {0: 1.0, 1: (1 + 7 + 1 + 1) / 4}
+    assert ranks["pam"].sd == pytest.approx(1.5 / 2**0.5)
+    spec = load_spec("table13", "mini")
+    single = {name: made for name, made in kept.items() if name.startswith(("single", "pam"))}
+    cells = table_cells(spec, single, "short")
+    own = cells["whisper"]
+    clean, noisy = (own[c].by_seed for c in ("librispeech_test_clean_wer", AMI))
+    assert own["avg_wer"].by_seed == {seed: (clean[seed] + noisy[seed]) / 2 for seed in (0, 1)}
+    assert own["avg_wer"].ci95[0] < own["avg_wer"].value < own["avg_wer"].ci95[1]
+    wider = own[AMI].ci95[1] - own[AMI].ci95[0]
+    assert own["avg_wer"].ci95[1] - own["avg_wer"].ci95[0] < wider
+    found = compare(own["avg_wer"], cells["wav2vec2"]["avg_wer"])
+    other = cells["wav2vec2"]["avg_wer"].value
+    assert found.high < 0 and found.value == own["avg_wer"].value - other
+    spec = replace(spec, reference="wav2vec2")
+    assert [mark(spec, cells, "whisper", c) for c in ("avg_wer", "avg_other")] == [" ▲", " ▲"]
+
+
+def test_a_gain_and_its_interval_are_of_the_same_seeds(tmp_path):
+    kept = table_1(seeds=(0, 1))
+    for name in ("single_whisper", "single_wavlm", "single_wav2vec2"):
+        del kept[f"{name}_mini_short_s1"]
+    flip(kept, 1)  # this seed has nothing to be compared with
+    gain = grid(render(write(tmp_path, kept)), "Improvement over the best single encoder")
+    value, low, high = re.match(r"(\S+) \[(\S+), (\S+)\]", gain["PaM (Ours)"][1]).groups()
+    assert float(low) <= float(value) <= float(high) and float(low) > 0
+
+
+def test_one_of_many_comparisons_refutes_only_after_correction():
+    def pair(kind, p):
+        return Pair("a", "b", "c", kind, p)
+
+    others = [pair(HOLDS, 0.001)] * 3 + [pair(NO_SET, 1.0)] * 9
+    assert verdict([*others, pair(FAILS, 0.02)]) == OPEN  # 4 were made: 0.08
+    assert verdict([*others, pair(FAILS, 0.01)]) == FAILS
+    assert verdict(others) == HOLDS
+    assert verdict([*others, pair(NO_DATA, 1.0)]) == OPEN
+    assert verdict([pair(NO_SET, 1.0)]) == OPEN
+
+
+@pytest.mark.parametrize("other", ["ids", "references", "denominators"])
+def test_other_utterances_are_not_compared_in_pairs(tmp_path, other):
     kept = table_1()
-    kept["pam_mini_short_s0"]["sets"]["asr_noisy_test"]["ids"] = "another set"
-    cells = table_cells(load_spec("table01", "mini"), kept, "short")
+    for name, made in kept.items():
+        if name != "average_mini_short_s0":  # made before references were recorded
+            made["sets"]["asr_noisy_test"]["references"] = "those"
+    noisy = kept["pam_mini_short_s0"]["sets"]["asr_noisy_test"]
+    if other == "denominators":
+        noisy["metrics"]["wer"]["denominators"] = [6] * 40
+    else:
+        noisy[other] = "others"
+    spec = load_spec("table01", "mini")
+    cells = table_cells(spec, kept, "short")
     assert compare(cells["pam"][AMI], cells["whisper"][AMI]) is None
+    assert compare(cells["average"][AMI], cells["whisper"][AMI]) is not None
     assert cells["pam"]["avg_rank"].ci95 is None
+    assert verdict(pairs(spec.claims[0], spec, cells)) == OPEN
+    text = render(write(tmp_path, kept))
+    assert "3 not measured (on the same utterances)" in text
+    what = {"ids": "utterances", "references": "references"}.get(other, "reference counts")
+    line = f"- **Not comparable**: asr_noisy_test has other {what} in pam_mini_short_s0;"
+    assert line in text
 
 
 def test_means_and_best_rows_of_combinations():
@@ -225,6 +320,62 @@ def test_experiments_that_were_not_made_alike_are_named(tmp_path):
     assert "**Not made alike**" in render(write(tmp_path, kept))
 
 
+def test_every_way_of_being_made_otherwise_is_named(tmp_path):
+    kept = table_1(seeds=(0, 1), scale_hash="a", setup_hash="x")
+    assert "**Not" not in render(write(tmp_path, kept)) and "commits" not in render(tmp_path)
+    kept["pam_mini_short_s1"] |= {
+        "scale_hash": "b",
+        "setup_hash": "y",
+        "commit": "fedcba9876543210",
+    }
+    kept["salmonn_mini_short_s0"]["options"] = ["phases.llm.lr=1"]
+    del kept["average_mini_short_s0"]["scale_hash"]  # made before it was recorded
+    lines = render(write(tmp_path, kept)).splitlines()
+    assert "- **Not made alike**: conf/scale/mini.yaml was another of pam_mini_short_s1." in lines
+    assert "- **Not made alike**: the seeds of pam differ in more than the seed." in lines
+    assert "- **Not made alike**: further options of salmonn_mini_short_s0." in lines
+    assert any(
+        line.startswith("- Made at 2 commits: 0123456789ab (13), fedcba987654 (1).")
+        for line in lines
+    )
+
+
+def test_the_head_says_what_stands_for_what(tmp_path):
+    head = render(tmp_path).splitlines()[2]
+    assert (
+        "whisper_tiny_en, moonshine_base in the place of wav2vec2, wakehubert_tiny in the" in head
+    )
+    assert f"Budget short ({SHORT})" in head
+
+
+def test_figures_lie_beside_the_tables(tmp_path):
+    text = render(write(tmp_path, table_1()))
+    assert "![table01_bars](table01_bars.png)" in text and "[SVG](table01_radar.svg)" in text
+    svg = (tmp_path / "mini/table01_bars.svg").read_text(encoding="utf-8")
+    assert "PaM (Ours)" in svg and "asr_noisy_test wer" in svg
+    assert (tmp_path / "mini/table01_radar.png").is_file()
+    assert "## Figures" not in render(tmp_path / "none")
+
+
+def test_the_paper_s_figures_are_drawn_from_the_store(tmp_path):
+    weights = {"shared": [0.1] * 10, "asr_clean": [0, 0, 0, 0.25, 0.25, 0.5, 0, 0, 0, 0]}
+    kept = {"pam_mini_short_s0": result("pam", weights=weights, encoders={"one": 4, "two": 6})}
+    option = "use_encoders=[whisper]"
+    for seed, share in ((0, 0.0), (1, 1.0)):
+        own = {"asr_clean": [share, 1 - share], "shared": [0.5, 0.5]}
+        kept[f"pam-whisper_mini_short_s{seed}"] = result(
+            "pam", seed, options=[option], weights=own, encoders={"tiny": 2}
+        )
+    results = write(tmp_path, kept)
+    assert "![figure3_pam](figure3_pam.png)" in render(results, "figure3")
+    assert "two" in (results / "mini/figure3_pam.svg").read_text(encoding="utf-8")
+    assert "![figure1_layers](figure1_layers.png)" in render(results, "figure1")
+    assert "tiny" in (results / "mini/figure1_layers.svg").read_text(encoding="utf-8")
+    row = load_spec("figure1", "mini").rows["whisper"]
+    encoders, shares = mean_shares(row, kept, "mini", "short")
+    assert encoders == {"tiny": 2} and shares["asr_clean"].tolist() == [[0.5, 0.5]]
+
+
 def test_training_data(tmp_path):
     data = {
         "asr_clean_train": {"task": "asr_clean", "utterances": 900, "hours": 1.5},
@@ -282,6 +433,7 @@ def test_similarity_of_the_encoders(tmp_path):
     text = render(write(tmp_path, kept), "12")
     assert "| a_b & c\\|d | 0.25 | 0.50 |" in text.replace("\\&", "&")
     assert "-0.91" in text and "not analysed" not in text
+    assert "—, pam, seed 0: cosine after FFN\\_e; " in text or "cosine after FFN_e; " in text
     kept["pam_mini_short_s0"]["similarity"] = None
     assert "not analysed" in render(write(tmp_path, kept), "12")
 
@@ -296,10 +448,11 @@ def test_all_tables_and_their_summary(tmp_path):
     results = write(tmp_path, table_1())
     table.main(["--table", "all", "--results", str(results)])
     text = (results / "mini/tables.md").read_text(encoding="utf-8")
-    assert re.search(r"\d+ claims \(cannot be decided: \d+, does not hold: 2, holds: 1\)", text)
+    assert "33 claims (cannot be decided: 28, does not hold: 2, holds: 3)" in text
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (results / "mini" / link).is_file()
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
+    assert "**holds** (on the sets that this scale has): PaM is better than every single" in text
     assert "best\\_2" in text or "best_2" in text  # the whole errata
     with pytest.raises(UserError, match="one file for"):
         table.main(["--table", "all", "--results", str(results), "--out", "x.md"])
@@ -355,9 +508,27 @@ def test_a_dry_run_predicts_the_time(tmp_path, capsys):
     assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
     table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
     output = capsys.readouterr().out
-    assert "1 to run, each of ctc_steps 1600, steps 600; no time is known yet" in output
+    assert f"1 to run, each of {SHORT}; no time is known yet" in output
     assert "table03: no all_large: the mini scale has no larger encoders" in output
     assert not (results / "mini/table01.md").exists()
+
+
+def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, capsys):
+    kept = table_1()
+    kept["pam_mini_short_s0"]["seconds"] |= {"score": 170, "report": 10}
+    for name in LEVELS:
+        if name != "pam":
+            made = kept[f"{name}_mini_short_s0"]["sets"]["ac_test"]["metrics"]
+            made["cider"] = made["meteor"]
+    results = write(tmp_path, kept)
+    argv = ["--table", "7", "--results", str(results), "--metrics", "meteor,cider"]
+    table.main([*argv, "--plan"])
+    assert capsys.readouterr().out.split() == ["pam_mini_short_s0", "pam", "0"]
+    table.main([*argv, "--dry_run"])
+    assert "missing: cider of pam_mini_short_s0, about 3 min\n" in capsys.readouterr().out
+    table.main([*argv[:-1], "meteor", "--plan"])
+    table.main(["--table", "1", *argv[2:], "--plan"])  # which does not show it
+    assert capsys.readouterr().out == ""
 
 
 def test_results_of_other_budgets_are_other_tables():

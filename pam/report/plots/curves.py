@@ -8,6 +8,7 @@ from pam.report.plots.canvas import COLOURS, MARKERS, new_figure, save
 
 CURVES = ("loss", "acc", "router_acc")
 TITLES = {"loss": "loss", "acc": "token accuracy", "router_acc": "router accuracy"}
+UNITS = {"loss": "nats a token", "acc": "share of tokens", "router_acc": "share of prompts"}
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -25,7 +26,7 @@ def plot_curves(curves: Entries, out: Path) -> Path:
     figure, axes = new_figure(rows, columns, 5.6 * columns, 3.4 * rows)
     for axis, (phase, kind) in zip(axes, panels, strict=False):
         _panel(axis, [entry for entry in curves if entry["phase"] == phase], kind, everyone)
-        axis.set(title=f"{phase}: {TITLES[kind]}", xlabel="step")
+        axis.set(title=f"{phase}: {TITLES[kind]}", xlabel="step", ylabel=UNITS[kind])
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     for axis in axes[len(panels) :]:

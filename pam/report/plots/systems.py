@@ -18,7 +18,7 @@ def plot_bars(systems: Scores, out: Path) -> Path:
     `systems` maps names to {set: score}; a system that has no score of a set has no bar there.
     """
     sets = _sets(systems)
-    columns = min(len(sets), 3)
+    columns = 2 if len(sets) == 4 else min(len(sets), 3)
     rows = -(-len(sets) // columns)
     height = rows * (1.1 + 0.34 * len(systems))
     figure, axes = new_figure(rows, columns, 2.2 + 3.1 * columns, height, sharey=True)
@@ -61,7 +61,7 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
     less_N = np.array([next(iter(systems.values()))[name]["metric"] == "wer" for name in sets])
     place_KN = place(value_KN, less_N)
     angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
-    figure, (axis,) = new_figure(1, 1, 8.0, 5.4, subplot_kw={"projection": "polar"})
+    figure, (axis,) = new_figure(1, 1, 7.6, 6.6, subplot_kw={"projection": "polar"})
     for number, (name, place_N) in enumerate(zip(systems, place_KN, strict=True)):
         closed = np.append(place_N, place_N[0])
         axis.plot(np.append(angles, angles[0]), closed, **style(number), label=plain(name))
@@ -78,9 +78,11 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
             "left" if side > 0.1 else "right" if side < -0.1 else "center"
         )
     axis.set_rlabel_position(180 / len(sets))  # between two spokes
-    axis.set_yticks([0.25, 1.0], ["worst", "best"], fontsize=7)
+    axis.set_yticks([0.25, 1.0], ["worst", "best"], fontsize=8)
+    for label in axis.get_yticklabels():
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axis.set_ylim(0, 1.05)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return save(figure, out)
 
 

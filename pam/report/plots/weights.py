@@ -92,14 +92,16 @@ def _bars(axis, found: Mapping[str, Mapping[str, float]], start_S, encoders: Enc
             xs, heights, 0.25, color=colour, hatch=hatch, edgecolor="black", label=f"{band} layers"
         )
         starts = [100 * start[name][band] for _, name in points]
-        axis.hlines(
-            starts,
-            [x - 0.155 for x in xs],
-            [x + 0.155 for x in xs],
-            color="red",
-            linewidth=2.5,
-            label="all weights alike" if place == 2 else None,
-        )
+        for ink, width in (("white", 3.8), ("red", 2.5)):  # seen on dark bars, in grey too
+            axis.hlines(
+                starts,
+                [x - 0.155 for x in xs],
+                [x + 0.155 for x in xs],
+                color=ink,
+                linewidth=width,
+                zorder=3,
+                label="all weights alike" if (place, ink) == (2, "red") else None,
+            )
     axis.set_xticks(range(len(found)), [_two_lines(plain(name)) for name in found], fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)

@@ -1,0 +1,130 @@
+"""Where the results of a table come from, and whether they were made alike."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.table_cells import Store, stored_runs
+from pam.report.table_spec import Row, TableSpec
+
+DIFFERENT = (  # what makes two results of a set impossible to compare, and in words
+    ("ids", "utterances"),
+    ("references", "references"),
+    ("counts", "reference counts"),
+)
+Results = Mapping[str, Mapping[str, Any]]  # by name
+
+
+def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    """Each result that the table is made of, and a line for each way in which they differ."""
+    runs = {row: _runs(row, spec, store, budget) for row in spec.systems()}
+    results = {run["name"]: run for found in runs.values() for run in found}
+    if not results:
+        return []
+    header = ["experiment", "encoders", "options", "commit", "configuration", "training s:"]
+    rows = [_line(name, result) for name, result in sorted(results.items())]
+    lines = [
+        *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
+        *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
+        *_seeds_differ(runs),
+        *_options_differ(runs),
+        *_tests_differ(spec, results),
+        *_commits(results),
+    ]
+    notes = ["\n".join(f"- {line}" for line in lines)] if lines else []
+    return ["## Made with", table([*header, "machine"], rows), *notes]
+
+
+def _runs(row: Row, spec: TableSpec, store: Store, budget: str) -> list[Mapping[str, Any]]:
+    found = stored_runs(row, store, spec.scale, budget)[0]
+    return [
+        {**run, "name": row.experiment(spec.scale, budget, seed)} for seed, run in found.items()
+    ]
+
+
+def _line(name: str, result: Mapping[str, Any]) -> list[str]:
+    return [
+        escape(name),
+        escape(", ".join(result.get("encoders") or ()) or GAP),
+        escape(" ".join(result["options"]) or GAP),
+        escape((result.get("commit") or "unknown")[:12]),
+        escape(result.get("config_hash")),
+        number(result.get("seconds", {}).get("train"), 0),
+        escape(result.get("machine")),
+    ]
+
+
+def _groups(results: Results, key: str) -> dict[Any, list[str]]:
+    """The names by what they have under a key; those that do not say are left out."""
+    groups: dict[Any, list[str]] = {}
+    for name, result in results.items():
+        if (value := result.get(key)) is not None:
+            groups.setdefault(value, []).append(name)
+    return groups
+
+
+def _differ(results: Results, key: str, what: str) -> list[str]:
+    odd = _all_but_most(_groups(results, key).values())
+    return [f"**Not made alike**: {what} of {_names(odd)}."] if odd else []
+
+
+def _all_but_most(groups: Iterable[list[str]]) -> list[str]:
+    """The names that are not of the largest group."""
+    ordered = sorted(groups, key=len, reverse=True)
+    return sorted(name for group in ordered[1:] for name in group)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(escape, names))
+
+
+def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+    lines = []
+    for row, found in runs.items():
+        if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1:
+            lines.append(
+                f"**Not made alike**: the seeds of {escape(row.name)} differ in more than the seed."
+            )
+    return lines
+
+
+def _options_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+    """What was given beside the options that make a row what it is."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row, found in runs.items():
+        for run in found:
+            more = tuple(option for option in run["options"] if option not in row.options)
+            groups.setdefault(more, []).append(run["name"])
+    odd = _all_but_most(groups.values())
+    return [f"**Not made alike**: further options of {_names(odd)}."] if odd else []
+
+
+def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
+    lines = []
+    for set_ in dict.fromkeys(column.set for column in spec.columns.values() if column.set):
+        found = {name: run["sets"][set_] for name, run in results.items() if set_ in run["sets"]}
+        entries = {name: {**entry, "counts": _counts(entry)} for name, entry in found.items()}
+        for key, what in DIFFERENT:
+            if odd := _all_but_most(_groups(entries, key).values()):
+                lines.append(
+                    f"**Not comparable**: {escape(set_)} has other {what} in {_names(odd)}; no "
+                    "comparison with the others, and no interval of what mixes them."
+                )
+    return lines
+
+
+def _counts(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The reference words of each utterance; None where there are no such counts."""
+    counts = entry["metrics"].get("wer", {}).get("denominators")
+    return counts and tuple(counts)
+
+
+def _commits(results: Results) -> list[str]:
+    groups = _groups(results, "commit")
+    if len(groups) < 2:
+        return []
+    listed = ", ".join(f"{escape(commit[:12])} ({len(n)})" for commit, n in groups.items())
+    return [
+        f"Made at {len(groups)} commits: {listed}. What the code itself changed between them is in "
+        "no configuration."
+    ]
