@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pam.bin.train import combine, read_layers
 from pam.config import load_yaml
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
+from pam.train.systems import combine, read_layers
 
 GIB = 2**30
 TOLERANCE = 0.2

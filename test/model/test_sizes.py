@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pam.bin import params
-from pam.bin.train import combine, read_layers
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion import FUSIONS
@@ -16,6 +15,7 @@ from pam.model.architecture import architecture, architecture_names, count, enco
 from pam.model.build import build_model
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paths import conf_file, conf_names
+from pam.train.systems import combine, read_layers
 
 PAPER = load_yaml(params.PAPER)
 SCALES, SYSTEMS, LLMS = (conf_names(kind) for kind in ("scale", "systems", "llm"))

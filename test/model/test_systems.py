@@ -7,7 +7,6 @@ import torch
 import yaml
 from toys import make_batch
 
-from pam.bin.train import combine
 from pam.config import load_yaml
 from pam.decode.greedy import greedy
 from pam.errors import UserError
@@ -15,6 +14,7 @@ from pam.model.build import build_model, load_experiment
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.experts import experts_have_tasks
 from pam.model.warmup import CTCWarmupModel
+from pam.train.systems import combine
 
 SYSTEMS = sorted((Path(__file__).resolve().parents[2] / "conf/systems").glob("*.yaml"))
 PROMPTS = ["Write it down.", "Noisy.", "How many speakers?", "What is it?"]

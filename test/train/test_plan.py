@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pam.bin import plan as command
-from pam.bin.train import combine, read_layers
 from pam.errors import UserError
 from pam.fusion import FUSIONS
 from pam.llm.causal_lm import inject_lora
 from pam.paths import conf_file
 from pam.train.memory import MEASURED, peak_resident, write_peak
 from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
+from pam.train.systems import combine, read_layers
 
 GIB = 2**30
 
