@@ -9,6 +9,8 @@ exp/NAME/peak_memory.json; with --exp the exit status is 1 where the two differ 
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     from pam.train.plan import make_plan  # seconds of imports: not for wrong options
 
     plan = make_plan(config, gpus)
-    parts = plan.memory if gpus else on_cpu(plan.memory)
+    parts = plan.memory if gpus else on_cpu(plan.memory, steps_of(config))
     peak = sum(parts.values())
     result = {
         "parameters": plan.sizes.as_dict(),
@@ -75,6 +77,11 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     layers = read_layers(conf_file("scale", args.scale), conf_file("systems", args.system), llm)
     config = combine(*layers, args.set)
     return config | {"feats": args.feats or config["feats"]}
+
+
+def steps_of(config: Mapping[str, Any]) -> float:
+    """Of an experiment's budget; without one, a training that is long."""
+    return (config.get("budget_conf") or {}).get("steps", math.inf)
 
 
 def read_measured(exp: Path) -> dict[str, Any]:
