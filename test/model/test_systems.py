@@ -60,8 +60,13 @@ def build(config: dict):
 
 
 @pytest.fixture(params=SYSTEMS, ids=lambda file: file.stem)
-def config(request, scale) -> dict:
-    return combine(scale, load_yaml(request.param))
+def system_file(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def config(system_file, scale) -> dict:
+    return combine(scale, load_yaml(system_file))
 
 
 @pytest.fixture
@@ -194,6 +199,31 @@ def test_saved_and_loaded_it_says_the_same(system, config, batch, tmp_path):
     features, lengths = audio_of(system, batch)
     said = greedy(system, features, lengths, PROMPTS, 8).tokens
     assert greedy(again, features, lengths, PROMPTS, 8).tokens == said
+
+
+def test_a_checkpoint_of_another_system_is_one_clear_line(config, scale, tmp_path):
+    other = "concat" if config["fusion"] != "concat" else "salmonn"
+    theirs = build_model(combine(scale, load_yaml(SYSTEMS[0].with_stem(other))))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(theirs.state_dict(), tmp_path / "model.pth")
+    with pytest.raises(UserError, match="does not fit .*is of another system: ") as error:
+        load_experiment(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("use_encoders=[wisper]", "unknown encoder 'wisper': did you mean 'whisper'"),
+        ("llm_conf.path=/nowhere/at/all", "'/nowhere/at/all' cannot be loaded as an LLM"),
+        ("llm_conf.lora_targets=[q_proj, query]", "lora_targets: 'query': "),
+        ("fusion=pma", "unknown fusion 'pma': did you mean 'pam'"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(scale, system_file, change, message):
+    with pytest.raises(UserError, match=message) as error:
+        build_model(combine(scale, load_yaml(system_file), [change]))
+    assert "\n" not in str(error.value)
 
 
 @torch.no_grad()
