@@ -61,6 +61,12 @@ SYSTEMS = [
     {"fusion": "pam", "fusion_conf": {"num_fused": 2}},
     {"fusion": "pam", "fusion_conf": {"rank": 3}},
     {"fusion": "pam", "fusion_conf": {"adapter": {"kind": "linear", "norm": True, "stack": 2}}},
+    {"fusion": "pam", "fusion_conf": {"shared": False}},
+    {"fusion": "pam", "fusion_conf": {"routed": False}},
+    {
+        "router_conf": {"gate": "probability"},
+        "model_conf": {"routing": "predicted", "routing_loss": False, "bf16": False},
+    },
     {"fusion": "concat", "fusion_conf": {}},
 ]
 
