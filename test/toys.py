@@ -37,4 +37,6 @@ def write_architectures(folder: Path, llm: str) -> None:
     (folder / f"{Path(llm).name}.json").write_text(json.dumps(known))
     whisper = "transformers.models.whisper.modeling_whisper:WhisperEncoder"
     shape = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2}
-    (folder / "nowhere.json").write_text(json.dumps({"class": whisper, "config": shape}))
+    known = {"class": whisper, "config": shape}
+    known |= {"inputs": {"input_features": [1, 80, 3000]}, "seconds": 30}
+    (folder / "nowhere.json").write_text(json.dumps(known))

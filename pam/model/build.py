@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from pam.config import check_init_options, check_keys, load_yaml
 from pam.encoders import load_encoder
+from pam.encoders.loading import DAMAGED
 from pam.errors import UserError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
@@ -99,7 +99,7 @@ def read_learned(exp: Path) -> dict[str, torch.Tensor]:
     checkpoint = trained_weights(exp)
     try:
         return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError, UnpicklingError) as error:
+    except (*DAMAGED, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint} cannot be read: {reason}") from error
 

@@ -304,6 +304,11 @@ def test_original_files_that_are_something_else_are_refused(tmp_path, capsys):
             with pytest.raises(UserError, match=message):
                 load_encoder({"family": family, "path": str(path)})
     assert "ran its code" not in capsys.readouterr().out
+    for damaged in (b"half a file", path.read_bytes()[:100], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read") as error:
+            load_encoder({"family": "beats", "path": str(path)})
+        assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="missing.pt.* cannot be read"):
         load_encoder({"family": "beats", "path": str(tmp_path / "missing.pt")})
     with pytest.raises(UserError, match="does not describe EAT"):

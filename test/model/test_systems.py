@@ -19,7 +19,7 @@ from pam.paths import conf_file
 from pam.train.systems import combine
 
 SYSTEMS = sorted((Path(__file__).resolve().parents[2] / "conf/systems").glob("*.yaml"))
-BF16_ERROR = 0.1  # of bfloat16's 8 bits, through all layers; the worst measured is below
+BF16_ERROR = 0.04  # of the norm of all logits; the worst measured is 0.018 (8 bits are 0.004)
 PROMPTS = ["Write it down.", "Noisy.", "How many speakers?", "What is it?"]
 
 
@@ -53,10 +53,18 @@ def build(config: dict):
             pooled = model.read_prompts(PROMPTS).pooled
             model.router.ffn.weight.copy_(torch.linalg.lstsq(pooled, 2 * torch.eye(4)).solution.T)
             model.router.ffn.bias.zero_()
-        if hasattr(model.fusion, "router"):  # every expert hears some of the frames
-            model.fusion.router.ffn.weight.normal_(0, 3)
-            model.fusion.router.ffn.bias.zero_()
+        if config["fusion"] == "moe_audio":
+            spread_experts(model)
     return model
+
+
+def spread_experts(model):
+    """Weights of a router that hears, with which every expert gets some of the frames."""
+    states = [torch.randn(1, shape.num_states, 60, shape.dim) for shape in model.shapes]
+    heard = torch.cat(model.fusion.last_features(states), dim=-1)[0]
+    linear = model.fusion.router.ffn
+    linear.weight.normal_(0, 3)
+    linear.bias.copy_(-(heard @ linear.weight.T).mean(0))
 
 
 @pytest.fixture(params=SYSTEMS, ids=lambda file: file.stem)
@@ -238,7 +246,7 @@ def test_bf16_is_close_to_float32(system, config, batch, dtype):
     rounded, fast_routed = logits_of(fast, batch)
     assert not torch.equal(rounded, exact)
     assert relative_error(rounded, exact) < BF16_ERROR
-    if routed is not None:
+    if system.labelled:
         assert relative_error(fast_routed, routed) < BF16_ERROR
     torch.testing.assert_close(fast(**batch)[0], system(**batch)[0], rtol=1e-2, atol=0)
 
