@@ -1,5 +1,8 @@
 """Toy inputs that several rooms' tests make."""
 
+import json
+from pathlib import Path
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -23,3 +26,17 @@ def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
         batch[shape.name] = torch.randn(size, generator=generator)
         batch[f"{shape.name}_lengths"] = torch.tensor(frames)
     return batch
+
+
+def write_architectures(folder: Path, llm: str) -> None:
+    """Describe the LLM in the folder `llm`, and the encoder `nowhere`, by their sizes only."""
+    config = json.loads((Path(llm) / "config.json").read_text())
+    keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    keys += ("num_attention_heads", "num_key_value_heads", "tie_word_embeddings")
+    known = {"class": "transformers:LlamaForCausalLM", "config": {k: config[k] for k in keys}}
+    (folder / f"{Path(llm).name}.json").write_text(json.dumps(known))
+    whisper = "transformers.models.whisper.modeling_whisper:WhisperEncoder"
+    shape = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2}
+    known = {"class": whisper, "config": shape}
+    known |= {"inputs": {"input_features": [1, 80, 3000]}, "seconds": 30}
+    (folder / "nowhere.json").write_text(json.dumps(known))

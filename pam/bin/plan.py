@@ -9,15 +9,17 @@ exp/NAME/peak_memory.json; with --exp the exit status is 1 where the two differ 
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.bin.train import combine, read_layers
 from pam.config import load_yaml
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
+from pam.train.systems import combine, read_layers
 
 GIB = 2**30
 TOLERANCE = 0.2
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     from pam.train.plan import make_plan  # seconds of imports: not for wrong options
 
     plan = make_plan(config, gpus)
-    parts = plan.memory if gpus else on_cpu(plan.memory)
+    parts = plan.memory if gpus else on_cpu(plan.memory, steps_of(config))
     peak = sum(parts.values())
     result = {
         "parameters": plan.sizes.as_dict(),
@@ -75,6 +77,11 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     layers = read_layers(conf_file("scale", args.scale), conf_file("systems", args.system), llm)
     config = combine(*layers, args.set)
     return config | {"feats": args.feats or config["feats"]}
+
+
+def steps_of(config: Mapping[str, Any]) -> float:
+    """Of an experiment's budget; without one, a training that is long."""
+    return (config.get("budget_conf") or {}).get("steps", math.inf)
 
 
 def read_measured(exp: Path) -> dict[str, Any]:

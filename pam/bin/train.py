@@ -2,61 +2,16 @@
 
 import argparse
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from pam.atomic import write_json
-from pam.config import check_keys, load_yaml, merge, set_option
+from pam.config import load_yaml
 from pam.data.scp import read_table
-from pam.data.tasks import TASKS, get_task
+from pam.data.tasks import get_task
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
-from pam.train.systems import select_encoders, with_fusion_sizes
-
-KEYS = [
-    "encoders",
-    "use_encoders",
-    "stand_ins",
-    "llm_conf",
-    "fusion",
-    "fusion_conf",
-    "fusions",
-    "router_conf",
-    "tasks",
-    "model_conf",
-    "trainable",
-    "feats",
-    "merge_asr_prompts",
-    "warmup",
-    "warmup_tasks",
-    "batch",
-    "prompts_per_batch",
-    "dev_utts",
-    "num_workers",
-    "accum_grad",
-    "grad_clip",
-    "keep_nbest_models",
-    "log_interval",
-    "phases",
-    "budgets",
-]
-
-DEFAULTS = {
-    "fusion_conf": {},
-    "router_conf": {},
-    "model_conf": {},
-    "tasks": None,
-    "merge_asr_prompts": False,
-    "warmup_tasks": ["asr_clean", "asr_noisy"],
-    "prompts_per_batch": 0,
-    "dev_utts": 0,
-    "num_workers": 0,
-    "accum_grad": 1,
-    "grad_clip": 1.0,
-    "keep_nbest_models": 1,
-    "log_interval": 50,
-}
+from pam.train.systems import combine, read_layers
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -79,17 +34,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
     return parser
-
-
-def read_layers(
-    scale: str | Path, system: str | Path, llm: str | Path | None = None
-) -> tuple[dict, dict]:
-    """The scale with the LLM in the place of its own, and the system."""
-    files = [scale, system, *([llm] if llm else [])]
-    layers = [load_yaml(file) for file in files]
-    for file, layer in zip(files, layers, strict=True):
-        check_keys(layer, KEYS, str(file))
-    return merge(layers[0], *layers[2:]), layers[1]
 
 
 def read_init(exp: Path) -> dict:
@@ -121,22 +65,6 @@ def effective_config(args: argparse.Namespace) -> dict:
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
     return names | chosen | config
-
-
-def combine(
-    scale: dict, system: dict, assignments: Iterable[str] = (), tasks: Iterable[str] = TASKS
-) -> dict:
-    """The system at the scale; `assignments` are those of --set, `tasks` those of the data, by
-    default the paper's."""
-    scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
-    config = merge(DEFAULTS, scale, system)
-    for assignment in assignments:
-        set_option(config, assignment)
-    check_keys(config, KEYS, "--set")
-    config["tasks"] = config["tasks"] or list(tasks)
-    config.pop("fusions", None)
-    chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
-    return config | {"encoders": select_encoders(config["encoders"], chosen, stand_ins)}
 
 
 def tasks_of(folder: Path) -> list[str]:

@@ -14,11 +14,12 @@ not on its neighbours in the batch, not on padding, not on the outer model's mod
     wakehubert  cache:wakehubert-tiny                           50  256×9                 mean of 2
     beats       BEATs_iter3_plus_AS2M.pt and its kin          6.25  768×13                repeated
     eat         worstchan/EAT-base_epoch30_pretrain           6.25  768×13                repeated
-    ecapa       SpeechBrain's embedding_model.ckpt             100  1024×4                mean of 4
+    ecapa       cache:ecapa-voxceleb (SpeechBrain)             100  1024×4                mean of 4
 
 BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`patches.py`): their
 mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
-embedding has no frames. With real weights the tests run Whisper tiny.en, Moonshine base and
+embedding has no frames. YAMNet is not here: the package that brings it has a TensorFlow Lite
+graph, which nothing here reads. With real weights the tests run Whisper tiny.en, Moonshine base and
 WakeHuBERT tiny; all other models have been run with small random weights only, and compared with
 their original or a slow transcription of it.
 """

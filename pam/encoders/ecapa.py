@@ -1,15 +1,16 @@
 """ECAPA-TDNN (Desplanques et al. 2020, arXiv:2005.07143): a speaker encoder, 100 frames a second.
 
 `path` is SpeechBrain's `embedding_model.ckpt` (of speechbrain/spkrec-ecapa-voxceleb, say), or a
-folder with config.json and model.safetensors, which `load_encoder(…).model.save_pretrained(folder)`
-writes. Used are the convolutional blocks, whose frames say who speaks when; the pooling over time
-and the speaker embedding after them are left out, for they have no frames.
+folder with config.json and model.safetensors: `cache:ecapa-voxceleb`, which tools/fetch_models.py
+makes of that file. Used are the convolutional blocks, whose frames say who speaks when; the pooling
+over time and the speaker embedding after them are left out, for they have no frames.
 """
 
 # B batch, N samples, M mel bands, F power bins, J frames, S states, D width
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,7 +130,7 @@ class EcapaEncoder(AudioEncoder):
             path,
             dtype=self.dtype,
             foreign=[r"^(mfa|asp|asp_bn|fc)\."],
-            original=_read_original(path) if path.endswith(".ckpt") else None,
+            original=_read_original(path) if is_original(path) else None,
         )
         config = self.model.config
         self.dim = config.channels
@@ -170,6 +171,11 @@ class EcapaEncoder(AudioEncoder):
         level = 10 * power.clamp(min=POWER_FLOOR).log10()
         level = torch.maximum(level, level.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE)
         return level - level.mean(dim=2, keepdim=True)
+
+
+def is_original(path: str) -> bool:
+    """A file, whatever its name; one that is missing is named as such by its reader."""
+    return path.endswith(".ckpt") or Path(path).is_file()
 
 
 def mel_filters(num_mels: int) -> Float[Tensor, "M F"]:

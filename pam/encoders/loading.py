@@ -14,6 +14,9 @@ from transformers.utils import logging
 from pam.errors import UserError
 from pam.paths import resolve_model
 
+# What torch.load raises of a file that is missing, cut off or no checkpoint at all.
+DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError)
+
 
 def load_pretrained(
     cls: Any,
@@ -76,7 +79,7 @@ def read_pickle(path: str) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise UserError(f"model {path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 

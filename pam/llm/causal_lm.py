@@ -31,6 +31,7 @@ from pam.encoders.padding import padding_mask
 from pam.errors import UserError
 from pam.llm.template import make_template, token_ids
 from pam.paths import resolve_model
+from pam.table import nearest
 
 H_PROMPTS = ("last", "mean")
 ALL_LINEAR = "all-linear"  # PEFT's name
@@ -286,6 +287,15 @@ def torch_type(name: str) -> torch.dtype:
     return getattr(torch, name)
 
 
+def refuse_unknown_targets(llm: nn.Module, names: Sequence[str]) -> None:
+    """PEFT asks only that some target exists: a misspelt one of several would go unnoticed."""
+    linear = [key for key, module in llm.named_modules() if isinstance(module, nn.Linear)]
+    for name in names:
+        if name != ALL_LINEAR and not any(f".{key}".endswith(f".{name}") for key in linear):
+            known = {ALL_LINEAR, *(key.rpartition(".")[2] for key in linear)}
+            raise UserError(f"llm_conf.lora_targets: {name!r}: {nearest(name, known)}")
+
+
 def inject_lora(
     llm: nn.Module, rank: int, alpha: int, dropout: float, targets: Sequence[str] | str
 ) -> None:
@@ -293,6 +303,7 @@ def inject_lora(
     if not rank:
         return
     names = [targets] if isinstance(targets, str) else list(targets)
+    refuse_unknown_targets(llm, names)
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,

@@ -57,6 +57,12 @@ class TrainableOnlyModel(AbsESPnetModel):
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
         """Load learned weights; what does not fit is an error that names the first mismatch."""
+        for name, parameter in self.named_parameters():
+            if name in state_dict and state_dict[name].shape != parameter.shape:
+                raise UserError(
+                    f"the checkpoint is of another system: {name} is {[*state_dict[name].shape]}, "
+                    f"not {[*parameter.shape]}"
+                )
         result = super().load_state_dict(state_dict, strict=False, **kwargs)
         missing = sorted(self.learned_names() - set(state_dict))
         if strict and (missing or result.unexpected_keys):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from pam.config import check_init_options, check_keys, load_yaml
 from pam.encoders import load_encoder
+from pam.encoders.loading import DAMAGED
 from pam.errors import UserError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
@@ -80,7 +80,7 @@ def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMMod
 def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
     exp = Path(exp)
-    trained_weights(exp)
+    trained_weights(exp)  # before the LLM is loaded
     model = build_model(load_yaml(exp / "config.yaml"), online=online)
     load_learned(model, exp)
     return model.eval()
@@ -94,11 +94,22 @@ def trained_weights(exp: Path) -> Path:
     return checkpoint
 
 
-def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
-    """The weights of exp/NAME/model.pth."""
-    checkpoint = exp / "model.pth"
+def read_learned(exp: Path) -> dict[str, torch.Tensor]:
+    """The weights in exp/NAME/model.pth; `UserError` where there are none, or no weights."""
+    checkpoint = trained_weights(exp)
     try:
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (OSError, UserError, RuntimeError, EOFError, UnpicklingError) as error:
+        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except (*DAMAGED, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{checkpoint} does not fit {exp / 'config.yaml'}: {reason}") from error
+        raise UserError(f"{checkpoint} cannot be read: {reason}") from error
+
+
+def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
+    """Give `model` the weights of exp/NAME/model.pth."""
+    weights = read_learned(exp)
+    try:
+        model.load_state_dict(weights)
+    except UserError as error:
+        raise UserError(
+            f"{exp / 'model.pth'} does not fit {exp / 'config.yaml'}: {error}"
+        ) from error

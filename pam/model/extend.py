@@ -19,7 +19,7 @@ from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion.probe import run_once
 from pam.llm.causal_lm import llm_width
-from pam.model.build import build_mixture, encoder_shapes, trained_weights
+from pam.model.build import build_mixture, encoder_shapes, read_learned
 
 Config = dict[str, Any]
 State = dict[str, Tensor]
@@ -29,8 +29,7 @@ TOLERANCE = 1e-5  # of what a fusion that is not ours bit for bit may change
 
 def read_trained(exp: Path) -> tuple[Config, State]:
     """Settings and learned weights of exp/NAME."""
-    state = torch.load(trained_weights(exp), map_location="cpu", weights_only=True)
-    return load_yaml(exp / "config.yaml"), dict(state)
+    return load_yaml(exp / "config.yaml"), read_learned(exp)
 
 
 def add_encoder(
@@ -59,12 +58,13 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
     if task in config["tasks"]:
         raise UserError(f"--add_task {task}: the system has it already")
     bigger = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
-    fusion, router = build_mixture(bigger, llm_width(config["llm_conf"]["path"]))
-    number = len(config["tasks"])
+    width, number = llm_width(config["llm_conf"]["path"]), len(config["tasks"])
+    fusion, router = build_mixture(bigger, width)
     if len(getattr(fusion, "experts", ())) != number + 1:
         raise UserError(
             f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
         )
+    mixture(config, state, width)  # or nothing would tell of a weight that is missing
     experts = {
         key: mean_of_experts(state, key.rpartition(f"experts.{number}.")[2], number)
         for key in (f"fusion.{k}" for k in fusion.state_dict())
@@ -87,10 +87,12 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
 
 
 def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Module | None]:
-    """The trained fusion and router."""
+    """The trained fusion and router; a weight that the checkpoint lacks is an error."""
     fusion, router = build_mixture(config, width)
     for part, prefix in ((fusion, "fusion."), (router, "router.")):
         if part is not None:
+            if lacking := {prefix + key for key in part.state_dict()} - state.keys():
+                raise UserError(f"model.pth is of another system: {min(lacking)} is missing")
             fill(part, state, prefix, None)
     return fusion, router
 

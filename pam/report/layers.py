@@ -7,7 +7,9 @@ also reaches FFN_o beside W (equation 6). `pam.report.importance` measures what 
 
 # M fused features of an expert, S hidden states of all encoders
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pam.errors import UserError
 from pam.model.experts import expert_names, experts_have_tasks
 
 BANDS = ("low", "middle", "high")
+WEIGHT = re.compile(r"fusion\.(shared|experts\.\d+)\.weight")
 Encoders = Mapping[str, Mapping[str, Any]]
 
 
@@ -36,11 +39,10 @@ def layer_weights(
     checkpoint: Path, config: Mapping[str, Any]
 ) -> dict[str, Float[np.ndarray, "M S"]]:
     """W of equation 5 for every expert of a checkpoint; {} where the system has no experts."""
-    import torch
-
     if not checkpoint.is_file():
         return {}
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    file = checkpoint.stat()
+    state = _read_weights(checkpoint.resolve(), file.st_mtime_ns, file.st_size)
     total = sum(conf["num_states"] for conf in config["encoders"].values())
     softmax = (config.get("fusion_conf") or {}).get("weights") == "softmax"
     found = {}
@@ -51,8 +53,18 @@ def layer_weights(
                 f"{checkpoint}: {key} weighs {weight_MS.shape[-1]} states, the encoders of the "
                 f"configuration have {total}: checkpoint and config.yaml are of different systems"
             )
-        found[name] = (weight_MS.softmax(-1) if softmax else weight_MS).numpy()
+        found[name] = (weight_MS.softmax(-1) if softmax else weight_MS.clone()).numpy()
     return found
+
+
+@lru_cache(maxsize=16)
+def _read_weights(checkpoint: Path, changed: int, size: int) -> dict[str, Any]:
+    """The experts' weights of a checkpoint: figures, page and store of a report ask for them, the
+    file is read once. `changed` and `size` tell it from a newer one."""
+    import torch
+
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return {key: value.clone() for key, value in state.items() if WEIGHT.fullmatch(key)}
 
 
 def shares(

@@ -1,10 +1,84 @@
-"""What a system is at a scale: which of its encoders it hears with, and the fusion's sizes."""
+"""What a system is at a scale: settings of both, its encoders, and the sizes of its fusion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pam.config import check_keys, load_yaml, merge, set_option
+from pam.data.tasks import TASKS
 from pam.errors import UserError
 from pam.table import nearest
+
+KEYS = [
+    "encoders",
+    "use_encoders",
+    "stand_ins",
+    "llm_conf",
+    "fusion",
+    "fusion_conf",
+    "fusions",
+    "router_conf",
+    "tasks",
+    "model_conf",
+    "trainable",
+    "feats",
+    "merge_asr_prompts",
+    "warmup",
+    "warmup_tasks",
+    "batch",
+    "prompts_per_batch",
+    "dev_utts",
+    "num_workers",
+    "accum_grad",
+    "grad_clip",
+    "keep_nbest_models",
+    "log_interval",
+    "phases",
+    "budgets",
+]
+
+DEFAULTS = {
+    "fusion_conf": {},
+    "router_conf": {},
+    "model_conf": {},
+    "tasks": None,
+    "merge_asr_prompts": False,
+    "warmup_tasks": ["asr_clean", "asr_noisy"],
+    "prompts_per_batch": 0,
+    "dev_utts": 0,
+    "num_workers": 0,
+    "accum_grad": 1,
+    "grad_clip": 1.0,
+    "keep_nbest_models": 1,
+    "log_interval": 50,
+}
+
+
+def read_layers(
+    scale: str | Path, system: str | Path, llm: str | Path | None = None
+) -> tuple[dict, dict]:
+    """The scale with the LLM in the place of its own, and the system."""
+    files = [scale, system, *([llm] if llm else [])]
+    layers = [load_yaml(file) for file in files]
+    for file, layer in zip(files, layers, strict=True):
+        check_keys(layer, KEYS, str(file))
+    return merge(layers[0], *layers[2:]), layers[1]
+
+
+def combine(
+    scale: dict, system: dict, assignments: Iterable[str] = (), tasks: Iterable[str] = TASKS
+) -> dict:
+    """The system at the scale; `assignments` are those of --set, `tasks` those of the data, by
+    default the paper's."""
+    scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
+    config = merge(DEFAULTS, scale, system)
+    for assignment in assignments:
+        set_option(config, assignment)
+    check_keys(config, KEYS, "--set")
+    config["tasks"] = config["tasks"] or list(tasks)
+    config.pop("fusions", None)
+    chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
+    return config | {"encoders": select_encoders(config["encoders"], chosen, stand_ins)}
 
 
 def select_encoders(

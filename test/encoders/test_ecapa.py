@@ -1,16 +1,20 @@
 """ECAPA-TDNN against a slow transcription: one frame, one band, one group at a time."""
 
+import hashlib
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import ecapa_weights
+from tiny import ecapa_weights, save_ecapa
 from torch import Tensor
 
 from pam.encoders import load_encoder
 from pam.encoders.ecapa import mel_filters
 from pam.encoders.pooling import pool_frames
 from pam.errors import UserError
+from pam.model.architecture import on_meta
 
 DILATIONS = [1, 2, 3, 4]
 
@@ -115,6 +119,41 @@ def test_a_folder_made_of_the_loaded_model_is_the_model(tiny_encoders, tmp_path)
     encoder.model.save_pretrained(tmp_path)
     again = load_encoder({"family": "ecapa", "path": str(tmp_path)})
     assert torch.equal(run(again, clip(9000)), run(encoder, clip(9000)))
+
+
+def test_the_converter_of_fetch_models(tiny_encoders, tmp_path, monkeypatch):
+    """From a file of any name, as --local may give it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    from convert.ecapa import convert
+
+    convert(save_ecapa(tmp_path).rename(tmp_path / "blob"), tmp_path / "made")
+    again = load_encoder({"family": "ecapa", "path": str(tmp_path / "made")})
+    assert torch.equal(run(again, clip(9000)), run(tiny_encoders["ecapa"], clip(9000)))
+
+
+def test_names_and_shapes_of_the_published_weights():
+    """Of the pinned embedding_model.ckpt, whose list this digest is: 231 tensors."""
+    model = on_meta("cache:ecapa-voxceleb").state_dict()
+    shapes = {
+        re.sub(r"\b(conv|norm)(\d?)\.(?=\w+$)", r"\1\2.\1.", key): [*value.shape]
+        for key, value in model.items()
+    }
+    for name, (out, inputs) in {"mfa": (3072, 3072), "asp.tdnn": (128, 9216)}.items():
+        shapes |= {f"{name}.conv.conv.weight": [out, inputs, 1], f"{name}.conv.conv.bias": [out]}
+        shapes |= norm_shapes(f"{name}.norm.norm", out)
+    shapes |= {"asp.conv.conv.weight": [3072, 128, 1], "asp.conv.conv.bias": [3072]}
+    shapes |= {"fc.conv.weight": [192, 6144, 1], "fc.conv.bias": [192]}
+    shapes |= norm_shapes("asp_bn.norm", 6144)
+    lines = [f"{key} {shape}" for key, shape in sorted(shapes.items())]
+    assert len(lines) == 231
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert digest == "84f66264cbcc96c40dc7346ee98759e89b0fc99e163188d24d5b19b0f43e56f8"
+
+
+def norm_shapes(name: str, channels: int) -> dict[str, list[int]]:
+    kept = ("weight", "bias", "running_mean", "running_var")
+    shapes = {f"{name}.{part}": [channels] for part in kept}
+    return shapes | {f"{name}.num_batches_tracked": []}
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ SSL_CASES = [
 ]  # fmt: skip
 
 
-def clip() -> torch.Tensor:
-    return 0.1 * torch.randn(SAMPLES, generator=torch.Generator().manual_seed(3)) + 0.02
+def clip(samples: int = SAMPLES) -> torch.Tensor:
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(3)) + 0.02
 
 
 def ours(encoder, audio):
@@ -51,13 +51,18 @@ def test_ssl_lengths(tiny_encoders, case):
     assert [encoder.native_length(n) for n in LENGTHS] == theirs.tolist()
 
 
+# Of one frame, of a usual clip, and of 31 s.
+STATES_OF = [480, SAMPLES, 496_000]
+
+
+@pytest.mark.parametrize("samples", STATES_OF)
 @pytest.mark.parametrize("case", SSL_CASES)
 @torch.no_grad()
-def test_ssl(tiny_specs, tiny_encoders, case):
+def test_ssl(tiny_specs, tiny_encoders, case, samples):
     folder = tiny_specs[case]["path"]
     encoder = tiny_encoders[case]
     model = AutoModel.from_pretrained(folder).eval()
-    audio = clip()
+    audio = clip(samples)
     normalise = tiny_specs[case]["conf"].get("normalize", True)
     features = Wav2Vec2FeatureExtractor(do_normalize=normalise)(audio.numpy(), sampling_rate=16000)
     values = torch.as_tensor(features["input_values"][0])[None]
@@ -65,7 +70,7 @@ def test_ssl(tiny_specs, tiny_encoders, case):
     # transformers keeps the last state from before the large models' final layer norm.
     states = [*out.hidden_states[:-1], out.last_hidden_state]
     assert len(states) == encoder.num_states == 3
-    check(ours(encoder, audio), pooled(states, (SAMPLES - 400) // 320 + 1))
+    check(ours(encoder, audio), pooled(states, (samples - 400) // 320 + 1))
 
 
 @pytest.mark.parametrize("normalise", [True, False])
@@ -102,20 +107,21 @@ def test_ssl_batch_is_that_of_models_that_expect_padding(tiny_specs, tiny_encode
         check(states[i : i + 1, -1, mask[i]], pooled([last], frames)[:, 0])
 
 
+@pytest.mark.parametrize("samples", [480, SAMPLES, 480_000])
 @pytest.mark.parametrize("case", ["whisper", "whisper_v3"])
 @torch.no_grad()
-def test_whisper_padded_to_30_s(tiny_specs, case):
+def test_whisper_padded_to_30_s(tiny_specs, case, samples):
     """With 80 bands, and with the 128 of large-v3."""
     spec = {**tiny_specs[case], "conf": {"pad_to_30s": True}}
     model = WhisperForConditionalGeneration.from_pretrained(spec["path"]).eval()
     mel = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)(
-        clip().numpy(), sampling_rate=16000, return_tensors="pt"
+        clip(samples).numpy(), sampling_rate=16000, return_tensors="pt"
     )
     out = model.model.encoder(mel.input_features, output_hidden_states=True)
     states = [*out.hidden_states[:-1], out.last_hidden_state]
     encoder = load_encoder(spec)
     assert len(states) == encoder.num_states
-    check(ours(encoder, clip()), pooled(states, (SAMPLES // 160 + 1) // 2))
+    check(ours(encoder, clip(samples)), pooled(states, (samples // 160 + 1) // 2))
 
 
 @pytest.mark.parametrize("samples", [480, 799, 20_161, 479_999, 480_000])
@@ -149,14 +155,26 @@ def test_whisper_pieces_of_30_s_are_independent(tiny_encoders):
     check(ours(encoder, audio), parts)
 
 
-@torch.no_grad()
-def test_moonshine(tiny_specs, tiny_encoders):
-    model = AutoModel.from_pretrained(tiny_specs["moonshine"]["path"]).eval()
-    audio = clip()
+def test_moonshine_lengths(tiny_encoders):
     encoder = tiny_encoders["moonshine"]
-    out = model.encoder(audio[None], output_hidden_states=True)
+    known = [n for n in LENGTHS if encoder.native_length(n)]
+    assert len(known) >= len(LENGTHS) - 2  # the shortest are too short for its convolutions
+    theirs = [encoder.model._get_feat_extract_output_lengths(n) for n in known]
+    assert [encoder.native_length(n) for n in known] == theirs
+
+
+@pytest.mark.parametrize("samples", [1200, SAMPLES, 496_000])
+@torch.no_grad()
+def test_moonshine(tiny_specs, tiny_encoders, samples):
+    model = AutoModel.from_pretrained(tiny_specs["moonshine"]["path"]).eval()
+    # Its preprocessor_config.json says do_normalize: false, and padding with zeros.
+    hears = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    audio = clip(samples)
+    encoder = tiny_encoders["moonshine"]
+    values = hears(audio.numpy(), sampling_rate=16000, return_tensors="pt").input_values
+    out = model.encoder(values, output_hidden_states=True)
     states = [*out.hidden_states[:-1], out.last_hidden_state]
-    assert encoder.native_length(SAMPLES) == states[0].shape[1]
+    assert encoder.native_length(samples) == states[0].shape[1]
     check(ours(encoder, audio), pooled(states, states[0].shape[1], hop=384))
 
 

@@ -196,6 +196,14 @@ def test_beats_is_espnets(tiny_encoders):
     check(run(tiny_encoders["beats"], audio), frames(states, len(audio)))
 
 
+@pytest.mark.parametrize("case", PLAIN)
+def test_lengths_are_those_of_kaldis_windows(tiny_encoders, case):
+    """From 0.03 to 31 s, on and beside the edges of windows and of steps."""
+    for samples in (480, 559, 560, 2799, 2800, 2959, 2960, 479_999, 480_000, 496_000):
+        mel = kaldi.fbank(torch.zeros(1, samples), num_mel_bins=23, sample_frequency=16000)
+        assert tiny_encoders[case].native_length(samples) == math.ceil(len(mel) / 16)
+
+
 def test_steps_of_160_ms_become_frames_of_40_ms(tiny_encoders):
     """1 s fills 98 windows: 7 steps of 4 frames, of which the clip has time for 25."""
     for case in PLAIN:
@@ -296,6 +304,11 @@ def test_original_files_that_are_something_else_are_refused(tmp_path, capsys):
             with pytest.raises(UserError, match=message):
                 load_encoder({"family": family, "path": str(path)})
     assert "ran its code" not in capsys.readouterr().out
+    for damaged in (b"half a file", path.read_bytes()[:100], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read") as error:
+            load_encoder({"family": "beats", "path": str(path)})
+        assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="missing.pt.* cannot be read"):
         load_encoder({"family": "beats", "path": str(tmp_path / "missing.pt")})
     with pytest.raises(UserError, match="does not describe EAT"):

@@ -166,9 +166,10 @@ def test_other_errors(tokenizer, tmp_path):
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="has no eos_token"):
         make_template(tokenizer, "plain")
-    with pytest.raises(UserError, match="llm_conf.path: .*cannot be loaded") as error:
-        CausalLM(str(tmp_path))
-    assert "\n" not in str(error.value)
+    for path in (str(tmp_path), "/nowhere/at/all", "nobody/no-such-llm", "cache:no-such-llm"):
+        with pytest.raises(UserError, match="cannot be loaded as an LLM|fetch_models.py") as error:
+            CausalLM(path)
+        assert path in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,21 @@ def test_lora_targets(tiny_llm, targets, layers):
         n.split(".lora_")[0].split(".")[-1] for n, p in llm.named_parameters() if p.requires_grad
     ]
     assert set(names) == layers and len(names) == 2 * 2 * len(layers)
+
+
+@pytest.mark.parametrize(
+    "targets, message",
+    [
+        (["q_prj"], "lora_targets: 'q_prj': did you mean 'q_proj'"),
+        (["q_proj", "c_attn"], "lora_targets: 'c_attn': known: all-linear, down_proj"),
+        ("all_linear", "lora_targets: 'all_linear': did you mean 'all-linear'"),
+        ([], "lora_targets: "),
+    ],
+)
+def test_lora_targets_that_match_nothing(tiny_llm, targets, message):
+    with pytest.raises(UserError, match=message) as error:
+        CausalLM(tiny_llm, lora_rank=2, lora_targets=targets)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.models

@@ -61,6 +61,12 @@ SYSTEMS = [
     {"fusion": "pam", "fusion_conf": {"num_fused": 2}},
     {"fusion": "pam", "fusion_conf": {"rank": 3}},
     {"fusion": "pam", "fusion_conf": {"adapter": {"kind": "linear", "norm": True, "stack": 2}}},
+    {"fusion": "pam", "fusion_conf": {"shared": False}},
+    {"fusion": "pam", "fusion_conf": {"routed": False}},
+    {
+        "router_conf": {"gate": "probability"},
+        "model_conf": {"routing": "predicted", "routing_loss": False, "bf16": False},
+    },
     {"fusion": "concat", "fusion_conf": {}},
 ]
 
@@ -132,6 +138,26 @@ def test_every_fusion_grows_or_says_that_it_cannot(tiny_config, exp, scale, tmp_
     batch = batch_of(model)
     mine = {k: v for k, v in batch.items() if not k.startswith("third")}
     torch.testing.assert_close(model(**batch)[0], old(**mine)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("new", ["encoder", "task"])
+@pytest.mark.parametrize("lost", ["fusion.adapters.0.last.weight", "fusion.experts.1.weight"])
+def test_a_checkpoint_that_lacks_a_weight_is_refused(
+    three_tasks, exp, scale, tmp_path, ac_prompts, new, lost
+):
+    """Nothing may stand in for it as it was initialised."""
+    weights = save(exp, three_tasks).state_dict()
+    torch.save({key: value for key, value in weights.items() if key != lost}, exp / "model.pth")
+    with pytest.raises(UserError, match=f"another system: {lost} is missing"):
+        if new == "encoder":
+            grow(exp, tmp_path / "new", scale)
+        else:
+            learn(exp, tmp_path / "new", ac_prompts)
+    assert not (tmp_path / "new").exists()
+    (exp / "model.pth").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="model.pth cannot be read: ") as error:
+        grow(exp, tmp_path / "new", scale)
+    assert "\n" not in str(error.value)
 
 
 def test_softmax_weights_cannot_grow(tiny_config, exp, scale, tmp_path):

@@ -1,13 +1,12 @@
 """Sizes against the paper's, and against models that are really built."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from toys import write_architectures
 
 from pam.bin import params
-from pam.bin.train import combine, read_layers
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion import FUSIONS
@@ -16,6 +15,7 @@ from pam.model.architecture import architecture, architecture_names, count, enco
 from pam.model.build import build_model
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paths import conf_file, conf_names
+from pam.train.systems import combine, read_layers
 
 PAPER = load_yaml(params.PAPER)
 SCALES, SYSTEMS, LLMS = (conf_names(kind) for kind in ("scale", "systems", "llm"))
@@ -86,16 +86,8 @@ def test_every_configured_model_has_an_architecture():
 @pytest.fixture
 def toy_architectures(tmp_path, monkeypatch, tiny_llm):
     """The tiny LLM and encoder of the other tests, known by their sizes only."""
+    write_architectures(tmp_path, tiny_llm)
     monkeypatch.setattr(architectures, "FOLDER", tmp_path)
-    llm = json.loads((Path(tiny_llm) / "config.json").read_text())
-    keys = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-    keys += ("num_attention_heads", "num_key_value_heads", "tie_word_embeddings")
-    known = {"class": "transformers:LlamaForCausalLM", "config": {k: llm[k] for k in keys}}
-    (tmp_path / "tiny-llm.json").write_text(json.dumps(known))
-    whisper = {"d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2}
-    whisper["class"] = "transformers.models.whisper.modeling_whisper:WhisperEncoder"
-    known = {"class": whisper.pop("class"), "config": whisper}
-    (tmp_path / "nowhere.json").write_text(json.dumps(known))
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pam.bin.train import KEYS, combine
 from pam.config import check_keys, load_yaml, parse_value
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS, build_fusion
+from pam.train.systems import KEYS, combine
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
@@ -112,9 +112,9 @@ def test_single_systems_hear_with_different_encoders(scale):
 
 @pytest.mark.parametrize("llm", LLMS, ids=name)
 def test_an_llm_changes_the_llm_only(llm):
-    from pam.bin.train import combine, read_layers
     from pam.config import check_init_options
     from pam.llm.causal_lm import CausalLM
+    from pam.train.systems import combine, read_layers
 
     plain = combine(*read_layers(SCALES[0], SYSTEMS[0]))
     config = combine(*read_layers(SCALES[0], SYSTEMS[0], llm))

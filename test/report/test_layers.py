@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from pam.config import load_yaml
 from pam.errors import UserError
+from pam.report import figures, page, store
 from pam.report.layers import band_shares, bands, layer_weights, shares
 
 CONFIG = {
@@ -48,6 +50,21 @@ def test_softmax_weights_are_shown_as_they_are_applied(tmp_path):
 def test_a_checkpoint_of_other_encoders(tmp_path):
     with pytest.raises(UserError, match="weighs 7 states, the encoders .* have 5"):
         layer_weights(checkpoint(tmp_path / "model.pth", 7), CONFIG)
+
+
+def test_a_report_reads_a_checkpoint_once_and_a_newer_one_again(experiment, monkeypatch):
+    read = []
+    plain = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **how: read.append(file) or plain(file, **how))
+    config = load_yaml(experiment / "config.yaml")
+    drawn = figures.draw(experiment, [], config)
+    assert [file.stem for file in drawn] == ["weights", "weights_bands"]
+    before = page.weights(experiment), store.weight_shares(experiment, config)
+    assert read == [(experiment / "model.pth").resolve()]
+    checkpoint(experiment / "model.pth")
+    assert page.weights(experiment) != before[0]
+    assert store.weight_shares(experiment, config) != before[1]
+    assert len(read) == 2
 
 
 def test_names_follow_the_fusion(tiny_model, tiny_config, tmp_path):

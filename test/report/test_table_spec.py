@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pam.bin.train import combine
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.paper import load_paper
 from pam.report.table_kinds import KINDS
 from pam.report.table_spec import CONF, LOWER, load_spec, table_name, table_names
+from pam.train.systems import combine
 
 SCALES = [file.stem for file in sorted((CONF / "scale").glob("*.yaml"))]
 PAPER = load_paper()

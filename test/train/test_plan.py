@@ -1,21 +1,27 @@
 """Plans against what a toy system really keeps, computes and uses."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM
+from toydata import make_combined
+from toys import write_architectures
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pam.bin import plan as command
-from pam.bin.train import combine, read_layers
 from pam.errors import UserError
 from pam.fusion import FUSIONS
 from pam.llm.causal_lm import inject_lora
+from pam.model import architecture as architectures
 from pam.paths import conf_file
-from pam.train.memory import MEASURED, peak_resident, write_peak
+from pam.train.memory import LIBRARIES, MEASURED, on_cpu, peak_resident, write_peak
 from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
+from pam.train.systems import combine, read_layers
 
 GIB = 2**30
 
@@ -149,6 +155,69 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
         (tmp_path / MEASURED).write_text(json.dumps(used))
         assert command.main(["--exp", str(tmp_path)]) == status
         assert f"predicted / measured = {1 / factor:.2f}" in capsys.readouterr().out
+
+
+def test_the_heap_grows_with_the_activations_and_the_steps():
+    parts = make_plan(config_of("mini", "concat"), 0).memory
+    zero, half, all_ = (sum(on_cpu(parts, steps).values()) for steps in (1e-9, 32, 1e9))
+    assert zero == pytest.approx(sum(parts.values()) + LIBRARIES)
+    assert half - zero == pytest.approx((all_ - zero) / 2)
+    assert all_ - zero > 2 * parts["LLM activations"]
+
+
+WIDE = {"hidden_size": 2048, "intermediate_size": 256, "num_hidden_layers": 1}
+MEASURING = """
+import sys
+import pam.train.phases
+from pam.bin.train import main
+from pam.train.memory import peak_resident
+print("imported:", peak_resident())
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def wide_llm(tiny_llm, tmp_path):
+    """A folder with an LLM as wide as the paper's, of 18 M parameters."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    sizes = WIDE | {"num_attention_heads": 8, "vocab_size": len(tokenizer)}
+    LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=8)).save_pretrained(tmp_path / "wide")
+    tokenizer.save_pretrained(tmp_path / "wide")
+    return str(tmp_path / "wide")
+
+
+def test_a_training_uses_what_its_plan_says(tiny_config, wide_llm, tmp_path, monkeypatch, capsys):
+    """17 M weights in a process of its own, which tells its size before and after."""
+    llm_conf = tiny_config["llm_conf"] | {"path": wide_llm}
+    scale = {k: v for k, v in tiny_config.items() if k not in ("fusion", "tasks", "fusion_conf")}
+    scale |= {
+        "llm_conf": llm_conf,
+        "fusion_conf": {"adapter": {"stack": 8}},
+        "warmup": "none",
+        "batch": {"max_utts": 2, "max_frames": 80},
+        "dev_utts": 1,
+        "phases": {"llm": {"optim_conf": {"lr": 1e-4}, "warmup_steps": 1}},
+        "budgets": {"short": {"steps": 4, "steps_per_epoch": 4}},
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(scale))
+    (tmp_path / "concat.yaml").write_text("fusion: concat\n")
+    data = str(make_combined(tmp_path / "combined", count=2))
+    options = ["--scale_config", "toy.yaml", "--system_config", "concat.yaml", "--expdir", "exp"]
+    options += ["--train", data, "--dev", data]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURING, *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    write_architectures(tmp_path, wide_llm)
+    monkeypatch.setattr(architectures, "FOLDER", tmp_path)
+    status = command.main(["--exp", str(tmp_path / "exp"), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert status == 0 and result["measured_bytes"] > 1.2 * LIBRARIES
+    # What it took beside the libraries, which differ between machines. Measured: TODO.
+    imported = int(re.search(r"imported: (\d+)", done.stdout)[1])
+    taken = result["measured_bytes"] - imported
+    print("XX", result, imported, taken)
+    assert result["peak_bytes"] - LIBRARIES == pytest.approx(taken, rel=0.25)
 
 
 def test_wrong_options_are_one_line():

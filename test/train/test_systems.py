@@ -2,9 +2,8 @@
 
 import pytest
 
-from pam.bin.train import combine
 from pam.errors import UserError
-from pam.train.systems import select_encoders
+from pam.train.systems import combine, select_encoders
 
 ENCODERS = {
     "whisper_a": {"family": "whisper", "dim": 1},

@@ -6,40 +6,19 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from toydata import SHAPES, TASKS, make_combined
 
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
-from pam.data.archive import write_archive
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
 from pam.errors import UserError
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask
-
-TASKS = {"asr_clean": "hello you", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
-SHAPES = {"first": (3, 6), "second": (2, 4)}
-
-
-def make_combined(folder, count=6):
-    """A combined directory of random states: `count` utterances of each task."""
-    rng = np.random.default_rng(0)
-    utts = {f"{task}-{i}": task for task in sorted(TASKS) for i in range(count)}
-    frames = {utt: int(rng.integers(30, 40)) for utt in utts}
-    write_table(folder / "utt2task", utts)
-    write_table(folder / "text", {utt: TASKS[task] for utt, task in utts.items()})
-    write_table(folder / "utt2num_frames", {utt: str(n) for utt, n in frames.items()})
-    for name, (states, dim) in SHAPES.items():
-        arrays = (
-            (utt, rng.standard_normal((n, states * dim)).astype(np.float16))
-            for utt, n in frames.items()
-        )
-        write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", arrays)
-    return folder
 
 
 @pytest.fixture(scope="module")

