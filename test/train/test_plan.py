@@ -227,6 +227,13 @@ def test_wrong_options_are_one_line():
         command.main(["--scale", "papr"])
 
 
+def test_the_peak_is_not_that_of_whoever_started_the_process():
+    ballast = bytearray(b"1") * 2**30
+    command = "from pam.train.memory import peak_resident; print(peak_resident())"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) < len(ballast), done.stderr
+
+
 def test_the_peak_of_a_resumed_run_is_its_largest(tmp_path):
     write_peak(tmp_path, 0)
     first = json.loads((tmp_path / MEASURED).read_text())
