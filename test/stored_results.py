@@ -1,9 +1,15 @@
-"""Stored results for tests: synthetic utterances whose right answers are known."""
+"""Stored results for tests, of synthetic utterances whose right answers are known, and the tables
+that are made of them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+
+from pam.bin import table
+from pam.config import load_yaml
+from pam.report.table_spec import CONF
 
 MINI = {
     "wer": ["asr_clean_test", "asr_noisy_test"],
@@ -11,6 +17,8 @@ MINI = {
     "meteor": ["ac_test"],
 }
 COUNT = 40  # utterances a set
+BUDGET = load_yaml(CONF / "scale/mini.yaml")["budgets"]["short"]
+SHORT = f"ctc_steps {BUDGET['ctc_steps']}, steps {BUDGET['steps']}"
 
 
 def result(system: str, seed: int = 0, level: float = 0.5, options=(), **changes) -> dict:
@@ -73,3 +81,20 @@ def table_1(seeds=(0,), **changes) -> dict[str, dict]:
         for system, level in LEVELS.items()
         for seed in seeds
     }
+
+
+def render(results, name="1", **options) -> str:
+    argv = ["--table", name, "--results", str(results)]
+    for option, value in options.items():
+        argv += [f"--{option}", str(value)]
+    table.main(argv)
+    stem = f"table{int(name):02d}" if name.isdecimal() else name
+    return (options.get("out") or results / "mini" / f"{stem}.md").read_text(encoding="utf-8")
+
+
+def grid(text: str, heading: str) -> dict[str, list[str]]:
+    """The first table under a heading, its rows by their first cell."""
+    body = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in body.splitlines() if line[:1] == "|"]
+    assert len({len(row) for row in rows}) == 1
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import yaml
+from stored_results import result
 
 from pam.bin import report
 from pam.errors import UserError
-from pam.report.store import options, read_store
+from pam.report.store import options, read_store, write_stored
 from pam.report.table_cells import ratio, sums_of
 from pam.score.utterances import Statistics, write_utterances
 
@@ -110,3 +111,12 @@ def test_statistics_that_are_missing_are_named(tmp_path):
 
 def test_what_is_not_recorded_is_no_option():
     assert options(None) == options("size: tiny\n") == options("train_args: \n") == []
+
+
+def test_stored_files_are_one_line_a_set(tmp_path):
+    kept = result("pam")
+    write_stored(tmp_path / "x.json", kept)
+    assert read_store(tmp_path) == {"x": json.loads(json.dumps(kept))}
+    assert (
+        len((tmp_path / "x.json").read_text().splitlines()) == len(kept) + 1 + len(kept["sets"]) + 2
+    )

@@ -1,43 +1,21 @@
 """Tables of the paper from stored results: complete, with gaps, seeds, ties; what they prove."""
 
-import json
 import re
 from dataclasses import replace
 
 import pytest
-from stored_results import LEVELS, result, table_1, write
+from stored_results import LEVELS, SHORT, grid, render, result, table_1, write
 
 from pam.bin import table
-from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.markdown import GAP
 from pam.report.table_cells import compare, stored_runs, table_cells
 from pam.report.table_claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
 from pam.report.table_document import mark
 from pam.report.table_figures import mean_shares
-from pam.report.table_kinds import KINDS
-from pam.report.table_spec import CONF, load_spec
+from pam.report.table_spec import load_spec
 
 AMI = "ami_wer"
-BUDGET = load_yaml(CONF / "scale/mini.yaml")["budgets"]["short"]
-SHORT = f"ctc_steps {BUDGET['ctc_steps']}, steps {BUDGET['steps']}"
-
-
-def render(results, name="1", **options) -> str:
-    argv = ["--table", name, "--results", str(results)]
-    for option, value in options.items():
-        argv += [f"--{option}", str(value)]
-    table.main(argv)
-    stem = f"table{int(name):02d}" if name.isdecimal() else name
-    return (options.get("out") or results / "mini" / f"{stem}.md").read_text(encoding="utf-8")
-
-
-def grid(text: str, heading: str) -> dict[str, list[str]]:
-    """The first table under a heading, its rows by their first cell."""
-    body = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in body.splitlines() if line[:1] == "|"]
-    assert len({len(row) for row in rows}) == 1
-    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
 def test_a_complete_table(tmp_path):
@@ -376,74 +354,6 @@ def test_the_paper_s_figures_are_drawn_from_the_store(tmp_path):
     assert encoders == {"tiny": 2} and shares["asr_clean"].tolist() == [[0.5, 0.5]]
 
 
-def test_training_data(tmp_path):
-    data = {
-        "asr_clean_train": {"task": "asr_clean", "utterances": 900, "hours": 1.5},
-        "ac_train": {"task": "ac", "utterances": 20, "hours": 0.25},
-    }
-    text = render(write(tmp_path, {"pam_mini_short_s0": result("pam", training_data=data)}), "5")
-    assert (
-        "| asr_clean | asr_clean_train | 1.50 | 900 | Librispeech-clean-100 | 100 | 28539 |" in text
-    )
-    assert "| snv | — | — | — |" in text
-    assert "no stored result says" in render(write(tmp_path / "b", {}), "5")
-
-
-def test_prompts_and_their_routing(tmp_path):
-    pool = {"correct": 599, "count": 600, "accuracy": 99.8333, "ci95": [99.1, 100.0]}
-    wrong = [{"task": "ac", "prompt": "a | b", "chosen": "snv", "probability": 0.6}]
-    router = {"seen": pool | {"misrouted": []}, "unseen": pool | {"misrouted": wrong}}
-    text = render(write(tmp_path, {"pam_mini_short_s0": result("pam", router=router)}), "16")
-    assert "| pam | 0 | unseen | 599 | 600 | 99.83 [99.1, 100.0] | a \\| b (ac → snv) |" in text
-    assert "| Extract the words from the audio and write them down. |" in text
-    assert "not trained and scored yet" in render(write(tmp_path / "b", {}), "14")
-
-
-def test_a_kind_whose_part_is_missing_is_a_gap(tmp_path, monkeypatch):
-    monkeypatch.setitem(KINDS.entries, "sizes", "pam.report.not_there:render")
-    text = render(tmp_path, "6")
-    assert f"{GAP}: nothing renders this table yet (pam.report.not_there is missing)." in text
-    assert "128256" in text  # the errata of the paper's table
-    monkeypatch.setitem(KINDS.entries, "sizes", "not_installed:render")
-    with pytest.raises(ModuleNotFoundError):
-        render(tmp_path, "6")
-
-
-def test_weights_of_the_experts_in_thirds(tmp_path):
-    pytest.importorskip("pam.report.layers")
-    weights = {"shared": [0.1] * 10, "asr_clean": [0, 0, 0, 0.25, 0.25, 0.5, 0, 0, 0, 0]}
-    encoders = {"one": 4, "two": 6}
-    kept = {"pam_mini_short_s0": result("pam", weights=weights, encoders=encoders)}
-    lines = render(write(tmp_path, kept), "figure3").splitlines()
-    assert "| expert | one, low | one, middle | one, high | two, low | two, middle |" in "".join(
-        line for line in lines if line.startswith("| expert")
-    )
-    row = next(line for line in lines if line.startswith("| asr_clean |"))
-    assert row == "| asr_clean | 0.000 | 0.000 | 0.250 | 0.750 | 0.000 | 0.000 |"
-    assert lines.index(row) < next(n for n, line in enumerate(lines) if "| shared |" in line)
-
-
-def test_similarity_of_the_encoders(tmp_path):
-    pytest.importorskip("pam.report.similarity")
-    from pam.report.similarity import MEASURES
-
-    pair = {"encoders": ["a_b", "c|d"], "layers": [[0, 0], [1, 1]]}
-    pair |= dict.fromkeys(MEASURES, [None, None]) | {"cka": [0.25, 0.5]}
-    kept = {"pam_mini_short_s0": result("pam", similarity=[pair])}
-    text = render(write(tmp_path, kept), "12")
-    assert "| a_b & c\\|d | 0.25 | 0.50 |" in text.replace("\\&", "&")
-    assert "-0.91" in text and "not analysed" not in text
-    assert "—, pam, seed 0: cosine after FFN\\_e; " in text or "cosine after FFN_e; " in text
-    kept["pam_mini_short_s0"]["similarity"] = None
-    assert "not analysed" in render(write(tmp_path, kept), "12")
-
-
-def test_sizes_of_the_models(tmp_path):
-    pytest.importorskip("pam.model.architecture")
-    text = render(tmp_path, "6", scale="paper", out=tmp_path / "x.md")
-    assert "| 8192 (128256) |" in text and "| 7.37 | 36 | 2048 | 11008 | 128 | 16 |" in text
-
-
 def test_all_tables_and_their_summary(tmp_path):
     results = write(tmp_path, table_1())
     table.main(["--table", "all", "--results", str(results)])
@@ -479,72 +389,9 @@ def test_a_damaged_result_is_named(tmp_path):
         render(results)
 
 
-def test_the_plan_names_each_experiment_once(tmp_path, capsys):
-    kept = table_1()
-    del kept["salmonn_mini_short_s0"]
-    results = write(tmp_path, kept)
-    argv = ["--table", "1", "--results", str(results)]
-    table.main([*argv, "--plan", "--seeds", "0", "1"])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["salmonn_mini_short_s0", "salmonn", "0"]
-    assert [line[0] for line in lines[1:]] == [f"{system}_mini_short_s1" for system in LEVELS]
-    table.main(["--table", "13", "--results", str(results), "--plan"])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "pam-whisper-wavlm_mini_short_s0 pam 0 --set use_encoders=[whisper,wavlm]"
-    assert len(lines) == 3  # the other pairs; those with HuBERT cannot be had
-
-
-def test_a_dry_run_predicts_the_time(tmp_path, capsys):
-    kept = table_1()
-    del kept["salmonn_mini_short_s0"]
-    kept["pam_mini_short_s0"]["seconds"] = {"train": 60 * 100}
-    results = write(tmp_path, kept)
-    argv = ["--table", "1", "--results", str(results), "--dry_run"]
-    table.main([*argv, "--seeds", "0"])
-    others = (100 + 5 * 11) / 6  # minutes; what was dumped is not done again
-    expected = f"missing: salmonn_mini_short_s0, about {round(others)} min\n1 to run, about"
-    assert expected in capsys.readouterr().out
-    table.main([*argv, "--seeds", "7"])
-    assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
-    table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
-    output = capsys.readouterr().out
-    assert f"1 to run, each of {SHORT}; no time is known yet" in output
-    assert "table03: no all_large: the mini scale has no larger encoders" in output
-    assert not (results / "mini/table01.md").exists()
-
-
-def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, capsys):
-    kept = table_1()
-    kept["pam_mini_short_s0"]["seconds"] |= {"score": 170, "report": 10}
-    for name in LEVELS:
-        if name != "pam":
-            made = kept[f"{name}_mini_short_s0"]["sets"]["ac_test"]["metrics"]
-            made["cider"] = made["meteor"]
-    results = write(tmp_path, kept)
-    argv = ["--table", "7", "--results", str(results), "--metrics", "meteor,cider"]
-    table.main([*argv, "--plan"])
-    assert capsys.readouterr().out.split() == ["pam_mini_short_s0", "pam", "0"]
-    table.main([*argv, "--dry_run"])
-    assert "missing: cider of pam_mini_short_s0, about 3 min\n" in capsys.readouterr().out
-    table.main([*argv[:-1], "meteor", "--plan"])
-    table.main(["--table", "1", *argv[2:], "--plan"])  # which does not show it
-    assert capsys.readouterr().out == ""
-
-
 def test_results_of_other_budgets_are_other_tables():
     kept = table_1(budget="long")
     spec = load_spec("table01", "mini")
     row = spec.rows["pam"]
     assert stored_runs(row, kept, "mini", "long")[0] == {}  # its name says short
     assert stored_runs(row, table_1(), "mini", "short")[1] is None
-
-
-def test_stored_files_are_one_line_a_set(tmp_path):
-    from pam.report.store import read_store, write_stored
-
-    kept = result("pam")
-    write_stored(tmp_path / "x.json", kept)
-    assert read_store(tmp_path) == {"x": json.loads(json.dumps(kept))}
-    assert (
-        len((tmp_path / "x.json").read_text().splitlines()) == len(kept) + 1 + len(kept["sets"]) + 2
-    )
