@@ -96,13 +96,12 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
     """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
-    from pam.report.figures import layer_weights  # plots: not to read a store
+    from pam.report.layers import layer_weights, shares  # the model's room: not to read a store
 
-    found = {}
-    for expert, weight_MS in layer_weights(exp / "model.pth", config).items():
-        size_S = abs(weight_MS).sum(0)
-        found[expert] = [round(float(share), 5) for share in size_S / size_S.sum()]
-    return found
+    return {
+        expert: [round(float(share), 5) for share in shares(weight_MS)]
+        for expert, weight_MS in layer_weights(exp / "model.pth", config).items()
+    }
 
 
 def options(settings: str | None) -> list[str]:
