@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pam.checkpoint import read_checkpoint
 from pam.encoders import AudioEncoder
-from pam.encoders.loading import load_pretrained, read_pickle
+from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
 from pam.encoders.pooling import SAMPLE_RATE
 from pam.errors import UserError
@@ -190,7 +191,7 @@ def mel_filters(num_mels: int) -> Float[Tensor, "M F"]:
 
 def _read_original(path: str) -> tuple[EcapaConfig, Mapping[str, Tensor]]:
     """SpeechBrain's file holds weights alone; all but the dilations shows in their shapes."""
-    weights = read_pickle(path)
+    weights = read_checkpoint(path)
     if not isinstance(weights, dict) or "blocks.0.conv.conv.weight" not in weights:
         raise UserError(f"model {path!r} holds no 'blocks.0.conv.conv.weight': is it ECAPA-TDNN's?")
     # Every convolution and norm of SpeechBrain lies in a wrapper of the same name.

@@ -1,6 +1,5 @@
 """Pretrained weights out of a folder or the hub: all of them, or an error."""
 
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from pam.checkpoint import read_checkpoint
 from pam.errors import UserError
 from pam.paths import resolve_model
-
-# What torch.load raises of a file that is missing, cut off or no checkpoint at all.
-DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError)
 
 
 def load_pretrained(
@@ -64,23 +61,12 @@ def load_pretrained(
 
 def read_original(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """`cfg` and `model` of a checkpoint as fairseq and its kin save it, a single .pt file."""
-    checkpoint = read_pickle(path)
+    checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"cfg", "model"}:
         raise UserError(
             f"model {path!r} is not a dictionary with 'cfg' and 'model': is it the original file?"
         )
     return checkpoint["cfg"], checkpoint["model"]
-
-
-def read_pickle(path: str) -> Any:
-    """What `torch.save` wrote, of tensors and plain containers only.
-
-    A pickle that would run code is an error (UserError), as is a file that cannot be read.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
-        raise UserError(f"model {path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> None:

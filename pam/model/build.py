@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from pam.checkpoint import read_weights
 from pam.config import check_init_options, check_keys, load_yaml
 from pam.encoders import load_encoder
-from pam.encoders.loading import DAMAGED
 from pam.errors import UserError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
@@ -96,12 +96,7 @@ def trained_weights(exp: Path) -> Path:
 
 def read_learned(exp: Path) -> dict[str, torch.Tensor]:
     """The weights in exp/NAME/model.pth; `UserError` where there are none, or no weights."""
-    checkpoint = trained_weights(exp)
-    try:
-        return dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    except (*DAMAGED, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{checkpoint} cannot be read: {reason}") from error
+    return read_weights(trained_weights(exp))
 
 
 def load_learned(model: ESPnetPaMModel, exp: Path) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pam.checkpoint import read_weights
 from pam.model.base import TrainableOnlyModel
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.speech_llm import ESPnetPaMModel
@@ -58,7 +59,7 @@ class CTCWarmupModel(TrainableOnlyModel):
 
 def load_warm_fusion(model: ESPnetPaMModel, checkpoint: str | Path) -> None:
     """Start the fusion of `model` from a warm-up's checkpoint."""
-    weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    weights = read_weights(checkpoint)
     prefix = "model.fusion."
     fusion = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     model.fusion.load_state_dict(fusion)

@@ -61,9 +61,9 @@ def layer_weights(
 def _read_weights(checkpoint: Path, changed: int, size: int) -> dict[str, Any]:
     """The experts' weights of a checkpoint: figures, page and store of a report ask for them, the
     file is read once. `changed` and `size` tell it from a newer one."""
-    import torch
+    from pam.checkpoint import read_weights
 
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_weights(checkpoint)
     return {key: value.clone() for key, value in state.items() if WEIGHT.fullmatch(key)}
 
 

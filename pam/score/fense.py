@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pam.checkpoint import read_checkpoint
 from pam.errors import UserError
 from pam.paths import cache_dir, resolve_model
 from pam.score import sbert as sentence_bert
@@ -90,7 +91,7 @@ def load_detector(path: Path) -> ErrorDetector:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
         raise UserError(f"{path}: sha256 is {found}, expected {SHA256}: fetch it again")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = read_checkpoint(path)
     # Older versions of transformers saved the positions, which are only 0, 1, 2, …
     weights = {k: v for k, v in saved["state_dict"].items() if not k.endswith("position_ids")}
     detector = ErrorDetector(_config(weights), saved["num_classes"])

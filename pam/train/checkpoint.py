@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pam.checkpoint import read_weights
 from pam.errors import UserError
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of checkpoints, summed in float64 and given back in each weight's own type."""
-    states = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
+    states = [read_weights(path) for path in paths]
     names = states[0].keys()
     if any(state.keys() != names for state in states):
         raise UserError(f"{paths[0].parent}: the checkpoints are of different systems")

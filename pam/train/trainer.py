@@ -12,6 +12,7 @@ import torch
 from espnet2.train.trainer import Trainer
 
 from pam.atomic import atomic_path
+from pam.checkpoint import read_checkpoint
 
 # What ESPnet's reporter leaves in a checkpoint besides tensors and plain values.
 REPORTER_TYPES = [
@@ -27,7 +28,7 @@ REPORTER_TYPES = [
 def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
     """A training checkpoint, without executing pickles."""
     with torch.serialization.safe_globals(REPORTER_TYPES):
-        return torch.load(path, map_location=device, weights_only=True)
+        return read_checkpoint(path, device)
 
 
 @contextmanager

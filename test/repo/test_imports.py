@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score", "report", "bin"]
-FOUNDATION = ["atomic", "config", "environment", "errors", "log", "paths", "table"]
+FOUNDATION = ["atomic", "checkpoint", "config", "environment", "errors", "log", "paths", "table"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
 
 
