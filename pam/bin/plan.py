@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def configuration(args: argparse.Namespace) -> dict[str, Any]:
     if args.exp:
+        if args.llm or args.feats or args.set:
+            raise UserError("--exp: an experiment's own settings: leave out --llm, --feats, --set")
         return load_yaml(args.exp / "config.yaml")
     llm = conf_file("llm", args.llm) if args.llm else None
     layers = read_layers(conf_file("scale", args.scale), conf_file("systems", args.system), llm)

@@ -8,9 +8,9 @@ from pam.report.table_cells import LEVEL, Cells, Store, compare, table_cells
 from pam.report.table_claims import claims_section
 from pam.report.table_origin import made_with
 from pam.report.table_spec import Delta, TableSpec
+from pam.report.units import metric_label
 
 BETTER, WORSE = "▲", "▼"
-UNITS = {"wer": "WER %", "accuracy": "accuracy %", "meteor": "METEOR × 100"}
 DIGITS = {"fense": 3, "sbert": 3, "cider": 3, "spice": 3}
 EMPTY = PaperTable("", {}, {}, {})
 
@@ -42,7 +42,7 @@ def words_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
         words[row] = row if words[row] in repeated else words[row]
     for name, column in spec.columns.items():
         printed = paper.columns.get(name)
-        own = f"{column.set} {UNITS.get(column.metric, column.metric)}" if column.set else None
+        own = f"{column.set} {metric_label(column.metric)}" if column.set else None
         known = printed.label if printed else name
         words[name] = known if spec.paper_sets or own is None else f"{own} (for {known})"
     for name in [*spec.ranks, *spec.averages]:

@@ -6,8 +6,8 @@ from typing import Any
 from pam.model.experts import experts_have_tasks
 from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
+from pam.report.units import metric_label
 
-NAMES = {"wer": "WER %", "accuracy": "accuracy %", "meteor": "METEOR × 100"}
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
 
@@ -33,7 +33,7 @@ def main_table(sets: Mapping[str, SetResult]) -> str:
         [
             escape(name),
             escape(result.score["task"]),
-            NAMES.get(result.score["metric"], escape(result.score["metric"])),
+            escape(metric_label(result.score["metric"])),
             value_with_proof(result.score),
             str(result.score["count"]),
             remark(result.score),
@@ -86,7 +86,7 @@ def caption_table(sets: Mapping[str, SetResult]) -> str | None:
             else:
                 value = f"{number(entry['value'], 4)} ({interval(entry, 4)})"
                 cells = [value, str(entry["count"]), f"{entry['references']} references"]
-            rows.append([escape(name), escape(metric), *cells])
+            rows.append([escape(name), escape(metric_label(metric)), *cells])
     return table(["set", "metric", "value (95 % CI)", "n:", "remark"], rows) if rows else None
 
 
@@ -179,7 +179,9 @@ def samples_table(sets: Mapping[str, SetResult]) -> str | None:
 def comparison_table(experiments: list[Experiment]) -> str:
     """One row an experiment, one column a set of the main decodings."""
     sets = {name: r.score for e in experiments for name, r in e.sets.items()}
-    header = [f"{escape(name)}, {NAMES.get(score['metric'], '')}" for name, score in sets.items()]
+    header = [
+        f"{escape(name)}, {escape(metric_label(score['metric']))}" for name, score in sets.items()
+    ]
     rows = [
         [
             escape(e.name),

@@ -261,8 +261,8 @@ def test_further_caption_metrics_and_what_they_lacked():
     )
     rows = [line for line in shown.splitlines() if line.startswith("| ac_test")]
     assert rows == [
-        "| ac_test | cider | 0.5124 (95 % CI 0.4000–0.6000) | 2 | 10 references |",
-        "| ac_test | spice | — |  | —, not measured: no jar \\| here |",
+        "| ac_test | CIDEr | 0.5124 (95 % CI 0.4000–0.6000) | 2 | 10 references |",
+        "| ac_test | SPICE | — |  | —, not measured: no jar \\| here |",
     ]
     assert tables.caption_table({"ac_test": SetResult(score=METEOR, samples=[])}) is None
 

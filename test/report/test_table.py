@@ -73,7 +73,7 @@ def test_a_metric_that_lacked_something_says_what(tmp_path):
     kept = table_1()
     kept["pam_mini_short_s0"]["sets"]["ac_test"]["missing"] = {"spice": "it needs | two jars"}
     text = render(write(tmp_path, kept), "7")
-    assert "- it needs \\| two jars: PaM, ac_test spice (for AudioCaps SPICE)" in text
+    assert "- it needs \\| two jars: PaM, ac_test SPICE (for AudioCaps SPICE)" in text
     assert "- spice of ac_test was not scored (--metrics spice of the recipe): Whisper, " in text
 
 

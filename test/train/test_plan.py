@@ -148,6 +148,9 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of("mini", "concat")))
     with pytest.raises(UserError, match="not measured: training writes it"):
         command.main(["--exp", str(tmp_path)])
+    for other in (["--set", "batch.max_utts=1"], ["--feats", "online"], ["--llm", "qwen2.5-3b"]):
+        with pytest.raises(UserError, match="leave out --llm, --feats, --set"):
+            command.main(["--exp", str(tmp_path), *other])
     command.main(["--scale", "mini", "--system", "concat", "--json"])
     predicted = json.loads(capsys.readouterr().out)["peak_bytes"]
     for factor, status in ((1.15, 0), (1.4, 1)):
@@ -162,7 +165,10 @@ def test_the_heap_grows_with_the_activations_and_the_steps():
     zero, half, all_ = (sum(on_cpu(parts, steps).values()) for steps in (1e-9, 32, 1e9))
     assert zero == pytest.approx(sum(parts.values()) + LIBRARIES)
     assert half - zero == pytest.approx((all_ - zero) / 2)
-    assert all_ - zero > 2 * parts["LLM activations"]
+    doubled = {name: 2 * size for name, size in parts.items()}
+    more = sum(on_cpu(doubled, 1e9).values()) - sum(doubled.values()) - LIBRARIES
+    assert more == pytest.approx(2**0.5 * (all_ - zero))
+    assert all_ - zero > parts["LLM activations"]
 
 
 WIDE = {"hidden_size": 2048, "intermediate_size": 256, "num_hidden_layers": 1}

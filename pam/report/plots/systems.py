@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pam.report.plots.canvas import interval, new_figure, plain, save, style
+from pam.report.units import metric_label
 
-UNITS = {"wer": "WER %, less is better", "accuracy": "accuracy %", "meteor": "METEOR × 100"}
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -29,7 +29,8 @@ def plot_bars(systems: Scores, out: Path) -> Path:
         metric = next(s[name]["metric"] for s in systems.values() if name in s)
         axis.set_xlim(left=0)
         axis.set_title(plain(name), fontsize=10)
-        axis.set_xlabel(UNITS.get(metric, plain(metric)), fontsize=9)
+        less = ", less is better" if metric == "wer" else ""
+        axis.set_xlabel(plain(metric_label(metric)) + less, fontsize=9)
         axis.set_yticks(range(len(systems)), [plain(system) for system in systems], fontsize=9)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
