@@ -8,10 +8,9 @@ from pam.report.table_cells import LEVEL, Cells, Store, compare, table_cells
 from pam.report.table_claims import claims_section
 from pam.report.table_origin import made_with
 from pam.report.table_spec import Delta, TableSpec
-from pam.report.units import metric_label
+from pam.report.units import metric_digits, metric_label
 
 BETTER, WORSE = "▲", "▼"
-DIGITS = {"fense": 3, "sbert": 3, "cider": 3, "spice": 3}
 EMPTY = PaperTable("", {}, {}, {})
 
 
@@ -101,7 +100,7 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
 
 
 def _digits(column: str) -> int:
-    return DIGITS.get(column.rpartition("_")[2], 2)
+    return metric_digits(column.rpartition("_")[2])
 
 
 def _papers(

@@ -15,6 +15,7 @@ from pam.report.plots import weights as weight_plots
 from pam.report.table_cells import Store, stored_runs, table_cells
 from pam.report.table_document import EMPTY, words_of
 from pam.report.table_spec import Row, TableSpec
+from pam.report.units import metric_label
 
 Drawn = dict[Path, str]  # PNG, with the SVG beside it: what it shows
 
@@ -41,7 +42,7 @@ def draw_systems(spec: TableSpec, store: Store, budget: str, folder: Path) -> Dr
     scores = {}
     for row in (row for row in spec.rows if spec.rows[row].how != "best"):
         known = {
-            f"{column.set} {column.metric}": {
+            f"{column.set} {metric_label(column.metric)}": {
                 "metric": column.metric,
                 "value": cells[row][name].value,
                 "ci95": cells[row][name].ci95,

@@ -15,3 +15,8 @@ UNITS = {
 def metric_label(metric: str) -> str:
     """A metric that is not in the list has its own name."""
     return UNITS.get(metric, metric)
+
+
+def metric_digits(metric: str) -> int:
+    """Decimal places: three of metrics that are shares of 1, two of percentages."""
+    return 3 if metric in ("cider", "spice", "sbert", "fense") else 2

@@ -330,7 +330,7 @@ def test_figures_lie_beside_the_tables(tmp_path):
     text = render(write(tmp_path, table_1()))
     assert "![table01_bars](table01_bars.png)" in text and "[SVG](table01_radar.svg)" in text
     svg = (tmp_path / "mini/table01_bars.svg").read_text(encoding="utf-8")
-    assert "PaM (Ours)" in svg and "asr_noisy_test wer" in svg
+    assert "PaM (Ours)" in svg and "asr_noisy_test WER %" in svg
     assert (tmp_path / "mini/table01_radar.png").is_file()
     assert "## Figures" not in render(tmp_path / "none")
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pam.report.plots.canvas import interval, new_figure, plain, save, style
-from pam.report.units import metric_label
+from pam.report.units import metric_digits, metric_label
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -45,7 +45,7 @@ def _bar(axis: Any, y: int, score: Mapping[str, Any]) -> None:
     axis.barh(y, value, 0.7, color="#b5cfe8", edgecolor="black", linewidth=0.6)
     if score.get("ci95"):
         interval(axis, value, *score["ci95"], y)
-    axis.text(0, y, f" {value:.1f}", va="center", fontsize=8)
+    axis.text(0, y, f" {value:.{metric_digits(score['metric'])}f}", va="center", fontsize=8)
 
 
 def plot_radar(systems: Scores, out: Path) -> Path | None:
@@ -59,7 +59,8 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
     if len(sets) < 3 or len(systems) < 2:
         return None
     value_KN = np.array([[s[name]["value"] for name in sets] for s in systems.values()])
-    less_N = np.array([next(iter(systems.values()))[name]["metric"] == "wer" for name in sets])
+    metrics = [next(iter(systems.values()))[name]["metric"] for name in sets]
+    less_N = np.array([metric == "wer" for metric in metrics])
     place_KN = place(value_KN, less_N)
     angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
     figure, (axis,) = new_figure(1, 1, 7.6, 6.6, subplot_kw={"projection": "polar"})
@@ -69,7 +70,10 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
     worst_N = np.where(less_N, value_KN.max(0), value_KN.min(0))
     best_N = np.where(less_N, value_KN.min(0), value_KN.max(0))
     labels = [
-        f"{plain(n)}\n{w:.1f} → {b:.1f}" for n, w, b in zip(sets, worst_N, best_N, strict=True)
+        f"{plain(name)}\n{worst:.{digits}f} → {best:.{digits}f}"
+        for name, worst, best, digits in zip(
+            sets, worst_N, best_N, map(metric_digits, metrics), strict=True
+        )
     ]
     axis.set_xticks(angles, labels, fontsize=9)
     axis.tick_params(axis="x", pad=10)
