@@ -14,11 +14,15 @@ COMMAND_VARIABLE = "PAM_COMMAND"  # the recipe's own command line
 
 
 def commit() -> str | None:
-    """The commit of the source, with "-dirty" where files differ from it; None outside git."""
+    """The commit of the source, with "-dirty" where files differ from it; None outside git.
+
+    Results that recipes keep in the repository are no source.
+    """
     head = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
     if not head:
         return None
-    return f"{head}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else head
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!egs/*/RESULTS/*")
+    return f"{head}-dirty" if changed else head
 
 
 def versions() -> dict[str, str | None]:

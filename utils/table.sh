@@ -8,16 +8,19 @@
 paper_table() { # paper_table OPTION...
     # shellcheck disable=SC2086  # seeds are a list
     "$python" -m pam.bin.table --table "$table" --scale "$scale" --budget "$budget" \
-        --results "$results" --seeds ${seeds:-$seed} --metrics "$metrics" "$@"
+        --results "$results" --seeds ${seeds:-$seed} --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
 stages() { # stages FIRST LAST, with the options that are set now
     stage=$1 stop_stage=$2
+    unmeasured=shown                # a table names what a metric lacks
     table='' seeds='' dry_run=false # what an experiment is made with does not depend on who asks
     . "$PAM_ROOT/utils/recipe.sh"
 }
 
 [[ -n $results ]] || die "--table $table: --results is empty, and a table is made of what is kept there"
+[[ $prompts == unseen && -z $inference_tag ]] ||
+    die "--table $table: tables show what is decoded with unseen prompts: leave out --prompts and --inference_tag"
 [[ $dry_run == true || $dry_run == false ]] || die "--dry_run $dry_run: choose from true false"
 (stages 1 0) # runs nothing: options are checked, Python is installed
 if $dry_run; then

@@ -7,6 +7,7 @@ RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from pam.atomic import write_text
@@ -16,7 +17,7 @@ from pam.report.figures import can_draw
 from pam.report.store import read_store
 from pam.report.table_figures import draw
 from pam.report.table_kinds import table_document
-from pam.report.table_plan import describe, missing_runs
+from pam.report.table_plan import Run, describe, gone, missing_runs
 from pam.report.table_spec import load_spec, table_name, table_names
 from pam.report.table_summary import summary_document
 
@@ -38,6 +39,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", default="", help="a result that lacks one of these in a column is missing too"
     )
+    parser.add_argument("--expdir", type=Path, default="exp", help="where experiments are trained")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
@@ -55,10 +57,11 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.results / args.scale
     store = read_store(folder)
     if args.dry_run or args.plan:
-        metrics = args.metrics.split(",")
+        metrics = args.metrics.replace(",", " ").split()
         runs = missing_runs(specs, store, args.budget, args.seeds, metrics)
         if args.dry_run:
             print("\n".join(describe(runs, specs, store, args.budget)))
+        refuse(gone(runs, args.expdir), folder, args.expdir)
         for run in runs if args.plan else ():
             options = " ".join(f"--set {option}" for option in run.options)
             print(run.name, run.system, run.seed, options)
@@ -71,6 +74,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.table == ALL:
         write_text(folder / f"{SUMMARY}.md", summary_document(specs, store, args.budget))
         logger.info("%s", folder / f"{SUMMARY}.md")
+
+
+def refuse(runs: Sequence[Run], folder: Path, expdir: Path) -> None:
+    """To train what has a result anew would replace it by another."""
+    if runs:
+        lacks = "; ".join(f"{run.name} lacks {', '.join(run.lacks)}" for run in runs)
+        raise UserError(
+            f"{folder}: {lacks}, and {expdir}/{runs[0].name} has no model.pth: score it where it "
+            f"was trained, or remove {runs[0].name}.json to train it here"
+        )
 
 
 if __name__ == "__main__":

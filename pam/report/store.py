@@ -23,6 +23,7 @@ OWN = (
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
+NO_DECODING = ("model", "data", "feats")  # of decode.json: all else is an option, or the prompts
 NEEDED = ("system", "scale", "budget", "seed", "options", "sets")
 
 
@@ -42,6 +43,7 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         "llm": (config.get("llm_conf") or {}).get("path"),
         "scale": config.get("scale"),
         "budget": config.get("budget"),
+        "budget_conf": config.get("budget_conf"),
         "seed": config.get("seed"),
         "config_hash": _hash(config),
         # Without its data it could be told from no other: unknown rather than seemingly another.
@@ -65,19 +67,21 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
     plain = name.removesuffix(f"/{task}")
     score = decoded / plain / ("score.json" if plain == name else f"score_{task}.json")
     ids, metrics = read_utterances(utterances_file(score))
+    further = scored.get("metrics", {})
+    models = {metric: entry["model"] for metric, entry in further.items() if "model" in entry}
     return {
         "task": task,
         "count": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "references": _references(decoded / plain / "hyp.jsonl", task),
+        "decoding": _decoding(decoded / plain / "decode.json"),
         "metrics": {
             metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
+            | ({"model": models[metric]} if metric in models else {})
             for metric, found in metrics.items()
         },
         "missing": {
-            metric: entry["missing"]
-            for metric, entry in scored.get("metrics", {}).items()
-            if "missing" in entry
+            metric: entry["missing"] for metric, entry in further.items() if "missing" in entry
         },
     }
 
@@ -87,6 +91,12 @@ def _references(answers: Path, task: str) -> str | None:
     if not answers.is_file():
         return None
     return _hash([[i.id, i.references(), i.choices] for i in read_items(answers) if i.task == task])
+
+
+def _decoding(file: Path) -> dict[str, Any] | None:
+    """The options that the answers depend on; None where they are gone."""
+    found = read_json(file, dict)
+    return found and {key: value for key, value in found.items() if key not in NO_DECODING}
 
 
 def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:

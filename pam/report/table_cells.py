@@ -13,7 +13,13 @@ from scipy.stats import rankdata
 
 from pam.report.table_spec import Column, Row, TableSpec
 from pam.score.rank import average_rank
-from pam.score.significance import bootstrap_ratios, ci95, matched_pairs, paired_bootstrap
+from pam.score.significance import (
+    bootstrap_ratios,
+    ci95,
+    matched_pairs,
+    paired_bootstrap,
+    proportion_ci95,
+)
 
 Store = Mapping[str, Mapping[str, Any]]  # stored results by the name of their experiment
 NOT_YET = "not trained and scored yet"
@@ -31,14 +37,15 @@ class Sums:
     scale: float
     errors: bool = False  # the numerators count errors
     references: str | None = None  # a digest of what was right; None in results of before it
+    model: str | None = None  # that measured it, where the metric has one
 
 
 def same_utterances(sums: Sequence[Sums]) -> bool:
-    """Only what was scored on the same utterances and references can be compared in pairs."""
-    references = {one.references for one in sums} - {None}
+    """Only what was scored on the same utterances, references and by one model is comparable."""
+    known = [{getattr(one, key) for one in sums} - {None} for key in ("references", "model")]
     return (
         len({one.ids for one in sums}) == 1
-        and len(references) <= 1
+        and all(len(values) <= 1 for values in known)
         and all(np.array_equal(one.denominators_U, sums[0].denominators_U) for one in sums)
     )
 
@@ -153,6 +160,7 @@ def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
         float(stored["scale"]),
         bool(stored.get("errors")),
         entry.get("references"),
+        stored.get("model"),
     )
 
 
@@ -205,14 +213,24 @@ def _agree(first: Cell, second: Cell, value: float) -> bool:
 def _summary(sums: Mapping[int, Sums]) -> Cell:
     by_seed = {seed: ratio(one) for seed, one in sums.items()}
     together = _mean_sums(list(sums.values()))
-    interval = None
-    if together is not None:
-        low, high = ci95(
-            together.numerators_U, together.denominators_U, seed=0, scale=together.scale
-        )
-        interval = (low, high)
+    interval = None if together is None else _interval(together)
     mean_ = fmean(by_seed.values())
     return Cell(mean_, sd=_spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed)
+
+
+def _interval(sums: Sums) -> tuple[float, float]:
+    """Of a share that is 0 or 1 Wilson's: each of its resamples would be the same."""
+    low, high = (
+        proportion_ci95(sums.numerators_U)
+        if _is_share(sums)
+        else ci95(sums.numerators_U, sums.denominators_U, seed=0, scale=sums.scale)
+    )
+    return low, high
+
+
+def _is_share(sums: Sums) -> bool:
+    hits = np.isin(sums.numerators_U, (0, 1)).all() and (sums.denominators_U == 1).all()
+    return bool(hits) and sums.scale == 100 and not sums.errors
 
 
 def _spread(by_seed: Mapping[int, float]) -> float | None:
@@ -238,7 +256,10 @@ def _compare_samples(first: Cell, second: Cell) -> Difference:
     tail = min((deltas_N <= 0).mean(), (deltas_N >= 0).mean())
     p = min(1.0, max(2 * float(tail), 1 / len(deltas_N)))
     value = first.value - second.value
-    return Difference(value, float(low), float(high), p, agree=_agree(first, second, value))
+    # Ranks of the table are ordinal, those of the samples are shared by equal rows, and a row may
+    # have seeds that not all have: what is printed and what proves it can point apart.
+    agree = _agree(first, second, value) and float(np.median(deltas_N)) * value > 0
+    return Difference(value, float(low), float(high), p, agree=agree)
 
 
 def _add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
@@ -260,19 +281,24 @@ def _add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[st
         for row in spec.all_rows.values()
         if row.how != "best" and cells[row.name][name].value is not None
     ]
-    _add_proof(cells, rows, name, there, _mean_of_seed, _mean_of_samples)
+    compared = _sampled(cells, rows, there, _common_seeds(cells, rows, there), _mean_of_columns)
+    for row, samples_N in zip(rows, compared, strict=True):
+        seeds = _common_seeds(cells, [row], there)
+        own = [cells[row][column].by_seed for column in there]
+        by_seed = {seed: fmean(values[seed] for values in own) for seed in seeds}
+        (alone_N,) = _sampled(cells, [row], there, seeds, _mean_of_columns)
+        _prove(cells[row], name, by_seed, alone_N, samples_N)
 
 
-def _mean_of_seed(values_KC: np.ndarray) -> np.ndarray:
-    return values_KC.mean(1)
-
-
-def _mean_of_samples(values_CKN: np.ndarray) -> np.ndarray:
+def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
     return values_CKN.mean(0)
 
 
 def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
-    """Among the shown rows that have a value, over the columns in which one of them has."""
+    """Among the shown rows that have a value, over the columns in which one of them has.
+
+    A row that lacks one of these ranks worst in it, as in the paper's tables, and proves nothing.
+    """
     there = [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]
     ranked = [
         row.name
@@ -294,10 +320,19 @@ def _add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str])
         # Equal rows share a rank here: the order of a table must not count as proof.
         return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
 
-    def ranks(values_KC: np.ndarray) -> np.ndarray:
-        return np.array(average_rank(values_KC.tolist(), better))
+    seeds = _common_seeds(cells, ranked, there)
+    by_seed = {seed: average_rank(_of_seed(cells, ranked, there, seed), better) for seed in seeds}
+    sampled = _sampled(cells, ranked, there, seeds, shared_ranks)
+    for place, (row, samples_N) in enumerate(zip(ranked, sampled, strict=True)):
+        if all(cells[row][column].value is not None for column in there):
+            own = {seed: ranks[place] for seed, ranks in by_seed.items()}
+            _prove(cells[row], name, own, samples_N, samples_N)
 
-    _add_proof(cells, ranked, name, there, ranks, shared_ranks)
+
+def _of_seed(
+    cells: Cells, rows: Sequence[str], columns: Sequence[str], seed: int
+) -> list[list[float | None]]:
+    return [[cells[row][column].by_seed.get(seed) for column in columns] for row in rows]
 
 
 def _no_rank(own: Sequence[Cell], row: Row) -> str:
@@ -307,38 +342,21 @@ def _no_rank(own: Sequence[Cell], row: Row) -> str:
     return "; ".join(gaps) or "fewer than two rows to rank"
 
 
-def _add_proof(
-    cells: Cells,
-    rows: Sequence[str],
+def _prove(
+    own: dict[str, Cell],
     name: str,
-    columns: Sequence[str],
-    of_seed: Callable[[np.ndarray], np.ndarray],
-    of_samples: Callable[[np.ndarray], np.ndarray],
+    by_seed: Mapping[int, float],
+    alone_N: Float[np.ndarray, " N"] | None,
+    samples_N: Float[np.ndarray, " N"] | None,
 ) -> None:
-    """Of a column that is made of others: its values by seed and their spread, and its samples when
-    the utterances of every set are resampled, the same ones for all rows.
-
-    `of_seed` makes [K] of the values [K, C] of a seed, `of_samples` [K, N] of samples [C, K, N].
-    """
-    by_seed: dict[str, dict[int, float]] = {row: {} for row in rows}
-    for seed in _common_seeds(cells, rows, columns):
-        values = [[cells[row][c].by_seed.get(seed, np.nan) for c in columns] for row in rows]
-        for row, value in zip(rows, of_seed(np.array(values)), strict=True):
-            by_seed[row][seed] = float(value)
-    resampled = [_resampled(cells, rows, column, seed) for seed, column in enumerate(columns)]
-    known = bool(rows) and all(values_KN is not None for values_KN in resampled)
-    samples_KN = of_samples(np.stack(resampled)) if known else [None] * len(rows)
-    for row, samples_N in zip(rows, samples_KN, strict=True):
-        interval = None
-        if samples_N is not None:
-            interval = tuple(np.nanquantile(samples_N, [0.025, 0.975]).tolist())
-        cells[row][name] = replace(
-            cells[row][name],
-            sd=_spread(by_seed[row]),
-            ci95=interval,
-            by_seed=by_seed[row],
-            samples_N=samples_N,
-        )
+    """Complete a cell that is made of others: its interval is that of `alone_N`, and `samples_N` is
+    what it is compared by."""
+    interval = None
+    if alone_N is not None:
+        interval = tuple(np.nanquantile(alone_N, [0.025, 0.975]).tolist())
+    own[name] = replace(
+        own[name], sd=_spread(by_seed), ci95=interval, by_seed=by_seed, samples_N=samples_N
+    )
 
 
 def _common_seeds(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[int]:
@@ -348,19 +366,34 @@ def _common_seeds(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> 
     return sorted(set.intersection(*seeds)) if seeds else []
 
 
+def _sampled(
+    cells: Cells,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    seeds: Sequence[int],
+    together: Callable[[np.ndarray], np.ndarray],
+) -> Sequence[Float[np.ndarray, " N"] | None]:
+    """What `together` makes of samples [C, K, N] for every row, when the utterances of every set
+    are resampled, the same ones for all rows; None where these or the seeds are not the same."""
+    resampled = [_resampled(cells, rows, c, seeds, number) for number, c in enumerate(columns)]
+    if not resampled or any(values_KN is None for values_KN in resampled):
+        return [None] * len(rows)
+    return together(np.stack(resampled))
+
+
 def _resampled(
-    cells: Cells, rows: Sequence[str], column: str, seed: int
+    cells: Cells, rows: Sequence[str], column: str, seeds: Sequence[int], number: int
 ) -> Float[np.ndarray, "K N"] | None:
-    """A column's values when its utterances are resampled; NaN in rows without one, None where rows
-    were not scored on the same utterances."""
-    pooled = [_mean_sums(list(cells[row][column].sums.values())) for row in rows]
-    known = [place for place, sums in enumerate(pooled) if sums is not None]
-    with_value = sum(cells[row][column].value is not None for row in rows)
-    if not known or len(known) < with_value or not same_utterances([pooled[n] for n in known]):
+    """A column's values when its utterances are resampled; NaN in rows without one."""
+    known = [place for place, row in enumerate(rows) if cells[row][column].value is not None]
+    own = [[cells[rows[place]][column].sums.get(seed) for seed in seeds] for place in known]
+    if any(None in sums for sums in own):
         return None
-    first = pooled[known[0]]
-    numerators_KU = np.stack([pooled[place].numerators_U for place in known])
-    ratios_KN = bootstrap_ratios(numerators_KU, first.denominators_U, seed=seed)
+    pooled = [_mean_sums(sums) for sums in own]
+    if not pooled or None in pooled or not same_utterances(pooled):
+        return None
+    numerators_KU = np.stack([sums.numerators_U for sums in pooled])
+    ratios_KN = bootstrap_ratios(numerators_KU, pooled[0].denominators_U, seed=number)
     values_KN = np.full((len(rows), ratios_KN.shape[1]), np.nan)
-    values_KN[known] = first.scale * ratios_KN
+    values_KN[known] = pooled[0].scale * ratios_KN
     return values_KN

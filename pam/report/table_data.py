@@ -10,7 +10,8 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
     """Hours and utterances by task, as stored with each system; groups of systems that agree."""
     groups: dict[str, tuple[dict, list[str]]] = {}
     for name, result in store.items():
-        if result["scale"] == spec.scale and result.get("training_data"):
+        alike = (result["scale"], result["budget"]) == (spec.scale, budget)
+        if alike and result.get("training_data"):
             key = repr(sorted(result["training_data"].items()))
             groups.setdefault(key, (result["training_data"], []))[1].append(name)
     if not groups:

@@ -70,7 +70,13 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
         )
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
-        legend += f" Ranked: {ranked} of {len(spec.rows)} rows; the paper's ranks are among all."
+        columns = next(iter(spec.ranks.values()))
+        there = [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]
+        legend += (
+            f" Ranked: {ranked} of {len(spec.rows)} rows, over {len(there)} of {len(columns)} "
+            "columns, a row without a value as the worst of its column; the paper's ranks are "
+            "among all. Intervals and comparisons of ranks are of the seeds that all these have."
+        )
     grid = _grid(spec, labels, lambda row, column: own_cell(spec, cells, row, column))
     return ["## Ours", legend, grid]
 
@@ -174,9 +180,9 @@ def _signed(value: float | None) -> str:
 def gaps_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
     """Every reason once, with the columns, rows or cells that it empties."""
     reasons: dict[str, list[str]] = {}
-    for column in spec.shown:
-        if reason := spec.columns[column].missing:
-            reasons.setdefault(reason, []).append(f"column {labels[column]}")
+    for name, column in spec.columns.items():  # those of averages and ranks alone, too
+        if column.missing:
+            reasons.setdefault(column.missing, []).append(f"column {labels[name]}")
     there = [name for name, column in spec.columns.items() if not column.missing]
     for row, own in ((row, cells[row]) for row in spec.rows):
         gaps = {own[column].gap for column in there}

@@ -1,17 +1,21 @@
 """Where the results of a table come from, and whether they were made alike."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.table_cells import Store, stored_runs
+from pam.report.table_plan import budget_length, length_words
 from pam.report.table_spec import Row, TableSpec
+from pam.report.units import metric_label
 
 DIFFERENT = (  # what makes two results of a set impossible to compare, and in words
     ("ids", "utterances"),
     ("references", "references"),
     ("counts", "reference counts"),
 )
+PAPERS_MODEL = "paraphrase-mpnet-base-v2"  # of sBERT and FENSE
 Results = Mapping[str, Mapping[str, Any]]  # by name
 
 
@@ -26,9 +30,11 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     lines = [
         *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
         *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
+        *_lengths_differ(spec.scale, budget, results),
         *_seeds_differ(runs),
-        *_options_differ(runs),
+        *_further_options(runs),
         *_tests_differ(spec, results),
+        *_models(spec, results),
         *_commits(results),
     ]
     notes = ["\n".join(f"- {line}" for line in lines)] if lines else []
@@ -47,11 +53,17 @@ def _line(name: str, result: Mapping[str, Any]) -> list[str]:
         escape(name),
         escape(", ".join(result.get("encoders") or ()) or GAP),
         escape(" ".join(result["options"]) or GAP),
-        escape((result.get("commit") or "unknown")[:12]),
+        escape(_short(result.get("commit") or "unknown")),
         escape(result.get("config_hash")),
         number(result.get("seconds", {}).get("train"), 0),
         escape(result.get("machine")),
     ]
+
+
+def _short(commit: str) -> str:
+    """The first digits; that the files differed from the commit stays visible."""
+    head, _, dirty = commit.partition("-")
+    return f"{head[:12]}-{dirty}" if dirty else head[:12]
 
 
 def _groups(results: Results, key: str) -> dict[Any, list[str]]:
@@ -88,22 +100,43 @@ def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def _options_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
+    """The head of a table states the budget of the scale's file as it is now."""
+    now = budget_length(scale, budget)
+    lengths = {name: length_words(run.get("budget_conf") or {}) for name, run in results.items()}
+    groups = _groups({name: {"length": length} for name, length in lengths.items()}, "length")
+    return [
+        f"**Not made alike**: budget {escape(budget)} was {escape(length)} for {_names(names)}; "
+        f"conf/scale/{scale}.yaml says {escape(now)} now."
+        for length, names in groups.items()
+        if length not in (now, GAP)
+    ]
+
+
+def _further_options(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
     """What was given beside the options that make a row what it is."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for row, found in runs.items():
         for run in found:
             more = tuple(option for option in run["options"] if option not in row.options)
             groups.setdefault(more, []).append(run["name"])
-    odd = _all_but_most(groups.values())
-    return [f"**Not made alike**: further options of {_names(odd)}."] if odd else []
+    what = "Further options" if len(groups) == 1 else "**Not made alike**: further options"
+    return [
+        f"{what} of {_names(sorted(names))}: {escape(' '.join(more))}."
+        for more, names in groups.items()
+        if more
+    ]
 
 
 def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
     lines = []
     for set_ in dict.fromkeys(column.set for column in spec.columns.values() if column.set):
         found = {name: run["sets"][set_] for name, run in results.items() if set_ in run["sets"]}
-        entries = {name: {**entry, "counts": _counts(entry)} for name, entry in found.items()}
+        entries = {
+            name: {**entry, "counts": _counts(entry), "options": _decoding(entry)}
+            for name, entry in found.items()
+        }
+        lines += _differ(entries, "options", f"other options or prompts of decoding {escape(set_)}")
         for key, what in DIFFERENT:
             if odd := _all_but_most(_groups(entries, key).values()):
                 lines.append(
@@ -119,11 +152,36 @@ def _counts(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
     return counts and tuple(counts)
 
 
+def _decoding(entry: Mapping[str, Any]) -> str | None:
+    return json.dumps(entry["decoding"], sort_keys=True) if entry.get("decoding") else None
+
+
+def _models(spec: TableSpec, results: Results) -> list[str]:
+    """By what a metric was measured that needs a model."""
+    lines = []
+    for column in spec.columns.values():
+        found = {
+            name: run["sets"].get(column.set, {}).get("metrics", {}).get(column.metric, {})
+            for name, run in results.items()
+        }
+        groups = _groups(found, "model")
+        label = escape(f"{metric_label(column.metric)} of {column.set}")
+        if len(groups) > 1:
+            odd = _names(_all_but_most(groups.values()))
+            lines.append(f"**Not comparable**: {label} was measured by another model in {odd}.")
+        lines += [
+            f"{label} is measured by {escape(model)}; the paper's by {PAPERS_MODEL}."
+            for model in groups
+            if not str(model).endswith(PAPERS_MODEL)
+        ]
+    return lines
+
+
 def _commits(results: Results) -> list[str]:
     groups = _groups(results, "commit")
     if len(groups) < 2:
         return []
-    listed = ", ".join(f"{escape(commit[:12])} ({len(n)})" for commit, n in groups.items())
+    listed = ", ".join(f"{escape(_short(commit))} ({len(n)})" for commit, n in groups.items())
     return [
         f"Made at {len(groups)} commits: {listed}. What the code itself changed between them is in "
         "no configuration."

@@ -13,19 +13,20 @@ from pam.report.table_cells import Store, stored_runs
 from pam.report.table_spec import CONF, TableSpec
 
 STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs
-RESCORED = ("score", "report")
+AGAIN = ("decode", "score", "report")
 
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment of the recipe: `options` are further --set of its training. `unscored` names
-    the metrics that one with a result lacks: where its folder is, it is only scored again."""
+    """An experiment of the recipe: `options` are further --set of its training. `lacks` names what
+    one with a result does not have, sets and metrics: where it was trained, it is decoded and
+    scored again."""
 
     name: str
     system: str
     seed: int
     options: tuple[str, ...]
-    unscored: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 def missing_runs(
@@ -36,36 +37,43 @@ def missing_runs(
     metrics: Sequence[str] = (),
 ) -> list[Run]:
     """Each once; all systems of a seed before the next seed, so that the table fills soon. A result
-    that lacks a column because one of `metrics` was not asked for then is missing too."""
+    that lacks a set of the table, or one of `metrics` in it, is missing too."""
     runs: dict[str, Run] = {}
     for seed, spec in product(seeds, list(specs)):
         for row in (row for row in spec.systems() if not row.missing):
             name = row.experiment(spec.scale, budget, seed)
             found = stored_runs(row, store, spec.scale, budget)[0].get(seed)
-            unscored = lacking(found, spec, metrics) if found else ()
-            if found is None or unscored:
-                runs.setdefault(name, Run(name, row.system, seed, row.options, unscored))
+            lacks = lacking(found, spec, metrics) if found else ()
+            if found is None or lacks:
+                runs.setdefault(name, Run(name, row.system, seed, row.options, lacks))
     return list(runs.values())
 
 
 def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
-    """Those of `metrics` that the table shows and the result does not have."""
-    return tuple(
-        dict.fromkeys(
-            column.metric
-            for column in spec.columns.values()
-            if column.metric in metrics
-            and column.set in result["sets"]
-            and column.metric not in result["sets"][column.set]["metrics"]
-        )
-    )
+    """What the table shows and the result does not have: sets, and metrics where they are among
+    `metrics` or always there."""
+    lacks = []
+    for column in spec.columns.values():
+        if column.missing:
+            continue
+        found = result["sets"].get(column.set)
+        if found is None:
+            lacks.append(column.set)
+        elif column.metric in metrics and column.metric not in found["metrics"]:
+            lacks.append(column.metric)
+    return tuple(dict.fromkeys(lacks))
+
+
+def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:
+    """Those with a result whose trained model is not here: what they lack cannot be scored."""
+    return [run for run in runs if run.lacks and not (expdir / run.name / "model.pth").is_file()]
 
 
 def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float | None:
     """As long as the same system took before, else as the others; None where none was measured.
-    What is only scored again: as long as its own scoring and report took."""
-    if run.unscored:
-        return sum(store[run.name].get("seconds", {}).get(stage, 0) for stage in RESCORED)
+    What is only decoded and scored again: as long as its own decoding, scoring and report took."""
+    if run.lacks:
+        return sum(store[run.name].get("seconds", {}).get(stage, 0) for stage in AGAIN)
     alike = [r for r in store.values() if (r["scale"], r["budget"]) == (scale, budget)]
     measured = [r for r in alike if r.get("seconds", {}).get("train")]
     same = [r for r in measured if r["system"] == run.system]
@@ -83,7 +91,7 @@ def describe(
     scale = specs[0].scale
     times = [predicted_seconds(run, store, scale, budget) for run in runs]
     for run, seconds in zip(runs, times, strict=True):
-        what = f"{', '.join(run.unscored)} of {run.name}" if run.unscored else run.name
+        what = f"{', '.join(run.lacks)} of {run.name}" if run.lacks else run.name
         yield f"missing: {what}, {_time(seconds)}" + "".join(f" --set {o}" for o in run.options)
     if not runs:
         yield "nothing is missing that this scale can have"
@@ -100,7 +108,10 @@ def describe(
 
 def budget_length(scale: str, budget: str, conf: Path = CONF) -> str:
     """`ctc_steps 1600, steps 600`, from the scale's file."""
-    length = load_yaml(conf / "scale" / f"{scale}.yaml")["budgets"].get(budget, {})
+    return length_words(load_yaml(conf / "scale" / f"{scale}.yaml")["budgets"].get(budget, {}))
+
+
+def length_words(length: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in length.items() if key != "steps_per_epoch"}
     return ", ".join(f"{key} {value}" for key, value in kept.items()) or GAP
 

@@ -3,6 +3,7 @@
 from pam.data.prompts import load_all_prompts, normalise
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.table_cells import Store, stored_runs
+from pam.report.table_origin import made_with
 from pam.report.table_spec import TableSpec
 
 POOLS = ("seen", "unseen")
@@ -16,6 +17,7 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
         "Prompts that reach the expert of their task. The paper reports 100 % of 200 prompts, "
         "150 of them unseen.",
         _routing(spec, store, budget),
+        *made_with(spec, store, budget),
     ]
 
 

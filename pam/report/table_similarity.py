@@ -4,6 +4,7 @@ from pam.report.markdown import GAP, escape, number, table
 from pam.report.paper import load_paper
 from pam.report.similarity import MEASURES, NEEDS, similarity_table
 from pam.report.table_cells import Store, stored_runs
+from pam.report.table_origin import made_with
 from pam.report.table_spec import TableSpec
 
 HOW = (
@@ -26,7 +27,8 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
         for name, cells in paper.cells.items()
     ]
     header = ["cosine", *(f"{escape(column.label)}:" for column in paper.columns.values())]
-    return [*parts, "## The paper's", table(header, rows)]
+    papers = ["## The paper's", table(header, rows)]
+    return [*parts, *papers, *made_with(spec, store, budget)]
 
 
 def _measures(name: str, found: list | None) -> list[str]:

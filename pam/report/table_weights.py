@@ -5,6 +5,7 @@ import numpy as np
 from pam.report.layers import band_shares
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.table_cells import Store, stored_runs
+from pam.report.table_origin import made_with
 from pam.report.table_spec import TableSpec
 
 SHARED = "shared"
@@ -22,7 +23,7 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
             parts.append(f"{GAP}, {escape(row.name)}: {escape(gap)}.")
         for seed, result in runs.items():
             parts += [f"{escape(row.name)}, seed {seed}:", _shares(result)]
-    return parts
+    return parts + made_with(spec, store, budget)
 
 
 def _shares(result: dict) -> str:

@@ -1,5 +1,6 @@
 """Score one decoded set: score.json, utterances.json, and for recognition the alignment."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,14 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
     results = []
     for task, chosen in by_task.items():
         single = len(by_task) == 1
-        scores, statistics = score_items(task, chosen, options)
+        file = folder / ("score.json" if single else f"score_{task}.json")
+        scores, statistics = score_items(task, chosen, options, earlier(file))
         result = {
             "set": folder.name if single else f"{folder.name}/{task}",
             "task": task,
             **scores,
             "prompts": prompt_counts(chosen),
         }
-        file = folder / ("score.json" if single else f"score_{task}.json")
         write_utterances(utterances_file(file), [item.id for item in chosen], statistics)
         write_json(file, result)
         results.append(result)
@@ -54,10 +55,22 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
     return results
 
 
+def earlier(file: Path) -> dict[str, str]:
+    """Further metrics that `file` holds, and the model of each: to ask for less forgets none."""
+    try:
+        metrics = json.loads(file.read_text(encoding="utf-8")).get("metrics", {})
+    except (OSError, ValueError):
+        return {}
+    return {name: entry.get("model", SBERT) for name, entry in metrics.items() if "value" in entry}
+
+
 def score_items(
-    task: str, items: Sequence[Item], options: Options
+    task: str, items: Sequence[Item], options: Options, kept: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Statistics]]:
-    """The result of one task, and what every utterance adds to it."""
+    """The result of one task, and what every utterance adds to it.
+
+    `kept`: metrics that are measured beside those of `options`, each with a model of its own.
+    """
     metric = get_task(task).metric
     score = METRICS.get(metric)
     if metric != "caption":
@@ -65,8 +78,10 @@ def score_items(
         return result, result.pop("statistics")
     result = score(items, options.seed, train_captions=options.train_captions)
     statistics = result.pop("statistics")
-    if options.metrics:
-        result["metrics"], more = further(items, options.metrics, options.seed, options.sbert)
+    models = {**(kept or {}), **dict.fromkeys(options.metrics, options.sbert)}
+    for name, model in models.items():
+        found, more = further(items, [name], options.seed, model)
+        result.setdefault("metrics", {}).update(found)
         statistics |= more
     return result, statistics
 

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = {"train": "asr_clean_train ac_train", "dev": "ac_dev", "test": "asr_clean_test ac_test"}
+SETS = {
+    "train": "asr_clean_train ac_train",
+    "dev": "ac_dev",
+    "test": "asr_clean_test ac_test asr_noisy_test snv_test_real",
+}
 
 
 def shorten(assignment: re.Match) -> str:

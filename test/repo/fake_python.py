@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+METRICS = ("wer", "accuracy", "meteor")
+HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
 args = sys.argv[1:]
 
 
@@ -80,7 +82,9 @@ if verb == "decode":
         touch(out / "hyp.jsonl", out / "decode.json")
 if verb == "score":
     for name in values("--sets"):
-        touch(value("--decode_dir") / name / "score.json")
+        found = {"spice": {"missing": "jars"}} if "spice" in values("--metrics") else {}
+        score = value("--decode_dir") / name / "score.json"
+        score.write_text(json.dumps({"metrics": found}, indent=2))
 if verb == "report":
     exp = value("--exp")
     touch(exp / "RESULTS.md", exp / "results.json")
@@ -98,7 +102,10 @@ if verb == "report":
             "options": [
                 word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"
             ],
-            "sets": {},
+            "sets": {
+                score.parent.name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)}
+                for score in (exp / "greedy_unseen").glob("*/score.json")
+            },
         }
         touch(value("--store") / f"{exp.name}.json")
         (value("--store") / f"{exp.name}.json").write_text(json.dumps(result))

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+SETS = ("asr_clean_test", "asr_noisy_test", "snv_test_real", "ac_test")
+METRICS = ("wer", "accuracy", "meteor")
+HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
 SINGLE = ["single_whisper", "single_wavlm", "single_wav2vec2"]
 ALL = [*SINGLE, "wavllm", "salmonn", "average", "pam"]
 TABLE_1 = [f"{system}_mini_short_s0" for system in ALL]
@@ -60,7 +63,8 @@ def put(recipes, name: str, system: str) -> None:
     path = recipes.root / f"egs/multitask/RESULTS/mini/{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     made = {"system": system, "scale": "mini", "budget": "short", "seed": 0, "options": []}
-    path.write_text(json.dumps(made | {"sets": {}}))
+    sets = {name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)} for name in SETS}
+    path.write_text(json.dumps(made | {"sets": sets}))
 
 
 def test_a_failed_table_resumes_where_it_was(recipes):
@@ -105,6 +109,8 @@ def test_a_dry_run_only_speaks(recipes):
         (["--table", "1", "--results", ""], "--results is empty"),
         (["--table", "1", "--dry_run", "yes"], "--dry_run yes: choose from true false"),
         (["--table", "1", "--scale", "mimi"], "--scale mimi: choose from"),
+        (["--table", "1", "--prompts", "seen"], "leave out --prompts and --inference_tag"),
+        (["--table", "1", "--inference_tag", "x"], "leave out --prompts and --inference_tag"),
     ],
 )
 def test_wrong_options_run_nothing(recipes, options, message):
@@ -121,3 +127,28 @@ def test_a_result_that_was_lost_is_written_again(recipes):
     assert status == 0, output
     assert [c for c in recipes.calls() if c != "fetch_wordnet"] == ["report"]
     assert stored(recipes) == ["pam_mini_short_s0"]
+
+
+def test_a_result_of_fewer_sets_is_completed(recipes):
+    """It was decoded on one set; nothing is trained again."""
+    status, output = recipes.run("multitask", "--test_sets", "ac_test")
+    assert status == 0, output
+    recipes.calls()
+    status, output = recipes.run("multitask", "--table", "8")
+    assert status == 0, output
+    assert verbs(recipes) == ["table", "score", "report", "table"]
+    kept = recipes.root / "egs/multitask/RESULTS/mini/pam_mini_short_s0.json"
+    assert set(json.loads(kept.read_text())["sets"]) > {"ac_test", "asr_clean_test"}
+
+
+def test_a_metric_that_lacks_something_stops_no_table(recipes):
+    argv = ["--table", "8", "--metrics", "spice"]
+    status, output = recipes.run("multitask", *argv)
+    assert status == 0, output
+    assert [c for c in recipes.calls() if c in EACH] == ["table", *EACH]
+    status, output = recipes.run("multitask", "--metrics", "spice")
+    assert status == 1 and "error: some of --metrics spice are not measured" in output
+    # All else was done, and the same command tries again.
+    assert [c for c in recipes.calls() if c in EACH] == ["score", "report"]
+    status, output = recipes.run("multitask")
+    assert status == 0, output

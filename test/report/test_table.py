@@ -291,33 +291,6 @@ def test_markdown_of_names_and_machines_is_escaped(tmp_path):
     assert "MoE (audio-based)" in text
 
 
-def test_experiments_that_were_not_made_alike_are_named(tmp_path):
-    kept = table_1()
-    assert "Not made alike" not in render(write(tmp_path, kept))
-    kept["pam_mini_short_s0"]["training_hash"] = "other"
-    assert "**Not made alike**" in render(write(tmp_path, kept))
-
-
-def test_every_way_of_being_made_otherwise_is_named(tmp_path):
-    kept = table_1(seeds=(0, 1), scale_hash="a", setup_hash="x")
-    assert "**Not" not in render(write(tmp_path, kept)) and "commits" not in render(tmp_path)
-    kept["pam_mini_short_s1"] |= {
-        "scale_hash": "b",
-        "setup_hash": "y",
-        "commit": "fedcba9876543210",
-    }
-    kept["salmonn_mini_short_s0"]["options"] = ["phases.llm.lr=1"]
-    del kept["average_mini_short_s0"]["scale_hash"]  # made before it was recorded
-    lines = render(write(tmp_path, kept)).splitlines()
-    assert "- **Not made alike**: conf/scale/mini.yaml was another of pam_mini_short_s1." in lines
-    assert "- **Not made alike**: the seeds of pam differ in more than the seed." in lines
-    assert "- **Not made alike**: further options of salmonn_mini_short_s0." in lines
-    assert any(
-        line.startswith("- Made at 2 commits: 0123456789ab (13), fedcba987654 (1).")
-        for line in lines
-    )
-
-
 def test_the_head_says_what_stands_for_what(tmp_path):
     head = render(tmp_path).splitlines()[2]
     assert (

@@ -1,8 +1,10 @@
 """What a table still lacks: which experiments are to be run, and how long they will take."""
 
+import pytest
 from stored_results import LEVELS, SHORT, table_1, write
 
 from pam.bin import table
+from pam.errors import UserError
 
 
 def test_the_plan_names_each_experiment_once(tmp_path, capsys):
@@ -47,11 +49,41 @@ def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, c
             made = kept[f"{name}_mini_short_s0"]["sets"]["ac_test"]["metrics"]
             made["cider"] = made["meteor"]
     results = write(tmp_path, kept)
-    argv = ["--table", "7", "--results", str(results), "--metrics", "meteor,cider"]
+    argv = ["--table", "7", "--results", str(results), "--metrics", "meteor, cider"]
+    argv += ["--expdir", str(tmp_path / "exp")]
+    model = tmp_path / "exp/pam_mini_short_s0/model.pth"
+    model.parent.mkdir(parents=True)
+    model.touch()
     table.main([*argv, "--plan"])
     assert capsys.readouterr().out.split() == ["pam_mini_short_s0", "pam", "0"]
-    table.main([*argv, "--dry_run"])
-    assert "missing: cider of pam_mini_short_s0, about 3 min\n" in capsys.readouterr().out
-    table.main([*argv[:-1], "meteor", "--plan"])
+    table.main([*argv, "--dry_run"])  # decoding, scoring, report
+    assert "missing: cider of pam_mini_short_s0, about 4 min\n" in capsys.readouterr().out
+    model.unlink()
+    for action in ("--plan", "--dry_run"):
+        with pytest.raises(UserError, match="pam_mini_short_s0 lacks cider, and .* no model.pth"):
+            table.main([*argv, action])
+    capsys.readouterr()
+    argv[5] = "meteor,cider"
+    table.main([*argv[:5], "meteor", "--plan"])
     table.main(["--table", "1", *argv[2:], "--plan"])  # which does not show it
     assert capsys.readouterr().out == ""
+
+
+def test_a_result_without_a_set_of_the_table_is_not_done(tmp_path, capsys):
+    kept = table_1()
+    del kept["average_mini_short_s0"]["sets"]["ac_test"]
+    kept["salmonn_mini_short_s0"]["sets"] = {}  # decoded with seen prompts alone
+    argv = ["--table", "1", "--results", str(write(tmp_path, kept)), "--expdir", str(tmp_path)]
+    for name in ("average", "salmonn"):
+        (tmp_path / f"{name}_mini_short_s0").mkdir()
+        (tmp_path / f"{name}_mini_short_s0/model.pth").touch()
+    table.main([*argv, "--plan"])
+    planned = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in planned] == [
+        "salmonn_mini_short_s0",
+        "average_mini_short_s0",
+    ]
+    table.main([*argv, "--dry_run"])
+    output = capsys.readouterr().out
+    assert "missing: ac_test of average_mini_short_s0, about 1 min\n" in output
+    assert "asr_clean_test, asr_noisy_test, snv_test_real, ac_test of salmonn" in output

@@ -178,6 +178,8 @@ def test_a_metric_that_lacks_a_part_leaves_the_others_standing(sounds, caplog):
             ["--decode_dir", str(sounds), "--router", "no", "--metrics", "broken,length"]
         )
     assert "broken is not measured: broken needs a part: fetch it" in caplog.text
+    tolerant = ["--decode_dir", str(sounds), "--router", "no", "--metrics", "broken", "--go_on"]
+    assert score_verb.main(tolerant) is None
     score = read(sounds / "sounds" / "score.json")
     assert score["metrics"]["broken"] == {"missing": "broken needs a part: fetch it"}
     assert (score["value"], score["metrics"]["length"]["value"]) == (50, 35)
@@ -245,3 +247,20 @@ def test_an_unknown_task(tmp_path):
     write(tmp_path / "set", line("u", "asr_clear", "a", "a"))
     with pytest.raises(UserError, match="asr_clear.*did you mean 'asr_clean'"):
         score_set(tmp_path / "set", Options())
+
+
+def test_what_was_measured_before_is_kept(sounds):
+    """Asking for less forgets no metric, and does not measure it by another model."""
+    argv = ["--decode_dir", str(sounds), "--router", "no"]
+    score_verb.main([*argv, "--metrics", "length", "--sbert", "first"])
+    items = (sounds / "sounds/hyp.jsonl").read_text().replace('"dogs"', '"doggies"')
+    (sounds / "sounds/hyp.jsonl").write_text(items)
+    score_verb.main([*argv, "--sbert", "second"])
+    score = read(sounds / "sounds" / "score.json")
+    assert (score["metrics"]["length"]["model"], score["metrics"]["length"]["value"]) == (
+        "first",
+        50,  # of the new answers
+    )
+    assert set(read_utterances(sounds / "sounds" / "utterances.json")[1]) == {"meteor", "length"}
+    score_verb.main([*argv, "--metrics", "length", "--sbert", "second"])
+    assert read(sounds / "sounds" / "score.json")["metrics"]["length"]["model"] == "second"
