@@ -31,6 +31,7 @@ dev_sets=            # sets to validate on
 test_sets=           # sets to decode and score
 corpora=             # corpora under egs/ whose sets are joined; empty: this folder's own
 expname=             # name of the experiment; empty: SYSTEM_SCALE[_LLM]_BUDGET_sSEED
+analyse=false        # whether the model is looked into before the report (pam.bin.analyse; minutes)
 html=true            # whether the report is also one page with all answers: report.html
 inference_tag=       # name of the decoding; empty: greedy_PROMPTS
 results=             # folder that keeps a small result of each experiment; empty: none

@@ -31,6 +31,7 @@ check_options() {
     check_choice prompts "$prompts" unseen seen train
     check_choice size "$size" tiny short long
     check_choice html "$html" true false
+    check_choice analyse "$analyse" true false
     local option
     for option in ${metrics//,/ }; do
         check_choice metrics "$option" meteor meteor_1.5 cider spice sbert fense
@@ -331,6 +332,10 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
 }
 
 stage_8() { # report: RESULTS.md, report.html and results.json
+    if [[ $analyse == true ]]; then # what is there already is not measured again
+        launch "$exp/analyse.log" "$python" -m pam.bin.analyse --exp "$exp" \
+            --data "$(combined)/dev" --ngpu "$((ngpu > 0))"
+    fi
     local set file fresh=true files=("$exp/RESULTS.md") kept=${results:+$results/$scale} extra=()
     if [[ $html == true ]]; then
         files+=("$exp/report.html")

@@ -32,10 +32,11 @@ runs=()
 [[ -z $plan ]] || mapfile -t runs <<<"$plan"
 ((${#runs[@]} == 0)) || (stages 1 3)
 for run in "${runs[@]}"; do
-    read -r name wanted number more <<<"$run"
+    read -r name wanted number looked_into more <<<"$run"
     log "table $table: $name"
     (
         expname=$name system=$wanted seed=$number train_args="$train_args${more:+ $more}"
+        analyse=$looked_into
         stages 4 8
     )
     paper_table

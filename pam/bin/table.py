@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         refuse(gone(runs, args.expdir), folder, args.expdir)
         for run in runs if args.plan else ():
             options = " ".join(f"--set {option}" for option in run.options)
-            print(run.name, run.system, run.seed, options)
+            print(run.name, run.system, run.seed, str(run.analysed).lower(), options)
         return
     for spec in specs:
         out = args.out or folder / f"{spec.name}.md"

@@ -13,6 +13,7 @@ from pam.report.table_cells import Store, stored_runs
 from pam.report.table_spec import CONF, TableSpec
 
 STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs
+ANALYSED = "similarity"  # the kind of table, and what a result has of an analysis
 AGAIN = ("decode", "score", "report")
 
 
@@ -20,13 +21,14 @@ AGAIN = ("decode", "score", "report")
 class Run:
     """An experiment of the recipe: `options` are further --set of its training. `lacks` names what
     one with a result does not have, sets and metrics: where it was trained, it is decoded and
-    scored again."""
+    scored again. `analysed`: a table shows what pam.bin.analyse finds in it."""
 
     name: str
     system: str
     seed: int
     options: tuple[str, ...]
     lacks: tuple[str, ...] = ()
+    analysed: bool = False
 
 
 def missing_runs(
@@ -38,22 +40,25 @@ def missing_runs(
 ) -> list[Run]:
     """Each once; all systems of a seed before the next seed, so that the table fills soon. A result
     that lacks a set of the table, or one of `metrics` in it, is missing too."""
+    specs = list(specs)
+    looked_into = {row.system for spec in specs if spec.kind == ANALYSED for row in spec.systems()}
     runs: dict[str, Run] = {}
-    for seed, spec in product(seeds, list(specs)):
+    for seed, spec in product(seeds, specs):
         for row in (row for row in spec.systems() if not row.missing):
             name = row.experiment(spec.scale, budget, seed)
             found = stored_runs(row, store, spec.scale, budget)[0].get(seed)
             lacks = lacking(found, spec, metrics) if found else ()
             if found is None or lacks:
-                runs.setdefault(name, Run(name, row.system, seed, row.options, lacks))
+                analysed = row.system in looked_into and not row.options
+                run = Run(name, row.system, seed, row.options, lacks, analysed)
+                runs.setdefault(name, run)
     return list(runs.values())
 
 
 def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
-    """What the table shows and the result does not have: sets, and metrics where they are among
-    `metrics` or always there."""
-    lacks = []
-    for column in spec.columns.values():
+    """What the table shows and the result does not have: an analysis, sets, those of `metrics`."""
+    lacks = [ANALYSED] if spec.kind == ANALYSED and not result.get(ANALYSED) else []
+    for column in spec.columns.values() if spec.kind == "systems" else ():
         if column.missing:
             continue
         found = result["sets"].get(column.set)

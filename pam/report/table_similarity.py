@@ -7,10 +7,7 @@ from pam.report.table_cells import Store, stored_runs
 from pam.report.table_origin import made_with
 from pam.report.table_spec import TableSpec
 
-HOW = (
-    "`python -m pam.bin.analyse --exp exp/NAME --data dump/combined/HASH/dev`, then stage 8 of the "
-    "recipe, then this table again"
-)
+HOW = "`./run.sh --table 12` does it, where exp/NAME is"
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 METRICS = ("wer", "accuracy", "meteor")
+COSINES = ("cosine_mapped", "mean_cosine_mapped", "cosine", "mean_cosine", "cka")
+SIMILARITY = [{"encoders": ["one", "two"], "layers": [[0, 0]], **dict.fromkeys(COSINES, [0.5])}]
 HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
 args = sys.argv[1:]
 
@@ -85,6 +87,8 @@ if verb == "score":
         found = {"spice": {"missing": "jars"}} if "spice" in values("--metrics") else {}
         score = value("--decode_dir") / name / "score.json"
         score.write_text(json.dumps({"metrics": found}, indent=2))
+if verb == "analyse":
+    touch(value("--exp") / "analysis.json")
 if verb == "report":
     exp = value("--exp")
     touch(exp / "RESULTS.md", exp / "results.json")
@@ -102,6 +106,7 @@ if verb == "report":
             "options": [
                 word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"
             ],
+            "similarity": [] if not (exp / "analysis.json").exists() else SIMILARITY,
             "sets": {
                 score.parent.name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)}
                 for score in (exp / "greedy_unseen").glob("*/score.json")

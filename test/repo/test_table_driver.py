@@ -152,3 +152,15 @@ def test_a_metric_that_lacks_something_stops_no_table(recipes):
     assert [c for c in recipes.calls() if c in EACH] == ["score", "report"]
     status, output = recipes.run("multitask")
     assert status == 0, output
+
+
+def test_table_12_analyses_the_model_once(recipes):
+    assert recipes.run("multitask")[0] == 0
+    recipes.calls()
+    status, output = recipes.run("multitask", "--table", "12")
+    assert status == 0, output
+    assert verbs(recipes) == ["table", "analyse", "report", "table"]
+    assert "| one" in (recipes.root / "egs/multitask/RESULTS/mini/table12.md").read_text()
+    status, output = recipes.run("multitask", "--table", "12")
+    assert status == 0, output
+    assert verbs(recipes) == ["table", "table"]

@@ -41,7 +41,6 @@ def test_a_kind_whose_part_is_missing_is_a_gap(tmp_path, monkeypatch):
 
 
 def test_weights_of_the_experts_in_thirds(tmp_path):
-    pytest.importorskip("pam.report.layers")
     weights = {"shared": [0.1] * 10, "asr_clean": [0, 0, 0, 0.25, 0.25, 0.5, 0, 0, 0, 0]}
     encoders = {"one": 4, "two": 6}
     kept = {"pam_mini_short_s0": result("pam", weights=weights, encoders=encoders)}
@@ -55,7 +54,6 @@ def test_weights_of_the_experts_in_thirds(tmp_path):
 
 
 def test_similarity_of_the_encoders(tmp_path):
-    pytest.importorskip("pam.report.similarity")
     from pam.report.similarity import MEASURES
 
     pair = {"encoders": ["a_b", "c|d"], "layers": [[0, 0], [1, 1]]}
@@ -70,6 +68,5 @@ def test_similarity_of_the_encoders(tmp_path):
 
 
 def test_sizes_of_the_models(tmp_path):
-    pytest.importorskip("pam.model.architecture")
     text = render(tmp_path, "6", scale="paper", out=tmp_path / "x.md")
     assert "| 8192 (128256) |" in text and "| 7.37 | 36 | 2048 | 11008 | 128 | 16 |" in text

@@ -2,6 +2,7 @@
 
 import shutil
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,20 @@ def test_wrong_names_are_errors(tmp_path, changes, message):
     with pytest.raises(UserError) as caught:
         load_spec("t", "mini", write(tmp_path, **changes))
     assert message in str(caught.value) and "t.yaml" in str(caught.value)
+
+
+def test_the_paper_s_claims_are_true_of_its_own_figures():
+    """What a table holds against our results is what the paper's table shows."""
+    held = 0
+    for name in table_names():
+        spec = load_spec(name, "paper")
+        cells = load_paper()[spec.paper].cells if spec.paper else {}
+        for claim in spec.claims if cells else ():
+            for better, than, column in product(claim.better, claim.than, claim.columns):
+                ours, theirs = cells[better].get(column), cells[than].get(column)
+                if ours is not None and theirs is not None:
+                    assert ours != theirs and (ours < theirs) == spec.less_is_better(column), (
+                        f"{name}: {claim.says}: {better}, {than}, {column}"
+                    )
+                    held += 1
+    assert held > 50
