@@ -49,6 +49,8 @@ def run_phase(
         "warm_fusion": str(exp / "warmup" / "last.pth") if uses_warmup(config, phase) else None,
         "output_dir": str(folder),
         "ngpu": ngpu,
+        "multiprocessing_distributed": ngpu > 1,  # a process each: DataParallel would cut prompts
+        "unused_parameters": ngpu > 1,  # a batch is of one task: other experts have no gradient
         "seed": config["seed"],
         "num_workers": config["num_workers"],
         "max_epoch": epochs,
