@@ -48,8 +48,7 @@ def test_two_processes_learn_what_one_learns(setup, combined, tmp_path, monkeypa
     write_table(own / "text", words)
     options = [str(own) if option == str(combined) else option for option in options]
     options += ["--set", "prompts_per_batch=1"]
-    sgd = lambda plain: run_task(plain | {"optim": "sgd"})  # noqa: E731
-    monkeypatch.setattr(phases, "run_task", sgd)
+    monkeypatch.setattr(phases, "run_task", lambda plain: run_task(plain | {"optim": "sgd"}))
     train_main(options)
     exp.rename(tmp_path / "one")
     monkeypatch.setattr(phases, "run_task", two_processes)
