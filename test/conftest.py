@@ -12,7 +12,7 @@ install_import_hook(["pam.fusion", "pam.llm", "pam.model"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from toys import make_batch  # noqa: E402
+from toys import build_with_lora, make_batch  # noqa: E402
 
 ENCODERS = {
     "first": {"family": "whisper", "path": "nowhere", "dim": 6, "num_states": 3},
@@ -50,6 +50,36 @@ def tiny_llm(tmp_path_factory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_qwen(tiny_llm, tmp_path_factory) -> str:
+    """A folder with a random two-layer Qwen2, whose queries, keys and values have a bias."""
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-qwen"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=0,
+        bos_token_id=0,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    llm = Qwen2ForCausalLM(config)
+    for name, parameter in llm.named_parameters():
+        if name.endswith("_proj.bias"):  # they start as zero
+            torch.nn.init.normal_(parameter, std=0.5)
+    llm.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def tiny_config(tiny_llm) -> dict:
     """A configuration of a small PaM system in float32 over two encoders that are not loaded."""
@@ -67,15 +97,7 @@ def tiny_config(tiny_llm) -> dict:
 
 @pytest.fixture
 def tiny_model(tiny_config):
-    from pam.model.build import build_model
-
-    torch.manual_seed(1)
-    model = build_model(tiny_config)
-    with torch.no_grad():  # LoRA starts as zero: make it matter
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3)
-    return model
+    return build_with_lora(tiny_config)
 
 
 @pytest.fixture

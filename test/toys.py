@@ -7,6 +7,19 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
+def build_with_lora(config):
+    """The model of a configuration; LoRA, which starts as zero, matters in it."""
+    from pam.model.build import build_model
+
+    torch.manual_seed(1)
+    model = build_model(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3)
+    return model
+
+
 def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
     """A batch of random encoder states, as the collate function makes it."""
     generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,8 @@ from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.report.markdown import GAP, escape, number, table
-from pam.report.tables import NAMES, interval
+from pam.report.tables import interval
+from pam.report.units import metric_label
 from pam.table import nearest
 
 HOME = ROOT / "conf/prompts"
@@ -125,7 +126,7 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     rows = []
     for name, before in old["sets"].items():
         after = new["sets"].get(name)
-        metric = NAMES.get(before["metric"], before["metric"])
+        metric = escape(metric_label(before["metric"]))
         rows.append([escape(name), escape(before["task"]), metric, *change(before, after)])
     for pool in ("seen", "unseen"):
         routed = [(r["router"] or {}).get(pool) for r in (old, new)]

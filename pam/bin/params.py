@@ -2,6 +2,9 @@
 
 python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
 python -m pam.bin.params --scale paper --system pam --json
+
+The paper prints what is trained (`trainable` in the JSON); `total` counts the frozen encoders and
+the frozen LLM too.
 """
 
 import argparse

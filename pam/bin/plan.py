@@ -21,6 +21,8 @@ from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
 from pam.train.systems import combine, read_layers
 
+SCALE, SYSTEM = "paper", "pam"
+OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own
 GIB = 2**30
 TOLERANCE = 0.2
 
@@ -29,10 +31,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scale", default="paper", help="a file of conf/scale, or a path")
-    parser.add_argument("--system", default="pam", help="a file of conf/systems, or a path")
+    parser.add_argument("--scale", help=f"a file of conf/scale, or a path; default: {SCALE}")
+    parser.add_argument("--system", help=f"a file of conf/systems, or a path; default: {SYSTEM}")
     parser.add_argument("--llm", help="a file of conf/llm, or a path; else the scale's own LLM")
-    parser.add_argument("--exp", type=Path, help="exp/NAME, in place of --scale, --system, --llm")
+    parser.add_argument("--exp", type=Path, help="exp/NAME, in place of all that configures one")
     parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
     parser.add_argument(
@@ -72,11 +74,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def configuration(args: argparse.Namespace) -> dict[str, Any]:
     if args.exp:
-        if args.llm or args.feats or args.set:
-            raise UserError("--exp: an experiment's own settings: leave out --llm, --feats, --set")
+        if given := [f"--{name}" for name in OF_AN_EXPERIMENT if getattr(args, name)]:
+            wrong = ", ".join(given)
+            raise UserError(f"--exp: an experiment has its own settings: leave out {wrong}")
         return load_yaml(args.exp / "config.yaml")
     llm = conf_file("llm", args.llm) if args.llm else None
-    layers = read_layers(conf_file("scale", args.scale), conf_file("systems", args.system), llm)
+    scale = conf_file("scale", args.scale or SCALE)
+    layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
     return config | {"feats": args.feats or config["feats"]}
 
@@ -97,11 +101,15 @@ def read_measured(exp: Path) -> dict[str, Any]:
 
 
 def number_of_gpus(args: argparse.Namespace, measured: dict[str, Any] | None) -> int:
+    if measured:
+        if args.gpus not in (None, measured["gpus"]):
+            raise UserError(
+                f"--gpus {args.gpus}: {args.exp} was measured with {measured['gpus']}: leave it out"
+            )
+        return measured["gpus"]
     if args.gpus is not None:
         return args.gpus
-    if measured:
-        return measured["gpus"]
-    return 0 if args.scale == "mini" else 1
+    return 0 if Path(args.scale or SCALE).stem == "mini" else 1
 
 
 def text(result: dict[str, Any], config: dict[str, Any]) -> str:

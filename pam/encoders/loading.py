@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
@@ -48,7 +49,7 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise UserError(
             f"model {path!r} cannot be loaded: {' '.join(str(error).split())}"
         ) from error

@@ -6,6 +6,10 @@ overlap. For h = 320 that is the mean of two frames; for h = 384 each output fra
 three; for h > 640 native frames repeat. Only real frames count: a window that reaches past the
 last real frame is the mean of what is there. Frames beyond the clip's own end, where only a native
 frame longer than 40 ms can reach, are dropped.
+
+The paper does not say whether 40 ms frames are made before or after FFN_e. Here it is before, and
+there is no option: states are dumped at 25 Hz. For a linear FFN_e both are the same, for the mean
+of affine maps is the map of the mean; for an MLP, or behind a LayerNorm, they are not.
 """
 
 # B batch, S states, J native frames, T frames at 25 Hz, D width

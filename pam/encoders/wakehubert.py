@@ -100,7 +100,7 @@ class WakeHubertEncoder(AudioEncoder):
     """
 
     def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=[])  # always float32: see the class
+        super().__init__(conf, allowed=[])  # no dtype: the model makes its own spectrum
         self.model = load_pretrained(WakeHubertModel, path, dtype=self.dtype)
         self.hop_samples = MEL_HOP_SAMPLES * STEM_STRIDE
         self.dim = self.model.config.channels

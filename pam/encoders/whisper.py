@@ -87,14 +87,14 @@ class WhisperAudioEncoder(AudioEncoder):
         real = [mel_length(n) for n in lengths.tolist()]
         most = 2 * self.max_frames
         heard = [most if self.pad_to_30s else min(n + self.tail_mel_frames, most) for n in real]
-        mel_BMF = self.log_mel(audio, lengths, max(heard)).to(self.dtype)
+        mel_BMF = self.log_mel(audio, heard).to(self.dtype)
         states = self._layers(mel_BMF, heard)
         return states[:, :, : conv_length(max(real))]
 
-    def log_mel(
-        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], frames: int
-    ) -> Float[Tensor, "B M F"]:
-        """The first `frames` frames of every clip followed by silence, as Whisper's own."""
+    def log_mel(self, audio: Float[Tensor, "B N"], heard: list[int]) -> Float[Tensor, "B M F"]:
+        """Frames of clips followed by silence, as Whisper's own; those past a clip's `heard`, which
+        depend on the others' lengths, count for nothing."""
+        frames = max(heard)
         needed = frames * MEL_HOP_SAMPLES
         if frames < 2 * self.max_frames:  # at 30 s the spectrum mirrors the end, as in training
             needed += FFT_SAMPLES
@@ -105,7 +105,8 @@ class WhisperAudioEncoder(AudioEncoder):
         )
         power = spectrum[:, :, :frames].abs().square()
         log_BMF = (self.filters @ power).clamp(min=MEL_FLOOR).log10()
-        loudest = log_BMF.amax(dim=(1, 2), keepdim=True)
+        within_BF = padding_mask(heard, frames, audio.device)[:, None]
+        loudest = log_BMF.masked_fill(~within_BF, -torch.inf).amax(dim=(1, 2), keepdim=True)
         return (torch.maximum(log_BMF, loudest - DYNAMIC_RANGE) + 4) / 4
 
     def _layers(self, mel_BMF: Float[Tensor, "B M F"], heard: list[int]) -> Tensor:

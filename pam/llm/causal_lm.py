@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -251,7 +252,7 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise not_loaded(folder, error) from error
     missing = sorted(info["missing_keys"])
     if missing:

@@ -6,6 +6,8 @@
 - A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of
   the rows: that logit is never above the largest of the others, so no prompt is routed to it before
   it has learned. Only the expert and its row are trained (`trainable` of the configuration).
+  Refused where the gate is a probability, which a further row lowers at once, and where the experts
+  belong to no task.
 """
 
 from collections.abc import Mapping
@@ -20,6 +22,7 @@ from pam.errors import UserError
 from pam.fusion.probe import run_once
 from pam.llm.causal_lm import llm_width
 from pam.model.build import build_mixture, encoder_shapes, read_learned
+from pam.model.experts import experts_have_tasks
 
 Config = dict[str, Any]
 State = dict[str, Tensor]
@@ -64,6 +67,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
         raise UserError(
             f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
         )
+    refuse_shared_gates(config, router)
     mixture(config, state, width)  # or nothing would tell of a weight that is missing
     experts = {
         key: mean_of_experts(state, key.rpartition(f"experts.{number}.")[2], number)
@@ -72,18 +76,25 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
     }
     known = state | experts
     fill(fusion, known, "fusion.", lengthen)
-    where = "fusion.router" if router is None else "router"
-    if router is not None:
-        fill(router, known, "router.", lengthen)
-    trainable = [f"fusion.experts.{number}.*", {f"{where}.ffn.*": [number]}]
-    parts = {"fusion.": fusion, "router.": router}
+    fill(router, known, "router.", lengthen)
+    trainable = [f"fusion.experts.{number}.*", {"router.ffn.*": [number]}]
     filled = {
         prefix + key: value
-        for prefix, part in parts.items()
-        if part is not None
+        for prefix, part in (("fusion.", fusion), ("router.", router))
         for key, value in part.state_dict().items()
     }
     return bigger | {"trainable": trainable}, state | filled
+
+
+def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:
+    """UserError where a further expert would not leave the gates of the others as they are."""
+    if router is None or not experts_have_tasks(config):
+        raise UserError("--add_task: the experts of this system belong to no task: train it on all")
+    if router.scaled:
+        raise UserError(
+            "--add_task: router_conf.gate 'probability': a further expert would lower the gates of "
+            "the others: train it on all"
+        )
 
 
 def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Module | None]:

@@ -27,6 +27,20 @@ def steps_of(budget: Mapping[str, Any], batch: Mapping[str, int], utts: int) -> 
     return math.ceil(budget["epochs"] * utts / batch["max_utts"])
 
 
+def equal_epochs(steps: int, budget: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs of at most `steps_per_epoch`, and the steps of each: together all of `steps`, and
+    fewer more than there are epochs."""
+    epochs = math.ceil(steps / budget["steps_per_epoch"])
+    return epochs, math.ceil(steps / epochs)
+
+
+def whole_epochs(steps: int, budget: Mapping[str, Any]) -> tuple[int, int]:
+    """So many epochs of `steps_per_epoch` as come nearest to `steps`, and the steps of each: the
+    warm-up need not be of an exact length."""
+    per_epoch = min(budget["steps_per_epoch"], steps)
+    return round(steps / per_epoch), per_epoch
+
+
 def run_phase(
     config: Mapping[str, Any], phase: str, exp: Path, train: Path, dev: Path, ngpu: int
 ) -> Path:
@@ -37,10 +51,11 @@ def run_phase(
         logger.info("%s is complete: %s", phase, done)
         return done
     conf, budget = config["phases"][phase], config["budget_conf"]
-    utts = len(read_table(train / "utt2task"))
-    steps = steps_of(budget, config["batch"], utts) if phase == "llm" else budget["ctc_steps"]
-    per_epoch = min(budget["steps_per_epoch"], steps)
-    epochs = max(round(steps / per_epoch), 1)
+    if phase == "llm":
+        utts = len(read_table(train / "utt2task"))
+        epochs, per_epoch = equal_epochs(steps_of(budget, config["batch"], utts), budget)
+    else:
+        epochs, per_epoch = whole_epochs(budget["ctc_steps"], budget)
     options = {
         "pam_config": str(exp / "config.yaml"),
         "phase": phase,
@@ -49,6 +64,8 @@ def run_phase(
         "warm_fusion": str(exp / "warmup" / "last.pth") if uses_warmup(config, phase) else None,
         "output_dir": str(folder),
         "ngpu": ngpu,
+        "multiprocessing_distributed": ngpu > 1,  # a process each: DataParallel would cut prompts
+        "unused_parameters": ngpu > 1,  # a batch is of one task: other experts have no gradient
         "seed": config["seed"],
         "num_workers": config["num_workers"],
         "max_epoch": epochs,

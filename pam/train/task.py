@@ -9,11 +9,12 @@ import torch
 from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, optim_classes
 from torch import nn
+from torch.multiprocessing import ProcessExitedException
 
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
-from pam.errors import UserError
+from pam.errors import UserError, run_main
 from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
@@ -146,6 +147,16 @@ class PaMTask(AbsTask):
             **common,
         )
 
+    # --- processes
+
+    @classmethod
+    def main_worker(cls, args: argparse.Namespace) -> None:
+        """Train; ESPnet starts a process of this for each of several GPUs."""
+        if args.multiprocessing_distributed:
+            run_main(lambda: super(PaMTask, cls).main_worker(args))
+        else:
+            super().main_worker(args)
+
 
 def part_of(name: str) -> str:
     """Which learning rate a parameter has."""
@@ -216,4 +227,7 @@ def run_task(options: Mapping[str, Any]) -> None:
     assert not unknown, f"not options of ESPnet's task: {unknown}"
     for key, value in options.items():
         setattr(args, key, value)
-    PaMTask.main(args=args)
+    try:
+        PaMTask.main(args=args)
+    except ProcessExitedException as error:
+        raise UserError(f"training on {args.ngpu} GPUs: {error}: see what it said") from error

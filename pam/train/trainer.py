@@ -1,4 +1,5 @@
-"""ESPnet's Trainer with three repairs: atomic checkpoints, safe loading, no left-over gradients."""
+"""ESPnet's Trainer with four repairs: atomic checkpoints, safe loading, no left-over gradients, and
+results that several processes can average."""
 
 import datetime
 import os
@@ -9,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.trainer import Trainer
+from torch import nn
 
 from pam.atomic import atomic_path
 from pam.checkpoint import read_checkpoint
@@ -52,13 +55,20 @@ def atomic_saves() -> Iterator[None]:
         torch.save = plain
 
 
+def with_an_axis(model: nn.Module, inputs: tuple, result: tuple) -> tuple:
+    """Loss, statistics and weight as [1], which ESPnet's averages over processes ask for."""
+    return force_gatherable(result, result[0].device)
+
+
 class PaMTrainer(Trainer):
     """See the module."""
 
     @classmethod
-    def run(cls, *args, **kwargs) -> None:
+    def run(cls, model, distributed_option, **others) -> None:
+        if distributed_option.distributed:
+            model.register_forward_hook(with_an_axis)
         with atomic_saves():
-            super().run(*args, **kwargs)
+            super().run(model=model, distributed_option=distributed_option, **others)
 
     @classmethod
     def train_one_epoch(cls, model, iterator, optimizers, *args, **kwargs) -> bool:

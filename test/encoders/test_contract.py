@@ -126,7 +126,17 @@ def test_an_outer_model_can_move_it_between_devices(tiny_specs):
 
 
 @pytest.mark.parametrize(
-    "case", ["whisper", "wav2vec2_base", "hubert_large", "wavlm_large", "moonshine", "beats", "eat"]
+    "case",
+    [
+        "whisper",
+        "wav2vec2_base",
+        "hubert_large",
+        "wavlm_large",
+        "moonshine",
+        "beats",
+        "eat",
+        "ecapa",
+    ],
 )
 def test_dtype_option(tiny_specs, tiny_encoders, case):
     """Rounded is what the model hears, not the audio: quiet speech on an offset survives."""

@@ -1,5 +1,6 @@
 """Each family against transformers' own forward pass, with tiny random weights."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -144,8 +145,18 @@ def test_whisper_log_mel(tiny_encoders, mels, samples):
     theirs = WhisperFeatureExtractor(feature_size=mels)(
         audio.numpy(), sampling_rate=16000, return_tensors="pt"
     ).input_features
-    mel = encoder.log_mel(audio[None], torch.tensor([samples]), 3000)
+    mel = encoder.log_mel(audio[None], [3000])
     torch.testing.assert_close(mel, theirs, rtol=0, atol=1e-4)
+
+
+def test_whisper_hears_no_frame_past_a_clips_own(tiny_encoders):
+    """A click after the last frame's window is in a frame that only a longer neighbour brings."""
+    encoder = tiny_encoders["whisper_v3"]  # no tail
+    click = torch.zeros(160 * 50 + 159)
+    click[-99:] = 1.0
+    audio = torch.stack([torch.cat([click, torch.zeros(16_000 - len(click))]), clip(16_000)])
+    states, mask = encoder(audio, torch.tensor([len(click), 16_000]))
+    check(states[:1, :, mask[0]], ours(encoder, click))
 
 
 def test_whisper_pieces_of_30_s_are_independent(tiny_encoders):
@@ -205,6 +216,16 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tiny_specs, tmp_path):
         save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(UserError, match=f"lacks the weights .*{key[-12:]}"):
             load_encoder({**spec, "path": str(folder)})
+
+
+def test_a_checkpoint_that_is_cut_off_is_one_line(tiny_specs, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_specs["moonshine"]["path"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="damaged' cannot be loaded: ") as error:
+        load_encoder({"family": "moonshine", "path": str(folder)})
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_another_family_is_refused(tiny_specs):

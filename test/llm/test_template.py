@@ -1,5 +1,8 @@
 """What stands around prompt, audio and answer, and that one pass over all of it gives the same."""
 
+import json
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -172,6 +175,23 @@ def test_other_errors(tokenizer, tmp_path):
         assert path in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("damage", ["cut off", "no weights", "of another size"])
+def test_damaged_weights_are_one_line(tiny_llm, tmp_path, damage):
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_llm, folder)
+    weights = folder / "model.safetensors"
+    if damage == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "no weights":
+        weights.write_bytes(b"<html>not found</html>")
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(UserError, match="damaged' cannot be loaded as an LLM: ") as error:
+        CausalLM(str(folder))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "targets, layers",
     [
@@ -183,8 +203,10 @@ def test_other_errors(tokenizer, tmp_path):
         ("o_proj", {"o_proj"}),
     ],
 )
-def test_lora_targets(tiny_llm, targets, layers):
-    llm = CausalLM(tiny_llm, lora_rank=2, lora_targets=targets)
+@pytest.mark.parametrize("family", ["tiny_llm", "tiny_qwen"])
+def test_lora_targets(request, family, targets, layers):
+    path = request.getfixturevalue(family)
+    llm = CausalLM(path, lora_rank=2, lora_targets=targets)
     names = [
         n.split(".lora_")[0].split(".")[-1] for n, p in llm.named_parameters() if p.requires_grad
     ]

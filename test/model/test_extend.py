@@ -121,6 +121,9 @@ def test_a_new_encoder_is_learned(tiny_config, exp, scale, tmp_path):
     assert before != model(**batch | {"third": batch["third"] + 1})[0]
 
 
+GROWING = ("pam", "moe_audio", "concat", "wavllm", "salmonn")
+
+
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_every_fusion_grows_or_says_that_it_cannot(tiny_config, exp, scale, tmp_path, name):
     config = tiny_config | {"fusion": name, "fusion_conf": {}}
@@ -130,10 +133,11 @@ def test_every_fusion_grows_or_says_that_it_cannot(tiny_config, exp, scale, tmp_
     try:
         model = grow(exp, tmp_path / "new", scale)
     except UserError as error:
-        assert name not in ("pam", "concat")
+        assert name not in GROWING, error
         assert "\n" not in str(error)
         assert not (tmp_path / "new").exists()
         return
+    assert name in GROWING
     old = load_experiment(exp)
     batch = batch_of(model)
     mine = {k: v for k, v in batch.items() if not k.startswith("third")}
@@ -272,6 +276,29 @@ def test_fusions_without_experts_take_no_task(three_tasks, exp, tmp_path, ac_pro
     save(exp, three_tasks | {"fusion": "concat", "fusion_conf": {}})
     with pytest.raises(UserError, match="fusion 'concat' has no expert for each task"):
         learn(exp, tmp_path / "new", ac_prompts)
+    assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
+
+
+NO_LABEL = {"routing": "predicted", "routing_loss": False, "bf16": False}
+
+
+@pytest.mark.parametrize(
+    "system, message",
+    [
+        ({"router_conf": {"gate": "probability"}}, "would lower the gates of the others"),
+        ({"router_conf": {"gate": "probability"}, "model_conf": NO_LABEL}, "belong to no task"),
+        ({"fusion": "moe_audio", "fusion_conf": {}}, "belong to no task"),
+    ],
+    ids=["probability", "no_label", "moe_audio"],
+)
+def test_gates_that_a_further_expert_would_change_are_refused(
+    three_tasks, exp, tmp_path, ac_prompts, system, message
+):
+    """Of R equal logits a softmax makes 1/R, of one more 1/(R + 1)."""
+    save(exp, three_tasks | system)
+    with pytest.raises(UserError, match=message) as error:
+        learn(exp, tmp_path / "new", ac_prompts)
+    assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
 
 

@@ -3,13 +3,20 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import make_batch
+from toys import build_with_lora, make_batch
 
 from pam.decode.greedy import PromptMemory, greedy
 from pam.errors import UserError
 from pam.model.build import build_model, load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.hearing import shuffled_audio
+
+
+@pytest.fixture(params=["tiny_llm", "tiny_qwen"])
+def family_model(request, tiny_config):
+    """A Llama, and a Qwen2."""
+    path = request.getfixturevalue(request.param)
+    return build_with_lora(tiny_config | {"llm_conf": tiny_config["llm_conf"] | {"path": path}})
 
 
 def plain_row(model, batch, row, read=None):
@@ -38,11 +45,11 @@ def plain_row(model, batch, row, read=None):
     return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
 
 
-def test_loss_equals_the_plain_formula(tiny_model, batch):
-    rows = [plain_row(tiny_model, batch, row) for row in range(3)]
+def test_loss_equals_the_plain_formula(family_model, batch):
+    rows = [plain_row(family_model, batch, row) for row in range(3)]
     answer = F.cross_entropy(torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows]))
     routing = F.cross_entropy(torch.cat([r[2] for r in rows]), batch["task"])
-    loss, stats, weight = tiny_model(**batch)
+    loss, stats, weight = family_model(**batch)
     # float32, cache and padding against neither: worst difference seen 5e-7
     torch.testing.assert_close(loss, answer + routing, rtol=1e-5, atol=1e-5)
     assert weight == sum(len(r[1]) for r in rows)
@@ -158,19 +165,19 @@ def plain_greedy(model, batch, row, prompt, steps):
 
 @pytest.mark.parametrize("seed", range(4))
 @torch.no_grad()
-def test_batched_cached_decoding_equals_single_uncached(tiny_model, seed):
+def test_batched_cached_decoding_equals_single_uncached(family_model, seed):
     prompts = ["Write it down, please.", "How many?", "Write it down, please."]
-    batch = make_batch(tiny_model, prompts, ["a", "b", "c"], [0, 2, 0], [7, 3, 5], seed)
-    features, lengths = features_of(tiny_model, batch)
-    memory = PromptMemory(tiny_model)
-    out = greedy(tiny_model, features, lengths, prompts, 12, memory)
+    batch = make_batch(family_model, prompts, ["a", "b", "c"], [0, 2, 0], [7, 3, 5], seed)
+    features, lengths = features_of(family_model, batch)
+    memory = PromptMemory(family_model)
+    out = greedy(family_model, features, lengths, prompts, 12, memory)
     for row, prompt in enumerate(prompts):
-        tokens, expert = plain_greedy(tiny_model, batch, row, prompt, 12)
+        tokens, expert = plain_greedy(family_model, batch, row, prompt, 12)
         assert (out.tokens[row], out.experts[row]) == (tokens, expert)
-    again = greedy(tiny_model, features, lengths, prompts, 12, memory)
+    again = greedy(family_model, features, lengths, prompts, 12, memory)
     assert again.tokens == out.tokens and len(memory.known) == 2
-    assert out.texts[0] == tiny_model.tokenizer.decode(out.tokens[0]).strip()
-    torch.testing.assert_close(out.posteriors, tiny_model.prompt_posteriors(prompts))
+    assert out.texts[0] == family_model.tokenizer.decode(out.tokens[0]).strip()
+    torch.testing.assert_close(out.posteriors, family_model.prompt_posteriors(prompts))
 
 
 @torch.no_grad()

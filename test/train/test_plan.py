@@ -139,6 +139,9 @@ def test_the_command(capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["gpus"] == 0 and result["peak_bytes"] == sum(result["memory_bytes"].values())
     assert result["memory_bytes"]["Python and libraries"] > 0.5 * GIB
+    path = str(conf_file("scale", "mini"))
+    assert command.main(["--scale", path, "--system", "concat", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpus"] == 0  # the same scale, by its path
     assert command.main(["--scale", "mini", "--system", "concat", "--gpus", "1"]) == 0
     out = capsys.readouterr().out
     assert "Memory of each of 1 GPUs" in out and "1.43 GB an hour" in out
@@ -148,9 +151,15 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of("mini", "concat")))
     with pytest.raises(UserError, match="not measured: training writes it"):
         command.main(["--exp", str(tmp_path)])
-    for other in (["--set", "batch.max_utts=1"], ["--feats", "online"], ["--llm", "qwen2.5-3b"]):
-        with pytest.raises(UserError, match="leave out --llm, --feats, --set"):
-            command.main(["--exp", str(tmp_path), *other])
+    for option, value in (
+        ("--set", "batch.max_utts=1"),
+        ("--feats", "online"),
+        ("--llm", "qwen2.5-3b"),
+        ("--scale", "mini"),
+        ("--system", "concat"),
+    ):
+        with pytest.raises(UserError, match=f"its own settings: leave out {option}"):
+            command.main(["--exp", str(tmp_path), option, value])
     command.main(["--scale", "mini", "--system", "concat", "--json"])
     predicted = json.loads(capsys.readouterr().out)["peak_bytes"]
     for factor, status in ((1.15, 0), (1.4, 1)):
@@ -158,6 +167,12 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
         (tmp_path / MEASURED).write_text(json.dumps(used))
         assert command.main(["--exp", str(tmp_path)]) == status
         assert f"predicted / measured = {1 / factor:.2f}" in capsys.readouterr().out
+    for mine, other in (("0", "1"), ("1", "0")):
+        used = {"gpus": int(mine), "resident_bytes": 1, "gpu_bytes": 1}
+        (tmp_path / MEASURED).write_text(json.dumps(used))
+        with pytest.raises(UserError, match=f"--gpus {other}: .* was measured with {mine}"):
+            command.main(["--exp", str(tmp_path), "--gpus", other])
+        assert command.main(["--exp", str(tmp_path), "--gpus", mine]) == 1
 
 
 def test_the_heap_grows_with_the_activations_and_the_steps():
