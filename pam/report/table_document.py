@@ -7,6 +7,7 @@ from pam.report.paper import PaperTable, load_errata, load_paper
 from pam.report.table_cells import LEVEL, Cells, Store, compare, table_cells
 from pam.report.table_claims import claims_section
 from pam.report.table_origin import made_with
+from pam.report.table_parameters import parameters_part
 from pam.report.table_spec import Delta, TableSpec
 from pam.report.units import metric_digits, metric_label
 
@@ -22,6 +23,7 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
     parts = [*_ours(spec, cells, labels), *_papers(spec, paper, cells, labels)]
     if spec.delta:
         parts += _deltas(spec, spec.delta, cells, labels)
+    parts += parameters_part(spec, labels)
     parts += claims_section(spec, cells, labels)
     parts += gaps_section(spec, cells, labels)
     return parts + made_with(spec, store, budget)

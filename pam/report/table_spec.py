@@ -23,7 +23,7 @@ SIX = (
 LOWER = ("wer",)  # metrics of which less is better
 KEYS = (
     *("title", "kind", "paper", "reference", "columns", "rank", "averages", "rows", "rows_of"),
-    *("delta", "claims", "tasks", "prompts"),
+    *("delta", "claims", "tasks", "prompts", "parameters"),
 )
 ROW_KEYS = {
     "system": ("system", "encoders", "llm", "set", "variant"),

@@ -1,7 +1,7 @@
 """Tables of the paper that no system's scores fill: data, prompts, weights, similarities, sizes."""
 
 import pytest
-from stored_results import render, result, write
+from stored_results import grid, render, result, write
 
 from pam.report.markdown import GAP
 from pam.report.table_kinds import KINDS
@@ -70,3 +70,11 @@ def test_similarity_of_the_encoders(tmp_path):
 def test_sizes_of_the_models(tmp_path):
     text = render(tmp_path, "6", scale="paper", out=tmp_path / "x.md")
     assert "| 8192 (128256) |" in text and "| 7.37 | 36 | 2048 | 11008 | 128 | 16 |" in text
+
+
+def test_section_4_5_counts_what_is_trained(tmp_path):
+    rows = grid(render(tmp_path, "section45"), "Parameters")
+    assert rows["concat"][2:] == ["37.27", "37.27"]
+    assert rows["pam_reduced"][2:] == ["29.29", "26.53"]
+    assert float(rows["pam"][0]) > float(rows["pam"][1]) > float(rows["pam_reduced"][0])
+    assert "## Parameters" not in render(tmp_path, "1")
