@@ -19,6 +19,18 @@ ENCODERS = {
     "second": {"family": "wavlm", "path": "nowhere", "dim": 4, "num_states": 2},
 }
 
+TINY = {  # a random LLM
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": 0,
+    "bos_token_id": 0,
+    "initializer_range": 0.2,
+}
+
 
 @pytest.fixture(scope="session")
 def tiny_llm(tmp_path_factory) -> str:
@@ -34,19 +46,7 @@ def tiny_llm(tmp_path_factory) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=0,
-        bos_token_id=0,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), **TINY)).save_pretrained(folder)
     return str(folder)
 
 
@@ -59,19 +59,7 @@ def tiny_qwen(tiny_llm, tmp_path_factory) -> str:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llm)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        eos_token_id=0,
-        bos_token_id=0,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
+    config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, **TINY)
     llm = Qwen2ForCausalLM(config)
     for name, parameter in llm.named_parameters():
         if name.endswith("_proj.bias"):  # they start as zero

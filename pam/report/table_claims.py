@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pam.report.markdown import escape
-from pam.report.table_cells import LEVEL, Cells, compare
 from pam.report.table_spec import Claim, TableSpec
+from pam.report.table_values import LEVEL, Cells, compare
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
 NO_DATA, NO_SET = "not measured", "no set at this scale"

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.paper import PaperTable, load_errata, load_paper
-from pam.report.table_cells import LEVEL, Cells, Store, compare, table_cells
+from pam.report.table_cells import Store, table_cells
 from pam.report.table_claims import claims_section
 from pam.report.table_origin import made_with
 from pam.report.table_parameters import parameters_part
 from pam.report.table_spec import Delta, TableSpec
+from pam.report.table_values import LEVEL, Cells, compare
 from pam.report.units import metric_digits, metric_label
 
 BETTER, WORSE = "▲", "▼"

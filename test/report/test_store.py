@@ -9,7 +9,8 @@ from stored_results import result
 from pam.bin import report
 from pam.errors import UserError
 from pam.report.store import options, read_store, write_stored
-from pam.report.table_cells import ratio, sums_of
+from pam.report.table_cells import sums_of
+from pam.report.table_values import ratio
 from pam.score.utterances import Statistics, write_utterances
 
 CONFIG = {

@@ -9,11 +9,12 @@ from stored_results import LEVELS, SHORT, grid, render, result, table_1, write
 from pam.bin import table
 from pam.errors import UserError
 from pam.report.markdown import GAP
-from pam.report.table_cells import compare, stored_runs, table_cells
+from pam.report.table_cells import stored_runs, table_cells
 from pam.report.table_claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
 from pam.report.table_document import mark
 from pam.report.table_figures import mean_shares
 from pam.report.table_spec import load_spec
+from pam.report.table_values import compare
 
 AMI = "ami_wer"
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from stored_results import COUNT, render, result, table_1, write
 
-from pam.report.table_cells import compare, table_cells
+from pam.report.table_cells import table_cells
 from pam.report.table_claims import FAILS, HOLDS, NO_DATA, pairs
 from pam.report.table_spec import load_spec
+from pam.report.table_values import compare
 
 
 def cells_of(kept, name="table01"):

@@ -1,0 +1,149 @@
+"""A value of a table: what it is made of, and how two of them are compared."""
+
+# U utterances, N bootstrap samples
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+
+import numpy as np
+from jaxtyping import Float
+
+from pam.score.significance import ci95, matched_pairs, paired_bootstrap, proportion_ci95
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a value is made of, by utterance: scale · Σ numerators / Σ denominators."""
+
+    ids: str  # a digest of the utterances
+    numerators_U: Float[np.ndarray, " U"]
+    denominators_U: Float[np.ndarray, " U"]
+    scale: float
+    errors: bool = False  # the numerators count errors
+    references: str | None = None  # a digest of what was right; None in results of before it
+    model: str | None = None  # that measured it, where the metric has one
+
+
+def same_utterances(sums: Sequence[Sums]) -> bool:
+    """Only what was scored on the same utterances, references and by one model is comparable."""
+    known = [{getattr(one, key) for one in sums} - {None} for key in ("references", "model")]
+    return (
+        len({one.ids for one in sums}) == 1
+        and all(len(values) <= 1 for values in known)
+        and all(np.array_equal(one.denominators_U, sums[0].denominators_U) for one in sums)
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value, or why there is none (`gap`). `sums` and the values `by_seed` are by seed."""
+
+    value: float | None = None
+    gap: str | None = None
+    sd: float | None = None
+    ci95: tuple[float, float] | None = None
+    sums: Mapping[int, Sums] = field(default_factory=dict)
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    samples_N: Float[np.ndarray, " N"] | None = None  # of an average or a rank, resampled
+
+
+@dataclass(frozen=True)
+class Difference:
+    """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
+
+    `p_matched` is that of the matched-pairs test, where errors are counted; `agree`: every seed
+    that both have differs in this direction.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    p_matched: float | None = None
+    agree: bool = True
+
+    @property
+    def p_of_all(self) -> float:
+        """The p of every test that there is: the greatest; 1 where seeds contradict each other."""
+        return max(self.p, self.p_matched or 0.0) if self.agree else 1.0
+
+
+Cells = dict[str, dict[str, Cell]]  # by row and column
+
+
+def summary(sums: Mapping[int, Sums]) -> Cell:
+    by_seed = {seed: ratio(one) for seed, one in sums.items()}
+    together = mean_sums(list(sums.values()))
+    interval = None if together is None else _interval(together)
+    mean_ = fmean(by_seed.values())
+    return Cell(mean_, sd=spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed)
+
+
+def _interval(sums: Sums) -> tuple[float, float]:
+    """Of a share that is 0 or 1 Wilson's: each of its resamples would be the same."""
+    low, high = (
+        proportion_ci95(sums.numerators_U)
+        if _is_share(sums)
+        else ci95(sums.numerators_U, sums.denominators_U, seed=0, scale=sums.scale)
+    )
+    return low, high
+
+
+def _is_share(sums: Sums) -> bool:
+    hits = np.isin(sums.numerators_U, (0, 1)).all() and (sums.denominators_U == 1).all()
+    return bool(hits) and sums.scale == 100 and not sums.errors
+
+
+def spread(by_seed: Mapping[int, float]) -> float | None:
+    return stdev(by_seed.values()) if len(by_seed) > 1 else None
+
+
+def ratio(sums: Sums) -> float:
+    return float(sums.scale * sums.numerators_U.sum() / sums.denominators_U.sum())
+
+
+def mean_sums(sums: Sequence[Sums]) -> Sums | None:
+    """Of several systems or seeds on the same utterances; None where these differ."""
+    if not sums or not same_utterances(sums):
+        return None
+    references = next((one.references for one in sums if one.references), None)
+    numerators_U = np.mean([one.numerators_U for one in sums], axis=0)
+    return replace(sums[0], numerators_U=numerators_U, references=references)
+
+
+def compare(first: Cell, second: Cell) -> Difference | None:
+    """Paired over utterances, and over the seeds that both have; None where that is impossible."""
+    if first.samples_N is not None and second.samples_N is not None:
+        return _compare_samples(first, second)
+    seeds = sorted(first.sums.keys() & second.sums.keys())
+    if not seeds:
+        return None
+    one, two = (mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
+    if one is None or two is None or not same_utterances([one, two]):
+        return None
+    first_U, second_U = one.numerators_U, two.numerators_U
+    found = paired_bootstrap(first_U, second_U, one.denominators_U, scale=one.scale)
+    matched = matched_pairs(first_U, second_U)["p"] if one.errors else None
+    value = found["difference"]
+    return Difference(value, *found["ci95"], found["p"], matched, _agree(first, second, value))
+
+
+def _compare_samples(first: Cell, second: Cell) -> Difference:
+    deltas_N = first.samples_N - second.samples_N
+    low, high = np.quantile(deltas_N, [0.025, 0.975])
+    tail = min((deltas_N <= 0).mean(), (deltas_N >= 0).mean())
+    p = min(1.0, max(2 * float(tail), 1 / len(deltas_N)))
+    value = first.value - second.value
+    # Ranks of the table are ordinal, those of the samples are shared by equal rows, and a row may
+    # have seeds that not all have: what is printed and what proves it can point apart.
+    agree = _agree(first, second, value) and float(np.median(deltas_N)) * value > 0
+    return Difference(value, float(low), float(high), p, agree=agree)
+
+
+def _agree(first: Cell, second: Cell, value: float) -> bool:
+    """Does every seed that both have differ in the direction of `value`?"""
+    seeds = first.by_seed.keys() & second.by_seed.keys()
+    return all((first.by_seed[seed] - second.by_seed[seed]) * value > 0 for seed in seeds)
