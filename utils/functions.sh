@@ -25,7 +25,9 @@ choices_in() { # the names of the YAML files of a folder
 }
 
 # launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
+# shellcheck disable=SC2034  # read by utils/recipe.sh
 launch() {
+    worked=true
     python3 "$PAM_ROOT/utils/run.py" "$@"
 }
 

@@ -375,9 +375,11 @@ finish() { # however the run ends: count the stage's time, name the stage that f
         "the same command resumes when it is mended" >&2
 }
 
-# The corpora of a joined recipe count their own data and dump, in the same folder.
+# A stage that ran nothing took no time, though the clock may have passed a second meanwhile. The
+# corpora of a joined recipe count their own data and dump, in the same folder.
 count_seconds() {
     local dumped=$dumpdir/seconds.json seconds=$((SECONDS - started))
+    $worked || return 0
     if ((current > 3)); then
         add_seconds "$exp/seconds.json" "${stage_names[$current]}" "$seconds" "$dumped"
     elif [[ -z $corpora ]] || ((current == 3)); then
@@ -386,7 +388,7 @@ count_seconds() {
 }
 
 run_stage() {
-    current=$1 started=$SECONDS
+    current=$1 started=$SECONDS worked=false
     log "stage $1: ${stage_names[$1]} → ${stage_places[$1]}"
     "stage_$1"
     log "stage $1: ${stage_names[$1]} took $((SECONDS - started)) s"
