@@ -152,10 +152,16 @@ class PaMTask(AbsTask):
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
         """Train; ESPnet starts a process of this for each of several GPUs."""
+
+        def work() -> None:
+            super(PaMTask, cls).main_worker(args)
+            if torch.distributed.is_initialized():  # or its threads may abort the process' end
+                torch.distributed.destroy_process_group()
+
         if args.multiprocessing_distributed:
-            run_main(lambda: super(PaMTask, cls).main_worker(args))
+            run_main(work)
         else:
-            super().main_worker(args)
+            work()
 
 
 def part_of(name: str) -> str:
