@@ -53,7 +53,7 @@ def add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) 
 
     A row that lacks one of these ranks worst in it, as in the paper's tables, and proves nothing.
     """
-    there = [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]
+    there = ranked_columns(cells, spec, columns)
     ranked = [
         row.name
         for row in spec.rows.values()
@@ -81,6 +81,11 @@ def add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) 
         if all(cells[row][column].value is not None for column in there):
             own = {seed: ranks[place] for seed, ranks in by_seed.items()}
             _prove(cells[row], name, own, samples_N, samples_N)
+
+
+def ranked_columns(cells: Cells, spec: TableSpec, columns: Sequence[str]) -> list[str]:
+    """Those of a rank's columns in which a shown row has a value."""
+    return [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]
 
 
 def _of_seed(

@@ -6,6 +6,7 @@ from pam.report.markdown import GAP, escape, number, table
 from pam.report.paper import PaperTable, load_errata, load_paper
 from pam.report.table_cells import Store, table_cells
 from pam.report.table_claims import claims_section
+from pam.report.table_combined import ranked_columns
 from pam.report.table_origin import made_with
 from pam.report.table_parameters import parameters_part
 from pam.report.table_spec import Delta, TableSpec
@@ -74,7 +75,7 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
         columns = next(iter(spec.ranks.values()))
-        there = [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]
+        there = ranked_columns(cells, spec, columns)
         legend += (
             f" Ranked: {ranked} of {len(spec.rows)} rows, over {len(there)} of {len(columns)} "
             "columns, a row without a value as the worst of its column; the paper's ranks are "
