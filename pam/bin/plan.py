@@ -19,10 +19,10 @@ from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine, read_layers, with_pool
 
 SCALE, SYSTEM = "paper", "pam"
-OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own
+OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "pool", "set")  # it has its own
 GIB = 2**30
 TOLERANCE = 0.2
 
@@ -37,6 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, help="exp/NAME, in place of all that configures one")
     parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
+    parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. batch.max_utts=8"
     )
@@ -82,7 +83,8 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     scale = conf_file("scale", args.scale or SCALE)
     layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
-    return config | {"feats": args.feats or config["feats"]}
+    config |= {"feats": args.feats or config["feats"]}
+    return with_pool(config, args.pool) if args.pool else config
 
 
 def steps_of(config: Mapping[str, Any]) -> float:

@@ -18,11 +18,17 @@ from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
 from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
-from pam.decode.utterances import Utterance, batches, feature_tables, read_utterances
+from pam.decode.utterances import (
+    Utterance,
+    batches,
+    feature_tables,
+    frame_counts,
+    read_utterances,
+)
+from pam.encoders.pooling import dump_name
 from pam.log import progress
-from pam.model.speech_llm import ESPnetPaMModel
+from pam.model.speech_llm import AUDIO, FRAMES, ESPnetPaMModel
 
-AUDIO = "speech"
 Loader = Callable[[Sequence[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
@@ -49,11 +55,7 @@ def decode_set(
     """Decode all utterances and write `out`; returns the lines of hyp.jsonl."""
     data = DataDir.read(data_dir)
     utterances = read_utterances(data, prompts, settings.prompts, settings.seed)
-    if settings.feats == "online":
-        loader = audio_loader(data)
-    else:
-        names = [shape.name for shape in model.shapes]
-        loader = dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
+    loader = loader_of(model, data_dir, data, settings.feats, encoder_dir)
     start = time.monotonic()
     lines = decode_utterances(model, utterances, loader, settings, batch_size)
     write_hypotheses(out, lines)
@@ -92,8 +94,23 @@ def decode_utterances(
     return [lines[utterance.id] for utterance in utterances]
 
 
-def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
-    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives."""
+def loader_of(
+    model: ESPnetPaMModel, data_dir: Path, data: DataDir, feats: str, encoder_dir: Path | None
+) -> Loader:
+    """What loads the audio of a directory, or the states that were dumped of it, for a model."""
+    if feats == "online":
+        return audio_loader(data)
+    names = {shape.name: dump_name(shape.name, model.pools) for shape in model.shapes}
+    pointers = feature_tables(data_dir, data, names.values(), encoder_dir)
+    counts = frame_counts(data_dir, data, names.values(), encoder_dir) if model.pools else None
+    return dumped_loader({name: pointers[folder] for name, folder in names.items()}, counts)
+
+
+def dumped_loader(
+    tables: Mapping[str, Mapping[str, str]], counts: Mapping[str, int] | None = None
+) -> Loader:
+    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives; of states at native
+    rates also the `frames` at 25 Hz, [B], from `counts`."""
 
     def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         features, lengths = {}, {}
@@ -101,6 +118,8 @@ def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
             rows = [torch.from_numpy(load(table[utt])).float() for utt in utts]
             features[encoder] = pad_sequence(rows, batch_first=True)
             lengths[encoder] = torch.tensor([len(row) for row in rows])
+        if counts is not None:
+            features[FRAMES] = torch.tensor([counts[utt] for utt in utts])
         return features, lengths
 
     return loader

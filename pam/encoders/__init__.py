@@ -58,8 +58,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class AudioEncoder(nn.Module):
     """What every encoder gives: `dim`, `num_states`, `output_length` and `forward`.
 
-    A family sets `hop_samples`, `dim` and `num_states`, defines `native_length` and `encode`, and
-    ends its constructor with `freeze()`. conf: the family's options, `dtype` among them.
+    A family has one `hop_samples`, defines `native_length` and `encode`, sets `dim` and
+    `num_states` and ends its constructor with `freeze()`. conf: its options, `dtype` among them.
     """
 
     sample_rate: int = SAMPLE_RATE
@@ -100,14 +100,22 @@ class AudioEncoder(nn.Module):
 
         Frames beyond a clip's end are zero. Raises UserError for a clip that is too short.
         """
+        states, frames = self.native(audio, lengths)
+        return pool_frames(states, frames, self.hop_samples, lengths)
+
+    @torch.no_grad()
+    def native(
+        self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
+    ) -> tuple[Float[Tensor, "B S J D"], Int[Tensor, "B"]]:
+        """States at the encoder's own rate, a frame for `hop_samples` samples, and the real frames
+        of each clip; beyond them anything may lie. Raises UserError as `forward` does."""
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
         clean = torch.where(real_BN, audio, 0).float()
         with torch.autocast(audio.device.type, enabled=False):
             states = self._checked_states(self.encode(clean, lengths), native)
-            frames = torch.tensor(native, device=audio.device)
-            return pool_frames(states, frames, self.hop_samples, lengths)
+        return states, torch.tensor(native, device=audio.device)
 
     def _checked_states(self, states: Tensor, native: list[int]) -> Tensor:
         expected = (len(native), self.num_states, max(native), self.dim)

@@ -3,6 +3,8 @@
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
+    ENCODER_native/SET/    for `pool: after`: the same at the encoder's own rate, but for
+                           utt2num_frames, which is of the frames at 25 Hz
 
 A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
 """
@@ -19,6 +21,7 @@ from pam.data.raw import alone, dump_audio, report_bad, write_raw
 from pam.data.scan import Clip, digest_of, read_data, scan
 from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
+from pam.encoders.pooling import dump_name
 from pam.encoders.shards import (
     Shard,
     ShardEncoder,
@@ -38,13 +41,15 @@ logger = get_logger(__name__)
 
 @dataclass
 class DumpOptions:
-    """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1."""
+    """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
+    native: states at the encoders' own rates."""
 
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder_dir: Path = Path("dump")
     nj: int = 1
     max_bad: float = 0.005
     device: str = "cpu"
+    native: bool = False
 
 
 def dump(
@@ -95,7 +100,7 @@ class _Job:
     def make(
         cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
     ) -> "_Job":
-        folder = opts.encoder_dir / name / set_name
+        folder = opts.encoder_dir / dump_name(name, opts.native) / set_name
         settings = {
             "encoder": dict(opts.encoders[name]),
             "weights": fingerprint(encoder),
@@ -149,17 +154,17 @@ def _encode(
     jobs: Sequence[_Job], encoders: dict[str, AudioEncoder], clips: list[Clip], opts: DumpOptions
 ) -> None:
     missing = [shard for job in jobs for shard in job.missing]
-    _check_disk(missing, encoders, opts.encoder_dir)
+    _check_disk(missing, encoders, opts)
     missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
-    encoder = ShardEncoder(encoders, opts.device)
+    encoder = ShardEncoder(encoders, opts.device, opts.native)
     for _ in progress(run_tasks(encoder, missing, opts.nj), len(missing), "shards"):
         pass
 
 
-def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], where: Path) -> None:
-    needed = dict.fromkeys(encoders, 0)
+def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: DumpOptions) -> None:
+    needed, where = dict.fromkeys(encoders, 0), opts.encoder_dir
     for shard in shards:
-        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips)
+        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips, opts.native)
     if not shards:
         return
     where.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ class MoonshineAudioEncoder(AudioEncoder):
     """State 0 is the front end's output (positions are rotary, so nothing is added to it); the
     last state is after the final layer norm."""
 
+    hop_samples = 64 * 3 * 2  # the strides of its convolutions
+
     def __init__(self, path: str, conf: dict[str, Any]):
         super().__init__(conf, allowed=["dtype"])
         self.model = load_pretrained(
@@ -29,9 +31,6 @@ class MoonshineAudioEncoder(AudioEncoder):
             foreign=[r"^(model\.)?decoder\.", r"^proj_out\."],
         )
         self.convs = [self.model.conv1, self.model.conv2, self.model.conv3]
-        self.hop_samples = 1
-        for conv in self.convs:
-            self.hop_samples *= conv.stride[0]
         self.dim = self.model.config.hidden_size
         self.num_states = len(self.model.layers) + 1
         self.freeze()

@@ -7,20 +7,33 @@ three; for h > 640 native frames repeat. Only real frames count: a window that r
 last real frame is the mean of what is there. Frames beyond the clip's own end, where only a native
 frame longer than 40 ms can reach, are dropped.
 
-The paper does not say whether 40 ms frames are made before or after FFN_e. Here it is before, and
-there is no option: states are dumped at 25 Hz. For a linear FFN_e both are the same, for the mean
-of affine maps is the map of the mean; for an MLP, or behind a LayerNorm, they are not.
+The paper does not say whether 40 ms frames are made before or after FFN_e. With `pool: before`, the
+default, encoders give them (and dumps hold them); with `pool: after` encoders give their own frames
+and FFN_e's features are averaged (`pam.fusion.adapter`). For a linear FFN_e both are the same, for
+the mean of affine maps is the map of the mean; for an MLP, or behind a LayerNorm, they are not.
 """
 
-# B batch, S states, J native frames, T frames at 25 Hz, D width
+# B batch, S states, J native frames, T frames at 25 Hz, D width, O native frames that an output
+# frame overlaps at most
+
+import math
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pam.encoders.padding import padding_mask
+
 SAMPLE_RATE = 16000
 FRAMES_PER_SECOND = 25
 FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND  # 640
+
+
+def dump_name(encoder: str, native: bool) -> str:
+    """The folder of a dump that has an encoder's states, and NAME of feats_NAME.scp."""
+    return f"{encoder}_native" if native else encoder
 
 
 def pooled_length(native: int, hop_samples: int) -> int:
@@ -33,36 +46,64 @@ def clip_length(native: int, hop_samples: int, samples: int) -> int:
     return min(pooled_length(native, hop_samples), pooled_length(samples, 1))
 
 
-def overlap(native: int, pooled: int, hop_samples: int, device: torch.device) -> Tensor:
-    """[T, J] overlap, in samples, of output frame t with native frame j."""
-    start_J = torch.arange(native, device=device) * hop_samples
-    start_T = torch.arange(pooled, device=device)[:, None] * FRAME_SAMPLES
-    last = torch.minimum(start_J + hop_samples, start_T + FRAME_SAMPLES)
-    return (last - torch.maximum(start_J, start_T)).clamp(min=0)
+@dataclass(frozen=True)
+class Pooling:
+    """How the native frames of a batch become frames at 25 Hz.
+
+    Attributes:
+        overlapped: the native frames j that frame t overlaps.
+        shares: what each of them counts in it. They sum to 1 where t is a frame of the clip, and
+            are 0 elsewhere and for native frames that are not real.
+    """
+
+    overlapped: Int[Tensor, "O T"]
+    shares: Float[Tensor, "O B T 1"]
+
+    @classmethod
+    def make(cls, lengths: Int[Tensor, " B"], hop_samples: int, frames: Int[Tensor, " B"]) -> Self:
+        """For clips of `lengths` native frames of `hop_samples` each, that have `frames` at 25 Hz.
+
+        `frames` may be fewer than the native ones give: another encoder's are fewer.
+        """
+        start_T = torch.arange(int(frames.max()), device=lengths.device) * FRAME_SAMPLES
+        inside = hop_samples - math.gcd(hop_samples, FRAME_SAMPLES)  # furthest start in a frame
+        most = -(-(inside + FRAME_SAMPLES) // hop_samples)
+        native_OT = start_T // hop_samples + torch.arange(most, device=lengths.device)[:, None]
+        begin_OT = torch.maximum(native_OT * hop_samples, start_T)
+        end_OT = torch.minimum((native_OT + 1) * hop_samples, start_T + FRAME_SAMPLES)
+        samples_OT = (end_OT - begin_OT).clamp(min=0)
+        real_OBT = native_OT[:, None] < lengths[:, None]
+        real_OBT = real_OBT & (start_T < frames[:, None] * FRAME_SAMPLES)
+        samples_OBT = samples_OT[:, None] * real_OBT
+        shares_OBT = samples_OBT / samples_OBT.sum(0).clamp(min=1)
+        last = int(lengths.max()) - 1
+        return cls(native_OT.clamp(max=last), shares_OBT[..., None])
+
+    def __call__(self, x: Float[Tensor, "B S J D"]) -> Float[Tensor, "B S T D"]:
+        """The mean of native frames, which must be finite also where they are not real."""
+        out = sum(
+            x.index_select(2, native_T) * share_BT1[:, None]
+            for native_T, share_BT1 in zip(self.overlapped, self.shares, strict=True)
+        )
+        return out.to(x.dtype)  # summed in float32 at least
 
 
 def pool_frames(
     states_BSJD: Float[Tensor, "B S J D"],
-    lengths: Int[Tensor, "B"],
+    lengths: Int[Tensor, " B"],
     hop_samples: int,
-    samples: Int[Tensor, "B"] | None = None,
+    samples: Int[Tensor, " B"] | None = None,
 ) -> tuple[Float[Tensor, "B S T D"], Bool[Tensor, "B T"]]:
     """Mean over the native frames each 25 Hz frame overlaps; frames past the end are zero.
 
     lengths: real native frames of each item; samples: its clip's length, where frames end too.
     What lies in the padding (NaN included) is ignored.
     """
-    native, device = states_BSJD.shape[2], lengths.device
-    ends_B = lengths * hop_samples
+    ends = lengths * hop_samples
     if samples is not None:
-        ends_B = torch.minimum(ends_B, samples)
-    pooled = pooled_length(int(ends_B.max()), 1)
-    real_BJ = torch.arange(native, device=device) < lengths[:, None]
-    real_BT = torch.arange(pooled, device=device) * FRAME_SAMPLES < ends_B[:, None]
+        ends = torch.minimum(ends, samples)
+    frames = -(-ends // FRAME_SAMPLES)
+    real_BJ = padding_mask(lengths, states_BSJD.shape[2])
     states_BSJD = states_BSJD.masked_fill(~real_BJ[:, None, :, None], 0)
-    both_BTJ = real_BT[:, :, None] & real_BJ[:, None]
-    weight_BTJ = overlap(native, pooled, hop_samples, device) * both_BTJ
-    total_BT1 = weight_BTJ.sum(dim=2, keepdim=True)
-    mean_BTJ = (weight_BTJ / total_BT1.clamp(min=1)).to(torch.float32)
-    out = torch.einsum("btj,bsjd->bstd", mean_BTJ, states_BSJD.float())
-    return out.to(states_BSJD.dtype), real_BT
+    pooled = Pooling.make(lengths, hop_samples, frames)(states_BSJD)
+    return pooled, padding_mask(frames, pooled.shape[2])

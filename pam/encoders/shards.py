@@ -4,7 +4,7 @@ A shard is a run of utterances of similar length. It is complete when its receip
 .parts/; a dump that was killed does only the shards without one.
 """
 
-# B batch, S states, T frames at 25 Hz, D width
+# B batch, S states, T frames (at 25 Hz, or at the encoder's own rate), D width
 
 import hashlib
 import json
@@ -64,9 +64,9 @@ class Receipt:
 class ShardEncoder:
     """Encodes shards; a plain object that forked workers inherit with its models."""
 
-    def __init__(self, encoders: dict[str, AudioEncoder], device: str):
+    def __init__(self, encoders: dict[str, AudioEncoder], device: str, native: bool = False):
         self.encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
-        self.device = device
+        self.device, self.native = device, native
 
     def __call__(self, shard: Shard) -> float:
         """Write the shard's archive and receipt; returns the seconds of audio in it."""
@@ -82,13 +82,17 @@ class ShardEncoder:
         for clips in batches(shard.clips):
             audio = pad([load(clip) for clip in clips]).to(self.device)
             lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
-            states, mask = encoder(audio, lengths)
-            for clip, states_STD, real_T in zip(clips, states, mask, strict=True):
-                flat, fault = flatten(states_STD[:, real_T])
+            if self.native:
+                states, frames = encoder.native(audio, lengths)
+            else:
+                states, mask = encoder(audio, lengths)
+                frames = mask.sum(1)
+            for clip, states_STD, real in zip(clips, states, frames.tolist(), strict=True):
+                flat, fault = flatten(states_STD[:, :real])
                 if fault:
                     receipt.bad[clip.utt] = f"{shard.encoder}: {fault}"
                 else:
-                    receipt.frames[clip.utt] = len(flat)
+                    receipt.frames[clip.utt] = encoder.output_length(clip.samples)
                     yield clip.utt, flat
 
 
@@ -140,8 +144,9 @@ def flatten(states_STD: Tensor) -> tuple[np.ndarray, str]:
     return flat.half().cpu().numpy(), fault
 
 
-def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip]) -> int:
-    frames = sum(encoder.output_length(clip.samples) for clip in clips)
+def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip], native: bool = False) -> int:
+    length = encoder.native_length if native else encoder.output_length
+    frames = sum(length(clip.samples) for clip in clips)
     return frames * encoder.num_states * encoder.dim * BYTES_PER_VALUE
 
 

@@ -3,6 +3,7 @@
 # B batch, N samples, J native frames, C channels of the front end, S states, D width
 
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ class SelfSupervisedEncoder(AudioEncoder):
     the checkpoint's preprocessor_config.json says.
     """
 
+    hop_samples = 320
     model_class: type[nn.Module]
 
     def __init__(self, path: str, conf: dict[str, Any]):
@@ -50,9 +52,11 @@ class SelfSupervisedEncoder(AudioEncoder):
             raise UserError(f"model {path!r} has an adapter (add_adapter): not supported")
         config = self.model.config
         self.front_end_shape = list(zip(config.conv_kernel, config.conv_stride, strict=True))
-        self.hop_samples = 1
-        for stride in config.conv_stride:
-            self.hop_samples *= stride
+        if math.prod(config.conv_stride) != self.hop_samples:
+            raise UserError(
+                f"model {path!r}: its convolutions stride {math.prod(config.conv_stride)} samples, "
+                f"those of its family {self.hop_samples}: not supported"
+            )
         self.dim = config.hidden_size
         self.num_states = config.num_hidden_layers + 1
         self.normalize = conf.get("normalize")

@@ -99,10 +99,11 @@ class WakeHubertEncoder(AudioEncoder):
     the same moment as frame t of every other encoder.
     """
 
+    hop_samples = MEL_HOP_SAMPLES * STEM_STRIDE
+
     def __init__(self, path: str, conf: dict[str, Any]):
         super().__init__(conf, allowed=[])  # no dtype: the model makes its own spectrum
         self.model = load_pretrained(WakeHubertModel, path, dtype=self.dtype)
-        self.hop_samples = MEL_HOP_SAMPLES * STEM_STRIDE
         self.dim = self.model.config.channels
         self.num_states = 1 + len(self.model.blocks)
         self.freeze()

@@ -44,6 +44,8 @@ class WhisperAudioEncoder(AudioEncoder):
     """State 0 is what enters the first layer (convolutions plus positions); the last state is
     after the final layer norm; the states between are residuals without normalisation."""
 
+    hop_samples = 2 * MEL_HOP_SAMPLES
+
     def __init__(self, path: str, conf: dict[str, Any]):
         super().__init__(conf, allowed=["dtype", "pad_to_30s", "tail_s"])
         self.model = load_pretrained(
@@ -54,7 +56,6 @@ class WhisperAudioEncoder(AudioEncoder):
             foreign=[r"^(model\.)?decoder\.", r"^proj_out\."],
         )
         config = self.model.config
-        self.hop_samples = 2 * MEL_HOP_SAMPLES
         self.dim = config.d_model
         self.num_states = config.encoder_layers + 1
         self.max_frames = config.max_source_positions

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pam.encoders.pooling import Pooling
 from pam.fusion.adapter import AdapterFusion
 
 
@@ -14,8 +15,9 @@ class Average(AdapterFusion):
 
     def forward(
         self,
-        states: Sequence[Float[Tensor, "B _ T _"]],
+        states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
+        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return torch.stack(self.last_features(states)).mean(0)
+        return torch.stack(self.last_features(states, pooling)).mean(0)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pam.encoders.pooling import Pooling
 from pam.fusion.adapter import AdapterFusion
 
 
@@ -28,8 +29,9 @@ class Concat(AdapterFusion):
 
     def forward(
         self,
-        states: Sequence[Float[Tensor, "B _ T _"]],
+        states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
+        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.ffn_o(torch.cat(self.last_features(states), dim=-1))
+        return self.ffn_o(torch.cat(self.last_features(states, pooling), dim=-1))

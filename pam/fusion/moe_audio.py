@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pam.encoders.padding import padding_mask
+from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.pam import PromptAwareMixture
 from pam.fusion.router import Router
@@ -59,11 +60,12 @@ class AudioRoutedMixture(PromptAwareMixture):
 
     def forward(
         self,
-        states: Sequence[Float[Tensor, "B _ T _"]],
+        states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
+        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        inner, last = self.features(states)
+        inner, last = self.features(states, pooling)
         x_BUF = torch.cat(last, dim=-1)
         real_BU1 = padding_mask(self.output_lengths(lengths), x_BUF.shape[1])[..., None]
         if not self.by_frame:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.adapter import AdapterFusion
 from pam.fusion.expert import Expert
@@ -55,17 +56,18 @@ class PromptAwareMixture(AdapterFusion):
 
     def forward(
         self,
-        states: Sequence[Float[Tensor, "B _ T _"]],
+        states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Float[Tensor, "B R"] | None = None,
+        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.mix(*self.features(states), gate)
+        return self.mix(*self.features(states, pooling), gate)
 
     def features(
-        self, states: Sequence[Float[Tensor, "B _ T _"]]
+        self, states: Sequence[Float[Tensor, "B _ _ _"]], pooling: Sequence[Pooling] | None = None
     ) -> tuple[list[Float[Tensor, "B _ U _"]], list[Float[Tensor, "B U D"]]]:
         """Of every encoder: the inner states of FFN_e, and f_{e,L}."""
-        inner = [a.inner(s) for a, s in zip(self.adapters, states, strict=True)]
+        inner = self.inner(states, pooling)
         last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
         return inner, last
 

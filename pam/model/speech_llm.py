@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pam.encoders.padding import padding_mask
+from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
@@ -24,17 +25,22 @@ from pam.model.base import TrainableOnlyModel
 from pam.model.experts import expert_names
 from pam.model.statistics import task_statistics
 
+AUDIO, FRAMES = "speech", "frames"  # in a batch, beside the encoders' own names
 FEATURE_SCALES = ("none", "embedding")
 ROUTINGS = ("label", "predicted")
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1."""
+    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1.
+
+    `hop_samples`: of its frames, where they come at its own rate (`pool: after`); None: at 25 Hz.
+    """
 
     name: str
     dim: int
     num_states: int
+    hop_samples: int | None = None
 
 
 class ESPnetPaMModel(TrainableOnlyModel):
@@ -103,6 +109,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         return self.router is not None and (self.routing_loss or self.routing == "label")
 
     @property
+    def pools(self) -> bool:
+        """Do states come at the encoders' own rates, to be averaged after FFN_e?"""
+        return self.shapes[0].hop_samples is not None
+
+    @property
     def experts(self) -> list[str]:
         """Names of the experts that the router chooses from."""
         return expert_names(self.tasks, self.labelled)
@@ -117,43 +128,66 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- hearing
 
+    def audio_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `states` reads of a batch."""
+        names = {AUDIO, *(shape.name for shape in self.shapes)}
+        return {
+            k: v for k, v in batch.items() if k == FRAMES or k.removesuffix("_lengths") in names
+        }
+
     def states(
         self, batch: Mapping[str, Tensor]
-    ) -> tuple[list[Float[Tensor, "B S T C"]], Int[Tensor, " B"]]:
-        """All encoders' states, cut to their shortest, zero where padded, and the lengths."""
-        if "speech" in batch:
-            batch = self.encode(batch["speech"], batch["speech_lengths"])
-        lengths = torch.stack([batch[f"{s.name}_lengths"] for s in self.shapes]).amin(0)
-        longest = int(lengths.max())
-        real = padding_mask(lengths, longest)
-        states = []
+    ) -> tuple[list[Float[Tensor, "B S _ C"]], Int[Tensor, " B"], list[Pooling] | None]:
+        """All encoders' states, zero where padded, the frames at 25 Hz of each clip, and how states
+        at native rates become these; None where states come at 25 Hz, cut to the shortest.
+
+        `batch` has `speech`, or of every encoder NAME [B, T, S·C] and NAME_lengths, and of states
+        at native rates `frames`.
+        """
+        if AUDIO in batch:
+            batch = self.encode(batch[AUDIO], batch[f"{AUDIO}_lengths"])
+        own = {shape.name: batch[f"{shape.name}_lengths"] for shape in self.shapes}
+        frames = batch[FRAMES] if self.pools else torch.stack([*own.values()]).amin(0)
+        states, pooling = [], []
         for shape in self.shapes:
-            flat_BTF = batch[shape.name][:, :longest]
+            lengths = own[shape.name] if self.pools else frames
+            if self.pools:
+                pooling.append(Pooling.make(lengths, shape.hop_samples, frames))
+            real = padding_mask(lengths, int(lengths.max()))
+            flat_BTF = batch[shape.name][:, : real.shape[1]]
             # Padding may hold anything, NaN too, and 0 · NaN would reach the gradients.
             flat_BTF = flat_BTF.masked_fill(~real[..., None], 0.0)
             states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
-        return states, lengths
+        return states, frames, pooling if self.pools else None
 
     @torch.no_grad()
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
-        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""
+        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B], and
+        the `frames` [B] at 25 Hz that all encoders have."""
         if self.encoders is None:
             raise UserError("the encoders are not loaded: build the model with online=True")
-        out = {}
+        out, frames = {}, []
         for shape in self.shapes:
-            states_BSTC, mask_BT = self.encoders[shape.name](speech, lengths)
+            encoder = self.encoders[shape.name]
+            if self.pools:
+                states_BSTC, own = encoder.native(speech, lengths)
+            else:
+                states_BSTC, mask_BT = encoder(speech, lengths)
+                own = mask_BT.sum(1)
             out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
-            out[f"{shape.name}_lengths"] = mask_BT.sum(1)
-        return out
+            out[f"{shape.name}_lengths"] = own
+            frames.append([encoder.output_length(n) for n in lengths.tolist()])
+        return out | {FRAMES: torch.tensor(frames, device=speech.device).amin(0)}
 
     def hear(
         self,
-        states: Sequence[Float[Tensor, "B _ T _"]],
+        states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
+        pooling: Sequence[Pooling] | None,
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
         """The fused audio features S of equation 3, and how many frames of them are real."""
-        features = self.fusion(states, lengths, gate)
+        features = self.fusion(states, lengths, gate, pooling)
         if self.gain is not None:
             unit = F.normalize(features.float(), dim=-1)
             features = unit * (self.gain * self.embedding_norm)

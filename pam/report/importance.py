@@ -28,7 +28,6 @@ from pam.score.significance import bootstrap_ratios
 from pam.train.hearing import dev_batches
 
 CERTAIN = 1e4  # a logit whose softmax is exactly 1 beside zeros
-AUDIO = ("speech", "speech_lengths")
 Losses = dict[str, dict[str, list[float]]]
 
 
@@ -61,10 +60,10 @@ def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
     """
 
     def one_hot(_module, inputs):
-        states, lengths, gate = inputs
+        states, lengths, gate, pooling = inputs
         only = torch.zeros_like(gate)
         only[:, expert] = 1
-        return states, lengths, only
+        return states, lengths, only, pooling
 
     def certain(_module, _inputs, logits):
         only = torch.zeros_like(logits)
@@ -99,14 +98,12 @@ def num_experts(model: ESPnetPaMModel) -> int:
 @torch.no_grad()
 def answer_losses(model: ESPnetPaMModel, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
     """Cross-entropy of each utterance's answer, summed over its tokens."""
-    names = {shape.name for shape in model.shapes}
-    audio = {k: v for k, v in batch.items() if k in AUDIO or k.removesuffix("_lengths") in names}
     label = batch["task"] if model.routing == "label" else None
     with model.autocast():
         prompts = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
         prompts = prompts.select(batch["prompt_index"])
         _, gate = model.route(prompts, label)
-        features, frames = model.hear(*model.states(audio), gate)
+        features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
         text, lengths = batch["text"], batch["text_lengths"]
         hidden, labels = model.answer(prompts, features, frames, text, lengths)
         losses = F.cross_entropy(model.llm.logits(hidden), labels, reduction="none")

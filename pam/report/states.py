@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pam.data.datadir import DataDir
-from pam.decode.decode_set import Loader, audio_loader, dumped_loader
-from pam.decode.utterances import feature_tables
+from pam.decode.decode_set import Loader, loader_of
 from pam.fusion.pam import PromptAwareMixture
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.report.experiment import evenly
@@ -46,10 +45,7 @@ def state_loader(
 ) -> tuple[list[str], Loader]:
     """The utterances of a data directory and what loads their features."""
     data = DataDir.read(data_dir)
-    if feats == "online":
-        return data.utterances, audio_loader(data)
-    names = [shape.name for shape in model.shapes]
-    return data.utterances, dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
+    return data.utterances, loader_of(model, data_dir, data, feats, encoder_dir)
 
 
 @torch.no_grad()
@@ -64,12 +60,15 @@ def gather(
         features, lengths = loader([utt])
         batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        states, _ = model.states(batch)
+        states, _, pooling = model.states(batch)
+        wanted = -(-frames // len(chosen))
         for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
-            raw[shape.name].append(_some(state_1STC[0], -(-frames // len(chosen))))
+            pool = pooling[number] if pooling else None
+            at_25_hz = pool(state_1STC) if pool else state_1STC
+            raw[shape.name].append(_some(at_25_hz[0], wanted))
             if mixes_layers(model):
-                f_SUD = model.fusion.adapters[number](state_1STC.float())[0]
-                mapped[shape.name].append(_some(f_SUD, -(-frames // len(chosen))))
+                f_SUD = model.fusion.adapters[number](state_1STC.float(), pool)[0]
+                mapped[shape.name].append(_some(f_SUD, wanted))
     return States(_join(raw), _join(mapped) if mixes_layers(model) else {})
 
 

@@ -20,7 +20,7 @@ DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
 # What the rows of a table may differ in, or what changes no result; all else must be alike.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
-    *("model_conf", "num_workers", "log_interval", "feats"),
+    *("model_conf", "pool", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
 NO_DECODING = ("model", "data", "feats")  # of decode.json: all else is an option, or the prompts

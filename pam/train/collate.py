@@ -11,15 +11,14 @@ from pam.data.archive import load
 from pam.data.audio import load_audio
 from pam.data.prompts import Prompts
 from pam.llm.causal_lm import CausalLM
-
-AUDIO = "speech"
+from pam.model.speech_llm import AUDIO, FRAMES
 
 
 class Preprocess:
     """Turns the text fields of an utterance into arrays: ESPnet's dataset reads every file as text.
 
     Archive pointers become encoder states [T, S·C], a path becomes samples [N], an answer becomes
-    token ids, a task becomes its index.
+    token ids, a task becomes its index, the frames at 25 Hz a number.
     """
 
     def __init__(self, llm: CausalLM, tasks: Sequence[str], encoders: Sequence[str], end: bool):
@@ -33,6 +32,8 @@ class Preprocess:
                 out[name] = load(data[name])
         if AUDIO in data:
             out[AUDIO] = load_audio(data[AUDIO])
+        if FRAMES in data:
+            out[FRAMES] = np.array([int(data[FRAMES])])
         return out
 
 
@@ -57,8 +58,9 @@ class Collate:
     ) -> tuple[list[str], dict[str, Tensor]]:
         utts = [utt for utt, _ in items]
         data = [arrays for _, arrays in items]
-        batch: dict[str, Tensor] = {"task": torch.tensor([int(d["task"][0]) for d in data])}
-        for name in data[0].keys() - {"task"}:
+        numbers = data[0].keys() & {"task", FRAMES}
+        batch = {name: torch.tensor([int(d[name][0]) for d in data]) for name in numbers}
+        for name in data[0].keys() - numbers:
             rows = [torch.from_numpy(np.asarray(d[name])) for d in data]
             batch[name] = pad_sequence(rows, batch_first=True)
             batch[f"{name}_lengths"] = torch.tensor([len(row) for row in rows])

@@ -17,9 +17,7 @@ from pam.train.task import data_triples, first_of_each_task, read_lengths, read_
 
 def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
     """The batch with every row's audio taken from the row before (same task, like length)."""
-    names = [shape.name for shape in model.shapes] + ["speech"]
-    audio = {name for name in batch if name.removesuffix("_lengths") in names}
-    return {k: v.roll(1, dims=0) if k in audio else v for k, v in batch.items()}
+    return {**batch, **{k: v.roll(1, dims=0) for k, v in model.audio_of(batch).items()}}
 
 
 @torch.no_grad()
@@ -61,9 +59,9 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
     """
     from espnet2.train.dataset import ESPnetDataset
 
-    tasks, encoders = config["tasks"], list(config["encoders"])
-    preprocess = Preprocess(model.llm, tasks, encoders, end=True)
-    triples = data_triples(dev, encoders, config["feats"], dev / "text")
+    tasks = config["tasks"]
+    preprocess = Preprocess(model.llm, tasks, list(config["encoders"]), end=True)
+    triples = data_triples(dev, config, dev / "text")
     factory = EveryUtteranceIterFactory(
         ESPnetDataset(triples, preprocess=preprocess),
         first_of_each_task(read_utt2task(dev, tasks), utts),

@@ -108,7 +108,7 @@ def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> 
         text = folder / f"text_{data.name}"
         folder.mkdir(parents=True, exist_ok=True)
         write_table(text, warmup_texts(data, config["warmup_tasks"]))
-    return data_triples(data, list(config["encoders"]), config["feats"], text)
+    return data_triples(data, config, text)
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:

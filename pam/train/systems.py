@@ -22,6 +22,7 @@ KEYS = [
     "model_conf",
     "trainable",
     "feats",
+    "pool",
     "merge_asr_prompts",
     "warmup",
     "warmup_tasks",
@@ -126,3 +127,10 @@ def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str,
     """The scale with `fusions.NAME` in place of `fusion_conf`, where it has that."""
     sizes = scale.get("fusions") or {}
     return {**scale, "fusion_conf": sizes[fusion]} if fusion in sizes else dict(scale)
+
+
+def with_pool(config: Mapping[str, Any], pool: str) -> dict[str, Any]:
+    """The configuration with `pool`, which is left out where it is the default: configurations of
+    trained systems that do not name it stay what they are."""
+    others = {key: value for key, value in config.items() if key != "pool"}
+    return others if pool == "before" else others | {"pool": pool}

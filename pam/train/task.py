@@ -14,11 +14,13 @@ from torch.multiprocessing import ProcessExitedException
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
+from pam.encoders.pooling import dump_name
 from pam.errors import UserError, run_main
-from pam.model.build import build_model, load_learned
+from pam.model.build import build_model, load_learned, pools_after
 from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.speech_llm import AUDIO, FRAMES
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
-from pam.train.collate import AUDIO, Collate, Preprocess
+from pam.train.collate import Collate, Preprocess
 from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
@@ -216,14 +218,21 @@ def distributed_rank(distributed: bool) -> dict[str, int]:
     return {"rank": torch.distributed.get_rank(), "world": torch.distributed.get_world_size()}
 
 
-def data_triples(folder: Path, encoders: list[str], feats: str, text: Path) -> list[tuple]:
+def data_triples(folder: Path, config: Mapping[str, Any], text: Path) -> list[tuple]:
     """What ESPnet's dataset reads: (path, name, type); every file is a table of text."""
-    triples = [(text, "text", "text"), (folder / "utt2task", "task", "text")]
-    if feats == "online":
-        triples.append((folder / "wav.scp", AUDIO, "text"))
+    files = {"text": text, "task": folder / "utt2task"}
+    native = pools_after(config)
+    if config["feats"] == "online":
+        files[AUDIO] = folder / "wav.scp"
     else:
-        triples += [(folder / f"feats_{name}.scp", name, "text") for name in encoders]
-    return [(str(path), name, kind) for path, name, kind in triples]
+        for name in config["encoders"]:
+            files[name] = folder / f"feats_{dump_name(name, native)}.scp"
+        if native:
+            files[FRAMES] = folder / "utt2num_frames"
+    for path in files.values():
+        if not path.is_file():
+            raise UserError(f"{path}: missing: run stages 2 and 3 with the same options")
+    return [(str(path), name, "text") for name, path in files.items()]
 
 
 def run_task(options: Mapping[str, Any]) -> None:

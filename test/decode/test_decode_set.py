@@ -8,9 +8,10 @@ import torch
 import yaml
 
 from pam.bin import decode
-from pam.data.archive import write_archive
+from pam.data.archive import load, read_scp, write_archive
 from pam.data.datadir import DataDir
 from pam.data.prompts import load_all_prompts, load_prompts
+from pam.data.scp import write_table
 from pam.decode.fingerprint import data_digest
 from pam.decode.utterances import Utterance, batches, read_utterances
 from pam.errors import UserError
@@ -59,6 +60,27 @@ def data(tmp_path, tiny_model):
         dump.mkdir(parents=True)
         write_archive(dump / "feats.ark", dump / "feats.scp", features(tiny_model, shape.name))
     return folder
+
+
+def test_pooled_after_ffn_e(exp, data, tiny_config, tmp_path):
+    """Of states at 50 Hz whose frames come twice the answers are those of states at 25 Hz."""
+    before = run(exp, data, tmp_path / "before")
+    (exp / "config.yaml").write_text(yaml.safe_dump(tiny_config | {"pool": "after"}))
+    with pytest.raises(UserError, match="first_native/set/feats.scp: no features of first_native"):
+        run(exp, data, tmp_path / "after")
+    for number, name in enumerate(("first", "second")):
+        pooled, own = (data.parents[1] / f"{name}{end}" / "set" for end in ("", "_native"))
+        own.mkdir(parents=True)
+        states = {utt: load(place) for utt, place in read_scp(pooled / "feats.scp").items()}
+        twice = ((utt, state.repeat(2, axis=0)) for utt, state in states.items())
+        write_archive(own / "feats.ark", own / "feats.scp", twice)
+        # The second encoder has a frame less of each.
+        counts = {utt: str(frames - number) for utt, frames in FRAMES.items()}
+        write_table(own / "utt2num_frames", counts)
+        write_table(pooled / "utt2num_frames", counts)
+    after = run(exp, data, tmp_path / "after")
+    assert [line["expert"] for line in after] == [line["expert"] for line in before]
+    assert [line["hyp"] for line in after] != [line["hyp"] for line in before]
 
 
 def run(exp, data, out, *more):

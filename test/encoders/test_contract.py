@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from tiny import CASES
+from tiny import CASES, SSL_SHAPE
 from torch import nn
+from transformers import HubertConfig, HubertModel
 
 import pam.encoders
 from pam.encoders import ENCODERS, load_encoder
+from pam.encoders.pooling import pool_frames
 from pam.errors import UserError
 
 # Of the largest state. Worst measured over all cases: 1.4e-6 (wav2vec2_large).
@@ -54,6 +56,32 @@ def test_output_length_is_what_forward_gives(encoder, seconds):
             run_one(encoder, noise(samples))
     else:
         assert run_one(encoder, noise(samples)).shape[1] == frames
+
+
+def test_native_states_are_what_is_pooled(encoder):
+    lengths = torch.tensor([9000, 16000, 4000])
+    audio = torch.stack([noise(16500, i) for i in range(3)])
+    native, frames = encoder.native(audio, lengths)
+    assert frames.tolist() == [encoder.native_length(n) for n in lengths.tolist()]
+    assert native.shape == (3, encoder.num_states, frames.max(), encoder.dim)
+    pooled, mask = pool_frames(native, frames, encoder.hop_samples, lengths)
+    states, expected = encoder(audio, lengths)
+    assert torch.equal(states, pooled) and torch.equal(mask, expected)
+
+
+def test_a_family_has_one_frame_rate(encoder):
+    """Known without loading a model: the class says what its frames are."""
+    seconds = 20
+    spanned = encoder.native_length(seconds * 16000) * type(encoder).hop_samples
+    assert abs(spanned - seconds * 16000) <= max(1000, encoder.hop_samples)
+
+
+def test_other_strides_than_the_familys_are_an_error(tmp_path):
+    strides = (5, 2, 2, 2, 2, 2, 1)
+    HubertModel(HubertConfig(**SSL_SHAPE, conv_stride=strides)).save_pretrained(tmp_path)
+    spec = {"family": "hubert", "path": str(tmp_path), "conf": {"normalize": True}}
+    with pytest.raises(UserError, match="its convolutions stride 160 samples, those of .* 320"):
+        load_encoder(spec)
 
 
 @pytest.mark.parametrize("samples", [479_999, 480_000, 480_001, 496_000])

@@ -39,7 +39,7 @@ def plain_row(model, batch, row, read=None):
     prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
     router_logits = model.router(prompt_states[:, -1])
     gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
-    audio = model.hear(states, frames[None], gate)[0][0]
+    audio = model.hear(states, frames[None], None, gate)[0][0]
     whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
     hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
     return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
@@ -151,7 +151,7 @@ def plain_greedy(model, batch, row, prompt, steps):
     llm, ids = model.llm, torch.tensor(model.llm.prompt_ids(prompt))
     last = llm.backbone(inputs_embeds=llm.embed(ids)[None]).last_hidden_state[:, -1]
     gate = model.router.gate(model.router(last))
-    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], gate)[0][0]])
+    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], None, gate)[0][0]])
     said = []
     for _ in range(steps):
         hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0, -1]

@@ -23,11 +23,18 @@ BF16_ERROR = 0.04  # of the norm of all logits; the worst measured is 0.018 (8 b
 PROMPTS = ["Write it down.", "Noisy.", "How many speakers?", "What is it?"]
 
 
-@pytest.fixture(params=["paper", "mini"])
-def scale(request, tiny_config) -> dict:
+NO_FFN_E = ("wavllm", "salmonn")
+CASES = [(file, name) for name in ("paper", "mini") for file in SYSTEMS] + [
+    (file, "paper, pool: after") for file in SYSTEMS if file.stem not in NO_FFN_E
+]
+
+
+def toy_scale(name: str, tiny_config: dict) -> dict:
     """A scale of conf/scale with its own options, and toys for its models."""
-    real = load_yaml(conf_file("scale", request.param))
+    scale, _, pool = name.partition(", pool: ")
+    real = load_yaml(conf_file("scale", scale))
     return {
+        **({"pool": pool} if pool else {}),
         **{key: tiny_config[key] for key in ("encoders", "feats")},
         "llm_conf": real["llm_conf"] | tiny_config["llm_conf"],
         "model_conf": real.get("model_conf", {}) | {"bf16": False},
@@ -61,10 +68,15 @@ def build(config: dict):
 def spread_experts(model):
     """Weights of a router that hears, with which every expert gets some of the frames."""
     states = [torch.randn(1, shape.num_states, 60, shape.dim) for shape in model.shapes]
-    heard = torch.cat(model.fusion.last_features(states), dim=-1)[0]
+    heard = torch.cat(model.fusion.last_features(states), dim=-1)[0]  # as if at 25 Hz
     linear = model.fusion.router.ffn
     linear.weight.normal_(0, 3)
     linear.bias.copy_(-(heard @ linear.weight.T).mean(0))
+
+
+@pytest.fixture(params=["paper", "mini"])
+def scale(request, tiny_config) -> dict:
+    return toy_scale(request.param, tiny_config)
 
 
 @pytest.fixture(params=SYSTEMS, ids=lambda file: file.stem)
@@ -72,9 +84,11 @@ def system_file(request) -> Path:
     return request.param
 
 
-@pytest.fixture
-def config(system_file, scale) -> dict:
-    return combine(scale, load_yaml(system_file))
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].stem}-{case[1]}")
+def config(request, tiny_config) -> dict:
+    """A system at a scale."""
+    file, name = request.param
+    return combine(toy_scale(name, tiny_config), load_yaml(file))
 
 
 @pytest.fixture
@@ -90,16 +104,13 @@ def batch(system) -> dict:
 
 def audio_of(model, batch, row=None):
     """Features and lengths of all rows, or of one without its padding."""
-    features = {shape.name: batch[shape.name] for shape in model.shapes}
-    lengths = {name: batch[f"{name}_lengths"] for name in features}
-    if row is None:
-        return features, lengths
-    one = slice(row, row + 1)
-    frames = {name: int(value[row]) for name, value in lengths.items()}
-    return (
-        {name: value[one, : frames[name]] for name, value in features.items()},
-        {name: value[one] for name, value in lengths.items()},
-    )
+    names = [shape.name for shape in model.shapes]
+    rows = slice(None) if row is None else slice(row, row + 1)
+    lengths = {name: batch[f"{name}_lengths"][rows] for name in names}
+    features = {name: batch[name][rows, : int(lengths[name].max())] for name in names}
+    if model.pools:
+        features["frames"] = batch["frames"][rows]
+    return features, lengths
 
 
 def alone(model, batch, row) -> dict:
@@ -121,19 +132,14 @@ def alone(model, batch, row) -> dict:
 
 def logits_of(model, batch):
     """Logits of every answer's tokens, row after row, and the prompt router's or None."""
-    audio = {k: v for k, v in batch.items() if k.removesuffix("_lengths") in model_names(model)}
     with model.autocast():
         prompt = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
         prompt = prompt.select(batch["prompt_index"])
         routed, gate = model.route(prompt, batch["task"] if model.routing == "label" else None)
-        features, frames = model.hear(*model.states(audio), gate)
+        features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
         text = batch["text"], batch["text_lengths"]
         hidden, _ = model.answer(prompt, features, frames, *text)
         return model.llm.logits(hidden), routed
-
-
-def model_names(model):
-    return [shape.name for shape in model.shapes]
 
 
 def routing_loss(model, batch):
@@ -209,9 +215,11 @@ def test_saved_and_loaded_it_says_the_same(system, config, batch, tmp_path):
     assert greedy(again, features, lengths, PROMPTS, 8).tokens == said
 
 
-def test_a_checkpoint_of_another_system_is_one_clear_line(config, scale, tmp_path):
+def test_a_checkpoint_of_another_system_is_one_clear_line(config, tiny_config, tmp_path):
     other = "concat" if config["fusion"] != "concat" else "salmonn"
-    theirs = build_model(combine(scale, load_yaml(SYSTEMS[0].with_stem(other))))
+    theirs = build_model(
+        combine(toy_scale("mini", tiny_config), load_yaml(SYSTEMS[0].with_stem(other)))
+    )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(theirs.state_dict(), tmp_path / "model.pth")
     with pytest.raises(UserError, match="does not fit .*is of another system: ") as error:

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+ENCODERS = ("whisper_tiny_en", "moonshine_base", "wakehubert_tiny")
 METRICS = ("wer", "accuracy", "meteor")
 COSINES = ("cosine_mapped", "mean_cosine_mapped", "cosine", "mean_cosine", "cka")
 SIMILARITY = [{"encoders": ["one", "two"], "layers": [[0, 0]], **dict.fromkeys(COSINES, [0.5])}]
@@ -60,17 +61,19 @@ if verb == "prepare":
         touch(value("--out") / name / "wav.scp")
 if verb == "dump":
     scale = value("--scale_config").read_text()
-    for encoder in ("whisper_tiny_en", "moonshine_base", "wakehubert_tiny"):
+    end = {"before": "", "after": "_native"}[values("--pool")[0]]
+    for encoder in ENCODERS:
         assert encoder in scale
         for data in values("--data"):
-            touch(value("--encoder_dir") / encoder / Path(data).name / "feats.scp")
+            touch(value("--encoder_dir") / (encoder + end) / Path(data).name / "feats.scp")
     for data in values("--data"):
         raw = value("--out") / Path(data).name
         touch(raw / "wav.scp")
         task = raw.name.partition("_")[0]
         (raw / "utt2task").write_text(f"utt1 {task}\n")
 if verb == "combine":
-    assert values("--encoders") == ["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"]
+    own = [encoder + "_native" for encoder in ENCODERS]
+    assert values("--encoders") in (list(ENCODERS), own, [])  # none: online
     assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
     touch(value("--out") / "wav.scp")
 if verb == "train":

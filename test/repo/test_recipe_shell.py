@@ -58,6 +58,46 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     assert time.monotonic() - start < 60  # of a loaded machine: nothing heavy is started
 
 
+def test_states_at_two_rates_lie_beside_each_other(recipes):
+    """--pool after: another dump of the encoders, another combined folder, another experiment."""
+    dump, after = recipes.root / "egs/mini/dump", ("--pool", "after", "--expname", "after")
+    assert recipes.run("mini", "--stop_stage", "4")[0] == 0
+    combined = set((dump / "combined").iterdir())
+    recipes.calls()
+    status, output = recipes.run("mini", "--stop_stage", "4", *after)
+    assert status == 0, output
+    calls = recipes.calls()
+    assert sum(call.startswith("dump ") for call in calls) == 7 and calls[-1] == "train"
+    assert len(set((dump / "combined").iterdir()) - combined) == 1
+    folders = {path.name for path in dump.iterdir() if path.is_dir()}
+    encoders = folders - {"raw", "combined", "log"}
+    assert len(encoders) == 6 and sum(name.endswith("_native") for name in encoders) == 3
+    options = (dump.parent / "exp/after/config.yaml").read_text().splitlines()
+    assert options[options.index("--pool") + 1] == "after"
+    for more in ((), after):  # both are complete
+        status, output = recipes.run("mini", "--stop_stage", "4", *more)
+        assert status == 0 and recipes.calls() == [], output
+    status, output = recipes.run("mini", "--stop_stage", "4", "--pool", "after")
+    assert status == 1 and "now asked for:    pool: after" in output
+    assert "give the new one another name with --expname" in output
+
+
+def test_a_scale_may_say_where_frames_are_pooled(recipes):
+    scale = recipes.root / "conf/scale/mini.yaml"
+    scale.write_text(scale.read_text() + "pool: after  # FFN_e\n")
+    assert recipes.run("mini", "--stop_stage", "2")[0] == 0
+    assert (recipes.root / "egs/mini/dump/moonshine_base_native").is_dir()
+    assert not (recipes.root / "egs/mini/dump/moonshine_base").exists()
+
+
+def test_online_data_are_the_same_wherever_frames_are_pooled(recipes):
+    assert recipes.run("mini", "--stop_stage", "3", "--feats", "online")[0] == 0
+    recipes.calls()
+    options = ("--stop_stage", "3", "--feats", "online", "--pool", "after")
+    status, output = recipes.run("mini", *options)
+    assert status == 0 and recipes.calls() == [], output
+
+
 def test_stages_can_be_chosen(recipes):
     recipes.run("mini", "--stop_stage", "2")
     recipes.calls()
@@ -76,6 +116,7 @@ def test_stages_can_be_chosen(recipes):
         (["--seed"], "--seed: needs a value"),
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
+        (["--pool", "late"], "--pool late: choose from before after"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),

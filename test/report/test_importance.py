@@ -8,9 +8,8 @@ from pam.report.importance import ablations, answer_losses, change, forced, num_
 
 
 def hear(model, batch, gate=None):
-    states, lengths = model.states(batch)
     with torch.no_grad():
-        return model.hear(states, lengths, gate)[0]
+        return model.hear(*model.states(batch), gate)[0]
 
 
 def gate_for(model, batch, expert=1):
@@ -38,7 +37,7 @@ def test_zeroing_an_encoder_is_feeding_it_zeros(tiny_model, batch):
 def test_zeroing_layers_by_the_plain_formula(tiny_model, batch):
     """Equations 2 to 6 with h_{first,0} = h_{first,2} = 0; one expert and the shared one."""
     shake(tiny_model)
-    fusion, (states, _) = tiny_model.fusion, tiny_model.states(batch)
+    fusion, states = tiny_model.fusion, tiny_model.states(batch)[0]
     with zeroed(tiny_model, {"first": [0, 2]}):
         found = hear(tiny_model, batch, gate_for(tiny_model, batch, 2))
     states[0] = states[0] * torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
@@ -71,7 +70,7 @@ def test_a_forced_expert_is_a_one_hot_gate(tiny_model, batch):
 def test_audio_routed_experts_can_be_forced(tiny_config, batch):
     torch.manual_seed(0)
     model = shake(build_model(tiny_config | {"fusion": "moe_audio"}))
-    states, _ = model.states(batch)
+    states = model.states(batch)[0]
     with torch.no_grad():
         expected = model.fusion.mix(*model.fusion.features(states), gate_for(model, batch, 2))
     with forced(model, 2):
