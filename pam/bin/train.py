@@ -13,6 +13,8 @@ from pam.log import get_logger
 from pam.table import nearest
 from pam.train.systems import combine, read_layers, with_pool
 
+OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
+
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,6 +60,9 @@ def refuse_other_pool(args: argparse.Namespace, start: dict) -> None:
 
 def effective_config(args: argparse.Namespace) -> dict:
     """The layers, with what the command line says and the chosen budget."""
+    for assignment in args.set:
+        if (key := assignment.partition("=")[0]) in OPTIONS:  # which would win, and nothing be said
+            raise UserError(f"--set {assignment}: give it as the option --{key}")
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
     start = read_init(args.init) if args.init else {}
     if start:

@@ -1,8 +1,9 @@
 """Frozen audio encoders under one contract, named in one table.
 
 An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
-layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip:
-not on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
+layer) at 25 frames a second or, as `native` gives them, at its own rate. It never trains, and its
+numbers depend on nothing but the clip: not on its neighbours in the batch, not on padding, not on
+the outer model's mode or dtype.
 
     family      models                                    frames/s  width × states        at 25 Hz
     whisper     openai/whisper-tiny, -base, -small              50  384×5, 512×7, 768×13  mean of 2

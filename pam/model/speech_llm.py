@@ -130,10 +130,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     def audio_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `states` reads of a batch."""
-        names = {AUDIO, *(shape.name for shape in self.shapes)}
-        return {
-            k: v for k, v in batch.items() if k == FRAMES or k.removesuffix("_lengths") in names
-        }
+        names = {AUDIO, FRAMES, *(shape.name for shape in self.shapes)}
+        return {k: v for k, v in batch.items() if k.removesuffix("_lengths") in names}
 
     def states(
         self, batch: Mapping[str, Tensor]

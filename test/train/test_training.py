@@ -177,6 +177,7 @@ def test_other_settings_for_a_trained_experiment_are_an_error(setup):
         (["--set", "fusion_conf.rnk=3"], "unknown option 'rnk': did you mean 'rank'"),
         (["--set", "fusion=pan"], "unknown fusion 'pan': did you mean 'pam'"),
         (["--set", "tasks=[asr_clean]"], "task 'ac' is not configured"),
+        (["--set", "pool=after"], "--set pool=after: give it as the option --pool"),
     ],
 )
 def test_bad_options_are_one_clear_line(setup, extra, message):
