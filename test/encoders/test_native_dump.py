@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from small_dirs import tables
 
 from pam.data.archive import load, read_scp
 from pam.data.audio import load_audio
@@ -38,13 +39,8 @@ def data(tmp_path):
     for utt, seconds in SECONDS.items():
         samples = 0.1 * generator.standard_normal(round(seconds * 16000))
         soundfile.write(tmp_path / "wav" / f"{utt}.wav", samples, 16000)
-    tables = {
-        "wav.scp": {utt: str(tmp_path / "wav" / f"{utt}.wav") for utt in SECONDS},
-        "text": {utt: f"words of {utt}" for utt in SECONDS},
-        "utt2spk": dict.fromkeys(SECONDS, "s"),
-        "utt2task": dict.fromkeys(SECONDS, "asr_clean"),
-    }
-    DataDir(tables).write(tmp_path / "data" / "set")
+    wavs = {utt: str(tmp_path / "wav" / f"{utt}.wav") for utt in SECONDS}
+    DataDir(tables(SECONDS) | {"wav.scp": wavs}).write(tmp_path / "data" / "set")
     return tmp_path / "data" / "set"
 
 
