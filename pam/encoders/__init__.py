@@ -21,9 +21,9 @@ the outer model's mode or dtype.
 BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`patches.py`): their
 mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
 embedding has no frames. YAMNet's frames are 480 ms long; its states are those of the last two
-blocks, which alone share a width. With real weights the tests run Whisper tiny.en, Moonshine base
-and WakeHuBERT tiny; all other models have been run with small random weights only, and compared
-with their original or a slow transcription of it.
+blocks, which alone share a width. With real weights the tests run Whisper tiny.en, Moonshine base,
+WakeHuBERT tiny and YAMNet; all other models have been run with small random weights only, and
+compared with their original or a slow transcription of it.
 """
 
 # B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width
