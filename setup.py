@@ -30,6 +30,7 @@ setup(
         "gguf",
         "onnx",
         "onnxruntime",
+        "tflite",
         "kaldiio",
         "soundfile",
         "soxr",

@@ -17,7 +17,8 @@ export PATH="${PAM_VENV:-$PWD/tools/venv}/bin:$PATH" PYTHONPATH=$PWD PYTHONUTF8=
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
 step "models, corpora, WordNet"
-python3 tools/fetch_models.py whisper-tiny-en moonshine-base wakehubert-tiny smollm2-135m-instruct
+python3 tools/fetch_models.py whisper-tiny-en moonshine-base wakehubert-tiny yamnet \
+    smollm2-135m-instruct
 python3 tools/fetch_corpora.py
 python3 tools/fetch_wordnet.py
 

@@ -16,13 +16,14 @@ the outer model's mode or dtype.
     beats       BEATs_iter3_plus_AS2M.pt and its kin          6.25  768×13                repeated
     eat         worstchan/EAT-base_epoch30_pretrain           6.25  768×13                repeated
     ecapa       cache:ecapa-voxceleb (SpeechBrain)             100  1024×4                mean of 4
+    yamnet      cache:yamnet                               2.08  1024×2                repeated
 
 BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`patches.py`): their
 mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
-embedding has no frames. YAMNet is not here: the package that brings it has a TensorFlow Lite
-graph, which nothing here reads. With real weights the tests run Whisper tiny.en, Moonshine base and
-WakeHuBERT tiny; all other models have been run with small random weights only, and compared with
-their original or a slow transcription of it.
+embedding has no frames. YAMNet's frames are 480 ms long; its states are those of the last two
+blocks, which alone share a width. With real weights the tests run Whisper tiny.en, Moonshine base,
+WakeHuBERT tiny and YAMNet; all other models have been run with small random weights only, and
+compared with their original or a slow transcription of it.
 """
 
 # B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width
@@ -51,6 +52,7 @@ ENCODERS = Table(
         "beats": "pam.encoders.beats:BeatsEncoder",
         "eat": "pam.encoders.eat:EatEncoder",
         "ecapa": "pam.encoders.ecapa:EcapaEncoder",
+        "yamnet": "pam.encoders.yamnet:YamnetEncoder",
     },
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -164,6 +164,7 @@ def test_an_outer_model_can_move_it_between_devices(tiny_specs):
         "beats",
         "eat",
         "ecapa",
+        "yamnet",
     ],
 )
 def test_dtype_option(tiny_specs, tiny_encoders, case):

@@ -17,10 +17,16 @@ import torch
 
 from pam.encoders import load_encoder
 from pam.encoders.pooling import pool_frames
+from pam.encoders.yamnet import LOG_OFFSET, WINDOW_SAMPLES
 from pam.paths import resolve_model
 
 pytestmark = pytest.mark.models
 TOOLS = Path(__file__).parents[2] / "tools"
+# YAMNet's score of Speech in 256ths, for every 0.48 s of `speech`, two pauses among them.
+SPEECH_SCORES = [
+    245, 252, 248, 241, 252, 253, 253, 248, 252, 245, 245, 248,
+    5, 228, 245, 251, 228, 248, 241, 11, 11,
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,30 @@ def test_wakehubert_is_its_graph(fetch, speech, tmp_path):
     assert ours.shape == theirs.shape
     # Worst measured: 2.7e-6, of features up to 3.4.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=5e-5)
+
+
+def test_yamnet_is_its_graph(fetch, speech, tmp_path):
+    """Its front end is the graph's, and its dropped classes, applied to our last state, hear speech
+    as the graph does in Google's runtime (ai-edge-litert 2.3.0, which is not needed here)."""
+    from convert.tflite_graph import read_tflite
+
+    file = fetch._model_file("yamnet", fetch.SOURCES["yamnet"], None, tmp_path)
+    constants, nodes = read_tflite(file)
+    to_mel, to_classes = (n.inputs[1:] for n in nodes if n.op == "FULLY_CONNECTED")
+    encoder = load_encoder({"family": "yamnet", "path": "cache:yamnet"})
+    assert (encoder.dim, encoder.num_states) == (1024, 2)
+    np.testing.assert_allclose(constants[to_mel[0]], encoder.filters, atol=1e-6)
+    np.testing.assert_allclose(constants[to_mel[1]], LOG_OFFSET)
+    (window,) = (constants[i] for n in nodes if n.op == "MUL" for i in n.inputs if i in constants)
+    np.testing.assert_allclose(window, torch.hann_window(WINDOW_SAMPLES), atol=1e-6)
+    weight, bias = (torch.from_numpy(constants[i]) for i in to_classes)
+    with torch.no_grad():
+        last = encoder.encode(speech[None], torch.tensor([len(speech)]))[0, -1]
+    scores = (last @ weight.T + bias).sigmoid()
+    assert scores.mean(dim=0).argmax() == 0  # Speech
+    # Worst measured: 0.008, for the graph rounds to int8 after every layer and we do not.
+    theirs = torch.tensor(SPEECH_SCORES) / 256
+    torch.testing.assert_close(scores[:, 0], theirs, rtol=0, atol=0.03)
 
 
 def test_whisper_transcribes(speech):

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from pam.encoders.wakehubert import WakeHubertConfig, WakeHubertModel
+from pam.encoders.yamnet import YamnetConfig, YamnetModel
 
 SSL_SHAPE = {
     "hidden_size": 32,
@@ -84,6 +85,10 @@ def wakehubert() -> WakeHubertModel:
     torch.nn.init.normal_(model.basis, std=0.1)
     torch.nn.init.uniform_(model.mel)
     return model
+
+
+def yamnet() -> YamnetModel:
+    return YamnetModel(YamnetConfig(channels=[6, 8, 16, 16], strides=[2, 1, 2, 1]))
 
 
 BEATS_CFG = {
@@ -264,6 +269,7 @@ CASES = {
     "beats": ("beats", None, {}),
     "eat": ("eat", None, {}),
     "ecapa": ("ecapa", None, {}),
+    "yamnet": ("yamnet", yamnet, {}),
 }
 
 

