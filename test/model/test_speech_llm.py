@@ -318,6 +318,16 @@ def test_shuffled_audio_moves_audio_only(tiny_model, batch):
         assert torch.equal(shuffled[name], batch[name])
 
 
+def test_shuffled_native_frames_keep_their_count(tiny_config):
+    """What another utterance's states become is as long as that utterance."""
+    model = build_model(tiny_config | {"pool": "after"})
+    batch = make_batch(model, ["Write.", "Count."], ["a", "b"], [0, 2], [7, 4])
+    shuffled = shuffled_audio(batch, model)
+    assert shuffled["frames"].tolist() == [4, 7] == batch["frames"].flip(0).tolist()
+    states, frames, pooling = model.states(shuffled)
+    assert torch.equal(frames, shuffled["frames"]) and len(pooling) == len(states) == 2
+
+
 def test_predicted_routing_uses_the_router(tiny_config, batch):
     torch.manual_seed(3)
     model: ESPnetPaMModel = build_model(
