@@ -20,7 +20,7 @@ DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
 # What the rows of a table may differ in, or what changes no result; all else must be alike.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
-    *("model_conf", "pool", "num_workers", "log_interval", "feats"),
+    *("model_conf", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
 NO_DECODING = ("model", "data", "feats")  # of decode.json: all else is an option, or the prompts
@@ -115,10 +115,11 @@ def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]
 
 
 def options(settings: str | None) -> list[str]:
-    """The --set of the recipe's train_args, as .settings records them."""
+    """The --set of the recipe's train_args, and --pool after, as .settings records them."""
     found = re.search(r"^train_args: (.*)$", settings or "", re.MULTILINE)
     words = found[1].split() if found else []  # as the shell splits them: quotes are kept
-    return [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
+    given = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
+    return given + ["pool=after"] * bool(re.search("^pool: after$", settings or "", re.MULTILINE))
 
 
 def scale_hash(settings: str | None) -> str | None:

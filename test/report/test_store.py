@@ -95,6 +95,10 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
     assert found["a"]["config_hash"] != found["b"]["config_hash"]
     assert found["a"]["training_hash"] == found["b"]["training_hash"]
     assert found["a"]["training_hash"] != found["c"]["training_hash"]
+    pooled = store(tmp_path, make(tmp_path, "pooled", pool="after"))[
+        "pooled"
+    ]  # no row's own option
+    assert pooled["training_hash"] != found["a"]["training_hash"]
     (tmp_path / "combined/sets.json").unlink()  # what it was trained on is gone: unknown
     assert store(tmp_path, tmp_path / "exp/a")["a"]["training_hash"] is None
 
@@ -111,6 +115,7 @@ def test_statistics_that_are_missing_are_named(tmp_path):
 
 
 def test_what_is_not_recorded_is_no_option():
+    assert options("pool: after\ntrain_args: --set a=1\n") == ["a=1", "pool=after"]
     assert options(None) == options("size: tiny\n") == options("train_args: \n") == []
 
 
