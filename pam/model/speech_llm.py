@@ -160,11 +160,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     @torch.no_grad()
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
-        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B], and
-        the `frames` [B] at 25 Hz that all encoders have."""
+        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]; of
+        native rates also the `frames` [B] at 25 Hz that all encoders have."""
         if self.encoders is None:
             raise UserError("the encoders are not loaded: build the model with online=True")
-        out, frames = {}, []
+        out = {}
         for shape in self.shapes:
             encoder = self.encoders[shape.name]
             if self.pools:
@@ -174,8 +174,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
                 own = mask_BT.sum(1)
             out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
             out[f"{shape.name}_lengths"] = own
-            frames.append([encoder.output_length(n) for n in lengths.tolist()])
-        return out | {FRAMES: torch.tensor(frames, device=speech.device).amin(0)}
+        if self.pools:
+            frames = [
+                [e.output_length(n) for n in lengths.tolist()] for e in self.encoders.values()
+            ]
+            out[FRAMES] = torch.tensor(frames, device=speech.device).amin(0)
+        return out
 
     def hear(
         self,
