@@ -83,8 +83,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     scale = conf_file("scale", args.scale or SCALE)
     layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
-    config |= {"feats": args.feats or config["feats"]}
-    return with_pool(config, args.pool) if args.pool else config
+    return with_pool(config | {"feats": args.feats or config["feats"]}, args.pool)
 
 
 def steps_of(config: Mapping[str, Any]) -> float:

@@ -71,8 +71,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     config = combine(scale, system, args.set, tasks_of(args.train))
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
-    if args.pool:
-        config = with_pool(config, args.pool)
+    config = with_pool(config, args.pool)
     if start:
         if args.warmup == "ctc":
             raise UserError("--warmup ctc: a model that --init gives is warm already")

@@ -155,6 +155,16 @@ class AudioEncoder(nn.Module):
         return super()._apply(keep_dtype, recurse)
 
 
+def run_encoder(
+    encoder: nn.Module, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], native: bool
+) -> tuple[Float[Tensor, "B S T D"], Int[Tensor, "B"]]:
+    """States at 25 Hz, or `native` ones at the encoder's own rate, and each clip's real frames."""
+    if native:
+        return encoder.native(audio, lengths)
+    states, mask = encoder(audio, lengths)
+    return states, mask.sum(1)
+
+
 def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
     """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`.
 

@@ -23,7 +23,7 @@ from pam.data.archive import merge_scp, write_archive
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_table, write_table
-from pam.encoders import AudioEncoder
+from pam.encoders import AudioEncoder, run_encoder
 from pam.errors import UserError
 
 SHARD_SECONDS = 600
@@ -82,11 +82,7 @@ class ShardEncoder:
         for clips in batches(shard.clips):
             audio = pad([load(clip) for clip in clips]).to(self.device)
             lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
-            if self.native:
-                states, frames = encoder.native(audio, lengths)
-            else:
-                states, mask = encoder(audio, lengths)
-                frames = mask.sum(1)
+            states, frames = run_encoder(encoder, audio, lengths, self.native)
             for clip, states_STD, real in zip(clips, states, frames.tolist(), strict=True):
                 flat, fault = flatten(states_STD[:, :real])
                 if fault:

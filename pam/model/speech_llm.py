@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pam.encoders import run_encoder
 from pam.encoders.padding import padding_mask
 from pam.encoders.pooling import Pooling
 from pam.errors import UserError
@@ -167,11 +168,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         out = {}
         for shape in self.shapes:
             encoder = self.encoders[shape.name]
-            if self.pools:
-                states_BSTC, own = encoder.native(speech, lengths)
-            else:
-                states_BSTC, mask_BT = encoder(speech, lengths)
-                own = mask_BT.sum(1)
+            states_BSTC, own = run_encoder(encoder, speech, lengths, self.pools)
             out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
             out[f"{shape.name}_lengths"] = own
         if self.pools:
