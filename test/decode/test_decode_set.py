@@ -118,6 +118,18 @@ def test_choices_travel_to_the_scores(exp, data, tmp_path):
     assert data_digest(data) != digest
 
 
+@pytest.mark.parametrize(
+    "name", ["text", "text_ref2", "text_ref10", "prompt", "utt2task", "utt2num_samples", "wav.scp"]
+)
+def test_what_answers_and_their_scores_come_from_is_in_the_digest(data, name):
+    before = data_digest(data)
+    with (data / name).open("a") as table:
+        table.write("z-1 more\n")
+    after = data_digest(data)
+    (data / "notes").write_text("nothing that is read\n")
+    assert data_digest(data) == after != before
+
+
 def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
     lines = run(exp, data, tmp_path / "out")
     assert [line["id"] for line in lines] == ["B-2", "a-10", "a-3", "b-1", "c-4"]

@@ -58,6 +58,55 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     assert time.monotonic() - start < 60  # of a loaded machine: nothing heavy is started
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "text",
+        "text_ref2",
+        "prompt",
+        "choices",
+        "utt2task",
+        "utt2num_samples",
+        "segments",
+        "wav.scp",
+    ],
+)
+def test_a_changed_table_of_a_test_set_is_decoded_and_scored_again(recipes, table):
+    """Whatever the time of the file: it may be a copy of an older one."""
+    assert recipes.run("mini")[0] == 0
+    exp, raw = recipes.root / "egs/mini/exp/pam_mini_short_s0", recipes.root / "egs/mini/dump/raw"
+    recipes.calls()
+    [name, *_] = sorted(file.parent.name for file in exp.glob("greedy_unseen/*/score.json"))
+    (raw / name / table).write_text("utt1 other\n")
+    os.utime(raw / name / table, (1e9, 1e9))
+    status, output = recipes.run("mini", "--stage", "6")
+    assert status == 0, output
+    assert recipes.calls() == [f"decode {name}", "score", "report"]
+    status, output = recipes.run("mini", "--stage", "6")
+    assert status == 0 and recipes.calls() == [], output
+
+
+def test_answers_that_are_gone_edited_or_scored_by_other_code(recipes):
+    assert recipes.run("mini")[0] == 0
+    decoded = recipes.root / "egs/mini/exp/pam_mini_short_s0/greedy_unseen"
+    [name, *_] = sorted(file.parent.name for file in decoded.glob("*/score.json"))
+    recipes.calls()
+    (decoded / name / "hyp.jsonl").write_text("edited\n")
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == ["score", "report"]
+    (decoded / name / "hyp.jsonl").unlink()
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == [f"decode {name}", "score", "report"]
+    shutil.rmtree(recipes.root / "egs/mini/dump/raw" / name)  # to save space
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == []
+    (recipes.root / "pam").unlink()  # a link to the real one
+    shutil.copytree(Path(__file__).parents[2] / "pam/score", recipes.root / "pam/score")
+    (recipes.root / "pam/score/wer.py").write_text("changed = True\n")
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == ["score", "report"]
+
+
 def test_states_at_two_rates_lie_beside_each_other(recipes):
     """--pool after: another dump of the encoders, another combined folder, another experiment."""
     dump, after = recipes.root / "egs/mini/dump", ("--pool", "after", "--expname", "after")
