@@ -72,7 +72,7 @@ def test_gradients_add_up_to_those_of_the_joint_batch(model, tiny_model):
     assert sum(losses) == pytest.approx(model(**batch)[0].item(), abs=1e-5)
     assert losses[3] == 0 and len({round(loss, 3) for loss in losses}) == 4
     for name, gradient in joint.items():
-        torch.testing.assert_close(total[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(total[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_statistics_add_up_to_those_of_the_batch(model, tiny_model):

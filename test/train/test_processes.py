@@ -83,6 +83,26 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, monkeypatch, world, m
     assert json.loads((exp / "peak_memory.json").read_text()).keys() == {"gpus", "resident_bytes"}
 
 
+def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
+    """Seven utterances of one task: in one batch, and in batches of four and three."""
+    exp, options = uneven
+    own = tmp_path / "own"
+    tasks = read_table(own / "utt2task")
+    write_table(own / "utt2task", {utt: task for utt, task in tasks.items() if task == "ac"})
+    options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
+    trained = []
+    for utts, accum_grad in ((7, 1), (4, 2)):
+        sets = {"batch.max_utts": utts, "accum_grad": accum_grad}
+        sets |= dict.fromkeys(
+            ("budgets.short.steps", "budgets.short.steps_per_epoch"), 3 * accum_grad
+        )
+        train_main([*options, *(part for k, v in sets.items() for part in ("--set", f"{k}={v}"))])
+        trained.append(torch.load(exp / "train" / "last.pth", weights_only=True))
+        exp.rename(tmp_path / str(utts))
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=1e-5, msg=name)
+
+
 def test_a_mistake_in_a_process_is_one_line(monkeypatch, capsys):
     def wrong(args):
         raise UserError("llm_conf.path: nowhere")
