@@ -66,11 +66,11 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         ESPnetDataset(triples, preprocess=preprocess),
         first_of_each_task(read_utt2task(dev, tasks), utts),
         read_lengths(dev),
-        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4, fixed=True),
+        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4),
         **config["batch"],
     )
-    factory.mine = [batch for batch in factory.mine if len(batch) > 1]
+    factory.batches = [batch for batch in factory.batches if len(batch) > 1]
     utt2task = read_table(dev / "utt2task")
-    for ids, batch in progress(factory.build_iter(1), len(factory.mine), "dev loss"):
+    for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
         yield utt2task[ids[0]], on_device
