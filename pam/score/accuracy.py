@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pam.errors import UserError
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.significance import proportion_ci95
 from pam.score.utterances import Statistics
 
@@ -74,7 +74,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
         "value": round(100 * sum(hits) / len(items), 4),
         "count": len(items),
         "errors": len(items) - sum(hits),
-        "ci95": proportion_ci95(hits, seed=seed),
+        "ci95": proportion_ci95(hits, clusters=clusters_of(items), seed=seed),
         "statistics": {"accuracy": Statistics([int(hit) for hit in hits], scale=100.0)},
         "correct": sum(hits),
         "parse_failures": sum(answer is None for answer in answers),

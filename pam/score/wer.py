@@ -8,7 +8,7 @@ from typing import Any
 import jiwer
 
 from pam.errors import UserError
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.normalize import NORMALIZERS
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -28,7 +28,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
 def pooled(
     items: Sequence[Item], normalize: Callable[[str], str], seed: int
 ) -> tuple[dict[str, Any], Statistics]:
-    """Counts of the whole set, the WER and its confidence interval (utterances resampled)."""
+    """Counts of the whole set, the WER and its confidence interval (clusters resampled)."""
     counts = utterance_counts(items, normalize)
     total = sum(counts, Counter({"hits": 0, "sub": 0, "del": 0, "ins": 0}))
     words = [_words(count) for count in counts]
@@ -40,7 +40,7 @@ def pooled(
         "count": len(items),
         "errors": sum(errors),
         "ref_words": sum(words),
-        "ci95": ci95(errors, words, seed=seed),
+        "ci95": ci95(errors, words, clusters=clusters_of(items), seed=seed),
         **{name: total[name] for name in ("hits", "sub", "del", "ins")},
         "sentence_errors": sum(error > 0 for error in errors),
     }
