@@ -8,7 +8,7 @@ from pathlib import Path
 from pam.data.prompts import Prompts
 from pam.errors import UserError
 
-DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task")
+DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
 
 
 def model_stamp(exp: Path) -> list[int]:

@@ -4,8 +4,8 @@ Every metric here is a ratio of sums over utterances: errors / words for WER, po
 Utterances of one cluster (a speaker, an actor, a meeting, a clip) are not independent, so whole
 clusters are drawn with replacement. Their sums differ by what the clusters and by what the
 utterances in them differ, hence both levels are in the resamples: to draw utterances inside the
-drawn clusters again would count the second level twice. Where clusters are not known, or there is
-only one, utterances are drawn.
+drawn clusters again would count the second level twice. Where clusters are not known, or one is
+nearly the whole set, utterances are drawn.
 
 A few clusters say little about how clusters differ. Three corrections keep 95 % near 95 % for some
 ten clusters and more (test_significance.py simulates it):
@@ -31,6 +31,7 @@ SAMPLES = 2000
 FEW = 10  # of fewer clusters nothing can be concluded
 FEW_EFFECTIVE = 5  # nor where one cluster is nearly half of the set
 P_LEAST = 2 / (SAMPLES + 1)  # what they can show
+ALONE = 1.5  # with fewer effective clusters one is nearly the whole set
 _Z95 = 1.959964
 _DRAWS_AT_ONCE = 4_000_000  # bounds the memory: indices drawn in one go
 
@@ -151,15 +152,19 @@ def bootstrap_ratios(
 def cluster_sums(
     numerators: np.ndarray, denominators: np.ndarray, clusters: Clusters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[K, U] and [U] as sums over clusters, [K, G] and [G]; ValueError for another number."""
+    """[K, U] and [U] as sums over clusters, [K, G] and [G], these in the order of their names.
+
+    They stay as they are where clusters are not known or one is nearly the whole set. ValueError
+    for another number of clusters than of utterances.
+    """
     if clusters is None:
         return numerators, denominators
     if len(clusters) != denominators.shape[0]:
         raise ValueError(f"{len(clusters)} clusters of {denominators.shape[0]} utterances")
     places = {name: place for place, name in enumerate(sorted(set(clusters)))}
-    if len(places) == 1:
-        return numerators, denominators
     place_U = np.array([places[name] for name in clusters])
+    if _effective(np.bincount(place_U)) < ALONE:
+        return numerators, denominators
     sums_KG = np.stack([np.bincount(place_U, weights=row) for row in numerators])
     return sums_KG, np.bincount(place_U, weights=denominators)
 
@@ -223,9 +228,9 @@ def proportion_ci95(
     values_U = np.asarray(hits, dtype=np.float64)
     if 0 < values_U.sum() < values_U.size:
         return ci95(values_U, clusters=clusters, seed=seed)
-    _, sizes_G = cluster_sums(values_U[None], np.ones_like(values_U), clusters)
-    effective = 1.0 if clusters is not None and len(set(clusters)) == 1 else _effective(sizes_G)
-    return wilson95(effective * bool(values_U[0]), effective)
+    found = count_clusters(clusters)
+    draws = found.effective if found else values_U.size
+    return wilson95(draws * bool(values_U[0]), draws)
 
 
 def wilson95(correct: float, count: float) -> list[float]:
