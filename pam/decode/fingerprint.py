@@ -8,7 +8,7 @@ from pathlib import Path
 from pam.data.prompts import Prompts
 from pam.errors import UserError
 
-DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task")
+DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
 # Also what recordings and further references are; decode_inputs in utils/recipe.sh has the same.
 MORE_TABLES = ("segments", "utt2num_samples", "text_ref*")
 

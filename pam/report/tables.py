@@ -7,6 +7,7 @@ from pam.model.experts import experts_have_tasks
 from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_label
+from pam.score.clusters import doubt
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
@@ -18,7 +19,8 @@ def value_with_proof(score: Mapping[str, Any]) -> str:
         "wer": f"{score.get('errors')} / {score.get('ref_words')}, ",
         "accuracy": f"{score.get('correct')} / {score.get('count')}, ",
     }
-    return f"{number(score['value'])} ({counts.get(score['metric'], '')}{interval(score)})"
+    proof = f"{counts.get(score['metric'], '')}{interval(score)}{doubt(score)}"
+    return f"{number(score['value'])} ({proof})"
 
 
 def interval(score: Mapping[str, Any], digits: int = 1) -> str:
@@ -93,7 +95,7 @@ def caption_table(sets: Mapping[str, SetResult]) -> str | None:
             if "missing" in entry:
                 cells = [GAP, "", f"{NOT_MEASURED}: {escape(entry['missing'])}"]
             else:
-                value = f"{number(entry['value'], 4)} ({interval(entry, 4)})"
+                value = f"{number(entry['value'], 4)} ({interval(entry, 4)}{doubt(result.score)})"
                 cells = [value, str(entry["count"]), f"{entry['references']} references"]
             rows.append([escape(name), escape(metric_label(metric)), *cells])
     return table(["set", "metric", "value (95 % CI)", "n:", "remark"], rows) if rows else None

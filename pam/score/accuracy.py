@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pam.errors import UserError
-from pam.score.items import Item
-from pam.score.parse import parse_answer as parse_answer
-from pam.score.parse import parse_number as parse_number
+from pam.score.items import Item, clusters_of
+from pam.score.parse import parse_answer
 from pam.score.significance import proportion_ci95
 from pam.score.utterances import Statistics
 
@@ -23,7 +22,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
         "value": round(100 * sum(hits) / len(items), 4),
         "count": len(items),
         "errors": len(items) - sum(hits),
-        "ci95": proportion_ci95(hits, seed=seed),
+        "ci95": proportion_ci95(hits, clusters=clusters_of(items), seed=seed),
         "statistics": {"accuracy": Statistics([int(hit) for hit in hits], scale=100.0)},
         "correct": sum(hits),
         "parse_failures": sum(answer is None for answer in answers),

@@ -8,7 +8,7 @@ from typing import Any
 import jiwer
 
 from pam.errors import UserError
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.normalize import NORMALIZERS
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -37,7 +37,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
 def pooled(
     items: Sequence[Item], normalize: Callable[[str], str], seed: int
 ) -> tuple[dict[str, Any], Statistics] | None:
-    """Counts of the whole set, the WER and its confidence interval (utterances resampled).
+    """Counts of the whole set, the WER and its confidence interval (clusters resampled).
 
     None where no reference holds a word; one that is empty counts its insertions.
     """
@@ -52,7 +52,7 @@ def pooled(
         "count": len(items),
         "errors": sum(errors),
         "ref_words": sum(words),
-        "ci95": ci95(errors, words, seed=seed),
+        "ci95": ci95(errors, words, clusters=clusters_of(items), seed=seed),
         **{name: total[name] for name in ("hits", "sub", "del", "ins")},
         "sentence_errors": sum(error > 0 for error in errors),
     }

@@ -30,7 +30,7 @@ def measure_hearing(
     """
     model.eval()
     sums: dict[str, list[float]] = {}
-    for task, batch in dev_batches(model, config, dev):
+    for _, task, batch in dev_batches(model, config, dev):
         right = answer_loss(model, batch, task)
         wrong = answer_loss(model, shuffled_audio(batch, model), task)
         tokens = int(batch["text_lengths"].sum())
@@ -53,7 +53,7 @@ def answer_loss(model: ESPnetPaMModel, batch: Mapping[str, Tensor], task: str) -
 
 
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
-    """(task, batch) over the development directory, or over `utts` of each task, spread evenly.
+    """(ids, task, batch) over the development directory, or `utts` of each task, spread evenly.
 
     Every batch has two rows or more.
     """
@@ -73,4 +73,4 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
     utt2task = read_table(dev / "utt2task")
     for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
-        yield utt2task[ids[0]], on_device
+        yield ids, utt2task[ids[0]], on_device
