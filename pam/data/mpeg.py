@@ -9,7 +9,7 @@ further; without one it guesses from the first bit rate. See ISO/IEC 11172-3 and
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pam.data.tags import Bytes, tag_length
+from pam.data.tags import Bytes, ape_items_length, tag_length
 
 # kbit/s by (MPEG 1, layer) and the index in the header; 0: not one of the fixed rates
 BITRATES = {
@@ -102,18 +102,22 @@ def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
     frames, junk, tail, is_cut = 0, position - begin, 0, False
     counts: list[int | None] = []  # of the frames that hold a count
     spans: list[list[int]] = []
+    last = None  # where the last frame that counts as sound begins, if nothing was after it
     while position < end:
         frame = parse_frame(data[position : position + 4])
         if frame is None or frame.form != first.form:
-            if length := tag_length(data, position, end):
-                position += length
+            length = tag_length(data, position, end) or ape_items_length(data, position, end)
+            if length:
+                position, last = position + length, None
                 continue
-            found = _resync(data, position + 1, end, first)
+            found = _resync(data, position + 1 if last is None else last + 1, end, first)
+            if last is not None and found < position:  # a second file begins in a frame that is cut
+                frames, spans[-1][1], position = frames - 1, last, last
             if found < end:
                 junk += found - position
             else:
                 tail += _without_padding(data[position:end])
-            position = found
+            position, last = found, None
             continue
         if position + frame.length > end:
             is_cut = True
@@ -122,7 +126,7 @@ def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
         if is_count:
             counts.append(count)
         else:
-            frames += 1
+            frames, last = frames + 1, position
             if not spans or spans[-1][1] != position:
                 spans.append([position, position])
             spans[-1][1] = position + frame.length
@@ -156,7 +160,8 @@ def _resync(data: Bytes, begin: int, end: int, like: Frame | None) -> int:
         if frame and (like is None or frame.form == like.form):
             after = position + frame.length
             other = parse_frame(data[after : after + 4])
-            if other and other.form == frame.form or after == end or tag_length(data, after, end):
+            is_followed = after == end or tag_length(data, after, end)
+            if is_followed or (other and other.form == frame.form):
                 return position
         position += 1
     return end

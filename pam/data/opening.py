@@ -29,6 +29,7 @@ from pam.errors import UserError
 
 HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
 BARE = (".gsm", ".vox")  # these never have a header; others that lack one are damaged
+EVEN_HEADERS = ("PAF", "IRCAM")  # of 2048 and 1024 bytes
 MAX_JUNK = 4096  # bytes after the audio that need no explanation
 # What a compressed file may lack: the share, but no more seconds than this; or the codec's delay.
 SMALL_SHARE, SMALL_SECONDS, DELAY_SECONDS = 0.005, 0.5, 0.1
@@ -149,6 +150,9 @@ def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None
         again = data.find(data[:BEGINNING], BEGINNING)
         if again >= 0:  # the same header
             raise longer(audio.path, again // width, frames, audio.rate)
+        is_odd = audio.format in EVEN_HEADERS and len(data) % width and opened.subtype != "PCM_24"
+        if is_odd or "seems to be truncated" in opened.extra_info:
+            raise unreadable(audio.path, "it ends in the middle of a sample")
         if audio.format == "HTK":  # libsndfile takes it only where its length is right
             return replace(audio, pieces=(Piece(frames, content),))
         note = f"{audio.format} states no length: a cut would not show"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pam.errors import UserError
 
 BLOCK_SAMPLES = 1 << 20  # read in blocks: a header may promise any number of samples
+MPEG_PREROLL = 10 * 1152  # a frame may need bits of some frames before it
 COUNTING_SAMPLES = 1 << 10
 FOREIGN = (".m4a", ".mp4", ".aac", ".webm", ".wma")  # libsndfile has no decoder for them
 
@@ -25,6 +26,15 @@ class SoundFile(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+    def go_to(self, sample: int) -> None:
+        """Go on from `sample`; the frames before it are decoded where they matter."""
+        early = min(sample, MPEG_PREROLL) if self.format == "MP3" else 0
+        if sample and super().seekable():
+            self.seek(sample - early)
+            sample = early
+        while sample and (skipped := len(self.read(min(sample, BLOCK_SAMPLES), "float32"))):
+            sample -= skipped
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,7 @@ class Audio:
     def _decode(self, piece: Piece, low: int, high: int) -> Iterator[np.ndarray]:
         with sound_file(self.path, piece.content) as file:
             try:
-                if low:
-                    file.seek(low)
+                file.go_to(low)
                 while low < high:
                     block = file.read(min(high - low, BLOCK_SAMPLES), "float32", always_2d=True)
                     if not len(block):

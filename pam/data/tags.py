@@ -32,6 +32,16 @@ def tag_length(data: Bytes, position: int, end: int) -> int:
     return min(length, end - position)
 
 
+def ape_items_length(data: Bytes, position: int, end: int) -> int:
+    """Bytes of an APE tag without a header, which begins with its items; 0 where none does."""
+    footer = data.find(b"APETAGEX", position, end)
+    if footer < 0:
+        return 0
+    size = int.from_bytes(data[footer + 12 : footer + 16], "little")
+    after = footer + APE_HEADER_BYTES
+    return after - position if after - size == position else 0
+
+
 def leading_tags(data: Bytes) -> int:
     """Bytes of the tags before the audio."""
     position = 0
