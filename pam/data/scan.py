@@ -14,28 +14,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
-
 from pam.atomic import atomic_path, write_text
-from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
+from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
 from pam.errors import UserError
-from pam.log import progress
+from pam.log import get_logger, progress
 
 REFERABLE = ("FLAC", "WAV", "WAVEX")
 UTTERANCES_PER_TASK = 64
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz."""
+    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz.
+
+    `note` says what was found and mended in its audio file.
+    """
 
     utt: str
     path: str
     samples: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,25 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
         return _read(done)
     starts = range(0, len(utterances), UTTERANCES_PER_TASK)
     tasks = [(n, utterances[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
-    result = Scan([], {})
+    result, notes = Scan([], {}), {}
     converter = Converter(data, out / "audio")
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
         # Ids that come back from another process are copies: keep those of the tables.
         result.clips += [Clip(sys.intern(clip.utt), clip.path, clip.samples) for clip in clips]
         result.bad |= bad
+        notes |= {clip.utt: clip.note for clip in clips if clip.note}
+    _report_notes(out / "audio_notes", notes)
     result.clips.sort(key=lambda clip: clip.utt)
     _write(done, result)
     return result
+
+
+def _report_notes(file: Path, notes: dict[str, str]) -> None:
+    """List what was found and mended; one line of the log counts it."""
+    write_text(file, "".join(f"{utt}\t{notes[utt]}\n" for utt in sorted(notes)))
+    if notes:
+        first = notes[min(notes)]
+        logger.warning("%s: %d utterances are read all the same (%s)", file, len(notes), first)
 
 
 def _write(file: Path, scan: Scan) -> None:
@@ -143,24 +156,21 @@ def convert(source: Source) -> Clip:
     """Check one utterance's audio, write it as FLAC where needed. Raises UserError."""
     if source.flac.is_file():  # by an earlier run that was stopped
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
-    audio = load_audio(source.path, source.start, source.end)
+    reading = read_audio(source.path, source.start, source.end)
     if is_concat(source.path):
-        return Clip(source.utt, source.path, len(audio))
-    if _is_referable(source.path):
-        return Clip(source.utt, _entry(source), len(audio))
-    write_flac(source.flac, audio)
-    return Clip(source.utt, str(source.flac.absolute()), len(audio))
+        path = source.path
+    elif is_native(source.path, REFERABLE):
+        path = _entry(source)
+    else:
+        write_flac(source.flac, reading.samples)
+        path = str(source.flac.absolute())
+    return Clip(source.utt, path, len(reading.samples), "; ".join(reading.notes))
 
 
 def _entry(source: Source) -> str:
     if source.start is None:
         return str(Path(source.path).absolute())
     return concat_entry([(source.path, source.start, source.end)])
-
-
-def _is_referable(path: str) -> bool:
-    info = soundfile.info(path)
-    return info.format in REFERABLE and (info.samplerate, info.channels) == (SAMPLE_RATE, 1)
 
 
 def digest_of(items: Iterable[str]) -> str:
