@@ -20,7 +20,7 @@ from pam.errors import UserError
 SPK2UTT = "spk2utt"
 FIX = "utils/fix_data_dir.sh"
 # Other files that may lie in a directory; any other name is probably a misspelled table.
-OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|bad_utts|spk2utt")
+OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
 
 @dataclass
