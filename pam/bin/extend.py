@@ -23,6 +23,7 @@ from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import interval
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
+from pam.score.router import POOLS
 from pam.table import nearest
 
 HOME = ROOT / "conf/prompts"
@@ -129,7 +130,7 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         after = new["sets"].get(name)
         metric = escape(metric_label(before["metric"]))
         rows.append([escape(name), escape(before["task"]), metric, *change(before, after)])
-    for pool in ("seen", "unseen"):
+    for pool in POOLS:
         routed = [(r["router"] or {}).get(pool) for r in (old, new)]
         if routed[0]:
             before, after = (

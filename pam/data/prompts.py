@@ -3,33 +3,57 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pam.config import check_keys, load_yaml
-from pam.data.tasks import prompt_files
+from pam.data.tasks import plain_files, prompt_files
 from pam.errors import UserError
 from pam.table import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
-POOLS = ("unseen", "seen", "train")  # "seen" and "train" are the same prompts
+POOLS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
+PLAIN = "plain"  # the name of the file with plain requests, and of its test pool
+PLAIN_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one task; no prompt is in both pools, whatever its case or punctuation."""
+    """The prompts of one task; no prompt is in two pools, whatever its case or punctuation.
+
+    Attributes:
+        train, unseen: for training, and for decoding alone.
+        plain_train, plain: the same of short requests, in all their `forms`.
+        shared: the tasks of a short request for which several experts are right.
+    """
 
     train: tuple[str, ...]
     unseen: tuple[str, ...]
+    plain_train: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def pool(self, name: str) -> tuple[str, ...]:
-        """The pool called `name`, one of `POOLS`."""
+        """The pool called `name`, one of `POOLS`; `UserError` where the task has none."""
         if name not in POOLS:
             raise UserError(f"prompts {name!r}: {nearest(name, POOLS)}")
-        return self.unseen if name == "unseen" else self.train
+        if name == PLAIN and not self.plain:
+            raise UserError(
+                "prompts 'plain': a task of these sets has no plain requests: "
+                f"add some to conf/prompts/{PLAIN}.yaml, or choose another pool"
+            )
+        return {"unseen": self.unseen, PLAIN: self.plain}.get(name, self.train)
+
+    def is_seen(self, prompt: str) -> bool:
+        """Whether training draws this prompt."""
+        return prompt in self.train or prompt in self.plain_train
+
+    def draw_train(self, number: int) -> str:
+        """The training prompt of a random number: half of them are plain requests."""
+        pools = [pool for pool in (self.train, self.plain_train) if pool]
+        index, chosen = divmod(number, len(pools))
+        return pools[chosen][index % len(pools[chosen])]
 
 
 def load_prompts(
@@ -49,9 +73,15 @@ def load_prompts(
     files = _files(folder)
     names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
     parts = [_read(files, name) for name in names]
-    _check_unique(part for _, part in parts)
+    requests = _read_plain(folder)
+    _check_unique([*(part for _, part in parts), [(r.where, r.text) for r in requests]])
     train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
-    return Prompts(tuple(train), tuple(unseen))
+    own = [request for request in requests if not request.tasks.isdisjoint(names)]
+    plain_train, plain = (
+        [form for r in own if r.part == part for form in forms(r.text)] for part in PLAIN_PARTS
+    )
+    shared = {form: r.tasks for r in own if len(r.tasks) > 1 for form in forms(r.text)}
+    return Prompts(*map(tuple, (train, unseen, plain_train, plain)), shared)
 
 
 def load_all_prompts(
@@ -68,7 +98,13 @@ def load_all_prompts(
     names = list(tasks) if tasks is not None else list(files)
     if not names:
         raise UserError(f"{folder}: no prompts: expected one file TASK.yaml for each task")
-    _check_unique(_read(files, name)[1] for name in names)
+    requests = _read_plain(folder)
+    for request in requests:
+        for task in request.tasks - files.keys():
+            raise UserError(f"{request.where}: no task {task!r}: {nearest(task, files)}")
+    _check_unique(
+        [*(_read(files, name)[1] for name in names), [(r.where, r.text) for r in requests]]
+    )
     return {name: load_prompts(name, folder, merge_asr_prompts) for name in names}
 
 
@@ -85,9 +121,14 @@ def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> 
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
 
-def draw_train(prompts: Prompts, rng: np.random.Generator) -> str:
-    """A training prompt, each with the same probability."""
-    return prompts.train[rng.integers(len(prompts.train))]
+def forms(request: str) -> tuple[str, ...]:
+    """A plain request as it is written, in lower case without punctuation, and in upper case.
+
+    >>> forms("Transcribe, please.")
+    ('Transcribe, please.', 'transcribe please', 'TRANSCRIBE, PLEASE.')
+    """
+    bare = " ".join(re.sub(r"[.,:;!?…]", " ", request).split()).lower()
+    return tuple(dict.fromkeys((request, bare, request.upper())))
 
 
 def normalise(text: str) -> str:
@@ -98,11 +139,44 @@ def normalise(text: str) -> str:
 Entry = tuple[str, str]  # where an entry stands, for messages; its text
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A plain request: where it stands, the tasks whose experts are right, "train" or "test"."""
+
+    where: str
+    text: str
+    tasks: frozenset[str]
+    part: str
+
+
 def _files(folder: str | Path | None) -> Mapping[str, Path]:
     """{task: file} of a folder, or of the whole project."""
     if folder is None:
         return prompt_files()
-    return {path.stem: path for path in sorted(Path(folder).glob("*.yaml"))}
+    paths = sorted(Path(folder).glob("*.yaml"))
+    return {path.stem: path for path in paths if path.stem != PLAIN}
+
+
+def _read_plain(folder: str | Path | None) -> list[_Request]:
+    """The plain requests of a folder, or of the whole project."""
+    files = plain_files() if folder is None else [Path(folder) / f"{PLAIN}.yaml"]
+    requests = []
+    for path in files:
+        if not path.is_file():
+            continue
+        conf = load_yaml(path)
+        check_keys(conf, PLAIN_PARTS, str(path))
+        for part, sections in conf.items():
+            if not isinstance(sections, Mapping):
+                raise UserError(f"{path}: {part}: expected sections like 'ac:' with requests")
+            for names, texts in sections.items():
+                if not isinstance(texts, list):
+                    raise UserError(f"{path}: {part}, {names}: expected a list of requests")
+                for number, text in enumerate(texts, 1):
+                    where = f"{path}: {part}, {names}, {number}"
+                    _check_text(text, where)
+                    requests.append(_Request(where, text, frozenset(names.split()), part))
+    return requests
 
 
 def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:

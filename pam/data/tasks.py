@@ -46,10 +46,17 @@ def prompt_files(root: Path = ROOT) -> dict[str, Path]:
     own = sorted(root.glob("egs/*/conf/prompts/*.yaml"), key=lambda f: (f.stem, f))
     found: dict[str, Path] = {}
     for file in [*sorted((root / "conf/prompts").glob("*.yaml")), *own]:
+        if file.stem == "plain":
+            continue
         first = found.setdefault(file.stem, file)
         if first != file:
             raise UserError(f"{file}: task {file.stem!r} is in {first} too: give it another name")
     return found
+
+
+def plain_files(root: Path = ROOT) -> list[Path]:
+    """The files of plain requests: that of conf/prompts, then those of the recipes."""
+    return [root / "conf/prompts/plain.yaml", *sorted(root.glob("egs/*/conf/prompts/plain.yaml"))]
 
 
 @functools.cache

@@ -162,4 +162,6 @@ def _line(
         "refs": list(utterance.refs),
         "cluster": utterance.cluster,
     }
+    if utterance.experts:
+        line["experts"] = sorted(utterance.experts)
     return line | {"choices": utterance.choices} if utterance.choices else line

@@ -23,7 +23,10 @@ def model_stamp(exp: Path) -> list[int]:
 
 
 def prompts_digest(prompts: Mapping[str, Prompts]) -> str:
-    pools = {task: [list(pool.train), list(pool.unseen)] for task, pool in prompts.items()}
+    pools = {
+        task: [list(pool.train), list(pool.unseen), list(pool.plain)]
+        for task, pool in prompts.items()
+    }
     return hashlib.sha256(json.dumps(pools, sort_keys=True).encode()).hexdigest()
 
 

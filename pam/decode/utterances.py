@@ -17,7 +17,8 @@ class Utterance:
     """One utterance; `samples` (at 16 kHz) is None where the directory does not say.
 
     `choices` is what the letters of its prompt stand for, None where it has none; utterances of one
-    `cluster` (a speaker, a meeting, a clip) are not independent.
+    `cluster` (a speaker, a meeting, a clip) are not independent. `experts` are the tasks whose
+    experts are right for its prompt, where that is not its own task's alone.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Utterance:
     samples: int | None = None
     choices: Mapping[str, str] | None = None
     cluster: str | None = None
+    experts: frozenset[str] = frozenset()
 
 
 def read_utterances(
@@ -47,11 +49,12 @@ def read_utterances(
         own = fixed.get(utt)
         prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
         refs = tuple(data[file][utt] for file in data.references if utt in data[file])
-        seen = prompt in prompts[task].train
+        seen = prompts[task].is_seen(prompt)
+        experts = prompts[task].shared.get(prompt, frozenset())
         count = int(samples[utt]) if utt in samples else None
         letters = parse_choices(choices[utt]) if utt in choices else None
         cluster = data.cluster(utt)
-        out.append(Utterance(utt, task, prompt, seen, refs, count, letters, cluster))
+        out.append(Utterance(utt, task, prompt, seen, refs, count, letters, cluster, experts))
     return out
 
 

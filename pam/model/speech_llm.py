@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -233,6 +233,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
+        experts: Bool[Tensor, "B R"] | None = None,
         counts: Float[Tensor, "3 2"] | None = None,
         chance: Float[Tensor, "B Y"] | None = None,
         utt_id: list[str] | None = None,
@@ -242,13 +243,16 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
         `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
         which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`;
-        `chance`: see `hide`.
+        `chance`: see `hide`; `experts` are those that are right for each prompt, by default its
+        task's.
         The loss is a mean over answer tokens and, for routing, one over utterances. Of a batch that
         several processes share, or that an update joins with others, `counts` tells the share
         (`pam.model.joint`); without, the batch is whole.
         """
         if counts is None:
             counts = own_counts(int(text_lengths.sum()), len(task), task.device)
+        if experts is None:
+            experts = F.one_hot(task, len(self.tasks)).bool()
         in_batch, in_update = shares(counts)
         with self.autocast():
             prompt_states = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index)
@@ -263,7 +267,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         answering = token_loss.mean()
         loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
         if router_logits is not None and self.routing_loss:
-            routing = F.cross_entropy(router_logits, task)
+            routing = routing_loss(router_logits, experts).mean()
             loss = loss + routing * in_update.utts
             seen = seen + routing.detach() * in_batch.utts
         correct = (logits.argmax(-1) == labels).float()
@@ -272,7 +276,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
             self.tasks, token_task, in_batch.tokens, loss=token_loss, acc=correct
         )
         if self.labelled:
-            routed = (router_logits.argmax(-1) == task).float()
+            chosen = router_logits.argmax(-1, keepdim=True)
+            routed = experts.gather(-1, chosen)[:, 0].float()
             stats |= task_statistics(self.tasks, task, in_batch.utts, router_acc=routed)
         stats["loss"] = seen
         return loss, stats, counts[1, 0]
@@ -315,3 +320,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
         hidden = self.llm.read(embeds, mask, positions, prompt.cache())
         predicts = real & (steps >= (frames - 1)[:, None])
         return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
+
+
+def routing_loss(logits: Float[Tensor, "B R"], experts: Bool[Tensor, "B R"]) -> Float[Tensor, " B"]:
+    r"""-log of the probability that a right expert is chosen, per row.
+
+    With one right expert a row this is CE(p, task) of equation 10. A request like "Transcribe." may
+    go to the expert of clean or of noisy speech: :math:`-\log \sum_{r \in \mathrm{right}} p_r`.
+    """
+    return -logits.log_softmax(-1).masked_fill(~experts, -torch.inf).logsumexp(-1)

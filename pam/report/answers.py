@@ -82,7 +82,7 @@ def is_wrong(item: Item, diff: Diff) -> bool:
 
 def is_misrouted(item: Item) -> bool:
     """Did it go to another task's expert? Never where the experts have no tasks."""
-    return item.expert in task_names() and item.expert != item.task
+    return item.expert in task_names() and not item.routed_right
 
 
 def entries(items: Sequence[Item]) -> list[dict[str, Any]]:

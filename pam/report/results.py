@@ -3,6 +3,7 @@
 from typing import Any
 
 from pam.report.experiment import Experiment
+from pam.score.router import POOLS
 
 
 def results(experiment: Experiment) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def _router(router: dict[str, Any] | None) -> dict[str, Any] | None:
     if router is None:
         return None
     keys = ("correct", "count", "accuracy")
-    return {pool: {key: router[pool][key] for key in keys} for pool in ("seen", "unseen")}
+    return {pool: {key: router[pool][key] for key in keys} for pool in POOLS if pool in router}
 
 
 def _hearing(hearing: dict[str, Any] | None) -> dict[str, Any] | None:

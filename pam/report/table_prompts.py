@@ -5,8 +5,7 @@ from pam.report.markdown import GAP, escape, number, table
 from pam.report.table_cells import Store, stored_runs
 from pam.report.table_origin import made_with
 from pam.report.table_spec import TableSpec
-
-POOLS = ("seen", "unseen")
+from pam.score.router import POOLS
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
@@ -25,7 +24,7 @@ def _paper_prompts(spec: TableSpec) -> str:
     pools = {
         normalise(prompt): f"{task}, {pool}"
         for task, prompts in load_all_prompts().items()
-        for pool in POOLS
+        for pool in ("seen", "unseen")
         for prompt in prompts.pool(pool)
     }
     rows = [
@@ -46,7 +45,8 @@ def _routing(spec: TableSpec, store: Store, budget: str) -> str:
             if not result.get("router"):
                 gaps.append(f"{escape(row.name)}, seed {seed}: routing was not measured")
                 continue
-            rows += [_pool(row.name, seed, pool, result["router"][pool]) for pool in POOLS]
+            routed = result["router"]
+            rows += [_pool(row.name, seed, pool, routed[pool]) for pool in POOLS if pool in routed]
     header = ["system", "seed:", "prompts", "right:", "of:", "% [95 % interval]", "misrouted"]
     text = table(header, rows) if rows else GAP
     return "\n\n".join([text, *(f"{GAP}, {gap}." for gap in gaps)])

@@ -8,6 +8,7 @@ from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
+from pam.score.router import POOLS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
@@ -105,10 +106,10 @@ def router_table(experiment: Experiment) -> str:
     router = experiment.router
     if router is None:
         return no_router(experiment.config)
-    tasks = list(router["seen"]["tasks"])
+    pools = {pool: router[pool] for pool in POOLS if pool in router}
+    tasks = list(dict.fromkeys(task for entry in pools.values() for task in entry["tasks"]))
     rows = []
-    for pool in ("seen", "unseen"):
-        entry = router[pool]
+    for pool, entry in pools.items():
         per_task = [_share(entry["tasks"].get(task)) for task in tasks]
         total = f"{number(entry['accuracy'])} % ({_share(entry)}, {interval(entry)})"
         rows.append([pool, total, *per_task])
@@ -127,11 +128,7 @@ def no_router(config: Mapping[str, Any]) -> str:
 
 def misrouted_table(router: Mapping[str, Any] | None, limit: int = 20) -> str | None:
     """The prompts that reached another expert than their task's."""
-    wrong = [
-        (pool, m)
-        for pool in ("seen", "unseen")
-        for m in (router or {}).get(pool, {}).get("misrouted", [])
-    ]
+    wrong = [(pool, m) for pool in POOLS for m in (router or {}).get(pool, {}).get("misrouted", [])]
     if not wrong:
         return None
     rows = [

@@ -13,7 +13,8 @@ class Item:
     """One decoded utterance; `refs` holds every reference, `ref` first.
 
     `choices` is what the letters of a multiple-choice prompt stand for; items of one `cluster` (a
-    speaker, a meeting, a clip) are not independent.
+    speaker, a meeting, a clip) are not independent. `experts` are the tasks whose experts are right
+    for its prompt, where that is not its own task's alone.
     """
 
     id: str
@@ -27,6 +28,12 @@ class Item:
     posterior: float | None = None
     choices: Mapping[str, str] | None = None
     cluster: str | None = None
+    experts: Sequence[str] = ()
+
+    @property
+    def routed_right(self) -> bool:
+        """Whether the prompt went to an expert that is right for it."""
+        return self.expert in (self.experts or (self.task,))
 
     def references(self) -> tuple[str, ...]:
         return self.refs or (self.ref,)

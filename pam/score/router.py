@@ -1,4 +1,4 @@
-"""Does the prompt reach its expert? Counted over the training prompts and the unseen ones."""
+"""Does the prompt reach its expert? Counted over training prompts, unseen and plain ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,52 +8,74 @@ from torch import Tensor
 from pam.data.prompts import Prompts
 from pam.score.significance import wilson95
 
+POOLS = ("seen", "unseen", "plain")
+EITHER = " or "  # between the tasks of a request for which several experts are right
 Posteriors = Callable[[Sequence[str]], Tensor]
 
 
 def router_accuracy(
     posteriors: Posteriors, prompts: Mapping[str, Prompts], tasks: Sequence[str]
 ) -> dict[str, Any]:
-    """{"seen": …, "unseen": …} with correct, count, accuracy (percent), ci95, tasks, misrouted.
+    """For each of `POOLS`: correct, count, accuracy (percent), ci95, tasks, misrouted.
 
     `posteriors` gives [N, R] for N prompts; `tasks` names the R experts. Tasks without an expert
-    are left out.
+    are left out. Requests for which several experts are right are counted by themselves, under
+    "TASK or TASK". A pool without prompts is left out.
     """
-    pools = {
-        "seen": {task: pool.train for task, pool in prompts.items() if task in tasks},
-        "unseen": {task: pool.unseen for task, pool in prompts.items() if task in tasks},
-    }
-    return {name: _accuracy(posteriors, pool, tasks) for name, pool in pools.items()}
+    by_pool = {pool: by_right_experts(prompts, tasks, pool) for pool in POOLS}
+    return {pool: _accuracy(posteriors, found, tasks) for pool, found in by_pool.items() if found}
+
+
+def by_right_experts(
+    prompts: Mapping[str, Prompts], tasks: Sequence[str], pool: str
+) -> dict[tuple[str, ...], list[str]]:
+    """The prompts of a pool, each once, by the experts that are right for them."""
+    found: dict[tuple[str, ...], dict[str, None]] = {}
+    for task in (task for task in prompts if task in tasks):
+        own = prompts[task]
+        for prompt in own.plain if pool == "plain" else own.pool(pool):
+            names = own.shared.get(prompt, {task})
+            right = tuple(name for name in tasks if name in names)
+            found.setdefault(right, {})[prompt] = None
+    return {right: list(texts) for right, texts in found.items()}
 
 
 def _accuracy(
-    posteriors: Posteriors, pool: Mapping[str, Sequence[str]], tasks: Sequence[str]
+    posteriors: Posteriors, pool: Mapping[tuple[str, ...], Sequence[str]], tasks: Sequence[str]
 ) -> dict[str, Any]:
     counts, misrouted = {}, []
-    for task, prompts in pool.items():
-        wrong = _misrouted(posteriors(prompts), task, prompts, tasks)
-        counts[task] = {"correct": len(prompts) - len(wrong), "count": len(prompts)}
+    for right, prompts in pool.items():
+        wrong = _misrouted(posteriors(prompts), right, prompts, tasks)
+        counts[EITHER.join(right)] = {
+            "correct": len(prompts) - len(wrong),
+            "count": len(prompts),
+        }
         misrouted += wrong
     correct = sum(entry["correct"] for entry in counts.values())
     count = sum(entry["count"] for entry in counts.values())
     return {
         "correct": correct,
         "count": count,
-        "accuracy": round(100 * correct / count, 4) if count else None,
-        "ci95": wilson95(correct, count) if count else None,
+        "accuracy": round(100 * correct / count, 4),
+        "ci95": wilson95(correct, count),
         "tasks": counts,
         "misrouted": misrouted,
     }
 
 
 def _misrouted(
-    p_NR: Tensor, task: str, prompts: Sequence[str], tasks: Sequence[str]
+    p_NR: Tensor, right: Sequence[str], prompts: Sequence[str], tasks: Sequence[str]
 ) -> list[dict[str, Any]]:
     probability_N, expert_N = p_NR.max(-1)
     return [
-        {"task": task, "prompt": prompt, "chosen": tasks[expert], "probability": round(p, 4)}
+        {
+            "task": EITHER.join(right),
+            "prompt": prompt,
+            "chosen": tasks[expert],
+            "probability": round(p, 4),
+        }
         for prompt, expert, p in zip(
             prompts, expert_N.tolist(), probability_N.tolist(), strict=True
         )
-        if tasks[expert] != task
+        if tasks[expert] not in right
     ]

@@ -97,5 +97,5 @@ def prompt_counts(items: Sequence[Item]) -> Mapping[str, int | None]:
     return {
         "seen": sum(item.prompt_seen is True for item in items),
         "unseen": sum(item.prompt_seen is False for item in items),
-        "routed_right": sum(item.expert == item.task for item in routed) if routed else None,
+        "routed_right": sum(item.routed_right for item in routed) if routed else None,
     }

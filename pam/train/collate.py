@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -50,7 +51,7 @@ class Collate:
     generator's state, on no process, and not on the epochs that a run is cut into.
 
     Args:
-        prompts: the prompts of each task, in the order of the task's index.
+        prompts: the prompts of each task by its name, in the order of the task's index.
         per_batch: so many prompts are drawn for a batch, those of its first utterances, which all
             others share in turn; 0 draws one for every utterance. Fewer distinct prompts are a
             shorter prompt pass.
@@ -61,12 +62,12 @@ class Collate:
     def __init__(
         self,
         llm: CausalLM,
-        prompts: Sequence[Prompts],
+        prompts: Mapping[str, Prompts],
         per_batch: int = 0,
         seed: int | None = None,
     ):
         self.llm, self.per_batch, self.seed = llm, per_batch, seed
-        self.prompts = [p.train for p in prompts]
+        self.tasks, self.prompts = list(prompts), list(prompts.values())
 
     def __call__(
         self, loaded: tuple[Step, Sequence[tuple[str, dict[str, np.ndarray]]], np.ndarray]
@@ -82,6 +83,7 @@ class Collate:
         distinct = sorted(set(drawn))
         batch["prompt"], batch["prompt_lengths"] = self.llm.prompt_batch(distinct)
         batch["prompt_index"] = torch.tensor([distinct.index(prompt) for prompt in drawn])
+        batch["experts"] = self.right_experts(drawn, batch["task"].tolist())
         utts = [utt for utt, _ in items]
         if self.seed is not None:
             chance = [self.draw_chance(step, utt, len(d["text"])) for utt, d in items]
@@ -95,9 +97,19 @@ class Collate:
         chosen = []
         for row, task in zip(step.rows, tasks, strict=True):
             place, known = row % places, self.prompts[task]
-            number = place if self.seed is None else self.number("prompt", step, utts[place])
-            chosen.append(known[number % len(known)])
+            if self.seed is None:
+                chosen.append(known.train[place % len(known.train)])
+            else:
+                chosen.append(known.draw_train(self.number("prompt", step, utts[place])))
         return chosen
+
+    def right_experts(self, prompts: Sequence[str], tasks: Sequence[int]) -> Bool[Tensor, "B R"]:
+        """The experts that are right for each prompt: its task's, of some requests others' too."""
+        right = torch.zeros(len(prompts), len(self.tasks), dtype=torch.bool)
+        for row, (prompt, task) in enumerate(zip(prompts, tasks, strict=True)):
+            names = self.prompts[task].shared.get(prompt, {self.tasks[task]})
+            right[row] = torch.tensor([name in names for name in self.tasks])
+        return right
 
     def draw_chance(self, step: Step, utt: str, tokens: int) -> np.ndarray:
         """A number in [0, 1) for each token of an answer; the lowest are hidden."""

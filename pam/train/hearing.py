@@ -66,7 +66,7 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         ESPnetDataset(triples, preprocess=preprocess),
         first_of_each_task(read_utt2task(dev, tasks), utts),
         read_lengths(dev),
-        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4),
+        collate_fn=Collate(model.llm, prompts_of(config), 4),
         **config["batch"],
     )
     factory.batches = [batch for batch in factory.batches if len(batch) > 1]

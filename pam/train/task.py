@@ -69,8 +69,9 @@ class PaMTask(AbsTask):
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
             if model.router is not None and model.router.shift is not None:
-                train_prompts = [p for task in prompts_of(config).values() for p in task.train]
-                model.router.standardize_by(model.pooled_prompts(train_prompts))
+                pools = prompts_of(config).values()
+                seen = {prompt for pool in pools for prompt in pool.train + pool.plain_train}
+                model.router.standardize_by(model.pooled_prompts(sorted(seen, key=len)))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
@@ -121,9 +122,8 @@ class PaMTask(AbsTask):
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
-        prompts = list(prompts_of(config).values())
         seed = args.seed if train else None
-        return Collate(cls.llm, prompts, config["prompts_per_batch"], seed)
+        return Collate(cls.llm, prompts_of(config), config["prompts_per_batch"], seed)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):

@@ -1,16 +1,16 @@
 """The shipped prompts keep their promises; broken prompt files are refused; draws are stable."""
 
 import re
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pam.data.prompts import (
     Prompts,
     draw,
-    draw_train,
+    forms,
     load_all_prompts,
     load_prompts,
     normalise,
@@ -111,19 +111,84 @@ def test_draw_is_pinned():
 
 
 def test_every_prompt_can_be_drawn(shipped):
-    prompts, rng = shipped["snv"], np.random.default_rng(0)
+    prompts = shipped["snv"]
     utts = [f"utt{i}" for i in range(5000)]
     assert {draw(prompts, utt) for utt in utts} == set(prompts.unseen)
     assert {draw(prompts, utt, pool="seen") for utt in utts} == set(prompts.train)
-    assert {draw_train(prompts, rng) for _ in range(2000)} == set(prompts.train)
+    assert {draw(prompts, utt, pool="plain") for utt in utts} == set(prompts.plain)
 
 
-def test_training_draws_follow_the_generator(shipped):
-    def draws(seed: int) -> list[str]:
-        rng = np.random.default_rng(seed)
-        return [draw_train(shipped["ac"], rng) for _ in range(20)]
+def test_half_of_the_training_prompts_are_plain_requests(shipped):
+    prompts = shipped["snv"]
+    drawn = Counter(prompts.draw_train(number) for number in range(100 * 6 * 7 * 11))
+    assert set(drawn) == {*prompts.train, *prompts.plain_train}
+    assert sum(drawn[text] for text in prompts.train) == drawn.total() / 2
+    assert [Prompts(("a", "b"), ()).draw_train(n) for n in range(3)] == ["a", "b", "a"]
 
-    assert draws(1) == draws(1) != draws(2)
+
+def test_a_plain_request_has_three_forms():
+    assert forms("Words, please!") == ("Words, please!", "words please", "WORDS, PLEASE!")
+    assert forms("how many") == ("how many", "HOW MANY")
+
+
+def test_plain_requests_are_short_and_in_one_pool_only(shipped):
+    for prompts in shipped.values():
+        assert len(prompts.plain_train) > 250 and len(prompts.plain) >= 50
+        assert all(1 <= len(text.split()) <= 6 for text in prompts.plain_train + prompts.plain)
+        known = {normalise(text) for text in prompts.plain_train + prompts.train + prompts.unseen}
+        assert known.isdisjoint(normalise(text) for text in prompts.plain)
+
+
+def test_requests_that_say_nothing_of_the_speech_are_both_speech_tasks(shipped):
+    both = frozenset({"asr_clean", "asr_noisy"})
+    for task in both:
+        assert shipped[task].shared["Transcribe."] == shipped[task].shared["transcribe"] == both
+        assert {"Transcribe.", "TRANSCRIBE."} <= set(shipped[task].plain)
+        assert shipped[task].shared["What was said?"] == both
+        assert "what was said" in shipped[task].plain_train
+        assert "Transcribe this meeting." not in shipped[task].shared
+    assert not shipped["snv"].shared and not shipped["ac"].shared
+
+
+def plain(folder: Path, text: str) -> Path:
+    path = folder / "plain.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {ac: [Hear it., hear IT]}", "train, ac, 2 'hear IT': the same as"),
+        ("train: {ac: [Say it]}", "train, ac, 1 'Say it': the same as"),
+        ("train: {ac: [Hear it.]}\ntest: {ac: [HEAR IT]}", "test, ac, 1 'HEAR IT': the same as"),
+        ("trian: {ac: [Hear it.]}", "unknown option 'trian': did you mean 'train'"),
+        ("test: {acc: [Hear it.]}", "no task 'acc': did you mean 'ac'"),
+        ("test: {ac: [12]}", "test, ac, 1 12: not a text"),
+        ("test: {ac: Hear it.}", "test, ac: expected a list of requests"),
+        ("test: [Hear it.]", "test: expected sections like 'ac:'"),
+    ],
+)
+def test_a_broken_file_of_plain_requests_is_refused_with_its_place(tmp_path, text, message):
+    write(tmp_path, "ac")
+    path = plain(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load_all_prompts(folder=tmp_path)
+    assert str(error.value).startswith(str(path)) and message in str(error.value)
+
+
+def test_plain_requests_of_a_folder(tmp_path):
+    write(tmp_path, "ac")
+    write(tmp_path, "snv", train=["Count."], unseen=["How many?"])
+    plain(tmp_path, "train: {ac snv: [Hear it.], snv: [Number]}\ntest: {ac: [Sound]}")
+    found = load_all_prompts(folder=tmp_path)
+    both = ("Hear it.", "hear it", "HEAR IT.")
+    assert found["snv"].plain_train == (*both, "Number", "number", "NUMBER")
+    assert found["ac"].plain_train == both and found["ac"].plain == ("Sound", "sound", "SOUND")
+    assert set(found["ac"].shared) == set(both) and "plain" not in found
+    assert found["ac"].is_seen("HEAR IT.") and not found["ac"].is_seen("Sound")
+    with pytest.raises(UserError, match="has no plain requests"):
+        draw(found["snv"], "utt1", pool="plain")
 
 
 def test_merged_asr_prompts_are_both_pools(shipped):

@@ -8,7 +8,7 @@ from toys import build_with_lora, make_batch
 from pam.decode.greedy import PromptMemory, greedy
 from pam.errors import UserError
 from pam.model.build import build_model, load_experiment
-from pam.model.speech_llm import ESPnetPaMModel
+from pam.model.speech_llm import ESPnetPaMModel, routing_loss
 from pam.train.hearing import shuffled_audio
 
 
@@ -341,3 +341,30 @@ def test_predicted_routing_uses_the_router(tiny_config, batch):
     model(**batch)[0].backward()
     assert model.fusion.experts[1].weight.grad.abs().sum() > 0
     assert model.fusion.experts[0].weight.grad is None
+
+
+def test_the_routing_loss_is_cross_entropy_or_asks_for_one_of_several():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    task = torch.tensor([0, 3, 1, 1, 2])
+    one = torch.nn.functional.one_hot(task, 4).bool()
+    expected = torch.nn.functional.cross_entropy(logits, task, reduction="none")
+    torch.testing.assert_close(routing_loss(logits, one), expected)
+    several = one.clone()
+    several[0, 1] = True
+    probability = logits[0].softmax(-1)[:2].sum()
+    torch.testing.assert_close(routing_loss(logits, several)[0], -probability.log())
+    torch.testing.assert_close(routing_loss(logits, several)[1:], expected[1:])
+
+
+def test_either_expert_is_right_for_a_request_that_says_nothing_of_the_speech(tiny_model, batch):
+    """Loss and accuracy of the router take `experts`; without, the task's own is right."""
+    tiny_model.eval()
+    plain, own, _ = tiny_model(**batch)
+    right = torch.nn.functional.one_hot(batch["task"], 4).bool()
+    again, same, _ = tiny_model(**batch, experts=right)
+    assert torch.equal(plain, again) and torch.equal(
+        own["router_acc_asr_clean"], same["router_acc_asr_clean"]
+    )
+    every, stats, _ = tiny_model(**batch, experts=torch.ones_like(right))
+    assert every < plain and stats["router_acc_asr_clean"] == 1
+    torch.testing.assert_close(every, stats["loss"])

@@ -40,6 +40,33 @@ def test_counts_by_hand():
     assert unseen["ci95"][0] < 80 < unseen["ci95"][1]
 
 
+def test_a_request_for_which_two_experts_are_right_is_counted_once():
+    both = {"type": frozenset({"ac", "asr_clean"})}
+    prompts = {
+        "ac": Prompts((), (), (), ("type", "wind"), both),
+        "asr_clean": Prompts((), (), (), ("type",), both),
+        "snv": Prompts((), (), (), ("number",)),
+    }
+    plain = router_accuracy(by_word, prompts, TASKS)["plain"]
+    assert plain["tasks"] == {
+        "asr_clean or ac": {"correct": 1, "count": 1},
+        "ac": {"correct": 0, "count": 1},
+    }
+    assert (plain["correct"], plain["count"]) == (1, 2)
+    assert [m["prompt"] for m in plain["misrouted"]] == ["wind"]
+
+
+def test_an_utterance_is_routed_right_by_every_right_expert():
+    either = {"experts": ("asr_clean", "asr_noisy")}
+    items = [
+        Item("u1", "asr_noisy", "a", "a", expert="asr_clean", **either),
+        Item("u2", "asr_noisy", "a", "a", expert="ac", **either),
+        Item("u3", "asr_noisy", "a", "a", expert="asr_clean"),
+    ]
+    assert [item.routed_right for item in items] == [True, False, False]
+    assert prompt_counts(items)["routed_right"] == 1
+
+
 def test_the_verb_counts_all_prompts_of_the_project(tiny_model, tmp_path, monkeypatch):
     exp = experiment(tmp_path, tiny_model, monkeypatch)
     score_verb.score_router(exp)
@@ -50,6 +77,8 @@ def test_the_verb_counts_all_prompts_of_the_project(tiny_model, tmp_path, monkey
         assert entry["count"] == sum(len(getattr(p, pool)) for p in prompts.values())
         assert entry["correct"] + len(entry["misrouted"]) == entry["count"]
     assert (written["seen"]["count"], written["unseen"]["count"]) == (200, 600)
+    requests = {text for p in prompts.values() for text in p.plain}
+    assert written["plain"]["count"] == len(requests)
 
 
 def test_routed_once_per_checkpoint(tiny_model, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ class Data(torch.utils.data.Dataset):
 
 
 def collate(per_batch=0, seed=0):
-    return Collate(Words(), [Prompts(tuple(map(str, range(1000))), ())], per_batch, seed)
+    return Collate(Words(), {"ac": Prompts(tuple(map(str, range(1000))), ())}, per_batch, seed)
 
 
 def draws(world=1, number=0, workers=0, **options):
@@ -105,3 +105,14 @@ def test_counts_are_of_the_process_its_batch_and_its_update():
         ]
         np.testing.assert_allclose(counts, expected, rtol=1e-6)
     assert draws(world=9)[1][8].tolist()[0] == [0, 0]  # it has none, and computes the first
+
+
+def test_experts_that_are_right_for_a_prompt():
+    both = {"0": frozenset({"clean", "noisy"})}
+    prompts = {
+        "clean": Prompts(("0", "1"), (), shared=both),
+        "noisy": Prompts(("0", "2"), (), shared=both),
+        "ac": Prompts(("3",), ()),
+    }
+    right = Collate(Words(), prompts).right_experts(["0", "0", "1", "2", "3"], [0, 1, 0, 1, 2])
+    assert right.int().tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
