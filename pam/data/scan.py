@@ -115,7 +115,7 @@ def key_of(path: str, start: float | None, end: float | None) -> str:
 @functools.lru_cache(maxsize=1024)  # the segments of a recording
 def _size_and_time(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
@@ -206,7 +206,7 @@ def convert(source: Source) -> Clip:
         return Clip(source.utt, source.path, len(audio))
     if _is_referable(source.path):
         return Clip(source.utt, _entry(source), len(audio))
-    time = os.stat(source.path).st_mtime_ns
+    time = Path(source.path).stat().st_mtime_ns
     write_flac(source.flac, audio)
     os.utime(source.flac, ns=(time, time))
     return Clip(source.utt, str(source.flac.absolute()), len(audio))

@@ -130,7 +130,10 @@ def test_unusable_parquet_is_named(tmp_path):
         ("audiocap_id,youtube_id,start_time,caption\n1,a,inf,b\n", "csv:2: .*not a caption"),
         ("audiocap_id,youtube_id,start_time,caption\n1,../a,3,b\n", "csv:2: .*'../a' cannot be"),
         ("audiocap_id,youtube_id,start_time,caption\n", "train.csv: no captions in it"),
-        ("audiocap_id,youtube_id,start_time,caption\n1,a,3,caf\xe9\n", "csv: not UTF-8 .byte 0xe9"),
+        (
+            "audiocap_id,youtube_id,start_time,caption\n1,a,3,caf\xe9\n",
+            "csv:2: not UTF-8 .byte 0xe9",
+        ),
         (
             'audiocap_id,youtube_id,start_time,caption\n1,a,3,"' + "b\n" * 70000,
             "csv: field larger than field limit .*: is a quotation mark not closed",

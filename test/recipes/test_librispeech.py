@@ -114,7 +114,7 @@ def test_lines_that_are_no_utterance(tmp_path):
     assert data["text"]["84-121550-0009"] == "split line"
     transcript.write_bytes(good.encode() + b"84-121550-0009 CAF\xc9\n")
     status, output = prepare("--corpus", tmp_path, "--out", tmp_path / "x", "--parts", "dev-clean")
-    assert status == 1 and f"error: {transcript}: not UTF-8 (byte 0xc9)" in output
+    assert status == 1 and f"error: {transcript}:1: not UTF-8 (byte 0xc9)" in output
 
 
 def run(corpus: Path, out: Path, *options: str) -> tuple[int, str]:

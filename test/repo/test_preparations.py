@@ -78,7 +78,7 @@ def test_tables_as_other_programs_save_them(project, tmp_path):
     assert data["text"] == {"birds_train-zoë-000000": "a robin sings"}
     (corpus / "dev.tsv").write_bytes(line.decode().encode("latin-1", "replace"))
     status, output = prepare(recipe, *options)
-    assert status == 1 and "dev.tsv: not UTF-8 (byte 0xef): " in output
+    assert status == 1 and "dev.tsv:1: not UTF-8 (byte 0xef): " in output
     assert "Traceback" not in output
 
 

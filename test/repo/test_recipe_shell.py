@@ -324,8 +324,9 @@ def test_another_folder_of_the_corpus_is_refused_by_every_stage(recipes, recipe,
         status, output = recipes.run(recipe, "--stage", stage, "--stop_stage", stage, CORPUS=other)
         assert status == 1 and "was made with other settings" in output, (stage, output)
         assert "it was made with: CORPUS: /corpora/a\n" in output
-        assert f"now asked for:    CORPUS: {os.path.abspath(recipes.root / 'egs/mini' / other)}" in (
-            output
+        assert (
+            f"now asked for:    CORPUS: {os.path.abspath(recipes.root / 'egs/mini' / other)}"
+            in (output)
         )
     assert recipes.calls() == []
 

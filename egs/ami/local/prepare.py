@@ -66,7 +66,9 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
                 "ami_%s: %d meetings expected, %d without any segment: %s", name,
                 len(meetings), len(absent), " ".join(absent),
             )  # fmt: skip
-        utterances = with_audio(unique(read, faults), recordings, faults)
+        utterances = unique(read, faults)
+        report_recordings(name, utterances, recordings)
+        utterances = with_audio(utterances, recordings, faults)
         chosen = report_and_choose(name, utterances, faults, size, out)
         tables = common_tables(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
@@ -84,6 +86,17 @@ def find_recordings(corpus: Path) -> dict[str, str]:
     return found
 
 
+def report_recordings(
+    name: str, utterances: Sequence[Utterance], recordings: dict[str, str]
+) -> None:
+    """Name the recordings that a set lacks."""
+    files = {u.recording_file for u in utterances if u.recording not in recordings}
+    if files:
+        logger.warning(
+            "ami_%s: %d recordings are missing: %s", name, len(files), " ".join(sorted(files))
+        )
+
+
 def with_audio(
     utterances: Sequence[Utterance], recordings: dict[str, str], faults: Faults
 ) -> list[Utterance]:
@@ -97,7 +110,7 @@ def with_audio(
     kept = []
     for utterance in utterances:
         if utterance.recording not in ends:
-            faults[NO_AUDIO].append(utterance.id)
+            faults[NO_AUDIO].append(f"{utterance.id} (in {utterance.recording_file})")
         elif utterance.end > ends[utterance.recording] + MAX_OVERSHOOT_SECONDS:
             faults[LATE].append(utterance.id)
         else:
@@ -135,7 +148,10 @@ def report_and_choose(
     report_left_out(logger, f"ami_{name}", faults)
     list_left_out(out / f"ami_{name}", faults)
     if not utterances:
-        raise UserError(f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER)")
+        first = f"; {faults[NO_AUDIO][0]} has no audio" if faults.get(NO_AUDIO) else ""
+        raise UserError(
+            f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER){first}"
+        )
     report_count(logger, f"ami_{name}", len(utterances), PUBLISHED[name])
     logger.info(
         "ami_%s: %d speakers, %.2f h, %d utterances begin before the last of their headset ends",

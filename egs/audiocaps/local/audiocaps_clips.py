@@ -117,7 +117,9 @@ def _complain_of_names(
             f"{corpus}: none of the {len(missing)} clips of {part}.csv: {gone[0]}: no such clip: "
             f"{what}"
         )
-    logger.warning("%s: %d of %d clips found: %s", part, len(found), len(found) + len(missing), what)
+    logger.warning(
+        "%s: %d of %d clips found: %s", part, len(found), len(found) + len(missing), what
+    )
 
 
 def _out_of_parquet(
