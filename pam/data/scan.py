@@ -24,7 +24,7 @@ import soundfile
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
-from pam.data.datadir import DataDir, check
+from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
 from pam.errors import UserError
@@ -70,7 +70,8 @@ def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     bad = {_first(p): "empty transcript" for p in errors if _is_empty_text(p)}
     others = [problem for problem in errors if _first(problem) not in bad]
     if others:
-        raise UserError(f"{others[0]} (of {len(others)}; run utils/validate_data_dir.sh {path})")
+        remedy = f"{fix_command(path)} mends them" if data.is_usable else MAKE_AGAIN
+        raise UserError(f"{others[0]} ({len(others)} errors in all, {remedy})")
     return data, bad
 
 

@@ -88,13 +88,19 @@ def test_transcript_with_an_odd_character_is_mended(folder, name, odd):
     assert fixed(folder) == UTTS and (folder / name).read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["utt2spk", "utt2task", "text", "wav.scp"])
-@pytest.mark.parametrize("odd", ["\u00a0", "\u3000", "\ufeff ", " \u200b"])
+AFTER_IDS = ["\u00a0", "\u3000", "\ufeff ", " \u200b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        *[(name, odd) for name in ("utt2spk", "utt2task", "text") for odd in AFTER_IDS],
+        *[("wav.scp", odd) for odd in AFTER_IDS[:3]],  # a file's name may begin with anything
+    ],
+)
 def test_odd_characters_around_ids_are_mended(folder, name, odd):
     before = (folder / name).read_bytes()
     (folder / name).write_bytes(before.replace(b"ann-2 ", f"ann-2{odd}".encode(), 1))
-    if (name, odd) == ("wav.scp", " \u200b"):
-        return  # it is part of the file's name
     assert len(messages(folder)) == 1
     assert fixed(folder) == UTTS and (folder / name).read_bytes() == before
 

@@ -35,13 +35,13 @@ def read_rows(table: Path) -> list[Row]:
         raise UserError(f"{table}: empty: write lines of AUDIO, SPEAKER, TEXT with tabs")
     rows = []
     for number, line in enumerate(lines, start=1):
-        fields = [one_line(field) for field in line.split("\t")]
-        if len(fields) != 3 or not all(fields):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 3 or not all(map(one_line, fields)):
             raise UserError(f"{table}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
         audio = table.parent / fields[0]
         if not audio.is_file():
             raise UserError(f"{table}:{number}: {audio}: no such file: correct the path")
-        rows.append((audio.absolute(), fields[1], fields[2]))
+        rows.append((audio.absolute(), one_line(fields[1]), one_line(fields[2])))
     return rows
 
 
