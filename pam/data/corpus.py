@@ -3,7 +3,7 @@
 import csv
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from pam.errors import UserError
 
 LEFT_OUT = "left_out.log"
 Item = TypeVar("Item")
+Used = TypeVar("Used")
 
 
 def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
@@ -29,6 +30,20 @@ def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     draw = Random(count)
     ends = [n * len(items) // count for n in range(count + 1)]
     return [items[at + int(draw.random() * (end - at))] for at, end in pairwise(ends)]
+
+
+def spread_usable(
+    items: Sequence[Item], count: int | None, use: Callable[[Sequence[Item]], Mapping[Item, Used]]
+) -> dict[Item, Used]:
+    """What `use` makes of `count` of the items; more are drawn for those that it cannot use."""
+    used: dict[Item, Used] = {}
+    wanted, untried = len(items) if count is None else count, items
+    while untried and len(used) < wanted:
+        chosen = spread(untried, wanted - len(used))
+        used |= use(chosen)
+        tried = set(chosen)
+        untried = [item for item in untried if item not in tried]
+    return used
 
 
 def report_count(

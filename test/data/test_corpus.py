@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pam.data.corpus import LEFT_OUT, list_left_out, reading, spread
+from pam.data.corpus import LEFT_OUT, list_left_out, reading, spread, spread_usable
 from pam.errors import UserError
 
 
@@ -26,6 +26,19 @@ def test_a_part_has_all_kinds_of_the_whole(table):
     lines = [n // 200 if table == "sorted" else n % 10 for n in range(2000)]
     counts = Counter(spread(lines, 200))  # at even distances: of the turns one word only
     assert len(counts) == 10 and min(counts.values()) >= 10
+
+
+def test_more_are_drawn_for_those_that_cannot_be_used():
+    def use(items):
+        tried.extend(items)
+        return {item: str(item) for item in items if item % 3}
+
+    for count, most in ((4, 4), (60, 60), (90, 66), (None, 66)):
+        tried = []
+        found = spread_usable(range(100), count, use)
+        assert len(found) == most and all(n % 3 for n in found)
+        assert len(tried) == len(set(tried)) and (count != 4 or len(tried) < 20)
+    assert spread_usable([], 3, use) == {} == spread_usable([3, 6], None, use)
 
 
 @pytest.mark.parametrize("is_csv", [False, True])

@@ -36,6 +36,7 @@ from pam.data.corpus import (  # noqa: E402
     report_count,
     report_left_out,
     spread,
+    spread_usable,
 )
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
@@ -69,7 +70,8 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
         utterances = unique(read, faults)
         report_recordings(name, utterances, recordings)
         utterances = with_audio(utterances, recordings, faults)
-        chosen = report_and_choose(name, utterances, faults, size, out)
+        report(name, utterances, faults, out)
+        chosen = spread(utterances, SIZES[size][name != "train"])
         tables = common_tables(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
@@ -126,25 +128,29 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
         faults: Faults = defaultdict(list)
         rows = list(ami_parquet.read_rows(files[name], faults))
         utterances = unique((row.utterance for row in rows), faults)
-        chosen = report_and_choose(name, utterances, faults, size, out)
+        report(name, utterances, faults, out)
         row_of = {row.utterance.id: row for row in reversed(rows)}  # of two, the first
         audio = out / "audio" / f"ami_{name}"
         lost: Faults = defaultdict(list)
-        paths = ami_parquet.write_audio([row_of[u.id] for u in chosen], audio, lost)
+        paths = spread_usable(
+            [u.id for u in utterances],
+            SIZES[size][name != "train"],
+            lambda ids, row_of=row_of, audio=audio, lost=lost: ami_parquet.write_audio(
+                [row_of[utt] for utt in ids], audio, lost
+            ),
+        )
         report_left_out(logger, f"ami_{name}", lost)
         list_left_out(out / f"ami_{name}", faults | lost)
         if not paths:
             raise UserError(
                 f"{folder}: no audio in the set {name}: copy the data set with it inside"
             )
-        tables = common_tables([u for u in chosen if u.id in paths]) | {"wav.scp": paths}
+        tables = common_tables([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
         DataDir(tables).write(out / f"ami_{name}")
 
 
-def report_and_choose(
-    name: str, utterances: Sequence[Utterance], faults: Faults, size: str, out: Path
-) -> Sequence[Utterance]:
-    """Say what there is of a set, and take what `size` asks for."""
+def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path) -> None:
+    """Say what there is of a set; `UserError` where that is nothing."""
     report_left_out(logger, f"ami_{name}", faults)
     list_left_out(out / f"ami_{name}", faults)
     if not utterances:
@@ -158,7 +164,6 @@ def report_and_choose(
         name, len({u.speaker for u in utterances}),
         sum(u.end - u.start for u in utterances) / 3600, overlapping(utterances),
     )  # fmt: skip
-    return spread(utterances, SIZES[size][name != "train"])
 
 
 def common_tables(utterances: Sequence[Utterance]) -> Tables:
