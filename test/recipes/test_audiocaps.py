@@ -1,5 +1,7 @@
 """AudioCaps and AudioBench's sets of it, on imitations of their files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -322,3 +324,25 @@ def test_a_part_of_audio_bench_is_spread_over_it(tmp_path, monkeypatch):
     numbers = [int(text) for text in data["text"].values()]
     assert [number // 10 for number in numbers] == [0, 1, 2, 3]
     assert list(data["text"]) == [f"{BENCH[1]}-{number:05d}" for number in numbers]
+
+
+def test_a_corpus_in_a_folder_whose_name_is_no_utf8_is_an_error_of_one_line(tmp_path):
+    corpus = audiocaps(tmp_path / "audiocaps").rename(tmp_path / "caf\udce9")
+    done = subprocess.run(
+        [
+            sys.executable,
+            module.__file__,
+            "--audiocaps",
+            corpus,
+            "--out",
+            tmp_path,
+            "--sets",
+            SETS[2],
+        ],
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if " INFO: " not in line]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert errors[-1].startswith("error: ") and "caf\\udce9" in errors[-1]
+    assert "not UTF-8: rename it" in errors[-1]
