@@ -341,6 +341,19 @@ def test_a_folder_binds_the_states_and_the_experiment_too(recipes):
     assert status == 0, output
 
 
+@pytest.mark.parametrize("recipe", ["mini", "multitask"])
+def test_a_folder_that_is_not_named_again_is_the_recorded_one(recipes, recipe):
+    read_from(recipes, "CORPUS")
+    assert recipes.run(recipe, "--stop_stage", "1", CORPUS="/a")[0] == 0
+    assert recipes.run(recipe, "--stop_stage", "4")[0] == 0
+    for name in ("dump/raw/ac_dev", "exp/pam_mini_short_s0"):
+        settings = recipes.root / "egs" / recipe / name / ".settings"
+        assert "CORPUS: /a\n" in settings.read_text()
+    for stage in "234":
+        status, output = recipes.run(recipe, "--stage", stage, "--stop_stage", stage, CORPUS="/b")
+        assert status == 1 and "now asked for:    CORPUS: /b" in output, output
+
+
 def test_data_of_one_folder_are_not_dumped_as_those_of_another(recipes):
     read_from(recipes, "CORPUS")
     assert recipes.run("mini", "--stop_stage", "1", CORPUS="/a")[0] == 0
