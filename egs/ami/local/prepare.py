@@ -77,6 +77,8 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
         }
         DataDir(tables).write(out / f"ami_{name}")
+        count = len(tables["text"])
+        logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
 def find_recordings(corpus: Path) -> dict[str, str]:
@@ -147,6 +149,8 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
             )
         tables = common_tables([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
         DataDir(tables).write(out / f"ami_{name}")
+        count = len(tables["text"])
+        logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
 def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path) -> None:
