@@ -15,7 +15,25 @@ def run_main(main: Callable[[], int | None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        if not any("\ud800" <= character <= "\udfff" for character in error.object):
+            raise
+        name = ascii(next(line for line in error.object.splitlines() if not _is_utf8(line)))
+        print(
+            f"error: {name}: the name of a file or folder is not UTF-8: rename it, as with: "
+            "convmv -r -f LATIN1 -t UTF-8 --notest FOLDER",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command resumes", file=sys.stderr)
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -45,12 +45,14 @@ def segmented():
 
 
 IDS = st.text(
-    st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters="/\ufeff"),
+    st.characters(exclude_categories=["Cc", "Cf", "Cs", "Z"], exclude_characters="/"),
     min_size=1,
     max_size=12,
 )
 VALUES = st.text(
-    st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=12
+    st.characters(exclude_categories=["Cc", "Cf", "Cs", "Z"], include_characters=" "),
+    min_size=1,
+    max_size=12,
 ).map(lambda value: value.strip() or "-")
 
 

@@ -36,14 +36,21 @@ checksum() {
     cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
 }
 
-# folders_of CORPUS: the folders that its db.sh names, as "NAME: /absolute/path" lines.
+# folders_of CORPUS: the folders that its db.sh names, as "NAME: /absolute/path" lines; where it
+# names none now, those that its data were made of.
+# shellcheck disable=SC2154  # an option
 folders_of() (
     cd "../$1" || exit
     # shellcheck source=/dev/null
     . ./db.sh
-    while read -r name; do
+    named=$(while read -r name; do
         [[ -z ${!name} ]] || echo "$name: $(realpath -ms -- "${!name}")"
-    done < <(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' db.sh)
+    done < <(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' db.sh))
+    if [[ -n $named ]]; then
+        echo "$named"
+    elif [[ -f $datadir/.settings ]]; then
+        grep -E "$folder_lines" "$datadir/.settings" || true
+    fi
 )
 
 folder_lines='^[A-Z][A-Z0-9_]*: ' # of settings; options are in lower case

@@ -254,7 +254,8 @@ check_folders() { # whatever stage begins: what is dumped is of the folders that
         [[ -f $dumpdir/raw/$set/wav.scp && -f $dumpdir/raw/$set/.settings ]] || continue
         recorded=$(grep -E "$folder_lines" "$dumpdir/raw/$set/.settings" || true)
         ! moved "$recorded" "$wanted" ||
-            refuse_other "$dumpdir/raw/$set" "$recorded" "$wanted" "$dump_remedy"
+            refuse_other "$dumpdir/raw/$set" "$recorded" "$wanted" \
+                "name that folder, or prepare and dump elsewhere with --datadir and --dumpdir"
     done
 }
 

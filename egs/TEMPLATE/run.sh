@@ -17,7 +17,10 @@ test_sets="TEMPLATE_test"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$CORPUS" \
+    [[ -n $CORPUS ]] || die "CORPUS is not set: name the folder of the corpus in egs/TEMPLATE/db.sh," \
+        "or as in: CORPUS=/data/TEMPLATE egs/TEMPLATE/run.sh"
+    [[ -d $CORPUS ]] || die "$(realpath -ms "$CORPUS"): no such folder: correct CORPUS"
+    launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$(realpath -s "$CORPUS")" \
         --name TEMPLATE --task "$task" --out "$datadir" --size "$size"
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pam.data.audio import check_audio, stated_seconds
-from pam.data.datadir import DataDir, check, replace
+from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command, replace
 from pam.data.rules import AudioCheck, Seconds
 from pam.data.scp import Problem, line_numbers
 from pam.errors import UserError, run_main
@@ -28,6 +28,7 @@ def audio_decodes(path: str) -> str | None:
     return None
 
 
+DEFAULT_AUDIO = "exists"
 AUDIO_CHECKS = {"none": None, "exists": audio_exists, "decode": audio_decodes}
 
 
@@ -49,8 +50,11 @@ def examine(path: Path, audio: str, every: bool) -> bool:
     good, problems = check(path, *_checks(audio))
     print_problems(problems, every)
     errors = sum(not problem.warning for problem in problems)
-    if errors:
-        print(f"{path}: {errors} errors; drop and mend with: utils/fix_data_dir.sh {path}")
+    if errors and good.is_usable:
+        how = [] if audio == DEFAULT_AUDIO else ["--audio", audio]  # it looks at no more, no less
+        print(f"{path}: {errors} errors; drop and mend with: {fix_command(path, *how)}")
+    elif errors:
+        print(f"{path}: {errors} errors, no utterance is good: correct the lines, or {MAKE_AGAIN}")
     else:
         print(f"{path}: valid, {len(good)} utterances")
     return not errors
@@ -88,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--fix", action="store_true", help="mend; the files before are in .backup/")
     parser.add_argument(
-        "--audio", choices=AUDIO_CHECKS, default="exists",
+        "--audio", choices=AUDIO_CHECKS, default=DEFAULT_AUDIO,
         help="none: not looked at; exists: is there, and no segment ends later; decode: read all",
     )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="print every line, not the first ten")

@@ -9,6 +9,7 @@ feats_<encoder>.scp. An entry of wav.scp is a path or a concatenation
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from pam.data.scp import Problem, line_numbers, scan_table, write_tables
 from pam.errors import UserError
 
 SPK2UTT = "spk2utt"
-FIX = "utils/fix_data_dir.sh"
+FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
+MAKE_AGAIN = "run the recipe's data stage again"
 # Other files that may lie in a directory; any other name is probably a misspelled table.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
@@ -40,6 +42,11 @@ class DataDir:
 
     def __len__(self) -> int:
         return len(self["text"])
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is something in every table that is needed."""
+        return all(self.tables.get(name) for name in REQUIRED)
 
     @property
     def utterances(self) -> list[str]:
@@ -69,7 +76,8 @@ class DataDir:
         found, problems = check(path)
         errors = [problem for problem in problems if not problem.warning]
         if errors:
-            raise UserError(f"{errors[0]} ({len(errors)} errors in all, {FIX} {path} mends them)")
+            remedy = f"{fix_command(path)} mends them" if found.is_usable else MAKE_AGAIN
+            raise UserError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
         return found
 
     def write(self, path: str | Path) -> None:
@@ -112,6 +120,12 @@ class DataDir:
                     raise _clash(min(clash), file, sets, name)
                 merged.update(table)
         return cls(tables)
+
+
+def fix_command(path: str | Path, *options: str) -> str:
+    """The command that mends a directory, to be typed here, or anywhere if it is a recipe's."""
+    script = FIX.relative_to(Path.cwd()) if FIX.is_relative_to(Path.cwd()) else FIX
+    return shlex.join([str(script), str(Path(path).absolute()), *options])
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
@@ -169,7 +183,7 @@ def fix(
 def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
     """Write what `check` found good of a directory, where it found errors."""
     errors = [problem for problem in problems if not problem.warning]
-    if not all(good.tables.get(name) for name in REQUIRED):
+    if not good.is_usable:
         why = errors[0] if errors else "it is empty"
         raise UserError(f"{path}: nothing was changed, no good utterance would be left ({why})")
     if errors:
@@ -178,7 +192,7 @@ def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
 
 
 def _missing(path: Path, name: str) -> Problem:
-    remedy = f"run {FIX} {path}" if name == SPK2UTT else "run the recipe's data stage again"
+    remedy = f"run {fix_command(path)}" if name == SPK2UTT else MAKE_AGAIN
     return Problem(str(path / name), None, "missing file", "", remedy)
 
 
@@ -198,7 +212,7 @@ def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
     for speaker in sorted(expected.keys() | found.keys()):
         if expected.get(speaker, "").split() != found.get(speaker, "").split():
             lines = lines or line_numbers(file)
-            rule, remedy = "not the inverse of utt2spk for speaker", f"run {FIX} {path}"
+            rule, remedy = "not the inverse of utt2spk for speaker", f"run {fix_command(path)}"
             problems.append(Problem(str(file), lines.get(speaker), rule, speaker, remedy))
     return problems
 

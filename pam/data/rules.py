@@ -12,7 +12,7 @@ from pam.data.audio import MAX_OVERSHOOT_SECONDS
 from pam.data.choices import parse_choices
 from pam.data.concat import files_of
 from pam.data.scp import Problem, id_fault, line_numbers
-from pam.data.tasks import all_tasks
+from pam.data.tasks import all_tasks, unknown_task
 from pam.errors import UserError
 from pam.table import nearest
 
@@ -196,8 +196,7 @@ def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
 
 
 def _task(value: str) -> Fault | None:
-    known = all_tasks()
-    return None if value in known else ("unknown task", value, nearest(value, known))
+    return None if value in all_tasks() else ("unknown task", value, unknown_task(value))
 
 
 def _choices(value: str) -> Fault | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
-from pam.data.datadir import DataDir, check
+from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
 from pam.errors import UserError
@@ -73,7 +73,8 @@ def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     bad = {_first(p): "empty transcript" for p in errors if _is_empty_text(p)}
     others = [problem for problem in errors if _first(problem) not in bad]
     if others:
-        raise UserError(f"{others[0]} (of {len(others)}; run utils/validate_data_dir.sh {path})")
+        remedy = f"{fix_command(path)} mends them" if data.is_usable else MAKE_AGAIN
+        raise UserError(f"{others[0]} ({len(others)} errors in all, {remedy})")
     return data, bad
 
 
@@ -127,7 +128,7 @@ def key_of(path: str, start: float | None, end: float | None) -> str:
 @functools.lru_cache(maxsize=1024)  # the segments of a recording
 def _size_and_time(path: str) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
@@ -221,7 +222,7 @@ def convert(source: Source) -> Clip:
     elif is_native(source.path, REFERABLE):
         path = _entry(source)
     else:
-        time = os.stat(source.path).st_mtime_ns
+        time = Path(source.path).stat().st_mtime_ns
         write_flac(source.flac, reading.samples)
         os.utime(source.flac, ns=(time, time))
         path = str(source.flac.absolute())

@@ -5,6 +5,7 @@
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,18 +17,40 @@ from pam.errors import UserError
 
 # Characters at which some reader would end a line, and other control characters except the tab.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+# Those that say that a line is several lines, or no UTF-8: nobody can tell what it should be.
+BROKEN = re.compile(r"[\x00\r]")
+# Spaces that no keyboard makes on purpose; each becomes a plain one.
+SPACES = r"\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+# Characters without width that change no word: soft hyphens, zero-width spaces, marks of direction,
+# byte order marks. They are removed, as are joiners that do not join letters of a script with them.
+INVISIBLE = r"\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
+JOINERS = "\u200c\u200d"
+JOINED = r"[^\x00-\u02ff\u2000-\u206f\u3000\ufeff]"
+LOST_JOINER = rf"(?<!{JOINED})[{JOINERS}]|[{JOINERS}](?!{JOINED})"
+ODD = re.compile(rf"{CONTROL.pattern}|[{SPACES}{INVISIBLE}]|{LOST_JOINER}")
+REMOVED = re.compile(rf"[{INVISIBLE}]|{LOST_JOINER}")
 # Most lines: an id, a value and nothing to complain of. Others are looked at closely, and slowly.
-GOOD = re.compile(
-    r"([^\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff/]{1,50})[ \t]+"
-    r"([^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]"
-    r"(?:[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*"
-    r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff])?)\n"
-)
-SEPARATOR = re.compile(r"[ \t]")
+ID = rf"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff{INVISIBLE}/]{{1,50}}"
+NO_CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+NO_END = r"\s\x00-\x1f\x7f-\x9f\ud800-\udfff"
+
+
+def _good_line(odd: str) -> re.Pattern:
+    return re.compile(
+        rf"({ID})[ \t]+([^{NO_END}{odd}](?:[^{NO_CONTROL}{odd}]*[^{NO_END}{odd}])?)\n"
+    )
+
+
+GOOD = _good_line(SPACES + INVISIBLE + JOINERS)
+GOOD_PATH = _good_line("")  # files are named as they are named
+PATHS = re.compile(r"wav\.scp|feats.*\.scp")
+SEPARATOR = re.compile(rf"[ \t{SPACES}]")
+HIDDEN = re.compile(f"[{INVISIBLE}]")
 BOM = "\ufeff"
 MAX_ID_BYTES = 200  # ids become file names
 REPEATED = ("utt2spk", "utt2task")  # few different values, kept as one string each
 SORT = "sort with LC_ALL=C"
+MENDED = "write a plain space, or nothing; utils/fix_data_dir.sh does"
 ONE_LINE = "put it on one line: pam.data.scp.one_line(text) replaces such characters by spaces"
 
 
@@ -49,27 +72,37 @@ class Problem:
 
 
 def one_line(text: str) -> str:
-    """`text` without control characters and with single spaces: fit for a table's value."""
-    return " ".join(CONTROL.sub(" ", text).split())
+    """`text` of visible characters and single spaces: fit for a table's value."""
+    text = " ".join(CONTROL.sub(" ", text).split())
+    while text != (text := " ".join(REMOVED.sub("", text).split())):
+        pass  # what stood beside a joiner may be gone
+    return text
+
+
+def is_of_paths(path: Path) -> bool:
+    """Whether a table's values are files, whose names may hold any space."""
+    return bool(PATHS.fullmatch(path.name))
 
 
 def id_fault(key: str) -> tuple[str, str] | None:
     """(rule, remedy) where `key` cannot be an utterance, speaker or recording id."""
     if not key:
         return "no id in the line", "start each line with an id and a space, remove empty lines"
-    if any(c.isspace() for c in key) or CONTROL.search(key) or BOM in key or "/" in key:
+    if any(c.isspace() for c in key) or CONTROL.search(key) or HIDDEN.search(key) or "/" in key:
         return "bad character in the id", "use no spaces, control characters, slashes or BOM in ids"
     if len(key.encode("utf-8", "replace")) > MAX_ID_BYTES:
         return "too long an id", f"use at most {MAX_ID_BYTES} bytes: ids become file names"
     return _surrogates(key)
 
 
-def value_fault(value: str) -> tuple[str, str] | None:
+def value_fault(value: str, is_path: bool = False) -> tuple[str, str] | None:
     """(rule, remedy) where `value` cannot be written as the rest of one line."""
     if not value.strip():
         return "empty value", "fill it in or remove the line"
     if CONTROL.search(value):
         return "line break or control character in", ONE_LINE
+    if not is_path and (odd := ODD.search(value)):
+        return _odd_rule(odd[0]), ONE_LINE
     if value != value.strip():
         return "space around the value", "strip it"
     return _surrogates(value)
@@ -128,18 +161,19 @@ def write_tables(
 
 
 def _write_lines(part: Path, path: Path, table: Mapping[str, str]) -> None:
+    pattern = GOOD_PATH if is_of_paths(path) else GOOD
     with part.open("wb") as out:
         for key in sorted(table):  # code points sort as their UTF-8 bytes do
             value = table[key]
-            good = GOOD.fullmatch(f"{key} {value}\n")
+            good = pattern.fullmatch(f"{key} {value}\n")
             if good is None or good.groups() != (key, value):
                 _refuse_entry(path, key, value)
             out.write(f"{key} {value}\n".encode())
 
 
 def _refuse_entry(path: Path, key: str, value: str) -> None:
-    if fault := id_fault(key) or value_fault(value):
-        raise UserError(f"{path}: {fault[0]} {_short(f'{key} {value}')}: {fault[1]}")
+    if fault := id_fault(key) or value_fault(value, is_of_paths(path)):
+        raise UserError(f"{path}: {fault[0]} {_short(f'{key} {value}', 200)}: {fault[1]}")
 
 
 def line_numbers(path: str | Path) -> dict[str, int]:
@@ -165,9 +199,12 @@ def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[P
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        text, remedy = raw.decode("latin-1").strip(), f"convert the file (byte {error.start})"
+        text = raw.decode("latin-1").strip()
+        remedy = f"convert the file (byte {error.start}), as with: iconv -f LATIN1 -t UTF-8"
+        if is_of_paths(path):
+            remedy = "rename the file, as with: convmv -f LATIN1 -t UTF-8, and correct the line"
         return None, "", [Problem(str(path), number, "not UTF-8:", text, remedy)]
-    if good := GOOD.fullmatch(line):
+    if good := (GOOD_PATH if is_of_paths(path) else GOOD).fullmatch(line):
         return good[1], good[2], []
     return _parse_closely(path, number, line)
 
@@ -187,21 +224,42 @@ def _parse_closely(path: Path, number: int, line: str) -> tuple[str | None, str,
     if line.endswith("\r"):
         line = line.removesuffix("\r")
         fault("Windows line end (CRLF) after", line, "convert with: sed -i 's/\\r$//'")
-    key, value = SEPARATOR.split(line, maxsplit=1) if SEPARATOR.search(line) else (line, "")
+    key, space, value = _split(line)
+    if space.strip(" \t") or HIDDEN.search(key):
+        odd = space.strip(" \t") or HIDDEN.search(key)[0]
+        fault(_odd_rule(odd[0], "in or after the id of"), line, MENDED)
+        key = HIDDEN.sub("", key)
     value = value.strip(" \t")
+    if not is_of_paths(path) and not BROKEN.search(value) and (odd := ODD.search(value)):
+        value = one_line(value)
+        if value:
+            fault(_odd_rule(odd[0]), line, MENDED)
     if not CONTROL.search(value):  # strip() alone would hide line breaks at the end
         value = value.strip()
-    if wrong := id_fault(key) or value_fault(value):
+    if wrong := id_fault(key) or value_fault(value, is_of_paths(path)):
         fault(wrong[0], line, wrong[1])
         return None, "", faults
     return key, value, faults
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    """id, what stands between, value: an id ends at the first space of any kind."""
+    if not (found := SEPARATOR.search(line)):
+        return line, "", ""
+    return line[: found.start()], found[0], line[found.end() :]
+
+
+def _odd_rule(character: str, where: str = "in") -> str:
+    name = unicodedata.name(character, "control character").lower()
+    return f"character U+{ord(character):04X} ({name}) {where}"
 
 
 def _surrogates(text: str) -> tuple[str, str] | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return "not encodable as UTF-8:", "read the source with its right encoding"
+        remedy = "rename the file, or read the source with its right encoding"
+        return "not encodable as UTF-8:", remedy
     return None
 
 

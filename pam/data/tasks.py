@@ -82,8 +82,13 @@ def get_task(name: str) -> Task:
     """The task called `name`; `UserError` with the nearest name where there is none."""
     tasks = all_tasks()
     if name not in tasks:
-        raise UserError(f"unknown task {name!r}: {nearest(name, tasks)}")
+        raise UserError(f"unknown task {name!r}: {unknown_task(name)}")
     return tasks[name]
+
+
+def unknown_task(name: str) -> str:
+    """The remedy for a task that there is not: the nearest, or the file that makes it one."""
+    return f"{nearest(name, all_tasks())}; a new task is a file egs/RECIPE/conf/prompts/{name}.yaml"
 
 
 def _read_head(name: str, path: Path) -> tuple[str, str, str]:

@@ -65,12 +65,44 @@ def test_transcript_with_a_newline(folder):
     assert DataDir.read(folder)["text"]["ann-2"] == "words"
 
 
-@pytest.mark.parametrize("breaker", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
-def test_transcript_with_another_line_break(folder, breaker):
+@pytest.mark.parametrize("breaker", ["\r", "\x00"])
+def test_transcript_that_may_be_several_lines(folder, breaker):
     text = (folder / "text").read_bytes().replace(b"of ann-2", f"of{breaker}ann-2".encode())
     (folder / "text").write_bytes(text)
     assert messages(folder)[0].startswith("text:2: line break or control character in 'ann-2")
     assert fixed(folder) == ["ann-1", "bob-1"]
+
+
+@pytest.mark.parametrize("name", ["text", "text_ref2", "prompt", "text_warmup"])
+@pytest.mark.parametrize(
+    "odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0", "\u3000", "\ufeff "]
+)
+def test_transcript_with_an_odd_character_is_mended(folder, name, odd):
+    DataDir(tables() | {name: {utt: f"words of {utt}" for utt in UTTS}}).write(folder)
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(before.replace(b"of ann-2", f"of{odd}ann-2".encode()))
+    (found,) = messages(folder)
+    assert found.startswith(f"{name}:2: character U+{ord(odd[0]):04X} (")
+    with pytest.raises(UserError, match="1 errors in all, utils/fix_data_dir.sh .* mends them"):
+        DataDir.read(folder)
+    assert fixed(folder) == UTTS and (folder / name).read_bytes() == before
+
+
+AFTER_IDS = ["\u00a0", "\u3000", "\ufeff ", " \u200b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        *[(name, odd) for name in ("utt2spk", "utt2task", "text") for odd in AFTER_IDS],
+        *[("wav.scp", odd) for odd in AFTER_IDS[:3]],  # a file's name may begin with anything
+    ],
+)
+def test_odd_characters_around_ids_are_mended(folder, name, odd):
+    before = (folder / name).read_bytes()
+    (folder / name).write_bytes(before.replace(b"ann-2 ", f"ann-2{odd}".encode(), 1))
+    assert len(messages(folder)) == 1
+    assert fixed(folder) == UTTS and (folder / name).read_bytes() == before
 
 
 def test_encoding_faults(folder):
@@ -131,7 +163,8 @@ def test_unknown_task(folder):
     edit(folder, "utt2task", "ann-2 asr_clean", "ann-2 asr_claen")
     assert messages(folder)[0] == (
         "utt2task:2: unknown task 'asr_claen': did you mean 'asr_clean'? "
-        "known: ac, asr_clean, asr_noisy, snv"
+        "known: ac, asr_clean, asr_noisy, snv; "
+        "a new task is a file egs/RECIPE/conf/prompts/asr_claen.yaml"
     )
     assert fixed(folder) == ["ann-1", "bob-1"]
 

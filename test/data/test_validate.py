@@ -10,6 +10,7 @@ import soundfile
 
 from pam.bin.validate import main
 from pam.data.datadir import DataDir
+from pam.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 UTTS = ["ann-1", "ann-2", "bob-1"]
@@ -45,6 +46,66 @@ def test_faults_are_printed_and_fixed(folder, capsys):
     out = capsys.readouterr().out
     assert "valid, 2 utterances, 2 errors mended, 1 utterances dropped: ann-2\n" in out
     assert main([str(folder)]) == 0
+
+
+def spoil_audio(folder: Path) -> None:
+    wav = folder.parent / "ann-1.wav"
+    wav.write_bytes(wav.read_bytes()[:500])
+
+
+def spoil_end(folder: Path) -> None:
+    tables = DataDir.read(folder).tables
+    tables["segments"] = {utt: f"{utt} 0.01 {9 if utt == 'ann-1' else 0.05}" for utt in UTTS}
+    DataDir(tables).write(folder)
+
+
+def spoil_text(old: str, new: str):
+    return lambda folder: (folder / "text").write_bytes(
+        (folder / "text").read_bytes().replace(old.encode(), new.encode("utf-8", "surrogateescape"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("audio", "spoil", "left"),
+    [
+        ("decode", spoil_audio, 2),
+        ("exists", lambda folder: (folder.parent / "ann-1.wav").unlink(), 2),
+        ("exists", spoil_end, 2),
+        (
+            "none",
+            lambda folder: (folder / "utt2task").write_text("ann-2 ac\nann-1 ac\nbob-1 x\n"),
+            2,
+        ),
+        ("none", lambda folder: (folder / "spk2utt").unlink(), 3),
+        ("none", spoil_text("ann-1 ", "ann-1\xa0"), 3),
+        ("none", spoil_text("of ann-1", "of\x0bann-1"), 3),
+        ("none", spoil_text("of ann-1", "caf\udce9"), 2),
+        ("none", spoil_text("\n", "\r\n"), 3),
+        ("none", spoil_text("words of ann-1", ""), 2),
+    ],
+)
+def test_the_hint_mends_what_was_found_and_no_more(folder, capsys, monkeypatch, audio, spoil, left):
+    """Typed as it is printed, in any folder; the path has spaces and a quote."""
+    folder = folder.rename(folder.parent / "it's my set")
+    spoil(folder)
+    monkeypatch.chdir(folder.parent)
+    assert main([folder.name, "--audio", audio]) == 1
+    hint = capsys.readouterr().out.splitlines()[-1].partition("mend with: ")[2]
+    env = os.environ | {"PAM_VENV": str(Path(os.sys.executable).parents[1])}
+    subprocess.run(["bash", "-c", hint], check=True, capture_output=True, env=env, cwd="/")
+    assert main([folder.name, "--audio", audio]) == 0
+    assert len(DataDir.read(folder)) == left
+
+
+def test_no_hint_where_nothing_would_be_left(folder, capsys):
+    for file in folder.parent.glob("*.wav"):
+        file.unlink()
+    assert main([str(folder)]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "no utterance is good: correct the lines, or run the recipe's data stage again" in last
+    (folder / "utt2task").unlink()
+    with pytest.raises(UserError, match="errors in all, run the recipe's data stage again"):
+        DataDir.read(folder)
 
 
 def test_segments_end_with_their_recording(folder, capsys):

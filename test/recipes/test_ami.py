@@ -167,6 +167,9 @@ def test_report(corpus, tmp_path):
     assert "ami_train: 137 meetings expected, 136 without any segment: EN2001b" in output
     assert re.search(r"ami_train: 2 left out, no words.*: EN2001a.sync.B0", output)
     assert "ami_train: 1 left out, no audio: AMI_EN2001a_H03_MTD071UID_0000900" in output
+    assert "ami_train: 7 of 7 utterances" in output
+    assert "ami_train: 1 recordings are missing: EN2001a.Headset-3.wav" in output
+    assert re.search(r"MTD071UID_0000900_\d+ \(in EN2001a.Headset-3.wav\)", output)
     assert "ami_train: 1 left out, after the end of the audio: AMI_EN2001a_H01" in output
     assert "1 utterances begin before the last of their headset ends" in output
     assert re.search(r"ami_dev: 1 left out, no words.*: ES2011a.sync.A1", output)
@@ -235,6 +238,7 @@ def test_missing_parts_are_errors(corpus, tmp_path):
     status, output = prepare("--corpus", corpus, *out)
     assert status == 1 and "truncated or corrupt" in output
     assert "error: ami_dev: no utterance: complete the corpus" in output
+    assert "(in ES2011a.Headset-0.wav) has no audio" in output
 
 
 def test_stages_1_and_2(corpus, tmp_path):

@@ -1,5 +1,7 @@
 """AudioCaps and AudioBench's sets of it, on imitations of their files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from imitations import (
     audiocaps,
     audiocaps_parquet,
     caption_rows,
+    encoded,
     preparation,
     write,
     write_parquet,
@@ -131,7 +134,10 @@ def test_unusable_parquet_is_named(tmp_path):
         ("audiocap_id,youtube_id,start_time,caption\n1,a,inf,b\n", "csv:2: .*not a caption"),
         ("audiocap_id,youtube_id,start_time,caption\n1,../a,3,b\n", "csv:2: .*'../a' cannot be"),
         ("audiocap_id,youtube_id,start_time,caption\n", "train.csv: no captions in it"),
-        ("audiocap_id,youtube_id,start_time,caption\n1,a,3,caf\xe9\n", "csv: not UTF-8 .byte 0xe9"),
+        (
+            "audiocap_id,youtube_id,start_time,caption\n1,a,3,caf\xe9\n",
+            "csv:2: not UTF-8 .byte 0xe9",
+        ),
         (
             'audiocap_id,youtube_id,start_time,caption\n1,a,3,"' + "b\n" * 70000,
             "csv: field larger than field limit .*: is a quotation mark not closed",
@@ -173,3 +179,171 @@ def test_what_is_not_set_is_named(tmp_path):
         prepare(tmp_path / "data", BENCH[0])
     with pytest.raises(UserError, match=r"audiocaps_qa_test: no \*.parquet"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path)
+
+
+HEADER = "audiocap_id,youtube_id,start_time,caption\n"
+VIDEOS = {"-bC_dEf_01x": 30, "Y_z0nqfRc_0": 0, "_AbCdEf-0_9": 120}  # - and _ at both ends, a Y
+
+
+def write_table(folder: Path, part: str, rows: list[tuple[int, str, int]]) -> Path:
+    lines = [f"{number},{video},{start},a sound\n" for number, video, start in rows]
+    write(folder / f"{part}.csv", HEADER + "".join(lines))
+    return folder
+
+
+def write_clips(corpus: Path, name: str) -> dict[str, Path]:
+    """Clips whose names are made by `name`, with {id}, {start} and {number}."""
+    rows = [(1001 + n, video, start) for n, (video, start) in enumerate(VIDEOS.items())]
+    write_table(corpus, "test", rows)
+    files = {}
+    for number, video, start in rows:
+        file = corpus / name.format(
+            id=video,
+            start=start,
+            end=start + 10,
+            number=number,
+            ms=1000 * start,
+            end_ms=1000 * start + 10000,
+        )
+        write(file, encoded(0.5, 16000, number, file.suffix[1:].upper()))
+        files[f"audiocaps_test-{video}_{start}"] = file
+    return files
+
+
+@pytest.mark.parametrize("end", [".wav", ".flac", ".mp3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "{id}_{start}",
+        "Y{id}_{start}",
+        "{id}_{start}_{end}",
+        "Y{id}_{start}_{end}",
+        "{id}_{start:06d}",
+        "{id}_{start:06d}_{end:06d}",
+        "{id}_{start}.000",
+        "Y{id}_{start}.000_{end}.000",
+        "{id}_{ms}",
+        "{id}_{ms}_{end_ms}",
+        "{id}",
+        "Y{id}",
+        "{number}",
+        "{number:08d}",
+        "test/{id}",
+        "test/Y{id}",
+        "audio/test/{number}",
+        "train/{id}_{start}",  # no doubt which clip it is
+    ],
+)
+def test_clips_by_all_common_names(tmp_path, caplog, name, end):
+    caplog.set_level("INFO")
+    corpus = tmp_path / "audio caps"
+    files = write_clips(corpus, name + end)
+    (test,) = prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    assert test["wav.scp"] == {utt: str(file) for utt, file in files.items()}
+    assert "audiocaps_test: 3 utterances, 3 of 3 clips" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["Ya_5.wav", "a_5.wav", "a.wav"], "a_5.wav"),
+        (["a_5.m4a", "Ya.mp3"], "Ya.mp3"),  # what is not read is no choice
+        (["a_5.mp3", "a_5.flac"], "a_5.flac"),
+        (["a_5_15.wav", "a_000005.mp3"], "a_000005.mp3"),
+        (["train/a_5.wav", "z/a_5_15.wav"], "train/a_5.wav"),
+        (["a_6.wav", "7.wav"], "7.wav"),  # another part of the video
+    ],
+)
+def test_of_two_files_the_surer_one_is_taken(tmp_path, names, chosen):
+    corpus = write_table(tmp_path / "corpus", "test", [(7, "a", 5)])
+    for name in names:
+        write(
+            corpus / name,
+            encoded(0.5, 16000, 1, Path(name).suffix[1:].upper().replace("M4A", "WAV")),
+        )
+    (test,) = prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    assert test["wav.scp"] == {"audiocaps_test-a_5": str(corpus / chosen)}
+
+
+@pytest.mark.parametrize(
+    "names", [["a.wav"], ["Ya.wav"], ["train/7.wav"], ["a_9.wav"], ["a_5_1.wav"]]
+)
+def test_names_that_say_too_little_are_not_guessed(tmp_path, names):
+    """Two clips of one video; a number that is another part's; another time."""
+    corpus = write_table(tmp_path / "corpus", "test", [(7, "a", 5), (8, "a", 50)])
+    for name in names:
+        write(corpus / name, encoded(0.5, 16000, 1))
+    with pytest.raises(UserError, match="none of the 2 clips of test.csv: a_5: no such clip: "):
+        prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+
+
+def test_a_whole_video_is_no_clip(tmp_path):
+    corpus = write_table(tmp_path / "corpus", "test", [(7, "a", 5), (8, "b", 5)])
+    write(corpus / "Ya.wav", encoded(40, 8000, 1))
+    write(corpus / "Yb.wav", encoded(10, 8000, 1))
+    (test,) = prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    assert list(test["text"]) == ["audiocaps_test-b_5"]
+    listed = (tmp_path / "data/audiocaps_test/missing_clips.log").read_text()
+    assert "Ya.wav has 40 s: is it the whole video? cut ten seconds from START" in listed
+
+
+def test_names_of_another_kind_are_shown_with_those_that_are_known(tmp_path, caplog):
+    corpus = write_table(tmp_path / "corpus", "test", [(n, f"v{n}", 5) for n in range(3)])
+    for name in ("clip-one", "clip-two"):
+        write(corpus / f"wav/{name}.wav", encoded(0.5, 16000, 1))
+    with pytest.raises(UserError) as raised:
+        prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    message = str(raised.value)
+    assert "v0_5" in message and "YOUTUBEID_START.wav (or ID_START_END, YID_START" in message
+    assert "2 audio files" in message and "as clip-one.wav" in message and "\n" not in message
+    write(corpus / "v1_5.wav", encoded(0.5, 16000, 1))  # hardly any: told, not refused
+    prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    assert "test: 1 of 3 clips found: clips are named YOUTUBEID_START.wav" in caplog.text
+
+
+def test_clips_are_looked_for_before_they_are_drawn(tmp_path, monkeypatch, caplog):
+    """Most videos are gone; of those left as many are drawn as the size asks for."""
+    caplog.set_level("INFO")
+    monkeypatch.setitem(module.SIZES, "tiny", (5, 5))
+    corpus = write_table(tmp_path / "corpus", "test", [(n, f"v{n:02d}", 5) for n in range(40)])
+    for n in range(0, 40, 4):
+        write(corpus / f"v{n:02d}_5.wav", encoded(0.5, 16000, n))
+    (test,) = prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus, size="tiny")
+    assert len(test) == 5 and "5 utterances, 5 of 10 clips" in caplog.text
+    assert "30 of 40 clips are missing" in caplog.text
+
+
+def test_a_part_of_audio_bench_is_spread_over_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(module.SIZES, "tiny", (4, 4))
+    for shard in range(2):
+        rows = [
+            {"context": audio_cell(n), "instruction": "Why?", "answer": f"{n}"}
+            for n in range(20 * shard, 20 * shard + 20)
+        ]
+        write_parquet(tmp_path / f"audiocaps_qa_test/t-{shard}.parquet", rows)
+    (data,) = prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path, size="tiny")
+    numbers = [int(text) for text in data["text"].values()]
+    assert [number // 10 for number in numbers] == [0, 1, 2, 3]
+    assert list(data["text"]) == [f"{BENCH[1]}-{number:05d}" for number in numbers]
+
+
+def test_a_corpus_in_a_folder_whose_name_is_no_utf8_is_an_error_of_one_line(tmp_path):
+    corpus = audiocaps(tmp_path / "audiocaps").rename(tmp_path / "caf\udce9")
+    done = subprocess.run(
+        [
+            sys.executable,
+            module.__file__,
+            "--audiocaps",
+            corpus,
+            "--out",
+            tmp_path,
+            "--sets",
+            SETS[2],
+        ],
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if " INFO: " not in line]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert errors[-1].startswith("error: ") and "caf\\udce9" in errors[-1]
+    assert "not UTF-8: rename it" in errors[-1]

@@ -95,6 +95,10 @@ def test_a_missing_part_is_an_error(tmp_path):
     status, output = prepare("--corpus", tmp_path, *out, "--parts", "test-clean")
     folder = tmp_path / "LibriSpeech/test-clean"
     assert status == 1 and f"{folder}: no such folder: local/download.py" in output
+    assert "leave librispeech_test_clean out of --test_sets" in output
+    for part, option in (("dev-other", "--dev_sets"), ("train-clean-100", "--train_sets")):
+        status, output = prepare("--corpus", tmp_path, *out, "--parts", part)
+        assert status == 1 and f"{part.replace('-', '_')} out of {option}" in output
     folder.mkdir(parents=True)
     status, output = prepare("--corpus", tmp_path, *out, "--parts", "test-clean")
     assert status == 1 and "no SPK/CHAP/*.trans.txt with audio" in output
@@ -114,7 +118,7 @@ def test_lines_that_are_no_utterance(tmp_path):
     assert data["text"]["84-121550-0009"] == "split line"
     transcript.write_bytes(good.encode() + b"84-121550-0009 CAF\xc9\n")
     status, output = prepare("--corpus", tmp_path, "--out", tmp_path / "x", "--parts", "dev-clean")
-    assert status == 1 and f"error: {transcript}: not UTF-8 (byte 0xc9)" in output
+    assert status == 1 and f"error: {transcript}:7: not UTF-8 (byte 0xc9)" in output
 
 
 def run(corpus: Path, out: Path, *options: str) -> tuple[int, str]:

@@ -139,7 +139,7 @@ def test_an_item_that_cannot_be_copied_is_left_to_the_dump(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.replace("ï".encode(), b"\xef"), "train.tsv: not UTF-8 .byte 0xef"),
+        (lambda raw: raw.replace("ï".encode(), b"\xef"), "train.tsv:5: not UTF-8 .byte 0xef"),
         (lambda raw: raw.replace(b"Unfinished", b"U" * 200_000), "train.tsv: field larger than"),
         (lambda raw: raw + b"someone\n", "train.tsv:.*: no speaker or no clip"),
         (lambda raw: raw.replace(b"client_id", b"client"), "no columns client_id and path"),

@@ -1,5 +1,6 @@
 """New recipes: what utils/new_recipe.sh copies, and its preparation of tables."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -78,7 +79,7 @@ def test_tables_as_other_programs_save_them(project, tmp_path):
     assert data["text"] == {"birds_train-zoë-000000": "a robin sings"}
     (corpus / "dev.tsv").write_bytes(line.decode().encode("latin-1", "replace"))
     status, output = prepare(recipe, *options)
-    assert status == 1 and "dev.tsv: not UTF-8 (byte 0xef): " in output
+    assert status == 1 and "dev.tsv:1: not UTF-8 (byte 0xef): " in output
     assert "Traceback" not in output
 
 
@@ -96,3 +97,92 @@ def test_new_recipe_prepares_tables(project, tmp_path):
     (corpus / "dev.tsv").write_text("wav/b.flac\tanna\ta robin sings\n")
     status, output = prepare(recipe, *options)
     assert status == 1 and "dev.tsv:1" in output and "no such file" in output
+
+
+def run(recipe: Path, *options: str, **env: str) -> tuple[int, str]:
+    process = subprocess.run(
+        [recipe / "run.sh", "--python", sys.executable, "--stop_stage", "1", *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+    )
+    return process.returncode, process.stdout + process.stderr
+
+
+def test_the_corpus_is_asked_for_with_an_example(project):
+    recipe = project / "egs/birds"
+    shutil.copytree(ROOT / "conf", project / "conf")
+    status, output = run(recipe, CORPUS="")
+    assert (
+        status == 1
+        and "CORPUS is not set: name the folder of the corpus in egs/birds/db.sh, " in (output)
+    )
+    assert "CORPUS=/data/birds egs/birds/run.sh" in output
+    status, output = run(recipe, CORPUS="none")
+    assert status == 1 and f"{recipe}/none: no such folder: correct CORPUS" in output
+    (recipe / "my corpus").mkdir()
+    status, output = run(recipe, CORPUS="my corpus")
+    assert status == 1 and f"{recipe}/my corpus/train.tsv: missing: correct CORPUS" in output
+    status, output = prepare(recipe, "--corpus", "", "--name", "birds", "--task=ac", "--out", "x")
+    assert status == 1 and "set CORPUS in egs/birds/db.sh" in output
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """A corpus whose tables are sorted by what is said."""
+    corpus = tmp_path / "it's a  corpus"
+    write_audio(corpus / 'say "a"  b.wav')
+    for part in ("train", "dev", "test"):
+        lines = [f'say "a"  b.wav\tanna\t{n // 252}\n' for n in range(2520)]
+        (corpus / f"{part}.tsv").write_text("".join(lines))
+    return corpus
+
+
+def test_a_part_of_a_table_is_spread_over_it(project, digits, tmp_path):
+    options = ["--corpus", digits, "--name", "birds", "--task", "ac", "--out", tmp_path / "data"]
+    status, output = prepare(project / "egs/birds", *options, "--size", "short")
+    assert status == 0 and "birds_train: 1000 of 2520 utterances" in output
+    data = DataDir.read(tmp_path / "data/birds_train")
+    assert len(data) == 1000 and set(data["text"].values()) == set("0123456789")
+    assert set(data["wav.scp"].values()) == {f'{digits}/say "a"  b.wav'}
+    prepare(project / "egs/birds", *options, "--size", "long")
+    whole = DataDir.read(tmp_path / "data/birds_train")
+    assert data["text"].items() <= whole["text"].items()  # the same ids
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "dev.tsv: empty: write lines of AUDIO, SPEAKER, TEXT"),
+        (b"\n\n", "dev.tsv: empty: write lines of AUDIO, SPEAKER, TEXT"),
+        (b"caf\xe9.wav\tanna\tx\n", "dev.tsv:1: not UTF-8 (byte 0xe9): "),
+        (b"a.wav\tanna\n", "dev.tsv:1: 'a.wav\\tanna': expected AUDIO, SPEAKER, TEXT with tabs"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_named(project, digits, tmp_path, content, message):
+    (digits / "dev.tsv").write_bytes(content)
+    options = ["--corpus", digits, "--name", "birds", "--task", "ac", "--out", tmp_path / "data"]
+    status, output = prepare(project / "egs/birds", *options)
+    assert status == 1 and message in output and output.count("error") == 1
+    assert "Traceback" not in output
+
+
+def test_a_task_that_is_unknown_is_a_file_to_write(project, digits, tmp_path):
+    options = ["--corpus", digits, "--name", "birds", "--out", tmp_path / "data"]
+    status, output = prepare(project / "egs/birds", *options, "--task", "bird_song")
+    assert status == 1 and "unknown task 'bird_song': " in output
+    assert "a new task is a file egs/RECIPE/conf/prompts/bird_song.yaml" in output
+
+
+def test_files_whose_names_are_no_utf8_are_an_error_of_one_line(project, tmp_path):
+    """The example of the guide, on a folder of Latin-1 names."""
+    recipe, corpus = project / "egs/birds", tmp_path / "corpus"
+    example = (ROOT / "egs/TEMPLATE/README.md").read_text().split("```python\n")[1].split("```")[0]
+    (recipe / "local/prepare.py").write_text(example)
+    for part in ("train", "dev", "test"):
+        write_audio(corpus / part / "robin/a.wav")
+    (corpus / "train/robin/a.wav").rename(corpus / "train/robin/caf\udce9.wav")
+    options = ["--corpus", corpus, "--name", "birds", "--task", "ac", "--out", tmp_path / "data"]
+    status, output = prepare(recipe, *options)
+    assert status == 1 and "Traceback" not in output and output.count("\n") == 1
+    assert "not encodable as UTF-8" in output and "rename the file" in output

@@ -9,44 +9,47 @@ is what every preparation has to do: four tables with the same ids, given to `Da
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
 
-from pam.data.corpus import reading  # noqa: E402
+from pam.data.corpus import reading, spread  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.scp import one_line  # noqa: E402
 from pam.data.tasks import get_task  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 
-# The first lines of each table; None: all.
+# Lines of each table, spread over it; None: all.
 SIZES = {"tiny": 8, "short": 1000, "long": None}
+Row = tuple[Path, str, str]  # audio, speaker, text
 
 
-def read_rows(table: Path) -> list[tuple[Path, str, str]]:
+def read_rows(table: Path) -> list[Row]:
     """(audio, speaker, text) of each line; `UserError` names the line that is not like that."""
     if not table.is_file():
-        raise UserError(
-            f"{table}: missing: name its folder in db.sh, and make it as README.md says"
-        )
+        raise UserError(f"{table}: missing: correct CORPUS in db.sh, make it as README.md says")
     with reading(table):
         lines = table.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    if lines == [""]:
+        raise UserError(f"{table}: empty: write lines of AUDIO, SPEAKER, TEXT with tabs")
     rows = []
     for number, line in enumerate(lines, start=1):
-        fields = [one_line(field) for field in line.split("\t")]
-        if len(fields) != 3 or not all(fields):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != 3 or not all(map(one_line, fields)):
             raise UserError(f"{table}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
         audio = table.parent / fields[0]
         if not audio.is_file():
             raise UserError(f"{table}:{number}: {audio}: no such file: correct the path")
-        rows.append((audio.absolute(), fields[1], fields[2]))
+        rows.append((audio.absolute(), one_line(fields[1]), one_line(fields[2])))
     return rows
 
 
-def tables(rows: list[tuple[Path, str, str]], prefix: str, task: str) -> dict[str, dict[str, str]]:
-    """The tables of a data directory; ids begin with the speaker, so that they sort together."""
+def tables(rows: Sequence[tuple[int, Row]], prefix: str, task: str) -> dict[str, dict[str, str]]:
+    """The tables of a data directory; ids begin with the speaker, so that they sort together, and
+    end with the line's number, whatever the size."""
     found: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "utt2spk": {}, "utt2task": {}}
-    for number, (audio, speaker, text) in enumerate(rows):
+    for number, (audio, speaker, text) in rows:
         speaker = f"{prefix}-{speaker}"
         utt = f"{speaker}-{number:06d}"
         entry = {"wav.scp": str(audio), "text": text, "utt2spk": speaker, "utt2task": task}
@@ -57,18 +60,21 @@ def tables(rows: list[tuple[Path, str, str]], prefix: str, task: str) -> dict[st
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path, required=True, help="folder of the three tables")
+    parser.add_argument("--corpus", required=True, help="folder of the three tables")
     parser.add_argument("--name", required=True, help="of the corpus: sets are NAME_train …")
     parser.add_argument("--task", required=True, help="of all utterances")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
-    task = get_task(args.task).name
+    if not args.corpus:
+        raise UserError(f"--corpus: no folder is named: set CORPUS in egs/{args.name}/db.sh")
+    task, corpus = get_task(args.task).name, Path(args.corpus).absolute()
     for part in ("train", "dev", "test"):
-        rows = read_rows(args.corpus / f"{part}.tsv")[: SIZES[args.size]]
+        rows = list(enumerate(read_rows(corpus / f"{part}.tsv")))
+        chosen = spread(rows, SIZES[args.size])
         name = f"{args.name}_{part}"
-        DataDir(tables(rows, name, task)).write(args.out / name)
-        print(f"{name}: {len(rows)} utterances")
+        DataDir(tables(chosen, name, task)).write(args.out / name)
+        print(f"{name}: {len(chosen)} of {len(rows)} utterances")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ class Utterance:
         return f"AMI_{self.meeting}_H{self.channel:02d}"
 
     @property
+    def recording_file(self) -> str:
+        """The recording as the corpus names it."""
+        return f"{self.meeting}.Headset-{self.channel}.wav"
+
+    @property
     def speaker_id(self) -> str:
         """A speaker in a meeting: a prefix of the utterance's id, as in Kaldi's recipe."""
         return f"{self.recording}_{self.speaker}"

@@ -36,6 +36,7 @@ from pam.data.corpus import (  # noqa: E402
     report_count,
     report_left_out,
     spread,
+    spread_usable,
 )
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
@@ -66,13 +67,18 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
                 "ami_%s: %d meetings expected, %d without any segment: %s", name,
                 len(meetings), len(absent), " ".join(absent),
             )  # fmt: skip
-        utterances = with_audio(unique(read, faults), recordings, faults)
-        chosen = report_and_choose(name, utterances, faults, size, out)
+        utterances = unique(read, faults)
+        report_recordings(name, utterances, recordings)
+        utterances = with_audio(utterances, recordings, faults)
+        report(name, utterances, faults, out)
+        chosen = spread(utterances, SIZES[size][name != "train"])
         tables = common_tables(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
         }
         DataDir(tables).write(out / f"ami_{name}")
+        count = len(tables["text"])
+        logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
 def find_recordings(corpus: Path) -> dict[str, str]:
@@ -82,6 +88,17 @@ def find_recordings(corpus: Path) -> dict[str, str]:
         meeting, headset, _ = file.name.rsplit(".", 2)
         found[f"AMI_{meeting}_H{int(headset[-1]):02d}"] = str(file)
     return found
+
+
+def report_recordings(
+    name: str, utterances: Sequence[Utterance], recordings: dict[str, str]
+) -> None:
+    """Name the recordings that a set lacks."""
+    files = {u.recording_file for u in utterances if u.recording not in recordings}
+    if files:
+        logger.warning(
+            "ami_%s: %d recordings are missing: %s", name, len(files), " ".join(sorted(files))
+        )
 
 
 def with_audio(
@@ -97,7 +114,7 @@ def with_audio(
     kept = []
     for utterance in utterances:
         if utterance.recording not in ends:
-            faults[NO_AUDIO].append(utterance.id)
+            faults[NO_AUDIO].append(f"{utterance.id} (in {utterance.recording_file})")
         elif utterance.end > ends[utterance.recording] + MAX_OVERSHOOT_SECONDS:
             faults[LATE].append(utterance.id)
         else:
@@ -113,36 +130,44 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
         faults: Faults = defaultdict(list)
         rows = list(ami_parquet.read_rows(files[name], faults))
         utterances = unique((row.utterance for row in rows), faults)
-        chosen = report_and_choose(name, utterances, faults, size, out)
+        report(name, utterances, faults, out)
         row_of = {row.utterance.id: row for row in reversed(rows)}  # of two, the first
         audio = out / "audio" / f"ami_{name}"
         lost: Faults = defaultdict(list)
-        paths = ami_parquet.write_audio([row_of[u.id] for u in chosen], audio, lost)
+        paths = spread_usable(
+            [u.id for u in utterances],
+            SIZES[size][name != "train"],
+            lambda ids, row_of=row_of, audio=audio, lost=lost: ami_parquet.write_audio(
+                [row_of[utt] for utt in ids], audio, lost
+            ),
+        )
         report_left_out(logger, f"ami_{name}", lost)
         list_left_out(out / f"ami_{name}", faults | lost)
         if not paths:
             raise UserError(
                 f"{folder}: no audio in the set {name}: copy the data set with it inside"
             )
-        tables = common_tables([u for u in chosen if u.id in paths]) | {"wav.scp": paths}
+        tables = common_tables([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
         DataDir(tables).write(out / f"ami_{name}")
+        count = len(tables["text"])
+        logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
-def report_and_choose(
-    name: str, utterances: Sequence[Utterance], faults: Faults, size: str, out: Path
-) -> Sequence[Utterance]:
-    """Say what there is of a set, and take what `size` asks for."""
+def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path) -> None:
+    """Say what there is of a set; `UserError` where that is nothing."""
     report_left_out(logger, f"ami_{name}", faults)
     list_left_out(out / f"ami_{name}", faults)
     if not utterances:
-        raise UserError(f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER)")
+        first = f"; {faults[NO_AUDIO][0]} has no audio" if faults.get(NO_AUDIO) else ""
+        raise UserError(
+            f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER){first}"
+        )
     report_count(logger, f"ami_{name}", len(utterances), PUBLISHED[name])
     logger.info(
         "ami_%s: %d speakers, %.2f h, %d utterances begin before the last of their headset ends",
         name, len({u.speaker for u in utterances}),
         sum(u.end - u.start for u in utterances) / 3600, overlapping(utterances),
     )  # fmt: skip
-    return spread(utterances, SIZES[size][name != "train"])
 
 
 def common_tables(utterances: Sequence[Utterance]) -> Tables:

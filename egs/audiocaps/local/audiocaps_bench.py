@@ -4,12 +4,13 @@ Each row is an utterance with one reference. Of audiocaps_qa_test the question i
 of audiocaps_test it is not: AudioBench itself draws its instructions when it evaluates.
 """
 
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from pam.data.corpus import cluster_id, report_count
+from pam.data.corpus import cluster_id, report_count, spread
 from pam.data.datadir import DataDir
-from pam.data.parquet import audio_file, find_parquet, rows
+from pam.data.parquet import audio_file, find_parquet, numbered_rows
 from pam.data.scp import one_line
 from pam.errors import UserError
 from pam.log import get_logger
@@ -26,7 +27,7 @@ logger = get_logger("prepare")
 
 
 def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDir:
-    """The first `count` rows (None: all) of a set; its audio is written to the folder `audio`."""
+    """`count` rows (None: all), spread over a set; their audio is written to the folder `audio`."""
     source, published, asks = BENCH_SETS[name]
     files = find_parquet(corpus / source)
     if not files:
@@ -36,7 +37,7 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     tables: dict[str, dict[str, str]] = {
         table: {} for table in ("wav.scp", "text", "prompt", "utt2cluster")
     }
-    for number, row in enumerate(islice(rows(files, COLUMNS), count)):
+    for number, row in _spread_rows(files, count):
         utt = f"{name}-{number:05d}"
         if not (clip := audio_file(row["context"], audio)):
             raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
@@ -52,3 +53,15 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     tables["utt2spk"] = {utt: utt for utt in tables["text"]}
     tables["utt2task"] = dict.fromkeys(tables["text"], TASK)
     return DataDir({table: entries for table, entries in tables.items() if entries})
+
+
+def _spread_rows(files: Sequence[Path], count: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number in the set, columns) of the rows; only the audio of these is read."""
+    sizes = [sum(1 for _ in numbered_rows(file, ["answer"])) for file in files]
+    chosen = spread(range(sum(sizes)), count)
+    first = 0
+    for file, size in zip(files, sizes, strict=True):
+        wanted = [number - first for number in chosen if first <= number < first + size]
+        for number, row in numbered_rows(file, COLUMNS, wanted):
+            yield first + number, row
+        first += size

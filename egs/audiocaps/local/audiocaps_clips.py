@@ -11,7 +11,7 @@ from audiocaps_tables import Caption, parquet_of
 
 from pam.atomic import write_text
 from pam.data.audio import FOREIGN, stated_seconds
-from pam.data.corpus import spread
+from pam.data.corpus import spread, spread_usable
 from pam.data.parquet import audio_file, rows
 from pam.errors import UserError
 from pam.log import get_logger
@@ -32,11 +32,11 @@ def find_clips(
     """{clip: file} of `count` clips (None: all) that are there, {clip: reason} of what is not.
 
     Files may lie anywhere below `corpus`: they are looked for first, then drawn. Without PART.csv
-    they come out of the Parquet files, into `out`: those that are drawn.
+    they come out of the Parquet files, into `out`.
     """
     clips = sorted({caption.clip for caption in captions})
     if not (corpus / f"{part}.csv").is_file():
-        return _out_of_parquet(corpus, part, set(spread(clips, count)), out)
+        return _out_of_parquet(corpus, part, clips, count, out)
     found, missing = _in_folder(corpus, part, captions)
     return {clip: found[clip] for clip in spread(sorted(found), count)}, missing
 
@@ -117,18 +117,27 @@ def _complain_of_names(
             f"{corpus}: none of the {len(missing)} clips of {part}.csv: {gone[0]}: no such clip: "
             f"{what}"
         )
-    logger.warning("%s: %d of %d clips found: %s", part, len(found), len(found) + len(missing), what)
+    logger.warning(
+        "%s: %d of %d clips found: %s", part, len(found), len(found) + len(missing), what
+    )
 
 
 def _out_of_parquet(
-    corpus: Path, part: str, wanted: set[str], out: Path
+    corpus: Path, part: str, clips: Sequence[str], count: int | None, out: Path
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    files, found = parquet_of(corpus, part), {}
-    for row in rows(files, ["youtube_id", "start_time", "audio"]):
-        clip = f"{row['youtube_id']}_{int(float(row['start_time']))}"
-        if clip in wanted and clip not in found and (file := audio_file(row["audio"], out, clip)):
-            found[clip] = file
-    return found, dict.fromkeys(sorted(wanted - found.keys()), GONE)
+    files, missing = parquet_of(corpus, part), {}
+
+    def write(wanted: Sequence[str]) -> dict[str, Path]:
+        found, left = {}, set(wanted)
+        for row in rows(files, ["youtube_id", "start_time", "audio"]):
+            clip = f"{row['youtube_id']}_{int(float(row['start_time']))}"
+            if clip in left and (file := audio_file(row["audio"], out, clip)):
+                found[clip] = file
+                left.remove(clip)
+        missing.update(dict.fromkeys(left, GONE))
+        return found
+
+    return spread_usable(clips, count, write), missing
 
 
 def write_missing(folder: Path, missing: Mapping[str, str], total: int) -> None:

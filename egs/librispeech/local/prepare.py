@@ -80,13 +80,22 @@ def transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
                 yield words[0], " ".join(words[1:]).lower()
 
 
+def option_of(part: str) -> str:
+    """The option of run.sh that lists the part's set."""
+    kind = part.partition("-")[0]
+    return f"--{kind}_sets" if kind in ("train", "dev", "test") else "the sets of run.sh"
+
+
 def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
     folder = part_folder(corpus, part)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: {GET_IT}, or correct db.sh")
+        raise UserError(
+            f"{folder.absolute()}: no such folder: {GET_IT}; or correct db.sh; or leave "
+            f"{set_name(part)} out of {option_of(part)}"
+        )
     found, faults = read_part(folder)
     if not found:
-        raise UserError(f"{folder}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
+        raise UserError(f"{folder.absolute()}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
     report_left_out(logger, part, faults)
     list_left_out(out / set_name(part), faults)
     if part in PUBLISHED:

@@ -39,6 +39,8 @@ def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
             "%s: %d clips are not in %s, left out, the first is %s",
             table, len(missing), folder, min(missing),
         )  # fmt: skip
+    if not speakers and not missing:
+        raise UserError(f"{table}: no clips in it: unpack it again")
     if not speakers:
         raise UserError(f"{table}: none of its clips is in {folder}: unpack the clips there")
     return {client: sorted(speakers[client]) for client in sorted(speakers)}
