@@ -1,7 +1,8 @@
 """Audio of a set as stage 2 leaves it: raw/SET, a data directory of 16 kHz files.
 
     wav.scp and the other tables of the good utterances, utt2num_samples,
-    bad_utts (utterance, tab, reason), scan.jsonl, audio/TASK/
+    bad_utts (utterance, tab, reason), audio_notes (utterance, tab, what was found and mended),
+    scan.jsonl, audio/TASK/
 
 Alone (`dump_audio`) it is what training with encoders online needs; no encoder is loaded.
 """
