@@ -148,7 +148,7 @@ def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None
     width = containers.bytes_per_sample(opened) or 1
     if promised is None:
         again = data.find(data[:BEGINNING], BEGINNING)
-        if again >= 0:  # the same header
+        if again >= 0 and audio.format != "RAW":  # the same header
             raise longer(audio.path, again // width, frames, audio.rate)
         is_odd = audio.format in EVEN_HEADERS and len(data) % width and opened.subtype != "PCM_24"
         if is_odd or "seems to be truncated" in opened.extra_info:

@@ -2,6 +2,7 @@
 
     wav.scp and the other tables of the good utterances, utt2num_samples,
     bad_utts (utterance, tab, reason), dropped_utts (utterance, tab, seconds, tab, reason),
+    bad_utts (utterance, tab, reason), audio_notes (utterance, tab, what was found and mended),
     scan.jsonl, audio/TASK/
 
 Alone (`dump_audio`) it is what training with encoders online needs; no encoder is loaded.

@@ -406,6 +406,13 @@ def test_a_page_of_text_is_no_audio(tmp_path, name):
         load_audio(path)
 
 
+def test_silence_of_gsm_repeats_itself(tmp_path):
+    path = tmp_path / "a.gsm"
+    soundfile.write(path, np.zeros(16000), 8000, format="RAW", subtype="GSM610")
+    reading = read_audio(path)
+    assert abs(len(reading.samples) - 32000) <= 320 and "no length" in reading.notes[0]
+
+
 def test_names_that_are_not_utf8(tmp_path):
     path = tmp_path / b"caf\xe9.wav".decode("utf-8", "surrogateescape")
     path.write_bytes(WAV)

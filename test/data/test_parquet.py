@@ -9,9 +9,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import soundfile
+from audio_files import SAMPLES, encode
 from imitations import encoded, write_arrow, write_parquet
 
 from pam.data import parquet
+from pam.data.audio import load_audio
 from pam.data.parquet import audio_file, columns, find_audio, numbered_rows, rows
 from pam.errors import UserError
 
@@ -110,6 +112,32 @@ def test_audio_becomes_a_file(tmp_path, kind):
     assert audio_file({"bytes": content, "path": None}, file.parent, "an id") == file
     assert file.read_bytes() == b"as it is"
     assert find_audio(file.parent, "another id") is None
+
+
+FORMS = {
+    ("WAV", "PCM_16", "LITTLE"): ".wav", ("WAV", "PCM_16", "BIG"): ".wav",
+    ("RF64", "PCM_16", None): ".wav", ("W64", "PCM_16", None): ".w64",
+    ("AIFF", "PCM_16", None): ".aiff", ("AIFF", "FLOAT", None): ".aiff",
+    ("AU", "PCM_16", "BIG"): ".au", ("AU", "PCM_16", "LITTLE"): ".au",
+    ("CAF", "PCM_16", None): ".caf", ("NIST", "PCM_16", None): ".sph",
+    ("OGG", "OPUS", None): ".ogg", ("MP3", "MPEG_LAYER_III", None): ".mp3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS.items(), ids=str)
+def test_every_form_of_audio_becomes_a_file(tmp_path, form, suffix):
+    kind, subtype, endian = form
+    content = encode(kind, subtype, **({"endian": endian} if endian else {}))
+    file = audio_file({"bytes": content, "path": None}, tmp_path, "an id")
+    assert file == tmp_path / f"an id{suffix}" == find_audio(tmp_path, "an id")
+    assert abs(len(load_audio(file)) - SAMPLES) <= 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"RIFF\x10\0\0\0AVI LIST", b"FORM\0\0\0\x10ILBMBMHD", b"\xff\xd8\xff\xe0"]
+)
+def test_films_and_pictures_are_no_audio(tmp_path, content):
+    assert audio_file({"bytes": content + bytes(100), "path": None}, tmp_path, "x") is None
 
 
 def test_audio_without_a_name_is_written_once(tmp_path):

@@ -1,5 +1,6 @@
 """Stage 2 without encoders: what it writes, that it resumes, what memory an utterance needs."""
 
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import SAMPLES, STATED, encode
 
 from pam.bin.combine import main as combine
 from pam.bin.dump import main as dump_main
@@ -268,6 +270,44 @@ def test_tasks_write_to_folders_of_their_own_and_are_resumed(tmp_path, monkeypat
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_audio_that_was_mended_is_listed_and_counted(tmp_path, caplog, nj, monkeypatch):
+    monkeypatch.setattr(scan, "UTTERANCES_PER_TASK", 2)
+    one_too_many = STATED["MP3"](encode("MP3"), lambda count: count + 1)
+    antiphase = np.stack([np.sin(np.arange(8000)), -np.sin(np.arange(8000))], axis=1)
+    files = {name[0]: tmp_path / name for name in ("a.mp3", "b.wav", "c.flac")}
+    files["a"].write_bytes(one_too_many)
+    soundfile.write(files["b"], antiphase, 16000)
+    files["c"].write_bytes(encode("FLAC"))
+    tables = {"wav.scp": {utt: str(file) for utt, file in files.items()}}
+    data = write_tables(tmp_path / "other", tmp_path / "x.wav", tables, list("abc"))
+    with caplog.at_level("WARNING"):
+        assert dump_audio(data, tmp_path / "raw/set", nj) == {}
+    notes = dict(
+        line.split("\t") for line in (tmp_path / "raw/set/audio_notes").read_text().splitlines()
+    )
+    assert [*notes] == ["a", "b"]
+    assert re.fullmatch(
+        r".*/a.mp3: its header promises \d+ samples .*, it holds \d+ .*", notes["a"]
+    )
+    assert notes["b"].startswith(f"{files['b']}: its channels cancel each other")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "audio_notes: 2 utterances" in told and notes["a"] in told
+
+
+def test_what_libsndfile_cannot_read_alone_is_converted(tmp_path):
+    """Other readers of wav.scp may not know how: the dump leaves plain FLAC."""
+    unpadded = encode("WAV")
+    unpadded = unpadded[:36] + b"note\3\0\0\0odd" + unpadded[36:]
+    (tmp_path / "a.wav").write_bytes(unpadded)
+    tables = {"wav.scp": {"a": str(tmp_path / "a.wav")}}
+    data = write_tables(tmp_path / "set", tmp_path / "x.wav", tables, ["a"])
+    assert dump_audio(data, tmp_path / "raw/set") == {}
+    entry = DataDir.read(tmp_path / "raw/set")["wav.scp"]["a"]
+    assert entry.endswith("/a.flac") and soundfile.info(entry).frames == SAMPLES
+    np.testing.assert_array_equal(load_audio(entry), load_audio(tmp_path / "a.wav"))
 
 
 def test_digest_is_that_of_the_list():
