@@ -91,7 +91,7 @@ class CausalLM(nn.Module):
     @property
     def backbone(self) -> nn.Module:
         """The decoder without its LM head."""
-        return getattr(self.llm, self.llm.base_model_prefix)
+        return getattr(self.llm, backbone_name(self.llm))
 
     @property
     def width(self) -> int:
@@ -211,8 +211,13 @@ class CausalLM(nn.Module):
 def head_of(llm: PreTrainedModel) -> nn.Module:
     """What the LLM does after its decoder: a copy that shares its weights, without the decoder."""
     head = copy.copy(llm)
-    head._modules = llm._modules | {llm.base_model_prefix: GivenStates()}
+    head._modules = llm._modules | {backbone_name(llm): GivenStates()}
     return head
+
+
+def backbone_name(llm: PreTrainedModel) -> str:
+    """What the LLM calls its decoder (Llama 4's prefix is that of another class)."""
+    return next(n for n in (llm.base_model_prefix, "model") if n in llm._modules)
 
 
 class GivenStates(nn.Module):

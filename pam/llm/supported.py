@@ -1,18 +1,19 @@
 """Refuses an LLM that cannot be read in parts, by its name and before anything is trained.
 
-What must hold is tried on the loaded LLM: a batch of two prompts of different lengths, each read
-first, and then what follows them, gives the logits of one pass over all token ids.
+What must hold is tried on the loaded LLM: it reads embeddings as it reads token ids, and a batch of
+two prompts of different lengths, then embeddings of no token, gives the logits of single passes.
 """
 
-# U prompts, P prompt tokens, T tokens that follow
+# U prompts, N tokens, T positions, V vocabulary, D width of the LLM
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pam.llm.causal_lm import CausalLM
 
 TEXT = "The quick brown fox jumps over the lazy dog."
-PROMPTS, FOLLOWING = (5, 3), 4  # tokens
+PROMPTS, FRAMES = (5, 3), 4  # lengths
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
 EXACT, ROUGH = 1e-3, 0.3  # largest relative error in float32, and in types of fewer bits
 
@@ -60,31 +61,37 @@ def without_plain_cache(llm: PreTrainedModel) -> str | None:
 def wrong_in_parts(lm: "CausalLM") -> str | None:
     """What goes wrong when a text is read in parts."""
     ids = torch.tensor(lm.text_ids(TEXT))
-    following, prompts = ids[:FOLLOWING], [ids[-length:] for length in PROMPTS]
-    expected = torch.stack([in_one_pass(lm, torch.cat([p, following])) for p in prompts])
-    padded = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
-    states = lm.read_prompts(padded, torch.tensor(PROMPTS))
+    words, dtype = lm.embed(ids), lm.embeddings.dtype
+    if differ(in_one_pass(lm, input_ids=ids), in_one_pass(lm, inputs_embeds=words), dtype):
+        return "it reads more of a token than its embedding"
+    audio = (words[:FRAMES] + words[FRAMES : 2 * FRAMES]) / 2
+    prompts = [ids[-length:] for length in PROMPTS]
+    whole = [torch.cat([lm.embed(prompt), audio]) for prompt in prompts]
+    expected = torch.stack([in_one_pass(lm, inputs_embeds=row)[-FRAMES:] for row in whole])
+    states = lm.read_prompts(pad_sequence(prompts, batch_first=True), torch.tensor(PROMPTS))
     if states.pooled.shape[1] != lm.width:
         return f"its embeddings are {lm.width} wide, its states {states.pooled.shape[1]}"
     if any(keys is None or keys.dim() != 4 for keys in states.keys):
         return "not every layer keeps keys and values"
-    start, steps = states.mask.sum(1, keepdim=True), torch.arange(FOLLOWING)
-    mask = torch.cat([states.mask, states.mask.new_ones(len(prompts), FOLLOWING)], 1)
-    embeds = lm.embed(following).expand(len(prompts), -1, -1)
-    got = lm.logits(lm.read(embeds, mask, start + steps, states.cache()))
-    if relative_error(got, expected) > (EXACT if lm.embeddings.dtype == torch.float32 else ROUGH):
-        return "read in parts, or by embeddings instead of token ids, it says something else"
+    positions = states.mask.sum(1, keepdim=True) + torch.arange(FRAMES)
+    mask = torch.cat([states.mask, torch.ones_like(positions, dtype=torch.bool)], 1)
+    audio = audio.expand(len(prompts), -1, -1)
+    if differ(expected, lm.logits(lm.read(audio, mask, positions, states.cache())), dtype):
+        return "in a batch and in parts it says something else than in one pass"
     return None
 
 
-def in_one_pass(lm: "CausalLM", ids: Int[Tensor, " N"]) -> Float[Tensor, "T V"]:
-    return lm.llm(input_ids=ids[None], use_cache=False).logits[0, -FOLLOWING:].float()
+def in_one_pass(lm: "CausalLM", **inputs: Tensor) -> Float[Tensor, "T V"]:
+    """The LLM's own logits of one row of ids or embeddings."""
+    batch = {name: row[None] for name, row in inputs.items()}
+    return lm.llm(**batch, use_cache=False).logits[0].float()
 
 
-def relative_error(got: Float[Tensor, "U T V"], expected: Float[Tensor, "U T V"]) -> float:
-    """The norm of the difference against that of what differs between tokens."""
+def differ(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"], dtype: torch.dtype) -> bool:
+    """Is the difference large against that between the logits of different tokens?"""
     spread = (expected - expected.mean(-1, keepdim=True)).norm()
-    return float((got - expected).norm() / spread.clamp(min=1e-6))
+    limit = EXACT if dtype == torch.float32 else ROUGH
+    return not bool((got - expected).norm() <= limit * spread.clamp(min=1e-6))
 
 
 @contextmanager
