@@ -30,7 +30,8 @@ from pam.decode.greedy import (
     stack_prompts,
     token_limits,
 )
-from pam.llm.causal_lm import CausalLM, PromptStates
+from pam.llm.causal_lm import CausalLM
+from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
 ROWS = 8

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from pam.encoders.padding import padding_mask
-from pam.llm.causal_lm import PromptStates
+from pam.llm.prompts import PromptStates, pad_left
 from pam.model.speech_llm import ESPnetPaMModel
 
 SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio
@@ -62,25 +62,25 @@ def without_padding(states: PromptStates, row: int) -> PromptStates:
     one = slice(row, row + 1)
     return PromptStates(
         states.pooled[one],
-        [key[one, :, :length].clone() for key in states.keys],
-        [value[one, :, :length].clone() for value in states.values],
-        states.mask[one, :length],
+        [key[one, :, -length:].clone() for key in states.keys],
+        [value[one, :, -length:].clone() for value in states.values],
+        states.mask[one, -length:],
     )
 
 
 def stack_prompts(prompts: Sequence[PromptStates], shortest: int = 0) -> PromptStates:
-    """Rows of different lengths as one batch, padded on the right, to `shortest` at least."""
+    """Rows of different lengths as one batch, padded on the left, to `shortest` at least."""
     longest = max(shortest, *(p.mask.shape[1] for p in prompts))
 
     def pad(x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, longest - x.shape[2]))
+        return F.pad(x, (0, 0, longest - x.shape[2], 0))
 
     layers = range(len(prompts[0].keys))
     return PromptStates(
         torch.cat([p.pooled for p in prompts]),
         [torch.cat([pad(p.keys[layer]) for p in prompts]) for layer in layers],
         [torch.cat([pad(p.values[layer]) for p in prompts]) for layer in layers],
-        torch.cat([F.pad(p.mask, (0, longest - p.mask.shape[1])) for p in prompts]),
+        torch.cat([F.pad(p.mask, (longest - p.mask.shape[1], 0)) for p in prompts]),
     )
 
 
@@ -153,7 +153,9 @@ def listen(
     positions = start + torch.arange(audio.shape[1], device=audio.device)
     hidden = llm.read(audio, mask, positions, cache)
     # Rows are padded on the right: the first token follows each row's last real frame.
-    return hidden[torch.arange(len(hidden), device=hidden.device), frames - 1], mask, cache
+    hidden = hidden[torch.arange(len(hidden), device=hidden.device), frames - 1]
+    mask = pad_left(cache, mask)  # what follows stands right behind each row's last real frame
+    return hidden, mask, cache
 
 
 def search(

@@ -21,7 +21,8 @@ from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
-from pam.llm.causal_lm import CausalLM, PromptStates
+from pam.llm.causal_lm import CausalLM
+from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
 from pam.model.experts import expert_names
 from pam.model.statistics import task_statistics
@@ -98,7 +99,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
         self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
-        self.embedding_norm = llm.embeddings.float().norm(dim=-1).mean().item()
+        self.embedding_norm = llm.embedding_norm()
 
     @property
     def tokenizer(self):
