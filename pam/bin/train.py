@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.data.longest import record_longest
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
 from pam.device import device_for
@@ -101,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     from pam.train.phases import freeze_config, run_phase, write_curves
 
     freeze_config(args.expdir, config)
+    record_longest(args.expdir, args.train)
     before = (args.expdir / "train" / "last.pth").is_file()
     for phase in ("ctc", "llm"):
         if phase == "llm" or config["warmup"] == "ctc":

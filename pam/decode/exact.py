@@ -34,6 +34,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
+EXACT = False  # the default: see tools/bench_decode.py
 ROWS = 8
 SHORTEST_CACHE = 128
 
