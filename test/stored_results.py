@@ -38,6 +38,8 @@ def result(system: str, seed: int = 0, level: float = 0.5, options=(), **changes
             if metric != "wer":
                 sums = {"numerators": numerators, "denominators": None, "scale": 100}
             sets[set_] = {"count": COUNT, "ids": f"digest of {set_}", "metrics": {metric: sums}}
+            names = [f"{set_} {number:02d}" for number in range(COUNT)]
+            sets[set_]["clusters"] = {"names": names, "of": list(range(COUNT))}
     made = {
         "system": system,
         "options": list(options),

@@ -36,22 +36,62 @@ checksum() {
     cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
 }
 
-# claim DIR MADE REMEDY SETTINGS: the function SETTINGS prints what DIR is, or will be, made with. It
-# is recorded in DIR. Once there are files DIR/MADE, other settings are an error that shows both.
+# folders_of CORPUS: the folders that its db.sh names, as "NAME: /absolute/path" lines.
+folders_of() (
+    cd "../$1" || exit
+    # shellcheck source=/dev/null
+    . ./db.sh
+    while read -r name; do
+        [[ -z ${!name} ]] || echo "$name: $(realpath -ms -- "${!name}")"
+    done < <(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' db.sh)
+)
+
+folder_lines='^[A-Z][A-Z0-9_]*: ' # of settings; options are in lower case
+
+# differs RECORDED WANTED: whether these settings contradict each other. A folder that is not named
+# any more, or now named for further sets, is no contradiction; another folder is.
+differs() {
+    local gone new
+    [[ $(grep -vE "$folder_lines" <<<"$1") == "$(grep -vE "$folder_lines" <<<"$2")" ]] || return 0
+    gone=$(comm -23 <(grep -E "$folder_lines" <<<"$1" | sort) <(sort <<<"$2"))
+    new=$(comm -13 <(sort <<<"$1") <(grep -E "$folder_lines" <<<"$2" | sort))
+    [[ -n $gone && -n $new ]]
+}
+
+# moved RECORDED WANTED: whether a folder that both name is another one now.
+moved() {
+    local line
+    while read -r line; do
+        [[ ! $line =~ $folder_lines || $'\n'$2$'\n' == *$'\n'"$line"$'\n'* ]] ||
+            ! grep -q "^${line%%: *}: " <<<"$2" || return 0
+    done <<<"$1"
+    return 1
+}
+
+# refuse_other DIR RECORDED WANTED REMEDY: end with what DIR was made with, and what is wanted now.
+refuse_other() {
+    diff <(echo "$2") <(echo "$3") |
+        sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
+    die "$1 was made with other settings; $4"
+}
+
+# claim DIR MADE REMEDY SETTINGS...: the command SETTINGS prints what DIR is, or will be, made with.
+# It is recorded in DIR. Once there are files DIR/MADE, other settings are an error that shows both.
 claim() {
-    local recorded=$1/.settings wanted made
-    wanted=$("$4")
-    [[ ! -f $recorded || $wanted != "$(<"$recorded")" ]] || return 0
+    local file=$1/.settings wanted recorded='' made
+    wanted=$("${@:4}")
+    # a tolerance is no setting; earlier versions recorded it
+    [[ ! -f $file ]] || recorded=$(grep -v '^max_bad: ' "$file")
     # shellcheck disable=SC2206  # MADE is a pattern
     made=("$1"/$2)
-    if [[ -f $recorded && -e ${made[0]} ]]; then
-        diff "$recorded" <(echo "$wanted") |
-            sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
-        die "$1 was made with other settings; $3"
+    if [[ -f $file && -e ${made[0]} ]]; then
+        ! differs "$recorded" "$wanted" || refuse_other "$1" "$recorded" "$wanted" "$3"
+        ((${#wanted} > ${#recorded})) || return 0
     fi
+    [[ ! -f $file || $wanted != "$recorded" ]] || return 0
     mkdir -p "$1"
-    echo "$wanted" >"$recorded.part"
-    mv "$recorded.part" "$recorded"
+    echo "$wanted" >"$file.part"
+    mv "$file.part" "$file"
 }
 
 # add_seconds FILE STAGE SECONDS: add to the count of a stage in a JSON file {"stage": seconds, …}.

@@ -21,6 +21,8 @@ feats=               # dumped: encoder states from disk; online: encoders run; e
 pool=                # frames of 40 ms are made before or after FFN_e; empty: as the scale says, else before
 warmup=              # warm-up of the adapters, ctc or none; empty: as the scale says
 max_bad=0.5%         # share of unusable utterances of a set that is tolerated
+min_seconds=         # of training and validation sets, drop shorter utterances; test sets keep all
+max_seconds=         # of training and validation sets, drop longer utterances; test sets keep all
 size=short           # of the corpora: long is all, short a part, tiny enough to try the stages
 train_args=          # further arguments of pam.bin.train, as in "--set optim_conf.lr=1e-4"
 decode_args=         # further arguments of pam.bin.decode, as in "--max_new_tokens 64"

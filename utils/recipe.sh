@@ -43,6 +43,12 @@ check_options() {
         [[ ${!option} =~ ^[0-9]+$ ]] || die "--$option ${!option}: expected a whole number"
     done
     [[ $max_bad =~ ^[0-9.]+%?$ ]] || die "--max_bad $max_bad: expected a share like 0.5%"
+    for option in min_seconds max_seconds; do
+        [[ ${!option} =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)?$ ]] ||
+            die "--$option ${!option}: expected seconds, as in 20 or 0.5, or nothing"
+    done
+    awk -v "least=${min_seconds:-0}" -v "most=${max_seconds:-1e9}" 'BEGIN { exit !(least < most) }' ||
+        die "--min_seconds ${min_seconds:-0} --max_seconds $max_seconds: the second must be larger"
     [[ -n $train_sets$dev_sets$test_sets$corpora ]] ||
         die "$0: set train_sets, or corpora to take sets from"
 }
@@ -96,17 +102,36 @@ data_settings() {
     for name in $own_options; do
         echo "$name: ${!name}"
     done
+    folders
 }
 
-dump_settings() {
+folders() { # that this recipe's corpora are read from
+    local corpus
+    for corpus in ${corpora:-"${PWD##*/}"}; do
+        folders_of "$corpus"
+    done
+}
+
+limited_sets() { # sets that --min_seconds and --max_seconds are for: those that are not tested
+    # shellcheck disable=SC2086  # lists of names
+    printf '%s\n' $train_sets $dev_sets | grep -vxFf <(printf '%s\n' $test_sets) || true
+}
+
+length_settings() {
+    [[ -z $min_seconds ]] || echo "min_seconds: $min_seconds"
+    [[ -z $max_seconds ]] || echo "max_seconds: $max_seconds"
+}
+
+dump_settings() { # dump_settings SET
     data_settings
     echo "feats: $feats"
-    echo "max_bad: $max_bad"
+    [[ $'\n'$(limited_sets)$'\n' != *$'\n'"$1"$'\n'* ]] || length_settings
     [[ $feats == online ]] || echo "encoders of the scale: $(sed -n '/^encoders:/,/^[^ #]/p' "$scale_config" | checksum -)"
 }
 
 combine_settings() {
-    dump_settings
+    dump_settings "of all sets"
+    length_settings
     [[ $pool == before || $feats == online ]] || echo "states: at the encoders' own rates"
     echo "train_sets: $train_sets"
     echo "dev_sets: $dev_sets"
@@ -145,6 +170,7 @@ decode_settings() {
 score_settings() {
     echo "metrics: $metrics"
     echo "score_args: $score_args"
+    echo "pam/score: $(checksum "$PAM_ROOT"/pam/score/*.py)"
 }
 
 # --- stages ---------------------------------------------------------------------------------------
@@ -165,6 +191,7 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
             --scale "$scale" --llm "$llm" --feats "$feats" --pool "$pool" --max_bad "$max_bad" \
+            --min_seconds "$min_seconds" --max_seconds "$max_seconds" \
             --ngpu "$ngpu" --metrics "$metrics" "${sets[@]}"
     done
 }
@@ -186,12 +213,16 @@ missing_sets() {
     done
 }
 
+claim_data() {
+    claim "$datadir" '*/wav.scp' "remove it, or prepare into another one with --datadir" data_settings
+}
+
 stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained models
     if [[ -n $corpora ]]; then
         in_each_corpus 1
         return
     fi
-    claim "$datadir" '*/wav.scp' "remove it, or prepare into another one with --datadir" data_settings
+    claim_data
     if [[ -n $(missing_sets) ]]; then
         prepare
         [[ -z $(missing_sets) ]] || die "$datadir: the preparation left out $(missing_sets)"
@@ -214,14 +245,30 @@ is_dumped() { # is_dumped SET
     done
 }
 
+dump_remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
+
+check_folders() { # whatever stage begins: what is dumped is of the folders that are named now
+    local set recorded wanted
+    wanted=$(folders)
+    for set in $(all_sets); do
+        [[ -f $dumpdir/raw/$set/wav.scp && -f $dumpdir/raw/$set/.settings ]] || continue
+        recorded=$(grep -E "$folder_lines" "$dumpdir/raw/$set/.settings" || true)
+        ! moved "$recorded" "$wanted" ||
+            refuse_other "$dumpdir/raw/$set" "$recorded" "$wanted" "$dump_remedy"
+    done
+}
+
 stage_2() { # dump: audio at 16 kHz, and the states of every encoder
     if [[ -n $corpora ]]; then
         in_each_corpus 2
         return
     fi
-    local set pending=() remedy="remove the folders of its sets, or dump elsewhere with --dumpdir"
+    local set pending=() made begun
     for set in $(all_sets); do
-        claim "$dumpdir/raw/$set" '*' "$remedy" dump_settings
+        made=wav.scp # audio that was looked at binds to nothing, states do
+        begun=("$dumpdir"/*/"$set"/.parts)
+        [[ ! -e ${begun[0]} ]] || made='*'
+        claim "$dumpdir/raw/$set" "$made" "$dump_remedy" dump_settings "$set"
         if is_dumped "$set"; then
             log "complete: $set"
             continue
@@ -230,19 +277,28 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         pending+=("$datadir/$set")
     done
     ((${#pending[@]} > 0)) || return 0
+    claim_data
     # shellcheck disable=SC2086  # a prefix is a command with its arguments
+    # shellcheck disable=SC2046  # names of sets
     launch "$dumpdir/log/dump.log" $dump_prefix "$python" -m pam.bin.dump --data "${pending[@]}" \
+        ${min_seconds:+--min_seconds "$min_seconds"} ${max_seconds:+--max_seconds "$max_seconds"} \
+        --limited $(limited_sets) \
         --out "$dumpdir/raw" --scale_config "$scale_config" --feats "$feats" \
         --pool "$pool" --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
         --device "$( ((ngpu > 0)) && echo cuda || echo cpu)"
 }
 
 combined() { # the folder of the joined sets: other lists are other folders
-    echo "$dumpdir/combined/$(combine_settings | sha256sum | cut -c 1-8)"
+    echo "$dumpdir/combined/$(combine_settings | grep -vE "$folder_lines" | sha256sum | cut -c 1-8)"
+}
+
+claim_combined() {
+    claim "$(combined)" '*/wav.scp' "remove it" combine_settings
 }
 
 stage_3() { # combine: one training and one validation set of all tasks
     local part list set dirs=() names=()
+    claim_combined
     [[ $feats == online ]] || mapfile -t names < <(dumped_encoders)
     for part in train dev; do
         if [[ -f $(combined)/$part/wav.scp ]]; then
@@ -267,6 +323,7 @@ stage_3() { # combine: one training and one validation set of all tasks
 }
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
+    claim_combined
     claim "$exp" config.yaml "give the new one another name with --expname, or remove the folder" train_settings
     if [[ -f $exp/.trained ]]; then
         log "complete: $exp"
@@ -296,13 +353,25 @@ stage_5() { # average: the checkpoint that is used from here on, and the proof t
         --ngpu "$ngpu"
 }
 
+decode_inputs() { # decode_inputs SET: one checksum of what pam/decode/fingerprint.py reads of it
+    local file
+    for file in "$dumpdir/raw/$1"/{wav.scp,text,text_ref*,prompt,choices,segments,utt2*}; do
+        [[ ! -f $file ]] || { echo "${file##*/}" && cat "$file"; }
+    done | sha256sum
+}
+
+is_decoded() { # is_decoded SET: by this model, from these tables (a dump that was removed is as it was)
+    [[ -f $decoded/$1/hyp.jsonl && $decoded/$1/decode.json -nt $exp/model.pth ]] || return 1
+    [[ ! -d $dumpdir/raw/$1 || -f $decoded/$1/.inputs && $(decode_inputs "$1") == "$(<"$decoded/$1/.inputs")" ]]
+}
+
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     [[ -f $exp/model.pth ]] || die "$exp/model.pth is missing: run stage 5 first"
     claim "$decoded" '*/hyp.jsonl' "give the new one another name with --inference_tag" decode_settings
     local set pending=() jobs
     for set in $test_sets; do
-        if [[ $decoded/$set/decode.json -nt $exp/model.pth ]]; then
+        if is_decoded "$set"; then
             log "complete: $decoded/$set"
             continue
         fi
@@ -316,6 +385,9 @@ stage_6() { # decode: an answer for every utterance of the test sets
         $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "${pending[@]}" \
         --out "$decoded" --job "{JOB}/$jobs" --prompts "$prompts" --feats "$feats" \
         --encoder_dir "$dumpdir" --ngpu "$ngpu" $decode_args
+    for set in "${pending[@]##*/}"; do
+        decode_inputs "$set" >"$decoded/$set/.inputs"
+    done
 }
 
 stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the router
@@ -323,7 +395,8 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
     [[ ! -f $scored || $(score_settings) != "$(<"$scored")" ]] || fresh=true
     for set in $test_sets; do
         [[ -f $decoded/$set/decode.json ]] || die "$decoded/$set is not decoded: run stage 6 first"
-        [[ $decoded/$set/score.json -nt $decoded/$set/decode.json ]] || fresh=false
+        [[ $decoded/$set/score.json -nt $decoded/$set/decode.json &&
+            $decoded/$set/score.json -nt $decoded/$set/hyp.jsonl ]] || fresh=false
     done
     if $fresh; then
         log "complete: $decoded"
@@ -408,6 +481,7 @@ run_stage() {
 not_measured=false
 check_options
 join_corpora
+((stop_stage < 2)) || check_folders
 if [[ $python == python3 ]]; then
     "$PAM_ROOT/tools/install.sh"
 fi

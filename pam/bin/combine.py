@@ -14,10 +14,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="the multitask directory to write")
     parser.add_argument("--encoders", nargs="*", default=[], help="none: features made online")
     parser.add_argument("--encoder_dir", default="dump", help="holds <encoder>/<set>/feats.scp")
-    parser.add_argument("--max_seconds", type=float, help="drop longer utterances")
     args = parser.parse_args(argv)
     specs = [SetSpec.parse(text) for text in args.sets]
-    summary = combine(specs, args.out, args.encoders, args.encoder_dir, args.max_seconds)
+    summary = combine(specs, args.out, args.encoders, args.encoder_dir)
     for name, counts in summary.items():
         get_logger(__name__).info(
             "%s: %s utterances, %s h, %s",

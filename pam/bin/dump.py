@@ -1,17 +1,19 @@
 """Stage 2: dump data directories: 16 kHz audio, and the states of all encoders of a scale."""
 
 import argparse
+import math
 import os
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from pam.config import load_yaml
-from pam.data.raw import dump_audio
+from pam.data.raw import LengthLimit, dump_audio
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 
-DumpSet = Callable[[Path, Path], dict[str, str]]  # (data/SET, raw/SET) → the bad utterances
+# (data/SET, raw/SET, limit) → the bad utterances
+DumpSet = Callable[[Path, Path, LengthLimit], dict[str, str]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -19,12 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     dump_set = _with_states(args) if args.feats == "dumped" else _audio_only(args)
     for data in args.data:
-        bad = dump_set(data, args.out / data.name)
+        drops = args.limited is None or data.name in args.limited
+        limit = LengthLimit(args.min_seconds, args.max_seconds, drops)
+        bad = dump_set(data, args.out / data.name, limit)
         get_logger(__name__).info("%s: complete, %d bad utterances", args.out / data.name, len(bad))
 
 
 def _audio_only(args: argparse.Namespace) -> DumpSet:
-    return partial(dump_audio, nj=args.nj, max_bad=args.max_bad)
+    return lambda data, out, limit: dump_audio(data, out, args.nj, args.max_bad, limit)
 
 
 def _with_states(args: argparse.Namespace) -> DumpSet:
@@ -43,7 +47,7 @@ def _with_states(args: argparse.Namespace) -> DumpSet:
         specs, args.encoder_dir, args.nj, args.max_bad, args.device, args.pool == "after"
     )
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
-    return partial(dump, options=options, encoders=encoders)
+    return lambda data, out, limit: dump(data, out, replace(options, limit=limit), encoders)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -61,6 +65,11 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
     parser.add_argument("--nj", type=_positive, default=1, help="processes")
     parser.add_argument("--max_bad", type=_share, default=0.005, help="0.5%% or 0.005")
+    parser.add_argument("--min_seconds", type=float, default=0.0, help="drop shorter utterances")
+    parser.add_argument("--max_seconds", type=float, default=math.inf, help="drop longer ones")
+    parser.add_argument(
+        "--limited", nargs="*", metavar="SET", help="sets these limits are for; default: all"
+    )
     parser.add_argument("--device", default="cpu", help="cuda: one process on a GPU")
     return parser
 

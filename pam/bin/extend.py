@@ -22,6 +22,7 @@ from pam.log import get_logger
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import interval
 from pam.report.units import metric_label
+from pam.score.clusters import doubt
 from pam.table import nearest
 
 HOME = ROOT / "conf/prompts"
@@ -149,7 +150,8 @@ def change(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> list[s
 
 
 def shown(score: Mapping[str, Any]) -> str:
-    return number(score["value"]) + (f" ({interval(score)})" if score.get("ci95") else "")
+    proof = f" ({interval(score)}{doubt(score)})" if score.get("ci95") else ""
+    return number(score["value"]) + proof
 
 
 if __name__ == "__main__":

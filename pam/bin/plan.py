@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     from pam.train.plan import make_plan  # seconds of imports: not for wrong options
 
     plan = make_plan(config, gpus)
-    parts = plan.memory if gpus else on_cpu(plan.memory, steps_of(config))
+    parts = plan.memory if gpus else on_cpu(plan.memory, steps_of(args.exp, config))
     peak = sum(parts.values())
     result = {
         "parameters": plan.sizes.as_dict(),
@@ -86,9 +86,12 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     return with_pool(config | {"feats": args.feats or config["feats"]}, args.pool)
 
 
-def steps_of(config: Mapping[str, Any]) -> float:
-    """Of an experiment's budget; without one, a training that is long."""
-    return (config.get("budget_conf") or {}).get("steps", math.inf)
+def steps_of(exp: Path | None, config: Mapping[str, Any]) -> float:
+    """Of an experiment, as its training counted them (a budget in epochs depends on the data), or
+    as its budget says; without one, a training that is long."""
+    file = exp / "train" / "config.yaml" if exp else None
+    counted = load_yaml(file).get("total_steps") if file and file.is_file() else None
+    return counted or (config.get("budget_conf") or {}).get("steps", math.inf)
 
 
 def read_measured(exp: Path) -> dict[str, Any]:

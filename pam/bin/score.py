@@ -20,6 +20,7 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.score import CAPTION_METRICS
 from pam.score.captions import ALWAYS, metric_names, missing
+from pam.score.clusters import doubt
 from pam.score.router import router_accuracy
 from pam.score.sbert import DEFAULT as SBERT
 from pam.score.score_set import Options, score_set
@@ -80,8 +81,8 @@ def log_result(result: dict[str, Any]) -> None:
     for metric, entry in {result["metric"]: result, **further}.items():
         low, high = entry["ci95"]
         logger.info(
-            "%s: %s %.3f (95%% CI %.3f to %.3f), %d utterances",
-            *(result["set"], metric, entry["value"], low, high, entry["count"]),
+            "%s: %s %.3f (95%% CI %.3f to %.3f%s), %d utterances",
+            *(result["set"], metric, entry["value"], low, high, doubt(result), entry["count"]),
         )
 
 

@@ -99,14 +99,15 @@ def main(argv: list[str] | None = None) -> None:
     config = effective_config(args)
     from pam.environment import environment
     from pam.train.memory import write_peak
-    from pam.train.phases import freeze_config, run_phase, write_curves
+    from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
+    phases = [phase for phase in ("ctc", "llm") if phase == "llm" or config["warmup"] == "ctc"]
+    lengths = {phase: length_of(config, phase, args.train) for phase in phases}
     freeze_config(args.expdir, config)
     record_longest(args.expdir, args.train)
     before = (args.expdir / "train" / "last.pth").is_file()
-    for phase in ("ctc", "llm"):
-        if phase == "llm" or config["warmup"] == "ctc":
-            run_phase(config, phase, args.expdir, args.train, args.dev, args.ngpu)
+    for phase, length in lengths.items():
+        run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
     write_curves(args.expdir)
     if not before:
         write_json(args.expdir / "environment.json", environment())

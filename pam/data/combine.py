@@ -49,7 +49,6 @@ def combine(
     out: str | Path,
     encoders: Sequence[str] = (),
     encoder_dir: str | Path = "dump",
-    max_seconds: float | None = None,
 ) -> dict[str, dict[str, object]]:
     """Write the multitask directory `out`; returns the summary of each set.
 
@@ -61,7 +60,7 @@ def combine(
     _refuse_names(specs, encoders, out)
     sets, summary = {}, {}
     for spec in specs:
-        sets[spec.name], summary[spec.name] = _read_set(spec, max_seconds)
+        sets[spec.name], summary[spec.name] = _read_set(spec)
     merged = DataDir.combine(sets)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -93,30 +92,18 @@ def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) 
         raise UserError(f"{out}: holds something else than a combined set: choose another --out")
 
 
-def _read_set(spec: SetSpec, max_seconds: float | None) -> tuple[DataDir, dict[str, object]]:
-    """The set without its long utterances, and its summary."""
+def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
+    """The set and its summary."""
     data = DataDir.read(spec.path)
     if "segments" in data or "utt2num_samples" not in data:
         raise UserError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
-    seconds = {utt: int(n) / SAMPLE_RATE for utt, n in data["utt2num_samples"].items()}
-    kept = [utt for utt in seconds if max_seconds is None or seconds[utt] <= max_seconds]
-    dropped = len(seconds) - len(kept)
-    if not kept:
-        raise UserError(
-            f"{spec.path}: no utterance of {max_seconds} s or less: raise --max_seconds"
-        )
-    if dropped:
-        logger.info(
-            "%s: %d of %d longer than %s s, dropped", spec.name, dropped, len(seconds), max_seconds
-        )
-        data = data.subset(kept)
     if spec.task:
         data.tables["utt2task"] = dict.fromkeys(data["utt2task"], spec.task)
+    samples = sum(map(int, data["utt2num_samples"].values()))
     return data, {
         "task": ",".join(sorted(set(data["utt2task"].values()))),
-        "utterances": len(kept),
-        "hours": round(sum(seconds[utt] for utt in kept) / 3600, 4),
-        "dropped_too_long": dropped,
+        "utterances": len(data),
+        "hours": round(samples / SAMPLE_RATE / 3600, 4),
     }
 
 

@@ -21,6 +21,11 @@ def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     return [items[n * len(items) // count] for n in range(count)]
 
 
+def cluster_id(text: str) -> str:
+    """A name as an entry of `utt2cluster`: no spaces, no slashes."""
+    return "_".join(text.replace("/", " ").split())
+
+
 def report_count(
     logger: logging.Logger, what: str, found: int, expected: int, things: str = "utterances"
 ) -> None:

@@ -2,8 +2,9 @@
 
 A directory holds wav.scp, text, utt2spk, spk2utt and utt2task, and where it has them segments,
 prompt (a fixed one, where "\\n" is a line break), choices (what the letters of a multiple-choice
-prompt stand for), text_warmup, text_ref2 … (further references), utt2dur, utt2num_samples,
-utt2num_frames and feats_<encoder>.scp. An entry of wav.scp is a path or a concatenation
+prompt stand for), text_warmup, text_ref2 … (further references), utt2cluster (which utterances are
+not independent, where that is not utt2spk), utt2dur, utt2num_samples, utt2num_frames and
+feats_<encoder>.scp. An entry of wav.scp is a path or a concatenation
 (pam/data/concat.py). wav.scp is written last: where it exists, the directory is complete.
 """
 
@@ -19,7 +20,7 @@ from pam.errors import UserError
 SPK2UTT = "spk2utt"
 FIX = "utils/fix_data_dir.sh"
 # Other files that may lie in a directory; any other name is probably a misspelled table.
-OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|bad_utts|spk2utt")
+OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
 
 @dataclass
@@ -50,6 +51,10 @@ class DataDir:
         """The tables with references: text, text_ref2, text_ref3 …"""
         more = [name for name in self.tables if name.startswith("text_ref")]
         return ["text", *sorted(more, key=lambda name: int(name.removeprefix("text_ref")))]
+
+    def cluster(self, utt: str) -> str:
+        """What makes an utterance depend on others: of `utt2cluster`, else its speaker."""
+        return self.tables.get("utt2cluster", {}).get(utt) or self["utt2spk"][utt]
 
     def audio(self, utt: str) -> tuple[str, float | None, float | None]:
         """(path, start, end) of an utterance, in seconds, as `load_audio` takes them."""

@@ -18,13 +18,21 @@ from pyarrow.parquet import ParquetFile
 
 from pam.atomic import atomic_path
 from pam.data.disk import writing
+from pam.data.mpeg import parse_frame
 from pam.errors import UserError
 
 ROWS_AT_ONCE = 8  # of audio they hold some megabytes
 BUFFER_BYTES = 1 << 20
-# Beginning of a file → its suffix; a frame of MPEG layer III says which MPEG and whether checked.
-FORMS = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg", b"ID3": ".mp3"}
-FORMS |= {bytes([0xFF, second]): ".mp3" for second in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)}
+# Beginning of a file → its suffix; of these the name of the form follows after eight bytes.
+STARTS = {
+    b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"riff\x2e\x91\xcf\x11": ".w64",
+    b".snd": ".au", b"dns.": ".au", b"caff": ".caf", b"NIST_1A": ".sph",
+}  # fmt: skip
+FORMS = {
+    (b"RIFF", b"WAVE"): ".wav", (b"RIFX", b"WAVE"): ".wav", (b"RF64", b"WAVE"): ".wav",
+    (b"FORM", b"AIFF"): ".aiff", (b"FORM", b"AIFC"): ".aiff",
+}  # fmt: skip
+SUFFIXES = tuple(dict.fromkeys([*STARTS.values(), *FORMS.values()]))
 
 
 def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
@@ -80,7 +88,7 @@ def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
     if not content:
         outside = Path(isinstance(cell, Mapping) and cell.get("path") or "")
         return outside if outside.is_absolute() and outside.is_file() else None
-    suffix = next((suffix for start, suffix in FORMS.items() if content.startswith(start)), None)
+    suffix = _suffix(content)
     if not suffix:
         return None
     name = name or hashlib.sha256(content).hexdigest()[:16]
@@ -91,9 +99,18 @@ def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
     return file
 
 
+def _suffix(content: bytes) -> str | None:
+    """The suffix of a file of audio by how it begins; None: it is none."""
+    if suffix := FORMS.get((content[:4], content[8:12])):
+        return suffix
+    if parse_frame(content[:4]):
+        return ".mp3"
+    return next((suffix for start, suffix in STARTS.items() if content.startswith(start)), None)
+
+
 def find_audio(folder: Path, name: str) -> Path | None:
     """What `audio_file` has written under this name."""
-    files = (folder.absolute() / f"{name}{suffix}" for suffix in dict.fromkeys(FORMS.values()))
+    files = (folder.absolute() / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
 

@@ -1,20 +1,23 @@
 """Audio of a set as stage 2 leaves it: raw/SET, a data directory of 16 kHz files.
 
     wav.scp and the other tables of the good utterances, utt2num_samples,
-    bad_utts (utterance, tab, reason), scan.jsonl, audio/TASK/
+    bad_utts (utterance, tab, reason), dropped_utts (utterance, tab, seconds, tab, reason),
+    scan.jsonl, audio/TASK/
 
 Alone (`dump_audio`) it is what training with encoders online needs; no encoder is loaded.
 """
 
 import fcntl
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pam.atomic import write_text
 from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
-from pam.data.scan import Clip, read_data, scan
+from pam.data.scan import Clip, Scan, read_data, scan
 from pam.errors import UserError
 from pam.log import get_logger
 
@@ -22,8 +25,31 @@ MIN_SAMPLES = SAMPLE_RATE // 10  # every family of encoders accepts this much
 logger = get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class LengthLimit:
+    """Utterances of `least` to `most` seconds are kept; where `drops` is not set all are, and the
+    others are only counted."""
+
+    least: float = 0.0
+    most: float = math.inf
+    drops: bool = True
+
+    def reason(self, seconds: float) -> str | None:
+        """Why an utterance of that length is outside; None where it is not."""
+        if seconds < self.least:
+            return f"shorter than --min_seconds {self.least:g}"
+        return f"longer than --max_seconds {self.most:g}" if seconds > self.most else None
+
+
+NO_LIMIT = LengthLimit()
+
+
 def dump_audio(
-    data_dir: str | Path, out: str | Path, nj: int = 1, max_bad: float = 0.005
+    data_dir: str | Path,
+    out: str | Path,
+    nj: int = 1,
+    max_bad: float = 0.005,
+    limit: LengthLimit = NO_LIMIT,
 ) -> dict[str, str]:
     """Dump the audio of the set at `data_dir` to `out` (…/raw/SET); returns the bad utterances.
 
@@ -33,14 +59,52 @@ def dump_audio(
     out = Path(out)
     with alone(out):
         data, bad = read_data(Path(data_dir))
-        found = scan(data, out, nj)
+        found = within(limit, scan(data, out, nj), out)
         bad |= found.bad
         for clip in found.clips:
             if clip.samples < MIN_SAMPLES:
-                bad[clip.utt] = f"{clip.path}: {clip.samples} samples are too short"
+                bad[clip.utt] = f"{what_is(data, clip)} are too short"
         report_bad(out, bad, len(data["text"].keys() | bad.keys()), max_bad)
         write_raw(data, out, [clip for clip in found.clips if clip.utt not in bad])
     return bad
+
+
+def what_is(data: DataDir, clip: Clip) -> str:
+    """The user's own file of a clip, and how many samples: the beginning of a message."""
+    path, start, end = data.audio(clip.utt)
+    part = "" if start is None else f" from {start:g} to {end:g} s"
+    return f"{path}{part}: {clip.samples} samples"
+
+
+def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
+    """The clips that keep to the limit; the others are listed in dropped_utts and counted."""
+    outside: dict[str, tuple[float, str]] = {}
+    for clip in found.clips:
+        seconds = clip.samples / SAMPLE_RATE
+        if reason := limit.reason(seconds):
+            outside[clip.utt] = seconds, reason
+    dropped = outside if limit.drops else {}
+    lines = [f"{utt}\t{seconds:.3f}\t{why}\n" for utt, (seconds, why) in sorted(dropped.items())]
+    write_text(out / "dropped_utts", "".join(lines))
+    if not outside:
+        return found
+    what = f"{out.name}: {len(outside)} of {len(found.clips)} utterances"
+    if not dropped:
+        logger.info(
+            "%s are outside of --min_seconds and --max_seconds, kept: a test set loses none", what
+        )
+        return found
+    for reason in sorted({why for _, why in dropped.values()}):
+        count = sum(why == reason for _, why in dropped.values())
+        logger.info("%s: %d utterances are %s, dropped", out.name, count, reason)
+    if len(dropped) == len(found.clips):
+        utt, (seconds, reason) = min(dropped.items())
+        raise UserError(
+            f"{what} are dropped by their length, all there are; the first is {utt}, "
+            f"{seconds:.2f} s, {reason}: choose other limits"
+        )
+    logger.info("%s are dropped by their length, listed in %s", what, out / "dropped_utts")
+    return Scan([clip for clip in found.clips if clip.utt not in dropped], found.bad, found.keys)
 
 
 def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) -> None:

@@ -19,7 +19,7 @@ from pam.table import nearest
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
 # These tables have one entry for each utterance; PARTIAL ones may have fewer.
 COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
-PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2dur")
+PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2(dur|cluster)")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"
 
@@ -175,7 +175,8 @@ def _value_rule(name: str, audio: AudioCheck | None) -> Callable[[str], Fault | 
         return lambda value: None if COUNT.fullmatch(value) else ("not a count", value, POSITIVE)
     rules = {
         "utt2task": _task,
-        "utt2spk": _speaker,
+        "utt2spk": lambda value: _named(value, "speaker"),
+        "utt2cluster": lambda value: _named(value, "cluster"),
         "utt2dur": _duration,
         "segments": _segment,
         "choices": _choices,
@@ -207,9 +208,9 @@ def _choices(value: str) -> Fault | None:
     return None
 
 
-def _speaker(value: str) -> Fault | None:
+def _named(value: str, what: str) -> Fault | None:
     wrong = id_fault(value)
-    return (wrong[0] + " of the speaker", value, wrong[1]) if wrong else None
+    return (f"{wrong[0]} of the {what}", value, wrong[1]) if wrong else None
 
 
 def _duration(value: str) -> Fault | None:
@@ -246,6 +247,7 @@ def refuse(path: Path, tables: Tables) -> None:
                 "text_warmup",
                 "text_ref2",
                 "utt2dur",
+                "utt2cluster",
             ]
             raise UserError(f"{path / name}: unknown table: {nearest(name, known)}")
     for name in REQUIRED:

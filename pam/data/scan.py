@@ -4,38 +4,46 @@ Audio that is mono at 16 kHz already (FLAC or WAV) is referred to where it lies,
 a concatenation of one piece, and a concatenation stays the entry it is; everything else is written
 to raw/SET/audio/TASK/UTT.flac. A folder for each task: processes that make files in the same one
 wait, spinning, for its lock.
+
+scan.jsonl keeps what was found, so that nothing is done twice. An utterance is looked at again
+where its entry changed, or the size or the time of one of its files: a bad one may be replaced.
 """
 
+import functools
 import hashlib
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import soundfile
-
 from pam.atomic import atomic_path, write_text
-from pam.data.audio import SAMPLE_RATE, load_audio, num_samples, write_flac
-from pam.data.concat import concat_entry, is_concat
+from pam.data.audio import is_native, num_samples, read_audio, write_flac
+from pam.data.concat import concat_entry, files_of, is_concat
 from pam.data.datadir import DataDir, check
 from pam.data.scp import Problem
 from pam.data.workers import run_tasks
 from pam.errors import UserError
-from pam.log import progress
+from pam.log import get_logger, progress
 
 REFERABLE = ("FLAC", "WAV", "WAVEX")
 UTTERANCES_PER_TASK = 64
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz."""
+    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz.
+
+    `note` says what was found and mended in its audio file.
+    """
 
     utt: str
     path: str
     samples: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,11 @@ class Source:
 
 @dataclass
 class Scan:
+    """`keys` tell of what entry and files (`key_of`) the clips and the bad ones were found."""
+
     clips: list[Clip]
     bad: dict[str, str]
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
@@ -75,63 +86,124 @@ def _first(problem: Problem) -> str:
 
 
 def scan(data: DataDir, out: Path, nj: int) -> Scan:
-    """Check and convert all audio of `data` into `out`; kept in out/scan.jsonl, so done once."""
+    """Check and convert all audio of `data` into `out`; what out/scan.jsonl has is not redone."""
     utterances = data.utterances
-    digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in utterances)
-    done = out / "scan.jsonl"
-    if not _same(out / ".digest", digest):
-        done.unlink(missing_ok=True)
-        shutil.rmtree(out / "audio", ignore_errors=True)
-        write_text(out / ".digest", digest)
-    if done.is_file():
-        return _read(done)
-    starts = range(0, len(utterances), UTTERANCES_PER_TASK)
-    tasks = [(n, utterances[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
-    result = Scan([], {})
-    converter = Converter(data, out / "audio")
+    known, keys = _resume(data, out), {utt: key_of(*data.audio(utt)) for utt in utterances}
+    result = _what_holds(known, keys, out / "audio")
+    todo = [utt for utt in utterances if utt not in result.keys]
+    starts = range(0, len(todo), UTTERANCES_PER_TASK)
+    tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
+    converter = Converter(data, out / "audio", resumes=not known.keys)
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
         # Ids that come back from another process are copies: keep those of the tables.
-        result.clips += [Clip(sys.intern(clip.utt), clip.path, clip.samples) for clip in clips]
+        result.clips += [replace(clip, utt=sys.intern(clip.utt)) for clip in clips]
         result.bad |= bad
     result.clips.sort(key=lambda clip: clip.utt)
-    _write(done, result)
+    _report_notes(out / "audio_notes", {clip.utt: clip.note for clip in result.clips if clip.note})
+    result.keys |= {utt: keys[utt] for utt in todo}
+    if tasks or known.keys != result.keys:
+        _write(out / "scan.jsonl", result)
     return result
+
+
+def _report_notes(file: Path, notes: dict[str, str]) -> None:
+    """List what was found and mended; one line of the log counts it."""
+    write_text(file, "".join(f"{utt}\t{notes[utt]}\n" for utt in sorted(notes)))
+    if notes:
+        first = notes[min(notes)]
+        logger.warning("%s: %d utterances are read all the same (%s)", file, len(notes), first)
+
+
+def key_of(path: str, start: float | None, end: float | None) -> str:
+    """What an utterance is made of: its entry, and the size and time of its files if they exist."""
+    try:
+        stamps = [_size_and_time(file) for file in files_of(path)]
+    except UserError:  # no entry that can be read: told when it is converted
+        stamps = []
+    entry = digest_of([json.dumps([path, start, end])])[:12]
+    return f"{entry}-" if None in stamps else f"{entry}-{digest_of(map(repr, stamps))[:12]}"
+
+
+@functools.lru_cache(maxsize=1024)  # the segments of a recording
+def _size_and_time(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _resume(data: DataDir, out: Path) -> Scan:
+    """What an earlier scan found. One that was stopped left files: used if the tables are alike."""
+    _size_and_time.cache_clear()
+    digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in data.utterances)
+    is_complete, same = (out / "scan.jsonl").is_file(), _same(out / ".digest", digest)
+    if not same and not is_complete:
+        shutil.rmtree(out / "audio", ignore_errors=True)
+    if not same:
+        write_text(out / ".digest", digest)
+    return _read(out / "scan.jsonl") if is_complete else Scan([], {})
+
+
+def _what_holds(known: Scan, keys: Mapping[str, str], audio: Path) -> Scan:
+    """What an earlier scan found and is so still; the FLAC files of the rest are removed."""
+    held = Scan([], {})
+    for clip in known.clips:
+        then, now = known.keys[clip.utt], keys.get(clip.utt, "")
+        is_copy = audio.absolute() in Path(clip.path).parents
+        # A copy is good though its source is away, on a disk that is not mounted.
+        if then == now or (is_copy and now.endswith("-") and then.startswith(now)):
+            held.clips.append(clip)
+            held.keys[clip.utt] = then
+        elif is_copy:
+            Path(clip.path).unlink(missing_ok=True)
+    for utt, reason in known.bad.items():
+        if known.keys[utt] == keys.get(utt):
+            held.bad[utt], held.keys[utt] = reason, keys[utt]
+    return held
 
 
 def _write(file: Path, scan: Scan) -> None:
     """A line an utterance, not one document: there may be 300,000."""
     with atomic_path(file) as part, part.open("w", encoding="utf-8") as lines:
         for clip in scan.clips:
-            lines.write(json.dumps([clip.utt, clip.path, clip.samples]) + "\n")
+            note = [clip.note] if clip.note else []
+            entry = [clip.utt, scan.keys[clip.utt], clip.path, clip.samples, *note]
+            lines.write(json.dumps(entry) + "\n")
         for utt, reason in scan.bad.items():
-            lines.write(json.dumps([utt, reason]) + "\n")
+            lines.write(json.dumps([utt, scan.keys[utt], reason]) + "\n")
 
 
 def _read(file: Path) -> Scan:
     scan = Scan([], {})
     with file.open(encoding="utf-8") as lines:
         for line in lines:
-            utt, *rest = json.loads(line)
+            utt, key, *rest = json.loads(line)
+            utt = sys.intern(utt)
+            scan.keys[utt] = key
             if len(rest) == 1:
                 scan.bad[utt] = rest[0]
-            else:
-                scan.clips.append(Clip(sys.intern(utt), *rest))
+            elif rest:
+                scan.clips.append(Clip(utt, *rest))
     return scan
 
 
 class Converter:
     """Converts utterances of a set; a plain object that forked workers inherit with its tables."""
 
-    def __init__(self, data: DataDir, folder: Path):
-        self.data, self.folder = data, folder
+    def __init__(self, data: DataDir, folder: Path, resumes: bool = True):
+        self.data, self.folder, self.resumes = data, folder, resumes
 
     def __call__(self, task: tuple[int, Sequence[str]]) -> tuple[list[Clip], dict[str, str]]:
         """(number of the task, its utterances) → good ones, {bad one: reason}."""
         number, utterances = task
         folder, clips, bad = self.folder / f"{number:05d}", [], {}
         for utt in utterances:
+            source = Source(utt, *self.data.audio(utt), folder / f"{utt}.flac")
+            if not self.resumes:
+                source.flac.unlink(missing_ok=True)
             try:
-                clips.append(convert(Source(utt, *self.data.audio(utt), folder / f"{utt}.flac")))
+                clips.append(convert(source))
             except UserError as error:
                 if "cannot be written" in str(error):  # our disk, not the user's audio
                     raise
@@ -141,26 +213,33 @@ class Converter:
 
 def convert(source: Source) -> Clip:
     """Check one utterance's audio, write it as FLAC where needed. Raises UserError."""
-    if source.flac.is_file():  # by an earlier run that was stopped
+    if _is_copied(source):  # by an earlier run that was stopped
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
-    audio = load_audio(source.path, source.start, source.end)
+    reading = read_audio(source.path, source.start, source.end)
     if is_concat(source.path):
-        return Clip(source.utt, source.path, len(audio))
-    if _is_referable(source.path):
-        return Clip(source.utt, _entry(source), len(audio))
-    write_flac(source.flac, audio)
-    return Clip(source.utt, str(source.flac.absolute()), len(audio))
+        path = source.path
+    elif is_native(source.path, REFERABLE):
+        path = _entry(source)
+    else:
+        time = os.stat(source.path).st_mtime_ns
+        write_flac(source.flac, reading.samples)
+        os.utime(source.flac, ns=(time, time))
+        path = str(source.flac.absolute())
+    return Clip(source.utt, path, len(reading.samples), "; ".join(reading.notes))
+
+
+def _is_copied(source: Source) -> bool:
+    """Whether the FLAC file is of the source as it is now: it has the source's time."""
+    if not source.flac.is_file():
+        return False
+    file = Path(source.path)
+    return file.is_file() and file.stat().st_mtime_ns == source.flac.stat().st_mtime_ns
 
 
 def _entry(source: Source) -> str:
     if source.start is None:
         return str(Path(source.path).absolute())
     return concat_entry([(source.path, source.start, source.end)])
-
-
-def _is_referable(path: str) -> bool:
-    info = soundfile.info(path)
-    return info.format in REFERABLE and (info.samplerate, info.channels) == (SAMPLE_RATE, 1)
 
 
 def digest_of(items: Iterable[str]) -> str:

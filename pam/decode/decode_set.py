@@ -231,5 +231,6 @@ def _line(
         "hyp": answers.texts[row],
         "ref": utterance.refs[0],
         "refs": list(utterance.refs),
+        "cluster": utterance.cluster,
     }
     return line | {"choices": utterance.choices} if utterance.choices else line

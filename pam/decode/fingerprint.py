@@ -8,7 +8,9 @@ from pathlib import Path
 from pam.data.prompts import Prompts
 from pam.errors import UserError
 
-DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task")
+DATA_TABLES = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
+# Also what recordings and further references are; decode_inputs in utils/recipe.sh has the same.
+MORE_TABLES = ("segments", "utt2num_samples", "text_ref*")
 
 
 def model_stamp(exp: Path) -> list[int]:
@@ -27,7 +29,8 @@ def prompts_digest(prompts: Mapping[str, Prompts]) -> str:
 
 def data_digest(data_dir: Path) -> str:
     digest = hashlib.sha256()
-    for name in DATA_TABLES:
+    more = [path.name for pattern in MORE_TABLES for path in sorted(data_dir.glob(pattern))]
+    for name in (*DATA_TABLES, *more):
         if (data_dir / name).is_file():
             digest.update(f"\0{name}\0".encode() + (data_dir / name).read_bytes())
     return digest.hexdigest()

@@ -16,7 +16,8 @@ from pam.errors import UserError
 class Utterance:
     """One utterance; `samples` (at 16 kHz) is None where the directory does not say.
 
-    `choices` is what the letters of its prompt stand for, None where it has none.
+    `choices` is what the letters of its prompt stand for, None where it has none; utterances of one
+    `cluster` (a speaker, a meeting, a clip) are not independent.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Utterance:
     refs: tuple[str, ...]
     samples: int | None = None
     choices: Mapping[str, str] | None = None
+    cluster: str | None = None
 
 
 def read_utterances(
@@ -48,7 +50,8 @@ def read_utterances(
         seen = prompt in prompts[task].train
         count = int(samples[utt]) if utt in samples else None
         letters = parse_choices(choices[utt]) if utt in choices else None
-        out.append(Utterance(utt, task, prompt, seen, refs, count, letters))
+        cluster = data.cluster(utt)
+        out.append(Utterance(utt, task, prompt, seen, refs, count, letters, cluster))
     return out
 
 

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from pam.config import check_keys
 from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
+from pam.encoders.precision import keep_narrow_convolutions_in_float32
 from pam.errors import UserError
 from pam.table import Table
 
@@ -138,6 +139,8 @@ class AudioEncoder(nn.Module):
         return frames
 
     def freeze(self) -> None:
+        if self.dtype != torch.float32:
+            keep_narrow_convolutions_in_float32(self)
         self.requires_grad_(False)
         super().train(False)
 

@@ -1,7 +1,7 @@
 """Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
 
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
-                    bad_utts (utterance, tab, reason), scan.jsonl, audio/TASK/
+                    bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
     ENCODER_native/SET/    for `pool: after`: the same at the encoder's own rate, but for
                            utt2num_frames, which is of the frames at 25 Hz
@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.data.raw import alone, dump_audio, report_bad, write_raw
+from pam.data.datadir import DataDir
+from pam.data.raw import (
+    NO_LIMIT,
+    LengthLimit,
+    alone,
+    dump_audio,
+    report_bad,
+    what_is,
+    within,
+    write_raw,
+)
 from pam.data.scan import Clip, digest_of, read_data, scan
 from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
@@ -42,7 +52,7 @@ logger = get_logger(__name__)
 @dataclass
 class DumpOptions:
     """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    native: states at the encoders' own rates."""
+    native: states at the encoders' own rates; limit: of the utterances' lengths."""
 
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder_dir: Path = Path("dump")
@@ -50,6 +60,7 @@ class DumpOptions:
     max_bad: float = 0.005
     device: str = "cpu"
     native: bool = False
+    limit: LengthLimit = NO_LIMIT
 
 
 def dump(
@@ -66,14 +77,14 @@ def dump(
     small, and for whatever else the user can mend; what is done stays done.
     """
     if not options.encoders:
-        return dump_audio(data_dir, out, options.nj, options.max_bad)
+        return dump_audio(data_dir, out, options.nj, options.max_bad, options.limit)
     out = Path(out)
     with alone(out):
         data, bad = read_data(Path(data_dir))
-        found = scan(data, out, options.nj)
+        found = within(options.limit, scan(data, out, options.nj), out)
         if encoders is None:
             encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
-        bad |= found.bad | _too_short(found.clips, encoders)
+        bad |= found.bad | _too_short(data, found.clips, encoders)
         total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
         report_bad(out, bad, total, options.max_bad)
         clips = [clip for clip in found.clips if clip.utt not in bad]
@@ -179,14 +190,14 @@ def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: Du
         )
 
 
-def _too_short(clips: Sequence[Clip], encoders: dict[str, AudioEncoder]) -> dict[str, str]:
+def _too_short(
+    data: DataDir, clips: Sequence[Clip], encoders: dict[str, AudioEncoder]
+) -> dict[str, str]:
     bad = {}
     for clip in clips:
         short = [name for name, e in encoders.items() if e.output_length(clip.samples) < 1]
         if short:
-            bad[clip.utt] = (
-                f"{clip.path}: {clip.samples} samples are too short for {', '.join(short)}"
-            )
+            bad[clip.utt] = f"{what_is(data, clip)} are too short for {', '.join(short)}"
     return bad
 
 

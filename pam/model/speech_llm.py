@@ -25,6 +25,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
 from pam.model.experts import expert_names
+from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
 
 AUDIO, FRAMES = "speech", "frames"  # in a batch, beside the encoders' own names
@@ -233,43 +234,60 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
+        counts: Float[Tensor, "3 2"] | None = None,
+        chance: Float[Tensor, "B Y"] | None = None,
         utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         """Loss of equation 10, statistics per task, and the token count as the batch's weight.
 
         `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
-        which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`.
-        Means over ranks are weighted by token counts: the loss is normalised by the global count.
+        which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`;
+        `chance`: see `hide`.
+        The loss is a mean over answer tokens and, for routing, one over utterances. Of a batch that
+        several processes share, or that an update joins with others, `counts` tells the share
+        (`pam.model.joint`); without, the batch is whole.
         """
+        if counts is None:
+            counts = own_counts(int(text_lengths.sum()), len(task), task.device)
+        in_batch, in_update = shares(counts)
         with self.autocast():
             prompt_states = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index)
             router_logits, gate = self.route(
                 prompt_states, task if self.routing == "label" else None
             )
             features, frames = self.hear(*self.states(audio), gate)
-            hidden, labels = self.answer(prompt_states, features, frames, text, text_lengths)
+            read = self.hide(text.clamp(min=0), chance)
+            hidden, labels = self.answer(prompt_states, features, frames, text, text_lengths, read)
             logits = self.llm.logits(hidden)
         token_loss = F.cross_entropy(logits, labels, reduction="none")
-        loss = token_loss.mean()
+        answering = token_loss.mean()
+        loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
         if router_logits is not None and self.routing_loss:
-            loss = loss + F.cross_entropy(router_logits, task)
+            routing = F.cross_entropy(router_logits, task)
+            loss = loss + routing * in_update.utts
+            seen = seen + routing.detach() * in_batch.utts
         correct = (logits.argmax(-1) == labels).float()
         token_task = task.repeat_interleave(text_lengths)
-        stats = task_statistics(self.tasks, token_task, loss=token_loss, acc=correct)
+        stats = task_statistics(
+            self.tasks, token_task, in_batch.tokens, loss=token_loss, acc=correct
+        )
         if self.labelled:
             routed = (router_logits.argmax(-1) == task).float()
-            stats |= task_statistics(self.tasks, task, router_acc=routed)
-        stats["loss"] = loss.detach()
-        weight = torch.tensor(float(len(labels)), device=loss.device)
-        return loss, stats, weight
+            stats |= task_statistics(self.tasks, task, in_batch.utts, router_acc=routed)
+        stats["loss"] = seen
+        return loss, stats, counts[1, 0]
 
-    def hide(self, text: Int[Tensor, "B Y"]) -> Int[Tensor, "B Y"]:
-        """In training, tokens as the LLM may read them: some are hidden by a space."""
+    def hide(
+        self, text: Int[Tensor, "B Y"], chance: Float[Tensor, "B Y"] | None
+    ) -> Int[Tensor, "B Y"]:
+        """In training, tokens as the LLM may read them: those whose `chance`, a number drawn from
+        [0, 1), is below `word_dropout` are hidden by a space."""
         if not self.training or self.word_dropout == 0:
             return text
-        hidden = torch.rand(text.shape, device=text.device) < self.word_dropout
-        return torch.where(hidden, self.llm.space, text)
+        if chance is None:
+            raise ValueError("word_dropout: a training batch needs `chance`, as Collate draws it")
+        return torch.where(chance < self.word_dropout, self.llm.space, text)
 
     def answer(
         self,
@@ -278,10 +296,14 @@ class ESPnetPaMModel(TrainableOnlyModel):
         frames: Int[Tensor, " B"],
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
+        read: Int[Tensor, "B Y"] | None = None,
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
-        """Hidden states at the N positions that predict an answer token, and those tokens."""
+        """Hidden states at the N positions that predict an answer token, and those tokens.
+
+        `read`: the tokens as the LLM reads them, where some are hidden.
+        """
         features, frames = self.llm.turn(features, frames)
-        words = self.llm.embed(self.hide(text.clamp(min=0))).to(features.dtype)
+        words = self.llm.embed(text.clamp(min=0) if read is None else read).to(features.dtype)
         rows = [
             torch.cat([audio[:n], word[: m - 1]])
             for audio, n, word, m in zip(features, frames, words, text_lengths, strict=True)

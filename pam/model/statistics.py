@@ -6,9 +6,13 @@ from torch import Tensor
 
 
 def task_statistics(
-    tasks: list[str], index: Int[Tensor, " N"], **values: Float[Tensor, " N"]
+    tasks: list[str],
+    index: Int[Tensor, " N"],
+    share: Float[Tensor, ""],
+    **values: Float[Tensor, " N"],
 ) -> dict[str, Float[Tensor, ""]]:
-    """Mean of each value over the entries of each task: `{value}_{task}`.
+    """Mean of each value over the entries of each task, times `share` (`pam.model.joint`):
+    `{value}_{task}`. Over several processes all entries are of one task.
 
     A task without entries gives NaN, which ESPnet's reporter leaves out of its averages.
     """
@@ -18,5 +22,5 @@ def task_statistics(
         for name, value in values.items():
             picked = value.detach()[chosen]
             nothing = torch.full((), torch.nan, device=value.device)
-            stats[f"{name}_{task}"] = picked.mean() if len(picked) else nothing
+            stats[f"{name}_{task}"] = picked.mean() * share if len(picked) else nothing
     return stats

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pam.checkpoint import read_weights
 from pam.model.base import TrainableOnlyModel
 from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.joint import own_counts, shares
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.model.statistics import task_statistics
 
@@ -38,18 +39,24 @@ class CTCWarmupModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
+        counts: Float[Tensor, "3 2"] | None = None,
         utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
+        """The mean over utterances, statistics per task, and the utterances as the batch's weight;
+        `counts`: see `pam.model.joint`."""
         model = self.model
+        if counts is None:
+            counts = own_counts(int(text_lengths.sum()), len(task), task.device)
         with model.autocast():
             gate = None if model.router is None else self.gate(task)
             features, frames = model.hear(*model.states(audio), gate)
             losses = self.ctc(features, frames, text, text_lengths)
+        in_batch, in_update = shares(counts)
         loss = losses.mean()
-        stats = task_statistics(model.tasks, task, ctc=losses) | {"loss": loss.detach()}
-        weight = torch.tensor(float(len(task)), device=loss.device)
-        return loss, stats, weight
+        stats = task_statistics(model.tasks, task, in_batch.utts, ctc=losses)
+        stats["loss"] = loss.detach() * in_batch.utts
+        return loss * in_update.utts, stats, counts[1, 1]
 
     def gate(self, task: Int[Tensor, " B"]) -> Float[Tensor, "B R"]:
         experts = len(self.model.tasks)

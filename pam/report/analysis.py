@@ -7,6 +7,7 @@ from typing import Any
 from pam.report.figures import base_losses
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.similarity import MEASURES, NEEDS, similarity_table
+from pam.score.significance import count_clusters, too_few
 
 
 def paragraphs(analysis: Mapping[str, Any] | None) -> list[str]:
@@ -34,13 +35,23 @@ def importance_part(found: Mapping[str, Any] | None) -> list[str]:
     rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["zeroed"].items())]
     parts = [
         "Change of the dev loss (nats a token, paired 95 % interval) when the hidden states of an "
-        "encoder, or of a third of its layers, are zero:",
+        f"encoder, or of a third of its layers, are zero.{_clusters(found)}",
         table(header, rows),
     ]
     if found["forced"]:
         rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["forced"].items())]
         parts += ["The same when every prompt is sent to one expert:", table(header, rows)]
     return parts
+
+
+def _clusters(found: Mapping[str, Any]) -> str:
+    """What the intervals suppose: nothing is decided about other speakers by few of them."""
+    notes = {}
+    for task, entry in found["base"].items():
+        note = too_few(count_clusters(entry.get("clusters")))
+        notes.setdefault(note, []).append(escape(task))
+    texts = [f"{', '.join(tasks)}: {note}" for note, tasks in notes.items() if note]
+    return f" Of other speakers or clips it says little ({'; '.join(texts)})." if texts else ""
 
 
 def _changes(name: str, entry: Mapping[str, Any], base: Mapping[str, float]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 from pam.data.tasks import get_task, task_names
 from pam.report.experiment import MAIN_TAG, evenly
 from pam.score import wer
-from pam.score.accuracy import parse_answer
 from pam.score.items import Item, read_items
 from pam.score.normalize import basic
+from pam.score.parse import parse_answer
 
 MOST = 5000  # answers on a page, all sets together: some 5 MB
 OPERATIONS = {"equal": "=", "substitute": "S", "delete": "D", "insert": "I"}

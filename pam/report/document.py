@@ -14,11 +14,14 @@ COMPARISON = ""  # no experiment's name: the figures of all of them
 TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
     "- WER: errors of the whole set over its reference words, after lower-casing and removing "
-    "punctuation except the apostrophe.\n"
+    "punctuation except apostrophes inside a word.\n"
     "- METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
     "model that does not listen reaches it.\n"
     "- Accuracy: an answer that names no number counts as wrong.\n"
-    "- Intervals: 95 %, utterances resampled 2000 times (Wilson's where all are right or wrong)."
+    "- Intervals: 95 %, clusters of utterances (speakers, actors, meetings, clips) resampled 2000 "
+    "times (Wilson's where all are right or wrong). Where the clusters are few, the interval says "
+    "little of other speakers or clips; where they are not known, utterances are resampled as if "
+    "they were independent."
 )
 
 

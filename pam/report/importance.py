@@ -3,8 +3,8 @@ r"""What a trained model really uses: take one thing away and see what the answe
 Zeroed are the states h_{e,l} of a whole encoder or of a band of its layers, on their way into the
 fusion; FFN_e still adds its bias. Forced is the expert: the gate is one-hot whatever the prompt
 says. Measured is the loss of the development answers, on the same utterances, so that differences
-are paired. The model was not trained to miss anything: a rise says that it relies on what is gone,
-not that it could not do without.
+are paired; their intervals resample clusters of utterances. The model was not trained to miss
+anything: a rise says that it relies on what is gone, not that it could not do without.
 """
 
 # B batch, U utterances
@@ -20,15 +20,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pam.data.scp import read_table
 from pam.fusion.moe_audio import AudioRoutedMixture
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.report.layers import bands
 from pam.report.states import mixes_layers
-from pam.score.significance import bootstrap_ratios
+from pam.score.clusters import cluster_entry
+from pam.score.significance import resampled_ratio
 from pam.train.hearing import dev_batches
 
 CERTAIN = 1e4  # a logit whose softmax is exactly 1 beside zeros
-Losses = dict[str, dict[str, list[float]]]
+Losses = dict[str, dict[str, list]]
 
 
 @contextmanager
@@ -113,14 +115,18 @@ def answer_losses(model: ESPnetPaMModel, batch: Mapping[str, Tensor]) -> Float[T
 def dev_losses(
     model: ESPnetPaMModel, config: Mapping[str, Any], dev: Path, utts: int = 0
 ) -> Losses:
-    """Per task the loss of each utterance's answer (`sums`) and its tokens (`tokens`).
+    """Per task the loss of each utterance's answer (`sums`), its `tokens` and its cluster.
 
     `utts` of each task, evenly from the directory, 0 for all; a batch of one is left out.
     """
     model.eval()
     found: Losses = {}
-    for task, batch in dev_batches(model, config, dev, utts):
-        entry = found.setdefault(task, {"sums": [], "tokens": []})
+    clusters = read_table(dev / "utt2spk")
+    if (dev / "utt2cluster").is_file():
+        clusters |= read_table(dev / "utt2cluster")
+    for ids, task, batch in dev_batches(model, config, dev, utts):
+        entry = found.setdefault(task, {"sums": [], "tokens": [], "clusters": []})
+        entry["clusters"] += [clusters[utt] for utt in ids]
         entry["sums"] += [round(loss, 4) for loss in answer_losses(model, batch).tolist()]
         entry["tokens"] += batch["text_lengths"].tolist()
     return {task: found[task] for task in config["tasks"] if task in found}
@@ -132,11 +138,13 @@ def change(base: Losses, other: Losses, seed: int = 0) -> dict[str, dict[str, An
     for task, entry in other.items():
         before_U, after_U = np.array(base[task]["sums"]), np.array(entry["sums"])
         tokens_U = np.array(entry["tokens"], dtype=np.float64)
-        deltas = bootstrap_ratios((after_U - before_U)[None], tokens_U, seed)[0]
+        clusters = entry.get("clusters")
+        low, high = resampled_ratio(after_U - before_U, tokens_U, clusters, seed).ci95()
         out[task] = {
             "loss": round(float(after_U.sum() / tokens_U.sum()), 4),
             "change": round(float((after_U - before_U).sum() / tokens_U.sum()), 4),
-            "ci95": [round(float(q), 4) for q in np.quantile(deltas, [0.025, 0.975])],
+            "ci95": [round(low, 4), round(high, 4)],
             "count": len(tokens_U),
+            "clusters": cluster_entry(clusters),
         }
     return out

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pam.config import load_yaml
 from pam.errors import UserError
 from pam.report.experiment import MAIN_TAG, Experiment, read_json
 from pam.score.items import read_items
-from pam.score.utterances import read_utterances, utterances_file
+from pam.score.utterances import read_clusters, read_utterances, utterances_file
 
 FORMAT = 1
 DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
@@ -73,6 +73,7 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
         "task": task,
         "count": len(ids),
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
+        "clusters": clusters_entry(read_clusters(utterances_file(score))),
         "references": _references(decoded / plain / "hyp.jsonl", task),
         "decoding": _decoding(decoded / plain / "decode.json"),
         "metrics": {
@@ -84,6 +85,14 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
             metric: entry["missing"] for metric, entry in further.items() if "missing" in entry
         },
     }
+
+
+def clusters_entry(clusters: Sequence[str] | None) -> dict[str, Any] | None:
+    """`names`, and `of`: the place of each utterance's among them; None where it is not known."""
+    if clusters is None:
+        return None
+    places = {name: place for place, name in enumerate(sorted(set(clusters)))}
+    return {"names": list(places), "of": [places[name] for name in clusters]}
 
 
 def _references(answers: Path, task: str) -> str | None:

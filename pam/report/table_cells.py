@@ -90,7 +90,14 @@ def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
         bool(stored.get("errors")),
         entry.get("references"),
         stored.get("model"),
+        stored_clusters(entry),
     )
+
+
+def stored_clusters(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The cluster of each utterance; None in results that do not say."""
+    found = entry.get("clusters")
+    return found and tuple(found["names"][place] for place in found["of"])
 
 
 def mean(members: Mapping[str, Cell]) -> Cell:

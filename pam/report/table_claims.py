@@ -6,25 +6,34 @@ from dataclasses import dataclass
 
 from pam.report.markdown import escape
 from pam.report.table_spec import Claim, TableSpec
-from pam.report.table_values import LEVEL, Cells, compare
+from pam.report.table_values import LEVEL, SEEDS, Cells, compare
+from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
 NO_DATA, NO_SET = "not measured", "no set at this scale"
+FEW_CLUSTERS, ONE_SEED = "too few clusters", "one seed"
 # How a line counts its comparisons.
 COUNTS = {
     HOLDS: "hold",
     FAILS: "other way",
     OPEN: "within chance",
+    FEW_CLUSTERS: "with too few clusters",
+    ONE_SEED: "of one seed only",
     NO_DATA: "not measured (on the same utterances)",
     NO_SET: "without a set at this scale",
 }
+# What a line names, and in which words.
+LISTED = {FAILS: "The other way", OPEN: "Within chance", ONE_SEED: "One seed only"}
 RULES = (
-    f"Each comparison is decided by the paired bootstrap over utterances at p < {LEVEL}, for WER "
-    "by the matched-pairs test too; where both systems have several seeds, each of these must "
-    "point the same way. A claim holds where all of its comparisons do. It does not hold where one "
-    f"is the other way at p < {LEVEL} divided by the number of comparisons made (Bonferroni). Sets "
-    "that the scale does not have are left out. With one seed nothing is said of other "
-    "initialisations, with two little."
+    f"Each comparison is decided by the paired bootstrap over clusters at p < {LEVEL}, for WER by "
+    "the matched-pairs test of clusters too. Utterances of one cluster (a speaker, an actor, a "
+    f"meeting, a clip) are not independent; with fewer than {FEW} clusters, or one that is nearly "
+    f"half of a set, nothing is decided. Seeds are a level of their own: {SEEDS} of each system or "
+    "more must have been trained, all point the same way, and what they differ by is part of the "
+    "doubt. A comparison of one seed is of two trained models, not of systems, and decides no "
+    "claim. A claim holds where all of its comparisons do. It does not hold where one is the other "
+    f"way at p < {LEVEL} divided by the number of comparisons made (Bonferroni). Sets that the "
+    "scale does not have are left out."
 )
 
 
@@ -56,8 +65,12 @@ def _verdict(
     found = compare(cells[better][column], cells[than][column])
     if found is None:
         return NO_DATA, 1.0
+    if found.undecided:
+        return FEW_CLUSTERS, 1.0
     if found.p_of_all >= LEVEL:
         return OPEN, found.p_of_all
+    if found.seeds < SEEDS:
+        return ONE_SEED, 1.0
     holds = (found.value < 0) == spec.less_is_better(column)
     return HOLDS if holds else FAILS, found.p_of_all
 
@@ -89,13 +102,12 @@ def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
     listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
     where = " (on the sets that this scale has)" if counts[NO_SET] else ""
     text = f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
-    return text + "".join(_listed(found, kind, labels) for kind in (FAILS, OPEN))
+    return text + "".join(_listed(found, kind, labels) for kind in LISTED)
 
 
 def _listed(found: list[Pair], kind: str, labels: Mapping[str, str]) -> str:
     named = list(_names(found, kind, labels))
-    words = {FAILS: "The other way", OPEN: "Within chance"}
-    return f" {words[kind]}: {'; '.join(named)}." if named else ""
+    return f" {LISTED[kind]}: {'; '.join(named)}." if named else ""
 
 
 def _names(found: list[Pair], kind: str, labels: Mapping[str, str]) -> Iterator[str]:
@@ -104,4 +116,5 @@ def _names(found: list[Pair], kind: str, labels: Mapping[str, str]) -> Iterator[
             better, than, column = (
                 labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
             )
-            yield f"{better} against {than}, {column}"
+            text = f"{better} against {than}, {column}"
+            yield f"{text} ({p_text(pair.p)})" if kind == FAILS else text

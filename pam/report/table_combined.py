@@ -2,6 +2,7 @@
 
 # K systems, C columns, N bootstrap samples
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -11,9 +12,23 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from pam.report.table_spec import Row, TableSpec
-from pam.report.table_values import Cell, Cells, mean_sums, same_utterances, spread
+from pam.report.table_values import (
+    Cell,
+    Cells,
+    Sums,
+    fewest_clusters,
+    from_samples,
+    mean_sums,
+    same_utterances,
+    spread,
+)
 from pam.score.rank import average_rank
-from pam.score.significance import bootstrap_ratios
+from pam.score.significance import (
+    ClusterCount,
+    bootstrap_ratios,
+    cluster_sums,
+    degrees_of_freedom,
+)
 
 
 def add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
@@ -41,7 +56,8 @@ def add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str
         own = [cells[row][column].by_seed for column in there]
         by_seed = {seed: fmean(values[seed] for values in own) for seed in seeds}
         (alone_N,) = _sampled(cells, [row], there, seeds, _mean_of_columns)
-        _prove(cells[row], name, by_seed, alone_N, samples_N)
+        doubt = _doubt(cells, [row], there, seeds)
+        _prove(cells[row], name, by_seed, alone_N, samples_N, doubt, (0, np.inf))
 
 
 def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
@@ -77,10 +93,11 @@ def add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) 
     seeds = _common_seeds(cells, ranked, there)
     by_seed = {seed: average_rank(_of_seed(cells, ranked, there, seed), better) for seed in seeds}
     sampled = _sampled(cells, ranked, there, seeds, shared_ranks)
+    doubt = _doubt(cells, ranked, there, seeds)
     for place, (row, samples_N) in enumerate(zip(ranked, sampled, strict=True)):
         if all(cells[row][column].value is not None for column in there):
             own = {seed: ranks[place] for seed, ranks in by_seed.items()}
-            _prove(cells[row], name, own, samples_N, samples_N)
+            _prove(cells[row], name, own, samples_N, samples_N, doubt, (1, len(ranked)))
 
 
 def ranked_columns(cells: Cells, spec: TableSpec, columns: Sequence[str]) -> list[str]:
@@ -107,15 +124,39 @@ def _prove(
     by_seed: Mapping[int, float],
     alone_N: Float[np.ndarray, " N"] | None,
     samples_N: Float[np.ndarray, " N"] | None,
+    doubt: tuple[float, ClusterCount | None],
+    limits: tuple[float, float],
 ) -> None:
-    """Complete a cell that is made of others: its interval is that of `alone_N`, and `samples_N` is
-    what it is compared by."""
+    """Complete a cell that is made of others: its interval is that of `alone_N`, within `limits`,
+    and `samples_N` is what it is compared by; `doubt`: degrees of freedom, and clusters."""
+    df, clusters = doubt
     interval = None
     if alone_N is not None:
-        interval = tuple(np.nanquantile(alone_N, [0.025, 0.975]).tolist())
+        low, high = np.clip(from_samples(alone_N, df).ci95(), *limits).tolist()
+        interval = (low, high)
     own[name] = replace(
-        own[name], sd=spread(by_seed), ci95=interval, by_seed=by_seed, samples_N=samples_N
+        own[name],
+        sd=spread(by_seed),
+        ci95=interval,
+        by_seed=by_seed,
+        samples_N=samples_N,
+        df=df,
+        clusters=clusters,
     )
+
+
+def _doubt(
+    cells: Cells, rows: Sequence[str], columns: Sequence[str], seeds: Sequence[int]
+) -> tuple[float, ClusterCount | None]:
+    """The least degrees of freedom of the columns, and their fewest clusters."""
+    known = [cells[row][c] for c in columns for row in rows if cells[row][c].value is not None]
+    sums = [cell.sums[seed] for cell in known for seed in seeds if seed in cell.sums]
+    if not sums:
+        return 1.0, None
+    sizes = [
+        cluster_sums(one.numerators_U[None], one.denominators_U, one.clusters)[1] for one in sums
+    ]
+    return min(map(degrees_of_freedom, sizes)), fewest_clusters([cell.clusters for cell in known])
 
 
 def _common_seeds(cells: Cells, rows: Sequence[str], columns: Sequence[str]) -> list[int]:
@@ -132,18 +173,18 @@ def _sampled(
     seeds: Sequence[int],
     together: Callable[[np.ndarray], np.ndarray],
 ) -> Sequence[Float[np.ndarray, " N"] | None]:
-    """What `together` makes of samples [C, K, N] for every row, when the utterances of every set
-    are resampled, the same ones for all rows; None where these or the seeds are not the same."""
-    resampled = [_resampled(cells, rows, c, seeds, number) for number, c in enumerate(columns)]
+    """What `together` makes of samples [C, K, N] for every row, when the clusters of every set are
+    resampled, the same ones for all rows; None where these or the seeds are not the same."""
+    resampled = [_resampled(cells, rows, column, seeds) for column in columns]
     if not resampled or any(values_KN is None for values_KN in resampled):
         return [None] * len(rows)
     return together(np.stack(resampled))
 
 
 def _resampled(
-    cells: Cells, rows: Sequence[str], column: str, seeds: Sequence[int], number: int
+    cells: Cells, rows: Sequence[str], column: str, seeds: Sequence[int]
 ) -> Float[np.ndarray, "K N"] | None:
-    """A column's values when its utterances are resampled; NaN in rows without one."""
+    """A column's values when its clusters are resampled; NaN in rows without one."""
     known = [place for place, row in enumerate(rows) if cells[row][column].value is not None]
     own = [[cells[rows[place]][column].sums.get(seed) for seed in seeds] for place in known]
     if any(None in sums for sums in own):
@@ -152,7 +193,19 @@ def _resampled(
     if not pooled or None in pooled or not same_utterances(pooled):
         return None
     numerators_KU = np.stack([sums.numerators_U for sums in pooled])
-    ratios_KN = bootstrap_ratios(numerators_KU, pooled[0].denominators_U, seed=number)
+    clusters = next((sums.clusters for sums in pooled if sums.clusters), None)
+    ratios_KN = bootstrap_ratios(
+        numerators_KU, pooled[0].denominators_U, _seed(pooled[0], clusters), clusters
+    )
     values_KN = np.full((len(rows), ratios_KN.shape[1]), np.nan)
     values_KN[known] = pooled[0].scale * ratios_KN
     return values_KN
+
+
+def _seed(sums: Sums, clusters: Sequence[str] | None) -> int:
+    """Sets of the same clusters (the same clips, two tasks) draw the same ones; others their own.
+
+    Their order is that of the names, so that the same places are the same clusters.
+    """
+    names = sorted(set(clusters)) if clusters else [sums.ids]
+    return zlib.crc32("\n".join(names).encode())

@@ -10,10 +10,12 @@ from pam.report.table_combined import ranked_columns
 from pam.report.table_origin import made_with
 from pam.report.table_parameters import parameters_part
 from pam.report.table_spec import Delta, TableSpec
-from pam.report.table_values import LEVEL, Cells, compare
+from pam.report.table_values import LEVEL, SEEDS, Cells, compare
 from pam.report.units import metric_digits, metric_label
+from pam.score.significance import too_few
 
 BETTER, WORSE = "▲", "▼"
+BETTER_MODEL, WORSE_MODEL = "△", "▽"  # of one seed: of these trained models, not of systems
 EMPTY = PaperTable("", {}, {}, {})
 
 
@@ -64,13 +66,19 @@ def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str],
 
 
 def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    legend = "Value [95 % interval, utterances resampled]; ± is the standard deviation over seeds"
+    legend = (
+        "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]; where "
+        "these are too few, the interval says little of others and no difference is decided. ± is "
+        "the standard deviation over seeds"
+    )
     legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
     if spec.reference:
         legend += (
             f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
-            "(paired bootstrap over utterances, for WER matched pairs too; not corrected for the "
-            "number of tests), over the seeds that both have, each of which points the same way."
+            "(paired bootstrap over clusters, for WER matched pairs too; not corrected for the "
+            f"number of tests), over the {SEEDS} or more seeds that both have, which are a level "
+            f"of their own and all point the same way. {BETTER_MODEL} / {WORSE_MODEL}: the same of "
+            "one seed, hence of these two trained models, not of the systems."
         )
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
@@ -86,7 +94,7 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
 
 
 def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
-    """`12.30 ± 0.40 (2 seeds) [11.2, 13.4] ▼`."""
+    """`12.30 ± 0.40 (2 seeds) [11.2, 13.4] ▼`, `12.30 [1.2, 33.4] (too few clusters: 2)`."""
     cell = cells[row][column]
     if cell.value is None:
         return GAP
@@ -96,6 +104,7 @@ def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
         text += f" ± {number(cell.sd, digits)} ({len(cell.by_seed)} seeds)"
     if cell.ci95:
         text += " [" + ", ".join(number(limit, digits) for limit in cell.ci95) + "]"
+        text += _in_brackets(too_few(cell.clusters))
     return text + mark(spec, cells, row, column)
 
 
@@ -106,7 +115,12 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     found = compare(cells[row][column], cells[spec.reference][column])
     if found is None or found.p_of_all >= LEVEL:
         return ""
-    return f" {BETTER if (found.value < 0) == spec.less_is_better(column) else WORSE}"
+    better, worse = (BETTER, WORSE) if found.seeds >= SEEDS else (BETTER_MODEL, WORSE_MODEL)
+    return f" {better if (found.value < 0) == spec.less_is_better(column) else worse}"
+
+
+def _in_brackets(note: str | None) -> str:
+    return f" ({note})" if note else ""
 
 
 def _digits(column: str) -> int:
@@ -156,8 +170,9 @@ def _deltas(spec: TableSpec, delta: Delta, cells: Cells, labels: Mapping[str, st
     return [
         f"## {escape(delta.title)}",
         f"The best of {over}, chosen for each column by its value here; positive is better; "
-        "[95 % interval of the paired difference, over the seeds that both have, without the doubt "
-        "about the choice].",
+        "[95 % interval of the paired difference, with the doubt about clusters and seeds, over "
+        "the seeds that both have (of one: of these trained models), without the doubt about the "
+        "choice].",
         table(["system", *(labels[column] for column in columns)], rows),
     ]
 
@@ -174,7 +189,8 @@ def _gain(spec: TableSpec, cells: Cells, row: str, over: Sequence[str], column: 
     found = compare(first, second)
     if found is None:
         return _signed(first.value - second.value)
-    return f"{_signed(found.value)} [{_signed(found.low)}, {_signed(found.high)}]"
+    interval = f"[{_signed(found.low)}, {_signed(found.high)}]"
+    return f"{_signed(found.value)} {interval}{_in_brackets(found.undecided)}"
 
 
 def _signed(value: float | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pam.report.markdown import GAP, escape, number, table
-from pam.report.table_cells import Store, stored_runs
+from pam.report.table_cells import Store, stored_clusters, stored_runs
 from pam.report.table_plan import budget_length, length_words
 from pam.report.table_spec import Row, TableSpec
 from pam.report.units import metric_label
@@ -14,6 +14,7 @@ DIFFERENT = (  # what makes two results of a set impossible to compare, and in w
     ("ids", "utterances"),
     ("references", "references"),
     ("counts", "reference counts"),
+    ("clusters", "clusters"),
 )
 PAPERS_MODEL = "paraphrase-mpnet-base-v2"  # of sBERT and FENSE
 Results = Mapping[str, Mapping[str, Any]]  # by name
@@ -133,7 +134,12 @@ def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
     for set_ in dict.fromkeys(column.set for column in spec.columns.values() if column.set):
         found = {name: run["sets"][set_] for name, run in results.items() if set_ in run["sets"]}
         entries = {
-            name: {**entry, "counts": _counts(entry), "options": _decoding(entry)}
+            name: {
+                **entry,
+                "counts": _counts(entry),
+                "clusters": stored_clusters(entry),
+                "options": _decoding(entry),
+            }
             for name, entry in found.items()
         }
         lines += _differ(entries, "options", f"other options or prompts of decoding {escape(set_)}")

@@ -9,9 +9,19 @@ from statistics import fmean, stdev
 import numpy as np
 from jaxtyping import Float
 
-from pam.score.significance import ci95, matched_pairs, paired_bootstrap, proportion_ci95
+from pam.score.significance import (
+    ClusterCount,
+    Resampled,
+    ci95,
+    count_clusters,
+    matched_pairs,
+    paired_bootstrap,
+    proportion_ci95,
+    too_few,
+)
 
 LEVEL = 0.05
+SEEDS = 2  # trainings of each system that a statement about systems needs
 
 
 @dataclass(frozen=True)
@@ -25,11 +35,13 @@ class Sums:
     errors: bool = False  # the numerators count errors
     references: str | None = None  # a digest of what was right; None in results of before it
     model: str | None = None  # that measured it, where the metric has one
+    clusters: tuple[str, ...] | None = None  # of the utterances; None in results of before them
 
 
 def same_utterances(sums: Sequence[Sums]) -> bool:
     """Only what was scored on the same utterances, references and by one model is comparable."""
-    known = [{getattr(one, key) for one in sums} - {None} for key in ("references", "model")]
+    keys = ("references", "model", "clusters")
+    known = [{getattr(one, key) for one in sums} - {None} for key in keys]
     return (
         len({one.ids for one in sums}) == 1
         and all(len(values) <= 1 for values in known)
@@ -39,7 +51,11 @@ def same_utterances(sums: Sequence[Sums]) -> bool:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, or why there is none (`gap`). `sums` and the values `by_seed` are by seed."""
+    """One value, or why there is none (`gap`). `sums` and the values `by_seed` are by seed.
+
+    `samples_N` is an average or a rank when clusters are resampled, with `df` degrees of freedom;
+    `clusters` are those of the set, or the fewest of all sets; None where one does not say.
+    """
 
     value: float | None = None
     gap: str | None = None
@@ -47,15 +63,18 @@ class Cell:
     ci95: tuple[float, float] | None = None
     sums: Mapping[int, Sums] = field(default_factory=dict)
     by_seed: Mapping[int, float] = field(default_factory=dict)
-    samples_N: Float[np.ndarray, " N"] | None = None  # of an average or a rank, resampled
+    samples_N: Float[np.ndarray, " N"] | None = None
+    df: float = 1.0
+    clusters: ClusterCount | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
     """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
 
+    Both are of `seeds` trainings of each system: of one, they speak of these two models only.
     `p_matched` is that of the matched-pairs test, where errors are counted; `agree`: every seed
-    that both have differs in this direction.
+    that both have differs in this direction; `undecided`: why the clusters allow no decision.
     """
 
     value: float
@@ -64,11 +83,15 @@ class Difference:
     p: float
     p_matched: float | None = None
     agree: bool = True
+    seeds: int = 1
+    undecided: str | None = None
 
     @property
     def p_of_all(self) -> float:
-        """The p of every test that there is: the greatest; 1 where seeds contradict each other."""
-        return max(self.p, self.p_matched or 0.0) if self.agree else 1.0
+        """The p of every test that there is: the greatest; 1 where seeds contradict each other, or
+        where clusters are too few."""
+        decides = self.agree and not self.undecided
+        return max(self.p, self.p_matched or 0.0) if decides else 1.0
 
 
 Cells = dict[str, dict[str, Cell]]  # by row and column
@@ -79,15 +102,18 @@ def summary(sums: Mapping[int, Sums]) -> Cell:
     together = mean_sums(list(sums.values()))
     interval = None if together is None else _interval(together)
     mean_ = fmean(by_seed.values())
-    return Cell(mean_, sd=spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed)
+    clusters = together and count_clusters(together.clusters)
+    return Cell(
+        mean_, sd=spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed, clusters=clusters
+    )
 
 
 def _interval(sums: Sums) -> tuple[float, float]:
     """Of a share that is 0 or 1 Wilson's: each of its resamples would be the same."""
     low, high = (
-        proportion_ci95(sums.numerators_U)
+        proportion_ci95(sums.numerators_U, clusters=sums.clusters)
         if _is_share(sums)
-        else ci95(sums.numerators_U, sums.denominators_U, seed=0, scale=sums.scale)
+        else ci95(sums.numerators_U, sums.denominators_U, clusters=sums.clusters, scale=sums.scale)
     )
     return low, high
 
@@ -109,13 +135,20 @@ def mean_sums(sums: Sequence[Sums]) -> Sums | None:
     """Of several systems or seeds on the same utterances; None where these differ."""
     if not sums or not same_utterances(sums):
         return None
-    references = next((one.references for one in sums if one.references), None)
+    references, clusters = (
+        next((getattr(one, key) for one in sums if getattr(one, key)), None)
+        for key in ("references", "clusters")
+    )
     numerators_U = np.mean([one.numerators_U for one in sums], axis=0)
-    return replace(sums[0], numerators_U=numerators_U, references=references)
+    return replace(sums[0], numerators_U=numerators_U, references=references, clusters=clusters)
 
 
 def compare(first: Cell, second: Cell) -> Difference | None:
-    """Paired over utterances, and over the seeds that both have; None where that is impossible."""
+    """Paired over clusters, over the seeds that both have; None where that is impossible.
+
+    Seeds are a level of their own: what those of each system differ by adds to the doubt about the
+    difference of the means.
+    """
     if first.samples_N is not None and second.samples_N is not None:
         return _compare_samples(first, second)
     seeds = sorted(first.sums.keys() & second.sums.keys())
@@ -124,23 +157,56 @@ def compare(first: Cell, second: Cell) -> Difference | None:
     one, two = (mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
     if one is None or two is None or not same_utterances([one, two]):
         return None
-    first_U, second_U = one.numerators_U, two.numerators_U
-    found = paired_bootstrap(first_U, second_U, one.denominators_U, scale=one.scale)
-    matched = matched_pairs(first_U, second_U)["p"] if one.errors else None
+    first_U, second_U, clusters = one.numerators_U, two.numerators_U, one.clusters or two.clusters
+    found = paired_bootstrap(
+        *(first_U, second_U, one.denominators_U),
+        clusters=clusters,
+        scale=one.scale,
+        seeds=_of_seeds(first, second, seeds),
+    )
     value = found["difference"]
-    return Difference(value, *found["ci95"], found["p"], matched, _agree(first, second, value))
+    return Difference(
+        *(value, *found["ci95"], found["p"]),
+        p_matched=matched_pairs(first_U, second_U, clusters)["p"] if one.errors else None,
+        agree=_agree(first, second, value),
+        seeds=len(seeds),
+        undecided=too_few(count_clusters(clusters)),
+    )
+
+
+def _of_seeds(first: Cell, second: Cell, seeds: Sequence[int]) -> tuple[list[float], list[float]]:
+    one, two = ([cell.by_seed[seed] for seed in seeds] for cell in (first, second))
+    return one, two
 
 
 def _compare_samples(first: Cell, second: Cell) -> Difference:
     deltas_N = first.samples_N - second.samples_N
-    low, high = np.quantile(deltas_N, [0.025, 0.975])
-    tail = min((deltas_N <= 0).mean(), (deltas_N >= 0).mean())
-    p = min(1.0, max(2 * float(tail), 1 / len(deltas_N)))
+    seeds = sorted(first.by_seed.keys() & second.by_seed.keys())
+    found = from_samples(deltas_N, min(first.df, second.df))
+    found = found.with_seeds(*_of_seeds(first, second, seeds))
     value = first.value - second.value
     # Ranks of the table are ordinal, those of the samples are shared by equal rows, and a row may
     # have seeds that not all have: what is printed and what proves it can point apart.
     agree = _agree(first, second, value) and float(np.median(deltas_N)) * value > 0
-    return Difference(value, float(low), float(high), p, agree=agree)
+    fewest = fewest_clusters([first.clusters, second.clusters])
+    return Difference(
+        *(value, *found.ci95(), found.p()),
+        agree=agree,
+        seeds=len(seeds),
+        undecided=too_few(fewest),
+    )
+
+
+def from_samples(samples_N: Float[np.ndarray, " N"], df: float) -> Resampled:
+    """Of a statistic that is known by its resamples alone."""
+    return Resampled(float(np.nanmean(samples_N)), samples_N, float(np.nanstd(samples_N)), df)
+
+
+def fewest_clusters(found: Sequence[ClusterCount | None]) -> ClusterCount | None:
+    """What decides least; None where one is not known."""
+    if not found or None in found:
+        return None
+    return min(found, key=lambda one: (not one.few, one.count))
 
 
 def _agree(first: Cell, second: Cell, value: float) -> bool:

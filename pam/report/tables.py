@@ -7,6 +7,7 @@ from pam.model.experts import experts_have_tasks
 from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_label
+from pam.score.clusters import doubt
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
@@ -18,7 +19,8 @@ def value_with_proof(score: Mapping[str, Any]) -> str:
         "wer": f"{score.get('errors')} / {score.get('ref_words')}, ",
         "accuracy": f"{score.get('correct')} / {score.get('count')}, ",
     }
-    return f"{number(score['value'])} ({counts.get(score['metric'], '')}{interval(score)})"
+    proof = f"{counts.get(score['metric'], '')}{interval(score)}{doubt(score)}"
+    return f"{number(score['value'])} ({proof})"
 
 
 def interval(score: Mapping[str, Any], digits: int = 1) -> str:
@@ -46,8 +48,8 @@ def main_table(sets: Mapping[str, SetResult]) -> str:
 def remark(score: Mapping[str, Any]) -> str:
     """What the value must be read against: normalisation, unparsed answers, baselines."""
     parts = []
-    if "whisper" in score:
-        parts.append(f"Whisper normalisation {number(score['whisper']['value'])}")
+    if score["metric"] == "wer":
+        parts.append(f"Whisper normalisation {whisper_value(score.get('whisper'))}")
     if "parse_failures" in score:
         parts.append(f"{score['parse_failures']} answers without a number (wrong)")
     if "multi" in score:
@@ -60,13 +62,22 @@ def remark(score: Mapping[str, Any]) -> str:
     return "; ".join(parts) or GAP
 
 
+def whisper_value(counts: Mapping[str, Any] | None) -> str:
+    return number(counts["value"]) if counts else f"{GAP}: it leaves no word of the references"
+
+
 def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
-    """ESPnet's table; percent of the reference's words, S.Err of the sentences."""
+    """ESPnet's table; percent of the reference's words, S.Err of the sentences.
+
+    Sets without a word after that normalisation are left out.
+    """
     rows = []
     for name, result in sets.items():
         if result.score["metric"] != "wer":
             continue
-        counts = result.score if normalisation == "basic" else result.score[normalisation]
+        counts = result.score if normalisation == "basic" else result.score.get(normalisation)
+        if not counts:
+            continue
         words = counts["ref_words"]
         shares = [counts[key] for key in ("hits", "sub", "del", "ins", "errors")]
         percent = [number(100 * share / words, 1) for share in shares]
@@ -84,7 +95,7 @@ def caption_table(sets: Mapping[str, SetResult]) -> str | None:
             if "missing" in entry:
                 cells = [GAP, "", f"{NOT_MEASURED}: {escape(entry['missing'])}"]
             else:
-                value = f"{number(entry['value'], 4)} ({interval(entry, 4)})"
+                value = f"{number(entry['value'], 4)} ({interval(entry, 4)}{doubt(result.score)})"
                 cells = [value, str(entry["count"]), f"{entry['references']} references"]
             rows.append([escape(name), escape(metric_label(metric)), *cells])
     return table(["set", "metric", "value (95 % CI)", "n:", "remark"], rows) if rows else None

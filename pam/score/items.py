@@ -1,7 +1,7 @@
 """What is scored: the lines of hyp.jsonl."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from pam.errors import UserError
 class Item:
     """One decoded utterance; `refs` holds every reference, `ref` first.
 
-    `choices` is what the letters of a multiple-choice prompt stand for.
+    `choices` is what the letters of a multiple-choice prompt stand for; items of one `cluster` (a
+    speaker, a meeting, a clip) are not independent.
     """
 
     id: str
@@ -25,9 +26,16 @@ class Item:
     expert: str | None = None
     posterior: float | None = None
     choices: Mapping[str, str] | None = None
+    cluster: str | None = None
 
     def references(self) -> tuple[str, ...]:
         return self.refs or (self.ref,)
+
+
+def clusters_of(items: Sequence[Item]) -> list[str] | None:
+    """The cluster of every item; None where one does not say: hyp.jsonl of earlier versions."""
+    clusters = [item.cluster for item in items if item.cluster is not None]
+    return clusters if len(clusters) == len(items) else None
 
 
 def read_items(path: str | Path) -> list[Item]:

@@ -1,13 +1,30 @@
 """Java, which three metrics of captions run in, and the tokenizer that they share."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
+import tempfile
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from pam.errors import UserError
 from pam.score.normalize import one_line
+
+START_SECONDS = 60  # a program that has not answered by then hangs; METEOR loads for 7 s
+TEXTS_PER_SECOND = 20  # the slowest that a program that works may be
+# In any locale a decimal point, and UTF-8 in and out (stdout.encoding is of Java 19); Java's own
+# errors are no answers.
+PLAIN = (
+    "-XX:+DisplayVMOutputToStderr",
+    *("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8"),
+    *("-Dstdout.encoding=UTF-8", "-Dstderr.encoding=UTF-8"),
+)
 
 
 def require_java(metric: str) -> None:
@@ -15,9 +32,119 @@ def require_java(metric: str) -> None:
         raise UserError(f"{metric} needs Java: install a JRE (Debian: default-jre-headless)")
 
 
+def time_limit(texts: int) -> float:
+    """Seconds that a program may take for so many texts."""
+    return START_SECONDS + texts / TEXTS_PER_SECOND
+
+
+class Program:
+    """A running program of Java. Whatever ends it early is a `UserError` with the cause.
+
+    It is killed after `seconds`, and when the `with` statement is left.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], seconds: float, folder: Path | None):
+        self.name, self.seconds, self.timed_out = name, seconds, False
+        # A pipe that nobody reads would fill up.
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._messages,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # what it starts itself is killed with it
+            )
+        except OSError as error:
+            raise UserError(f"{name}: java cannot be started: {error}") from error
+        self._timer = threading.Timer(seconds, self._time_out)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        self._kill()
+        self._process.wait()
+        self._messages.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # what was not sent to a program that died
+                pipe.close()
+
+    def ask(self, line: str, answers: int = 1) -> list[str]:
+        """Send one line, and wait for so many lines."""
+        with suppress(BrokenPipeError):  # it died: then there is no answer
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        lines = [self._process.stdout.readline() for _ in range(answers)]
+        if not lines[-1].endswith("\n"):
+            self._process.stdout.close()
+            self._wait_for_end()
+            raise UserError(f"{self.name}: its jar failed: {self.reason()}")
+        return [text.rstrip("\r\n") for text in lines]
+
+    def output(self, text: str = "") -> str:
+        """All it says when it has read `text` and ended."""
+        out, _ = self._process.communicate(text)
+        if self._process.returncode:
+            raise UserError(f"{self.name}: its jar failed: {self.reason()}")
+        return out
+
+    def messages(self) -> str:
+        """What it wrote to its standard error."""
+        self._messages.seek(0)
+        return self._messages.read().decode(errors="replace")
+
+    def reason(self) -> str:
+        """Why it ended: the line of its messages that names the error, else the last one."""
+        if self.timed_out:
+            return f"no answer within {self.seconds:.0f} s, so it was stopped"
+        lines = [line.strip() for line in self.messages().splitlines()]
+        lines = [line for line in lines if line and not line.startswith("Picked up ")]
+        if any("Virtual Machine" in line or "initialization of VM" in line for line in lines):
+            return "; ".join(lines[:3])  # Java itself did not start, and no single line says why
+        named = [line for line in lines if re.search(r"Exception|Error", line)]
+        return (named or killed_by(self._process.returncode) or lines[-1:] or ["no message"])[0]
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _wait_for_end(self) -> None:
+        """Its exit status is known soon after its output has ended."""
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            self._process.wait()
+
+
+def killed_by(status: int | None) -> list[str]:
+    """The signal of an exit status, as Python, or a shell or Java gives it; empty where none is."""
+    number = -status if (status or 0) < 0 else (status or 0) - 128
+    names = [item.name for item in signal.Signals if item.value == number]
+    return [f"killed by {name}: is there enough memory?" for name in names]
+
+
 def java_version() -> int:
     """The major version: 8, 11, 17, …"""
-    text = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr
+    with Program("java -version", ["java", "-version"], START_SECONDS, None) as java:
+        java.output()
+        text = java.messages()
     if not (found := re.search(r'version "(?:1\.)?(\d+)', text)):
         raise UserError(f"java -version: no version in {text.strip()!r}: repair the installation")
     return int(found[1])
@@ -28,19 +155,13 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    command = ["java", "-Dfile.encoding=UTF-8", "-cp", str(jar)]
-    command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    command = ["java", *PLAIN, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    command += ["-preserveLines", "-lowerCase"]
     lines = "".join(f"{one_line(text)}\n" for text in texts)
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8")
-    tokenized = done.stdout.split("\n")[:-1]
-    if done.returncode or len(tokenized) != len(texts):
-        raise UserError(f"{jar}: {len(texts)} captions in, {len(tokenized)} out: {reason(done)}")
+    with Program("the captions' tokenizer", command, time_limit(len(texts)), None) as program:
+        tokenized = program.output(lines).split("\n")[:-1]
+        if len(tokenized) != len(texts):
+            counts = f"{len(texts)} captions in, {len(tokenized)} out"
+            raise UserError(f"{jar}: {counts}: {program.reason()}")
     kept = ([w for w in line.split() if w not in ptbtokenizer.PUNCTUATIONS] for line in tokenized)
     return [" ".join(words) for words in kept]
-
-
-def reason(done: subprocess.CompletedProcess[str]) -> str:
-    """The line of a program's output that names the error, else its last one."""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    named = [line for line in lines if re.search(r"Exception|Error", line)]
-    return (named or lines[-1:] or [f"status {done.returncode}, no output"])[0]

@@ -10,7 +10,8 @@ from pam.atomic import write_json, write_text
 from pam.data.tasks import get_task, task_names
 from pam.score import METRICS, wer
 from pam.score.captions import further
-from pam.score.items import Item, read_items
+from pam.score.clusters import cluster_entry
+from pam.score.items import Item, clusters_of, read_items
 from pam.score.sbert import DEFAULT as SBERT
 from pam.score.utterances import Statistics, utterances_file, write_utterances
 
@@ -40,13 +41,16 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
         single = len(by_task) == 1
         file = folder / ("score.json" if single else f"score_{task}.json")
         scores, statistics = score_items(task, chosen, options, earlier(file))
+        clusters = clusters_of(chosen)
         result = {
             "set": folder.name if single else f"{folder.name}/{task}",
             "task": task,
             **scores,
+            "clusters": cluster_entry(clusters),
             "prompts": prompt_counts(chosen),
         }
-        write_utterances(utterances_file(file), [item.id for item in chosen], statistics)
+        ids = [item.id for item in chosen]
+        write_utterances(utterances_file(file), ids, statistics, clusters)
         write_json(file, result)
         results.append(result)
         if get_task(task).metric == "wer":

@@ -2,9 +2,8 @@
 hand."""
 
 import json
-import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ from pam.errors import UserError
 from pam.paths import cache_dir
 from pam.score.coco import tokenized
 from pam.score.items import Item
-from pam.score.java import java_version, reason, require_java
+from pam.score.java import PLAIN, Program, java_version, require_java
 from pam.score.utterances import Statistics
 
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 ARCHIVE = "nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
 # CoreNLP and FST look into these packages, which Java 9 and later keep closed.
 OPENED = ("lang", "math", "util", "util.concurrent", "net", "text")
+LOAD_SECONDS = 600  # its parser's models are large
+TEXTS_PER_SECOND = 1  # the slowest that it may parse
 LAST_WITH_JAVASCRIPT = 14  # the jar writes its result with a JavaScript engine
 
 
@@ -35,12 +36,28 @@ def measure(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[st
         asked, answered = Path(folder) / "captions.json", Path(folder) / "spice.json"
         asked.write_text(json.dumps(entries), encoding="utf-8")
         command += [str(asked), "-out", str(answered), "-silent"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode or not answered.is_file():
-            raise UserError(f"SPICE: its jar failed: {reason(done)}")
-        answers = json.loads(answered.read_text(encoding="utf-8"))
-    points = {answer["image_id"]: answer["scores"]["All"]["f"] for answer in answers}
-    return Statistics([float(points[number]) for number in hypotheses]), {}
+        with Program("SPICE", command, time_limit(entries), Path(folder)) as jar:
+            jar.output()
+            if not answered.is_file():
+                raise UserError(f"SPICE: its jar failed: {jar.reason()}")
+        points = read_answers(answered)
+    if missing := hypotheses.keys() - points.keys():
+        raise UserError(f"SPICE: its jar left out {len(missing)} of {len(hypotheses)} captions")
+    return Statistics([points[number] for number in hypotheses]), {}
+
+
+def read_answers(file: Path) -> dict[int, float]:
+    """The F-scores by the number of the caption."""
+    try:
+        answers = json.loads(file.read_text(encoding="utf-8"))
+        return {answer["image_id"]: float(answer["scores"]["All"]["f"]) for answer in answers}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"SPICE: its jar's answer cannot be read ({error})") from error
+
+
+def time_limit(entries: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that it may take."""
+    return LOAD_SECONDS + sum(1 + len(entry["refs"]) for entry in entries) / TEXTS_PER_SECOND
 
 
 def java_command() -> list[str]:
@@ -66,7 +83,7 @@ def java_command() -> list[str]:
     return [
         "java",
         "-Xmx8G",
-        "-Dfile.encoding=UTF-8",
+        *PLAIN,
         *(opened if version > 8 else []),
         *("-cp", ":".join(map(str, jars))),
         "edu.anu.spice.SpiceScorer",

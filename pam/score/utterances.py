@@ -8,7 +8,7 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.errors import UserError
-from pam.score.significance import matched_pairs, paired_bootstrap
+from pam.score.significance import Clusters, matched_pairs, paired_bootstrap
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,15 @@ def utterances_file(score: Path) -> Path:
     return score.with_name(score.name.replace("score", "utterances", 1))
 
 
-def write_utterances(path: Path, ids: Sequence[str], statistics: Mapping[str, Statistics]) -> None:
-    """{"ids": [U], "metrics": {name: {numerators, denominators, scale, errors}}}."""
+def write_utterances(
+    path: Path,
+    ids: Sequence[str],
+    statistics: Mapping[str, Statistics],
+    clusters: Sequence[str] | None = None,
+) -> None:
+    """{"ids": [U], "clusters": [U] or null, "metrics": {name: {numerators, …, errors}}}."""
     metrics = {name: asdict(entry) for name, entry in statistics.items()}
-    write_json(path, {"ids": list(ids), "metrics": metrics})
+    write_json(path, {"ids": list(ids), "clusters": clusters, "metrics": metrics})
 
 
 def read_utterances(path: Path) -> tuple[list[str], dict[str, Statistics]]:
@@ -49,8 +54,15 @@ def read_utterances(path: Path) -> tuple[list[str], dict[str, Statistics]]:
         raise UserError(f"{path}: {error}: run the score stage again") from error
 
 
-def compare(first: Statistics, second: Statistics, seed: int = 0) -> dict[str, Any]:
-    """Two systems on the same utterances: `difference`, `ci95`, `p` (first − second).
+def read_clusters(path: Path) -> list[str] | None:
+    """The cluster of every utterance; None where they were not known when it was scored."""
+    return json.loads(path.read_text(encoding="utf-8")).get("clusters")
+
+
+def compare(
+    first: Statistics, second: Statistics, clusters: Clusters = None, seed: int = 0
+) -> dict[str, Any]:
+    """Two trained models on the same utterances: `difference`, `ci95`, `p` (first − second).
 
     Where errors are counted, `matched_pairs` holds that test beside the bootstrap. ValueError
     where the two are not of the same metric and utterances.
@@ -58,8 +70,13 @@ def compare(first: Statistics, second: Statistics, seed: int = 0) -> dict[str, A
     if (first.denominators, first.scale) != (second.denominators, second.scale):
         raise ValueError("not the same utterances: their reference counts or scales differ")
     result: dict[str, Any] = paired_bootstrap(
-        first.numerators, second.numerators, first.denominators, seed=seed, scale=first.scale
+        first.numerators,
+        second.numerators,
+        first.denominators,
+        clusters=clusters,
+        seed=seed,
+        scale=first.scale,
     )
     if first.errors:
-        result["matched_pairs"] = matched_pairs(first.numerators, second.numerators)
+        result["matched_pairs"] = matched_pairs(first.numerators, second.numerators, clusters)
     return result

@@ -8,7 +8,7 @@ from typing import Any
 import jiwer
 
 from pam.errors import UserError
-from pam.score.items import Item
+from pam.score.items import Item, clusters_of
 from pam.score.normalize import NORMALIZERS
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -18,29 +18,41 @@ _HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
 
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
-    """WER in percent with `basic` normalisation; the counts of `whisper`'s stand under its name."""
-    basic, basic_U = pooled(items, NORMALIZERS["basic"], seed)
-    whisper, whisper_U = pooled(items, NORMALIZERS["whisper"], seed)
-    statistics = {"wer": basic_U, "wer_whisper": whisper_U}
-    return {"metric": "wer", **basic, "whisper": whisper, "statistics": statistics}
+    """WER in percent with `basic` normalisation; the counts of `whisper`'s stand under its name.
+
+    These are None where Whisper's normalisation leaves no word of the references: it drops fillers.
+    """
+    basic = pooled(items, NORMALIZERS["basic"], seed)
+    if basic is None:
+        raise UserError(
+            f"{items[0].id} …: none of the {len(items)} references holds a word, so there is no "
+            "WER: mend `text`, or leave the set out"
+        )
+    result, statistics = {"metric": "wer", **basic[0], "whisper": None}, {"wer": basic[1]}
+    if whisper := pooled(items, NORMALIZERS["whisper"], seed):
+        result["whisper"], statistics["wer_whisper"] = whisper
+    return {**result, "statistics": statistics}
 
 
 def pooled(
     items: Sequence[Item], normalize: Callable[[str], str], seed: int
-) -> tuple[dict[str, Any], Statistics]:
-    """Counts of the whole set, the WER and its confidence interval (utterances resampled)."""
+) -> tuple[dict[str, Any], Statistics] | None:
+    """Counts of the whole set, the WER and its confidence interval (clusters resampled).
+
+    None where no reference holds a word; one that is empty counts its insertions.
+    """
     counts = utterance_counts(items, normalize)
     total = sum(counts, Counter({"hits": 0, "sub": 0, "del": 0, "ins": 0}))
     words = [_words(count) for count in counts]
     errors = [_errors(count) for count in counts]
     if sum(words) == 0:
-        raise UserError(f"{items[0].id} …: the references hold no word, so there is no WER")
+        return None
     result = {
         "value": round(100 * sum(errors) / sum(words), 4),
         "count": len(items),
         "errors": sum(errors),
         "ref_words": sum(words),
-        "ci95": ci95(errors, words, seed=seed),
+        "ci95": ci95(errors, words, clusters=clusters_of(items), seed=seed),
         **{name: total[name] for name in ("hits", "sub", "del", "ins")},
         "sentence_errors": sum(error > 0 for error in errors),
     }

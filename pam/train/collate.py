@@ -1,6 +1,7 @@
 """From a data directory's entries to the tensors of a batch."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from pam.data.audio import load_audio
 from pam.data.prompts import Prompts
 from pam.llm.causal_lm import CausalLM
 from pam.model.speech_llm import AUDIO, FRAMES
+from pam.train.iterators import Step
 
 
 class Preprocess:
@@ -25,7 +27,7 @@ class Preprocess:
         self.llm, self.tasks, self.encoders, self.end = llm, list(tasks), list(encoders), end
 
     def __call__(self, utt: str, data: Mapping[str, str]) -> dict[str, np.ndarray]:
-        ids = self.llm.answer_ids(data["text"]) + ([self.llm.eos] if self.end else [])
+        ids = self.answer_ids(data["text"])
         out = {"text": np.array(ids), "task": np.array([self.tasks.index(data["task"])])}
         for name in self.encoders:
             if name in data:
@@ -36,45 +38,79 @@ class Preprocess:
             out[FRAMES] = np.array([int(data[FRAMES])])
         return out
 
+    def answer_ids(self, text: str) -> list[int]:
+        """The tokens that an answer is trained on."""
+        return self.llm.answer_ids(text) + ([self.llm.eos] if self.end else [])
+
 
 class Collate:
-    """Pads a batch and draws its prompts.
+    """Pads the rows of a step, and draws a prompt and the words to hide for each of them.
+
+    What is drawn depends on the seed, the utterance, and how often its task was passed over: on no
+    generator's state, on no process, and not on the epochs that a run is cut into.
 
     Args:
         prompts: the prompts of each task, in the order of the task's index.
-        per_batch: draw this many prompts for a batch, which its utterances share in turn;
-            0 draws one for every utterance. Fewer distinct prompts are a shorter prompt pass.
-        fixed: take each task's first prompts, so that a validation loss can be compared.
+        per_batch: so many prompts are drawn for a batch, those of its first utterances, which all
+            others share in turn; 0 draws one for every utterance. Fewer distinct prompts are a
+            shorter prompt pass.
+        seed: of the draws; None, for validation, takes each task's first prompts, so that losses
+            can be compared, and hides no word.
     """
 
     def __init__(
-        self, llm: CausalLM, prompts: Sequence[Prompts], per_batch: int = 0, fixed: bool = False
+        self,
+        llm: CausalLM,
+        prompts: Sequence[Prompts],
+        per_batch: int = 0,
+        seed: int | None = None,
     ):
-        self.llm, self.per_batch, self.fixed = llm, per_batch, fixed
+        self.llm, self.per_batch, self.seed = llm, per_batch, seed
         self.prompts = [p.train for p in prompts]
 
     def __call__(
-        self, items: Sequence[tuple[str, dict[str, np.ndarray]]]
+        self, loaded: tuple[Step, Sequence[tuple[str, dict[str, np.ndarray]]], np.ndarray]
     ) -> tuple[list[str], dict[str, Tensor]]:
-        utts = [utt for utt, _ in items]
+        step, items, counts = loaded
         data = [arrays for _, arrays in items]
         numbers = data[0].keys() & {"task", FRAMES}
         batch = {name: torch.tensor([int(d[name][0]) for d in data]) for name in numbers}
+        batch["counts"] = torch.from_numpy(counts)
         for name in data[0].keys() - numbers:
-            rows = [torch.from_numpy(np.asarray(d[name])) for d in data]
-            batch[name] = pad_sequence(rows, batch_first=True)
-            batch[f"{name}_lengths"] = torch.tensor([len(row) for row in rows])
-        drawn = self.draw(batch["task"].tolist())
+            batch[name], batch[f"{name}_lengths"] = padded([d[name] for d in data])
+        drawn = self.draw_prompts(step, batch["task"].tolist())
         distinct = sorted(set(drawn))
         batch["prompt"], batch["prompt_lengths"] = self.llm.prompt_batch(distinct)
         batch["prompt_index"] = torch.tensor([distinct.index(prompt) for prompt in drawn])
+        utts = [utt for utt, _ in items]
+        if self.seed is not None:
+            chance = [self.draw_chance(step, utt, len(d["text"])) for utt, d in items]
+            batch["chance"], _ = padded(chance)
         return utts, batch
 
-    def draw(self, tasks: Sequence[int]) -> list[str]:
-        """A prompt for every row (numpy's global generator, which ESPnet seeds by epoch)."""
-        places = self.per_batch or len(tasks)
-        numbers = np.arange(places) if self.fixed else np.random.randint(0, 2**31, places)
-        return [
-            self.prompts[task][numbers[row % places] % len(self.prompts[task])]
-            for row, task in enumerate(tasks)
-        ]
+    def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[str]:
+        """A prompt for every row, of `tasks`."""
+        utts = step.batch.utts
+        places = self.per_batch or len(utts)
+        chosen = []
+        for row, task in zip(step.rows, tasks, strict=True):
+            place, known = row % places, self.prompts[task]
+            number = place if self.seed is None else self.number("prompt", step, utts[place])
+            chosen.append(known[number % len(known)])
+        return chosen
+
+    def draw_chance(self, step: Step, utt: str, tokens: int) -> np.ndarray:
+        """A number in [0, 1) for each token of an answer; the lowest are hidden."""
+        generator = np.random.default_rng(self.number("words", step, utt))
+        return generator.random(tokens, dtype=np.float32)
+
+    def number(self, purpose: str, step: Step, utt: str) -> int:
+        """A random number of 64 bits."""
+        key = f"{purpose} {self.seed} {step.batch.number} {utt}".encode()
+        return int.from_bytes(blake2b(key, digest_size=8).digest())
+
+
+def padded(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Arrays as a tensor, padded with zeros behind, and their lengths."""
+    rows = [torch.from_numpy(np.asarray(array)) for array in arrays]
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])

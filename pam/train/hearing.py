@@ -30,7 +30,7 @@ def measure_hearing(
     """
     model.eval()
     sums: dict[str, list[float]] = {}
-    for task, batch in dev_batches(model, config, dev):
+    for _, task, batch in dev_batches(model, config, dev):
         right = answer_loss(model, batch, task)
         wrong = answer_loss(model, shuffled_audio(batch, model), task)
         tokens = int(batch["text_lengths"].sum())
@@ -53,7 +53,7 @@ def answer_loss(model: ESPnetPaMModel, batch: Mapping[str, Tensor], task: str) -
 
 
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
-    """(task, batch) over the development directory, or over `utts` of each task, spread evenly.
+    """(ids, task, batch) over the development directory, or `utts` of each task, spread evenly.
 
     Every batch has two rows or more.
     """
@@ -66,11 +66,11 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         ESPnetDataset(triples, preprocess=preprocess),
         first_of_each_task(read_utt2task(dev, tasks), utts),
         read_lengths(dev),
-        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4, fixed=True),
+        collate_fn=Collate(model.llm, list(prompts_of(config).values()), 4),
         **config["batch"],
     )
-    factory.mine = [batch for batch in factory.mine if len(batch) > 1]
+    factory.batches = [batch for batch in factory.batches if len(batch) > 1]
     utt2task = read_table(dev / "utt2task")
-    for ids, batch in progress(factory.build_iter(1), len(factory.mine), "dev loss"):
+    for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
-        yield utt2task[ids[0]], on_device
+        yield ids, utt2task[ids[0]], on_device

@@ -2,17 +2,25 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pam.atomic import atomic_path, write_json, write_text
-from pam.data.scp import read_table, write_table
+from pam.data.scp import write_table
 from pam.errors import UserError
 from pam.log import get_logger
-from pam.train.task import data_triples, run_task, warmup_texts
+from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
+from pam.train.task import (
+    data_triples,
+    phase_utt2task,
+    read_lengths,
+    run_task,
+    warmup_texts,
+)
 from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
@@ -20,29 +28,74 @@ logger = get_logger(__name__)
 CURVES = ("loss", "acc", "ctc", "router_acc")  # of what ESPnet's reporter keeps
 
 
-def steps_of(budget: Mapping[str, Any], batch: Mapping[str, int], utts: int) -> int:
-    """Training steps of a budget: `steps`, or `epochs` over `utts` utterances."""
-    if "steps" in budget:
-        return budget["steps"]
-    return math.ceil(budget["epochs"] * utts / batch["max_utts"])
+@dataclass(frozen=True)
+class Length:
+    """How long a phase is: epochs (of ESPnet: to the next checkpoint), batches of each, and of all
+    of them, where the last may be shorter. Both are multiples of `accum_grad`."""
+
+    epochs: int
+    per_epoch: int
+    total: int
 
 
-def equal_epochs(steps: int, budget: Mapping[str, Any]) -> tuple[int, int]:
-    """Epochs of at most `steps_per_epoch`, and the steps of each: together all of `steps`, and
-    fewer more than there are epochs."""
-    epochs = math.ceil(steps / budget["steps_per_epoch"])
-    return epochs, math.ceil(steps / epochs)
+def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
+    """The length of a phase that trains on `train`."""
+    budget, accum_grad = config["budget_conf"], config["accum_grad"]
+    if not isinstance(accum_grad, int) or accum_grad < 1:
+        raise UserError(f"accum_grad: {accum_grad!r}: expected a number of batches, 1 or more")
+    if phase == "ctc":
+        return whole_epochs(budget["ctc_steps"], budget, accum_grad)
+    return equal_epochs(steps_of(budget, lambda: phase_batches(config, train)), budget, accum_grad)
 
 
-def whole_epochs(steps: int, budget: Mapping[str, Any]) -> tuple[int, int]:
-    """So many epochs of `steps_per_epoch` as come nearest to `steps`, and the steps of each: the
-    warm-up need not be of an exact length."""
-    per_epoch = min(budget["steps_per_epoch"], steps)
-    return round(steps / per_epoch), per_epoch
+def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
+    """The batches of each task that the training through the LLM reads."""
+    utt2task = phase_utt2task(train, config, "llm")
+    return batches_by_task(utt2task, read_lengths(train), **config["batch"], seed=config["seed"])
+
+
+def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
+    """Training steps of a budget, each a batch: `steps`, or `epochs`, which are passes over the
+    data (`steps_of_passes`)."""
+    return budget["steps"] if "steps" in budget else steps_of_passes(tasks(), budget["epochs"])
+
+
+def updates_of(steps: int, budget: Mapping[str, Any], accum_grad: int) -> int:
+    """Updates of an epoch, at most. UserError where there would be none."""
+    longest = min(steps, budget["steps_per_epoch"])
+    if accum_grad > longest:
+        raise UserError(
+            f"accum_grad: {accum_grad} batches make an update, but an epoch has {longest} "
+            "(steps and steps_per_epoch of the budget): lower it, or raise these"
+        )
+    return longest // accum_grad
+
+
+def equal_epochs(steps: int, budget: Mapping[str, Any], accum_grad: int = 1) -> Length:
+    """Epochs of at most `steps_per_epoch`, all but the last alike: together all of `steps`, and
+    what completes the last update."""
+    longest = updates_of(steps, budget, accum_grad)
+    updates = math.ceil(steps / accum_grad)
+    epochs = math.ceil(updates / longest)
+    return Length(epochs, math.ceil(updates / epochs) * accum_grad, updates * accum_grad)
+
+
+def whole_epochs(steps: int, budget: Mapping[str, Any], accum_grad: int = 1) -> Length:
+    """So many epochs of `steps_per_epoch` as come nearest to `steps`: the warm-up need not be of an
+    exact length."""
+    per_epoch = updates_of(steps, budget, accum_grad) * accum_grad
+    epochs = round(steps / per_epoch)
+    return Length(epochs, per_epoch, epochs * per_epoch)
 
 
 def run_phase(
-    config: Mapping[str, Any], phase: str, exp: Path, train: Path, dev: Path, ngpu: int
+    config: Mapping[str, Any],
+    phase: str,
+    length: Length,
+    exp: Path,
+    train: Path,
+    dev: Path,
+    ngpu: int,
 ) -> Path:
     """Run or resume one phase; returns its last model (trainable weights only)."""
     folder = exp / ("warmup" if phase == "ctc" else "train")
@@ -50,12 +103,7 @@ def run_phase(
     if done.is_file():
         logger.info("%s is complete: %s", phase, done)
         return done
-    conf, budget = config["phases"][phase], config["budget_conf"]
-    if phase == "llm":
-        utts = len(read_table(train / "utt2task"))
-        epochs, per_epoch = equal_epochs(steps_of(budget, config["batch"], utts), budget)
-    else:
-        epochs, per_epoch = whole_epochs(budget["ctc_steps"], budget)
+    conf = config["phases"][phase]
     options = {
         "pam_config": str(exp / "config.yaml"),
         "phase": phase,
@@ -68,14 +116,15 @@ def run_phase(
         "unused_parameters": ngpu > 1,  # a batch is of one task: other experts have no gradient
         "seed": config["seed"],
         "num_workers": config["num_workers"],
-        "max_epoch": epochs,
-        "num_iters_per_epoch": per_epoch,
+        "max_epoch": length.epochs,
+        "num_iters_per_epoch": length.per_epoch,
+        "total_steps": length.total,
         "accum_grad": config["accum_grad"],
         "grad_clip": config["grad_clip"],
         "optim": "adamw",
         "optim_conf": dict(conf["optim_conf"]),
         "scheduler": "linear_warmup_decay",
-        "scheduler_conf": scheduler_conf(conf, epochs * per_epoch // config["accum_grad"]),
+        "scheduler_conf": scheduler_conf(conf, length.total // config["accum_grad"]),
         "best_model_criterion": [("valid", "loss", "min")],
         "keep_nbest_models": config["keep_nbest_models"],
         "log_interval": config["log_interval"],
@@ -97,7 +146,10 @@ def uses_warmup(config: Mapping[str, Any], phase: str) -> bool:
 
 
 def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
-    """Warm-up steps, never more than a tenth of the run, so that short runs have a plateau."""
+    """Warm-up steps, never more than a tenth of the run, so that short runs have a plateau.
+
+    They and `total` are updates.
+    """
     return {"warmup_steps": min(conf["warmup_steps"], max(total // 10, 1)), "total_steps": total}
 
 

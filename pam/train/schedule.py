@@ -2,22 +2,30 @@
 
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 
-class LinearWarmupDecay(LambdaLR):
-    """Factor of every rate: rises to 1 in `warmup_steps`, falls to `floor` at `total_steps`."""
+class LinearWarmupDecay(LRScheduler, AbsBatchStepScheduler):
+    """Factor of every rate: rises to 1 in `warmup_steps`, falls to `floor` at `total_steps`.
+
+    Steps are updates of the optimizer, not batches: ESPnet steps an `AbsBatchStepScheduler` after
+    each. (A LambdaLR it would step after every epoch, too.)
+    """
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, total_steps: int, floor: float = 0.02
     ):
-        def factor(step: int) -> float:
-            rise = (step + 1) / max(warmup_steps, 1)
-            fall = (total_steps - step) / max(total_steps - warmup_steps, 1)
-            return max(min(rise, fall, 1.0), floor if step >= warmup_steps else 0.0)
+        self.warmup_steps, self.total_steps, self.floor = warmup_steps, total_steps, floor
+        super().__init__(optimizer)
 
-        super().__init__(optimizer, factor)
+    def get_lr(self) -> list[float]:
+        return [rate * self.factor(self.last_epoch) for rate in self.base_lrs]
 
+    def factor(self, step: int) -> float:
+        rise = (step + 1) / max(self.warmup_steps, 1)
+        fall = (self.total_steps - step) / max(self.total_steps - self.warmup_steps, 1)
+        return max(min(rise, fall, 1.0), self.floor if step >= self.warmup_steps else 0.0)
 
-# ESPnet steps a scheduler after every batch if it is one of these.
-AbsBatchStepScheduler.register(LinearWarmupDecay)
+    def skip(self) -> None:
+        """An update was left out: there will be one fewer, and the rates fall sooner."""
+        self.total_steps -= 1

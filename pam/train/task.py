@@ -52,6 +52,7 @@ class PaMTask(AbsTask):
         group.add_argument("--phase", choices=PHASES, default="llm")
         group.add_argument("--train_dir", help="combined data directory for training")
         group.add_argument("--dev_dir", help="combined data directory for validation")
+        group.add_argument("--total_steps", type=int, help="training batches of all epochs")
         group.add_argument("--warm_fusion", help="warm-up checkpoint that the fusion starts from")
         parser.set_defaults(iterator_type="task", num_att_plot=0)
 
@@ -123,16 +124,14 @@ class PaMTask(AbsTask):
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
         prompts = list(prompts_of(config).values())
-        return Collate(cls.llm, prompts, config["prompts_per_batch"], fixed=not train)
+        seed = args.seed if train else None
+        return Collate(cls.llm, prompts, config["prompts_per_batch"], seed)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):
         config = load_yaml(args.pam_config)
         folder = Path(args.train_dir if mode == "train" else args.dev_dir)
-        utt2task = read_utt2task(folder, config["tasks"])
-        if args.phase == "ctc":
-            texts = warmup_texts(folder, config["warmup_tasks"])
-            utt2task = {utt: task for utt, task in utt2task.items() if utt in texts}
+        utt2task = phase_utt2task(folder, config, args.phase)
         common = {
             "dataset": cls.build_dataset(args, iter_options),
             "lengths": read_lengths(folder),
@@ -146,6 +145,8 @@ class PaMTask(AbsTask):
         return TaskBalancedIterFactory(
             utt2task=utt2task,
             steps=args.num_iters_per_epoch,
+            total=args.total_steps,
+            accum_grad=args.accum_grad,
             seed=args.seed,
             num_workers=args.num_workers,
             **common,
@@ -183,6 +184,15 @@ def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
             raise UserError(
                 f"{folder}/utt2task: {utt}: task {task!r} is not configured: {', '.join(tasks)}"
             )
+    return utt2task
+
+
+def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[str, str]:
+    """Task of every utterance that a phase reads."""
+    utt2task = read_utt2task(folder, config["tasks"])
+    if phase == "ctc":
+        texts = warmup_texts(folder, config["warmup_tasks"])
+        return {utt: task for utt, task in utt2task.items() if utt in texts}
     return utt2task
 
 

@@ -1,9 +1,14 @@
-"""ESPnet's Trainer with four repairs: atomic checkpoints, safe loading, no left-over gradients, and
-results that several processes can average."""
+"""ESPnet's Trainer with repairs: atomic checkpoints, safe loading, a schedule that ends where it
+should, and several processes that train as one does.
+
+ESPnet takes the mean of the loss over `accum_grad` batches and over processes; the shares that the
+model gives of it (`pam.model.joint`) make that the joint batch's loss. Its epochs must be multiples
+of `accum_grad`: batches behind the last update of an epoch would be lost (`pam.train.phases`).
+"""
 
 import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,8 @@ REPORTER_TYPES = [
     np.dtypes.Float64DType,
     np.dtypes.Int64DType,
 ]
+
+RANK_SEED = 1_000_003  # more than there are epochs: no two processes share a seed
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
@@ -60,6 +67,19 @@ def with_an_axis(model: nn.Module, inputs: tuple, result: tuple) -> tuple:
     return force_gatherable(result, result[0].device)
 
 
+def count_skips(iterator: Iterable, schedulers: Sequence, accum_grad: int) -> Iterator:
+    """The batches. ESPnet leaves an update out if its gradient is not finite, and then steps no
+    scheduler: they are told."""
+    done = [scheduler.last_epoch for scheduler in schedulers]
+    for number, batch in enumerate(iterator, 1):
+        yield batch
+        if number % accum_grad == 0:  # ESPnet has just made an update, or left it out
+            for scheduler, before in zip(schedulers, done, strict=True):
+                if scheduler.last_epoch == before:
+                    scheduler.skip()
+            done = [scheduler.last_epoch for scheduler in schedulers]
+
+
 class PaMTrainer(Trainer):
     """See the module."""
 
@@ -71,11 +91,18 @@ class PaMTrainer(Trainer):
             super().run(model=model, distributed_option=distributed_option, **others)
 
     @classmethod
-    def train_one_epoch(cls, model, iterator, optimizers, *args, **kwargs) -> bool:
-        # With accum_grad the last, incomplete group of an epoch would leak into the next one.
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        return super().train_one_epoch(model, iterator, optimizers, *args, **kwargs)
+    def train_one_epoch(cls, model, iterator, schedulers, options, distributed_option, **others):
+        if distributed_option.distributed:
+            # ESPnet seeds all processes alike: dropout would hide the same places in each of them.
+            torch.manual_seed(torch.initial_seed() + RANK_SEED * distributed_option.dist_rank)
+        return super().train_one_epoch(
+            model=model,
+            iterator=count_skips(iterator, schedulers, options.accum_grad),
+            schedulers=schedulers,
+            options=options,
+            distributed_option=distributed_option,
+            **others,
+        )
 
     @staticmethod
     def resume(

@@ -75,7 +75,6 @@ def test_everything_is_there(dump):
         "task": "asr_clean",
         "utterances": 3,
         "hours": round(6 / 3600, 4),
-        "dropped_too_long": 0,
     }
 
 
@@ -101,16 +100,6 @@ def test_online_features_have_nominal_lengths(dump):
     data = DataDir.read(dump / "train")
     assert data["utt2num_frames"]["zoe-1"] == "75"  # 3 s at 25 Hz
     assert not [name for name in data.tables if name.startswith("feats")]
-
-
-def test_long_utterances_are_dropped_and_counted(dump, caplog):
-    caplog.set_level("INFO")
-    summary = run(dump, max_seconds=2.0)
-    assert DataDir.read(dump / "train").utterances == ["ann-1", "ann-22", "bark-1", "rain-1"]
-    assert summary["asr_clean_train"]["dropped_too_long"] == 1
-    assert "asr_clean_train: 1 of 3 longer than 2.0 s, dropped" in caplog.text
-    with pytest.raises(UserError, match="no utterance of 0.5 s or less: raise --max_seconds"):
-        run(dump, max_seconds=0.5)
 
 
 def test_id_in_two_sets_names_both(dump):

@@ -10,12 +10,13 @@ import pytest
 import soundfile
 
 from pam.bin.combine import main as combine
+from pam.bin.dump import main as dump_main
 from pam.bin.validate import main as validate
 from pam.data import scan
 from pam.data.audio import load_audio
-from pam.data.concat import is_concat
+from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir
-from pam.data.raw import dump_audio
+from pam.data.raw import LengthLimit, dump_audio
 from pam.errors import UserError
 
 
@@ -66,6 +67,163 @@ def test_what_was_scanned_is_not_scanned_again(tmp_path, monkeypatch):
     assert DataDir.read(out) == tables
     write_set(tmp_path / "set", tmp_path / "x.wav", GOOD)  # other utterances: all over again
     assert dump_audio(data, out) == {} and DataDir.read(out).utterances == ["a-1", "a-2"]
+
+
+def write_files(folder: Path, utts: dict[str, float], rate: int = 16000) -> Path:
+    """A file for each utterance, of so many seconds; 0: one that is no audio."""
+    folder.mkdir(parents=True)
+    for utt, seconds in utts.items():
+        write_file(folder / f"{utt}.wav", seconds, rate)
+    tables = {
+        "wav.scp": {utt: str(folder / f"{utt}.wav") for utt in utts},
+        "text": dict.fromkeys(utts, "words"),
+        "utt2spk": {utt: utt.partition("-")[0] for utt in utts},
+        "utt2task": dict.fromkeys(utts, "asr_clean"),
+    }
+    DataDir(tables).write(folder / "set")
+    return folder / "set"
+
+
+def write_file(file: Path, seconds: float, rate: int = 16000) -> None:
+    if seconds:
+        soundfile.write(file, 0.1 * np.sin(np.arange(round(seconds * rate))), rate)
+    else:
+        file.write_bytes(b"RIFF, but nothing of the kind")
+
+
+def converted(monkeypatch) -> list[str]:
+    """The utterances that are converted from now on."""
+    seen, convert = [], scan.convert
+    monkeypatch.setattr(scan, "convert", lambda source: seen.append(source.utt) or convert(source))
+    return seen
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_a_file_that_was_bad_and_is_replaced_is_looked_at_again(tmp_path, monkeypatch, rate):
+    """The same path, the same command; what was good is not done twice."""
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0, "a-3": 1}, rate)
+    with pytest.raises(UserError, match="1 of 3 utterances are bad, the first is a-2"):
+        dump_audio(data, tmp_path / "raw")
+    seen = converted(monkeypatch)
+    with pytest.raises(UserError, match="1 of 3 utterances are bad"):
+        dump_audio(data, tmp_path / "raw")
+    assert seen == []
+    write_file(tmp_path / "wav/a-2.wav", 0.5, rate)
+    assert dump_audio(data, tmp_path / "raw") == {} and seen == ["a-2"]
+    samples = DataDir.read(tmp_path / "raw")["utt2num_samples"]
+    assert samples == {"a-1": "16000", "a-2": "8000", "a-3": "16000"}
+    assert (tmp_path / "raw/bad_utts").read_text() == ""
+
+
+def test_a_file_that_comes_later_is_found(tmp_path):
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 1})
+    (tmp_path / "wav/a-2.wav").rename(tmp_path / "a-2.wav")
+    with pytest.raises(UserError, match="a-2.*no such audio file"):
+        dump_audio(data, tmp_path / "raw")
+    (tmp_path / "a-2.wav").rename(tmp_path / "wav/a-2.wav")
+    assert dump_audio(data, tmp_path / "raw") == {}
+
+
+def test_a_piece_of_a_concatenation_may_be_replaced_too(tmp_path):
+    data = DataDir.read(write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0}))
+    both = concat_entry([(path, None, None) for path in data["wav.scp"].values()])
+    data.tables["wav.scp"] = {"a-1": both, "a-2": data["wav.scp"]["a-1"]}
+    data.write(tmp_path / "wav/set")
+    with pytest.raises(UserError, match="1 of 2 utterances are bad, the first is a-1"):
+        dump_audio(tmp_path / "wav/set", tmp_path / "raw")
+    write_file(tmp_path / "wav/a-2.wav", 0.5)
+    assert dump_audio(tmp_path / "wav/set", tmp_path / "raw") == {}
+    assert DataDir.read(tmp_path / "raw")["utt2num_samples"]["a-1"] == "24000"
+
+
+def test_a_corrected_table_costs_its_changed_lines_only(tmp_path, monkeypatch):
+    """Also where a line is dropped: all others have another number then."""
+    utts = {f"a-{n}": 1 for n in range(5)} | {"a-2": 0}
+    data = write_files(tmp_path / "wav", utts, rate=8000)
+    with pytest.raises(UserError, match="1 of 5"):
+        dump_audio(data, tmp_path / "raw")
+    seen, read = converted(monkeypatch), DataDir.read(data)
+    kept = read.subset(["a-0", "a-3", "a-4"])
+    kept.tables["wav.scp"]["a-3"] = kept["wav.scp"]["a-4"]
+    kept.write(data)
+    assert dump_audio(data, tmp_path / "raw") == {} and seen == ["a-3"]
+    files = {file.name for file in (tmp_path / "raw/audio").rglob("*.flac")}
+    assert files == {"a-0.flac", "a-3.flac", "a-4.flac"}
+
+
+def test_a_raised_tolerance_does_nothing_twice(tmp_path, monkeypatch):
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0, "a-3": 1})
+    with pytest.raises(UserError, match="more than --max_bad 0.50%, mend the data or raise it"):
+        dump_audio(data, tmp_path / "raw")
+    seen = converted(monkeypatch)
+    assert set(dump_audio(data, tmp_path / "raw", max_bad=0.4)) == {"a-2"} and seen == []
+
+
+def test_a_stopped_scan_does_not_keep_what_was_replaced_meanwhile(tmp_path):
+    """FLAC files of a scan that was killed are used again, but not those of another source."""
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 1}, rate=8000)
+    dump_audio(data, tmp_path / "raw")
+    for file in ("wav.scp", "scan.jsonl"):
+        (tmp_path / "raw" / file).unlink()
+    write_file(tmp_path / "wav/a-2.wav", 0.5, 8000)
+    dump_audio(data, tmp_path / "raw")
+    assert DataDir.read(tmp_path / "raw")["utt2num_samples"] == {"a-1": "16000", "a-2": "8000"}
+
+
+def test_copies_outlive_a_source_that_is_away(tmp_path, monkeypatch):
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 1}, rate=8000)
+    dump_audio(data, tmp_path / "raw")
+    for file in (tmp_path / "wav").glob("*.wav"):
+        file.unlink()  # as where a disk is not mounted
+    seen = converted(monkeypatch)
+    (tmp_path / "raw/wav.scp").unlink()
+    assert dump_audio(data, tmp_path / "raw") == {} and seen == []
+
+
+def test_lengths_are_limited_counted_and_listed(tmp_path, caplog, monkeypatch):
+    """What is dropped by its length is not bad, be it too short for an encoder."""
+    caplog.set_level("INFO")
+    utts = {"a-1": 0.01, "a-2": 0.5, "a-3": 1, "a-4": 2, "a-5": 2.5}
+    data = write_files(tmp_path / "wav", utts)
+    out = tmp_path / "raw"
+    assert dump_audio(data, out, limit=LengthLimit(0.5, 2)) == {}
+    assert DataDir.read(out).utterances == ["a-2", "a-3", "a-4"]
+    assert (out / "dropped_utts").read_text() == (
+        "a-1\t0.010\tshorter than --min_seconds 0.5\na-5\t2.500\tlonger than --max_seconds 2\n"
+    )
+    assert "raw: 2 of 5 utterances are dropped by their length, listed in" in caplog.text
+    seen = converted(monkeypatch)
+    dump_audio(data, out, limit=LengthLimit(0.5))
+    assert DataDir.read(out).utterances == ["a-2", "a-3", "a-4", "a-5"] and seen == []
+    with pytest.raises(UserError, match="5 of 5 utterances are dropped .*choose other limits"):
+        dump_audio(data, out, limit=LengthLimit(most=0.001))
+
+
+def test_a_test_set_loses_nothing_by_its_lengths(tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 2})
+    dump_audio(data, tmp_path / "raw", limit=LengthLimit(most=1.5, drops=False))
+    assert DataDir.read(tmp_path / "raw").utterances == ["a-1", "a-2"]
+    assert "1 of 2 utterances are outside of --min_seconds and --max_seconds, kept" in caplog.text
+    assert (tmp_path / "raw/dropped_utts").read_text() == ""
+
+
+def test_limits_from_the_command_line(tmp_path):
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 2})
+    limits = ["--feats", "online", "--max_seconds", "1.5", "--out", str(tmp_path / "raw")]
+    for more, kept in (([], 1), (["--limited", "other"], 2), (["--limited", "set", "x"], 1)):
+        dump_main(["--data", str(data), *limits, *more])
+        assert len(DataDir.read(tmp_path / "raw/set")) == kept
+
+
+def test_a_clip_that_is_too_short_names_its_file(tmp_path):
+    """The user's own, not the copy."""
+    data = write_files(tmp_path / "my wav", {"a-1": 1, "a-2": 0.01}, rate=8000)
+    with pytest.raises(UserError, match=f"is a-2 .{tmp_path}/my wav/a-2.wav: 160 samples are too"):
+        dump_audio(data, tmp_path / "raw")
+    data = write_set(tmp_path / "set", tmp_path / "x.wav", GOOD | SHORT)
+    with pytest.raises(UserError, match="is z-1 .*/x.wav from 0.5 to 0.51 s: 160 samples are too"):
+        dump_audio(data, tmp_path / "raw2")
 
 
 @pytest.mark.parametrize("rate", [16000, 8000])

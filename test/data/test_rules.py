@@ -186,6 +186,27 @@ def test_counts(folder, value):
     assert fixed(folder) == ["ann-1", "bob-1"]
 
 
+def test_clusters_of_utterances(folder):
+    """utt2cluster, where it is there, for some or all: checked, mended, cut and joined."""
+    own = {"ann-1": "meeting", "bob-1": "meeting"}
+    DataDir(tables() | {"utt2cluster": own}).write(folder)
+    data = DataDir.read(folder)
+    assert messages(folder) == messages(folder, warnings=True) == []
+    assert [data.cluster(utt) for utt in UTTS] == ["meeting", "ann", "meeting"]  # else the speaker
+    assert data.subset(["ann-1"])["utt2cluster"] == {"ann-1": "meeting"}
+    other = DataDir(tables(["carl-1"]))
+    assert DataDir.combine({"a": data, "b": other})["utt2cluster"] == own
+    assert other.cluster("carl-1") == "carl"
+    (folder / "utt2cluster").write_text("ann-1 a meeting\nann-2 meeting\nzoe-1 meeting\n")
+    assert messages(folder) == [
+        "utt2cluster:1: bad character in the id of the cluster 'a meeting': use no spaces, control "
+        "characters, slashes or BOM in ids",
+        "utt2cluster:3: id without an utterance 'zoe-1': remove the line or correct the id",
+    ]
+    assert fixed(folder) == UTTS
+    assert DataDir.read(folder)["utt2cluster"] == {"ann-2": "meeting"}
+
+
 def test_optional_files(folder):
     more = {"prompt": {"ann-1": "Who?"}, "text_ref2": {"bob-1": "x"}, "utt2dur": {"ann-2": "1.5"}}
     DataDir(tables() | more).write(folder)

@@ -16,7 +16,7 @@ from pam.decode.fingerprint import data_digest
 from pam.decode.utterances import Utterance, batches, frame_counts, read_utterances
 from pam.errors import UserError
 from pam.model.build import build_model
-from pam.score.items import read_items
+from pam.score.items import clusters_of, read_items
 
 TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
 FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
@@ -118,13 +118,39 @@ def test_choices_travel_to_the_scores(exp, data, tmp_path):
     assert data_digest(data) != digest
 
 
+@pytest.mark.parametrize(
+    "name", ["text", "text_ref2", "text_ref10", "prompt", "utt2task", "utt2num_samples", "wav.scp"]
+)
+def test_what_answers_and_their_scores_come_from_is_in_the_digest(data, name):
+    before = data_digest(data)
+    with (data / name).open("a") as table:
+        table.write("z-1 more\n")
+    after = data_digest(data)
+    (data / "notes").write_text("nothing that is read\n")
+    assert data_digest(data) == after != before
+
+
+def test_clusters_travel_to_the_scores(exp, data, tmp_path):
+    """Of utt2cluster, else of utt2spk; another table is decoded anew."""
+    DataDir(tables(utt2cluster={"b-1": "meeting", "c-4": "meeting"})).write(data)
+    run(exp, data, tmp_path / "out")
+    items = read_items(tmp_path / "out" / data.name / "hyp.jsonl")
+    speakers = DataDir.read(data)["utt2spk"]
+    expected = speakers | {"b-1": "meeting", "c-4": "meeting"}
+    assert clusters_of(items) == [expected[item.id] for item in items]
+    digest = data_digest(data)
+    DataDir(tables(utt2cluster={"b-1": "meeting"})).write(data)
+    assert data_digest(data) != digest
+
+
 def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
     lines = run(exp, data, tmp_path / "out")
     assert [line["id"] for line in lines] == ["B-2", "a-10", "a-3", "b-1", "c-4"]
     for line in lines:
-        assert list(line) == (
-            ["id", "task", "prompt", "prompt_seen", "expert", "posterior", "hyp", "ref", "refs"]
-        )
+        assert list(line) == [
+            *("id", "task", "prompt", "prompt_seen", "expert", "posterior", "hyp", "ref", "refs"),
+            "cluster",
+        ]
         assert line["task"] == TASKS[line["id"]]
         assert line["prompt"] in load_prompts(line["task"]).unseen
         assert line["prompt_seen"] is False

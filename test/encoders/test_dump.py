@@ -18,6 +18,7 @@ from pam.data import archive
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
+from pam.data.raw import LengthLimit
 from pam.data.scp import read_table
 from pam.encoders import load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
@@ -190,6 +191,21 @@ def test_bad_utterances_are_listed_and_left_out(data, options, kind):
     listed = (out_of(options) / "bad_utts").read_text().split("\t")
     assert listed[0] == "s-9" and REASONS[kind] in listed[1]
     assert DataDir.read(out_of(options)).utterances == sorted(RATES)
+
+
+def test_encoders_do_not_see_what_is_dropped_by_its_length(data, options, monkeypatch):
+    seen, run = [], shards.ShardEncoder.__call__
+    monkeypatch.setattr(
+        shards.ShardEncoder,
+        "__call__",
+        lambda self, shard: seen.extend(clip.utt for clip in shard.clips) or run(self, shard),
+    )
+    options.limit = LengthLimit(0.6, 2.0)
+    assert dump(data, out_of(options), options) == {}
+    kept = {"s-1", "s-2", "s-5"}
+    assert set(seen) == kept and set(DataDir.read(out_of(options)).utterances) == kept
+    for name in NAMES:
+        assert set(read_table(options.encoder_dir / name / "set/feats.scp")) == kept
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 70000.0])

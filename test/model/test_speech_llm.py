@@ -59,16 +59,18 @@ def test_loss_equals_the_plain_formula(family_model, batch):
 
 def test_dropped_words_are_read_as_spaces_and_still_predicted(tiny_config, batch):
     model = build_model(tiny_config | {"model_conf": {"bf16": False, "word_dropout": 0.5}}).train()
-    torch.manual_seed(1)
-    read = model.hide(batch["text"].clamp(min=0))
+    chance = torch.rand(batch["text"].shape, generator=torch.Generator().manual_seed(1))
+    read = model.hide(batch["text"].clamp(min=0), chance)
     assert 0 < (read != batch["text"]).sum() < read.numel()
     assert (read[read != batch["text"]] == model.llm.space).all()
     rows = [plain_row(model, batch, row, read) for row in range(3)]
     expected = F.cross_entropy(torch.cat([r[0] for r in rows]), torch.cat([r[1] for r in rows]))
     routing = F.cross_entropy(torch.cat([r[2] for r in rows]), batch["task"])
-    torch.manual_seed(1)
-    torch.testing.assert_close(model(**batch)[0], expected + routing, rtol=1e-5, atol=1e-5)
-    assert model.eval().hide(batch["text"]) is batch["text"]
+    loss = model(**batch, chance=chance)[0]
+    torch.testing.assert_close(loss, expected + routing, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="needs `chance`"):
+        model(**batch)
+    assert model.eval().hide(batch["text"], chance) is batch["text"]
 
 
 def test_gradients_equal_the_plain_formula(tiny_model, batch):

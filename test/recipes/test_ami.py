@@ -153,6 +153,7 @@ def test_texts_times_and_speakers(corpus, tmp_path):
     utt = "AMI_EN2001a_H02_MEE068_0000650_0000850"
     assert data["segments"][utt] == "AMI_EN2001a_H02 6.50 8.50"
     assert data["utt2spk"][utt] == "AMI_EN2001a_H02_MEE068"
+    assert set(data["utt2cluster"].values()) == {"EN2001a"}
     assert data["wav.scp"]["AMI_EN2001a_H02"].endswith("EN2001a.Headset-2.wav")
     assert set(data["utt2task"].values()) == {"asr_noisy"}
     assert list(DataDir.read(tmp_path / "data/ami_dev")["text"].values()) == ["dev words"]

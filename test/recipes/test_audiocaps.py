@@ -101,6 +101,7 @@ def test_audio_bench(tmp_path, caplog):
     assert list(captions["text"].values()) == [f"Rain {n}." for n in range(5)]
     assert "prompt" not in captions and captions.references == ["text"]
     assert len(set(captions["wav.scp"].values())) == 3  # rows of the same clip share its file
+    assert len(set(captions["utt2cluster"].values())) == 3  # and are not independent
     assert questions["prompt"]["audiocaps_test_qa-00001"] == "What's that, 1?"
     assert questions["text"]["audiocaps_test_qa-00001"] == "A bell’s ring"
     assert soundfile.info(questions["wav.scp"]["audiocaps_test_qa-00001"]).frames == 8000

@@ -1,6 +1,7 @@
 """How a set is written: the same bytes for any number of processes; nothing twice or stale."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,21 @@ def test_other_items_replace_what_is_there(tmp_path, monkeypatch, change):
     write_set(tmp_path / "a", "toy", "ac", items, toy_render, 1)
     write_set(tmp_path / "b", "toy", "ac", items, toy_render, 1)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_what_shares_a_source_is_one_cluster(tmp_path):
+    sources = [("bell",), ("dog", "rain"), ("rain", "a/owl"), ("a/owl", "cow"), ("cat", "dog"), ()]
+    items = [replace(item, sources=own) for item, own in zip(toy_items(), sources, strict=True)]
+    write_set(tmp_path, "toy", "ac", items, toy_render, 1)
+    data = DataDir.read(tmp_path / "toy")
+    found = [data["utt2cluster"][item.id] for item in items]
+    assert found == ["bell", "a_owl", "a_owl", "a_owl", "a_owl", "s1-005"]
+    assert validate(tmp_path / "toy") == []
+
+
+def test_sets_without_clusters_are_made_again(tmp_path):
+    """What an earlier version has written has no utt2cluster: other items."""
+    write_set(tmp_path, "toy", "ac", toy_items(), toy_render, 1)
+    items = [replace(item, sources=("one",)) for item in toy_items()]
+    write_set(tmp_path, "toy", "ac", items, toy_render, 1)
+    assert set(DataDir.read(tmp_path / "toy")["utt2cluster"].values()) == {"one"}

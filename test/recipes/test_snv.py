@@ -191,6 +191,9 @@ def test_air_bench_in_two_ways(bench, tmp_path, caplog):
     assert prompts[3].endswith(r"\nA. 1\nB. 2\nC. 3")
     assert list(official["choices"].values())[1] == '{"A": "two", "B": "One"}'
     assert list(own["wav.scp"].values()) == list(official["wav.scp"].values())
+    for data in (own, official):  # as many clusters as clips
+        pairs = {(data["wav.scp"][utt], data["utt2cluster"][utt]) for utt in data.utterances}
+        assert len(pairs) == len(set(data["wav.scp"].values()))
 
 
 def test_official_answers_are_scored_by_their_own_choices(bench, tmp_path):

@@ -69,6 +69,10 @@ if verb == "dump":
     for data in values("--data"):
         raw = value("--out") / Path(data).name
         touch(raw / "wav.scp")
+        if "--max_seconds" in args:
+            (raw / "limits.json").write_text(
+                json.dumps([*values("--max_seconds"), raw.name in values("--limited")])
+            )
         task = raw.name.partition("_")[0]
         (raw / "utt2task").write_text(f"utt1 {task}\n")
 if verb == "combine":

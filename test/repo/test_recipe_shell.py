@@ -58,6 +58,55 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     assert time.monotonic() - start < 60  # of a loaded machine: nothing heavy is started
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "text",
+        "text_ref2",
+        "prompt",
+        "choices",
+        "utt2task",
+        "utt2num_samples",
+        "segments",
+        "wav.scp",
+    ],
+)
+def test_a_changed_table_of_a_test_set_is_decoded_and_scored_again(recipes, table):
+    """Whatever the time of the file: it may be a copy of an older one."""
+    assert recipes.run("mini")[0] == 0
+    exp, raw = recipes.root / "egs/mini/exp/pam_mini_short_s0", recipes.root / "egs/mini/dump/raw"
+    recipes.calls()
+    [name, *_] = sorted(file.parent.name for file in exp.glob("greedy_unseen/*/score.json"))
+    (raw / name / table).write_text("utt1 other\n")
+    os.utime(raw / name / table, (1e9, 1e9))
+    status, output = recipes.run("mini", "--stage", "6")
+    assert status == 0, output
+    assert recipes.calls() == [f"decode {name}", "score", "report"]
+    status, output = recipes.run("mini", "--stage", "6")
+    assert status == 0 and recipes.calls() == [], output
+
+
+def test_answers_that_are_gone_edited_or_scored_by_other_code(recipes):
+    assert recipes.run("mini")[0] == 0
+    decoded = recipes.root / "egs/mini/exp/pam_mini_short_s0/greedy_unseen"
+    [name, *_] = sorted(file.parent.name for file in decoded.glob("*/score.json"))
+    recipes.calls()
+    (decoded / name / "hyp.jsonl").write_text("edited\n")
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == ["score", "report"]
+    (decoded / name / "hyp.jsonl").unlink()
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == [f"decode {name}", "score", "report"]
+    shutil.rmtree(recipes.root / "egs/mini/dump/raw" / name)  # to save space
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == []
+    (recipes.root / "pam").unlink()  # a link to the real one
+    shutil.copytree(Path(__file__).parents[2] / "pam/score", recipes.root / "pam/score")
+    (recipes.root / "pam/score/wer.py").write_text("changed = True\n")
+    assert recipes.run("mini", "--stage", "6")[0] == 0
+    assert recipes.calls() == ["score", "report"]
+
+
 def test_states_at_two_rates_lie_beside_each_other(recipes):
     """--pool after: another dump of the encoders, another combined folder, another experiment."""
     dump, after = recipes.root / "egs/mini/dump", ("--pool", "after", "--expname", "after")
@@ -120,6 +169,10 @@ def test_stages_can_be_chosen(recipes):
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),
+        (["--max_seconds", "20s"], "--max_seconds 20s: expected seconds"),
+        (["--min_seconds", "."], "--min_seconds .: expected seconds"),
+        (["--min_seconds", "-1"], "--min_seconds -1: expected seconds"),
+        (["--min_seconds", "9", "--max_seconds", "8.5"], "9 --max_seconds 8.5: the second must"),
         (["4"], "unexpected argument '4'"),
         (["--print", "nothing"], "unknown option --nothing"),
         (["--config", "none.conf"], "--config none.conf: no such file"),
@@ -299,6 +352,109 @@ def test_other_data_is_refused(recipes):
     assert status == 1 and "now asked for:    size: tiny" in output and "--datadir" in output
     status, output = recipes.run("mini", "--size", "tiny", "--datadir", "other", "--stop_stage=2")
     assert status == 1 and "--dumpdir" in output
+
+
+def read_from(recipes, *variables: str) -> None:
+    """Make `mini` a recipe that reads these folders."""
+    lines = [f"{variable}=${{{variable}:-}}\n" for variable in variables]
+    (recipes.root / "egs/mini/db.sh").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("recipe", ["mini", "multitask"])
+@pytest.mark.parametrize("other", ["/corpora/b", "/nonexistent", "b"])
+def test_another_folder_of_the_corpus_is_refused_by_every_stage(recipes, recipe, other):
+    read_from(recipes, "CORPUS")
+    assert recipes.run(recipe, CORPUS="/corpora/a")[0] == 0
+    recipes.calls()
+    for same in ({}, {"CORPUS": "/corpora/a/"}, {"CORPUS": "/corpora//x/../a"}):
+        status, output = recipes.run(recipe, **same)
+        assert status == 0 and set(recipes.calls()) <= {"fetch_wordnet"}, output
+    for stage in "12345678":
+        status, output = recipes.run(recipe, "--stage", stage, "--stop_stage", stage, CORPUS=other)
+        assert status == 1 and "was made with other settings" in output, (stage, output)
+        assert "it was made with: CORPUS: /corpora/a\n" in output
+        assert f"now asked for:    CORPUS: {os.path.abspath(recipes.root / 'egs/mini' / other)}" in (
+            output
+        )
+    assert recipes.calls() == []
+
+
+def test_a_folder_binds_the_states_and_the_experiment_too(recipes):
+    read_from(recipes, "CORPUS")
+    assert recipes.run("mini", CORPUS="/a")[0] == 0
+    for elsewhere, remedy in (
+        (["--datadir", "other"], "--dumpdir"),
+        (["--datadir", "other", "--dumpdir", "elsewhere"], "--expname"),
+    ):
+        status, output = recipes.run("mini", *elsewhere, CORPUS="/b")
+        assert status == 1 and "now asked for:    CORPUS: /b" in output and remedy in output
+    status, output = recipes.run("mini", *elsewhere, "--expname", "b", CORPUS="/b")
+    assert status == 0, output
+
+
+def test_data_of_one_folder_are_not_dumped_as_those_of_another(recipes):
+    read_from(recipes, "CORPUS")
+    assert recipes.run("mini", "--stop_stage", "1", CORPUS="/a")[0] == 0
+    status, output = recipes.run("mini", "--stage", "2", CORPUS="/b")
+    assert status == 1 and "data was made with other settings" in output
+
+
+def test_a_folder_for_further_sets_may_be_named_later(recipes):
+    read_from(recipes, "VOICES", "BENCH")
+    some = ["--test_sets", "ac_test"]
+    assert recipes.run("mini", *some, VOICES="/voices")[0] == 0
+    recipes.calls()
+    for folders in ({"VOICES": "/voices", "BENCH": "/bench"}, {"VOICES": "/voices"}, {}):
+        status, output = recipes.run("mini", *some, **folders)
+        assert status == 0 and set(recipes.calls()) <= {"fetch_wordnet"}, output
+    for folders in ({"VOICES": "/voices", "BENCH": "/x"}, {"BENCH": "/x"}, {"VOICES": "/x"}):
+        assert recipes.run("mini", *some, **folders)[0] == 1, folders
+
+
+def test_a_corpus_in_another_form_is_another_corpus(recipes):
+    read_from(recipes, "FILES", "PARQUET")
+    assert recipes.run("mini", "--stop_stage", "1", FILES="/files")[0] == 0
+    status, output = recipes.run("mini", "--stop_stage", "1", PARQUET="/parquet")
+    assert status == 1 and "FILES: /files" in output and "PARQUET: /parquet" in output
+
+
+def test_a_tolerance_is_no_setting(recipes):
+    assert recipes.run("mini", "--stop_stage", "4")[0] == 0
+    recipes.calls()
+    status, output = recipes.run("mini", "--stop_stage", "4", "--max_bad", "5%")
+    assert status == 0 and recipes.calls() == [], output
+    settings = recipes.root / "egs/mini/dump/raw/ac_dev/.settings"
+    settings.write_text(settings.read_text() + "max_bad: 0.5%\n")  # of an earlier version
+    assert recipes.run("mini", "--stop_stage", "4")[0] == 0
+
+
+@pytest.mark.parametrize("recipe", ["mini", "multitask"])
+def test_lengths_are_limited_where_a_model_learns(recipes, recipe):
+    """They are settings of the sets that they are for; test sets keep every utterance."""
+    dump = recipes.root / "egs" / recipe / "dump"
+    status, output = recipes.run(recipe, "--stop_stage", "3", "--max_seconds", "20")
+    assert status == 0, output
+    limits = {f.parent.name: json.loads(f.read_text()) for f in dump.glob("raw/*/limits.json")}
+    assert limits == {
+        **dict.fromkeys(["asr_clean_train", "ac_train", "ac_dev"], ["20", True]),
+        **dict.fromkeys(["asr_clean_test", "ac_test", "asr_noisy_test", "snv_test_real"], ["20", False]),
+    }  # fmt: skip
+    status, output = recipes.run(recipe, "--stop_stage", "3", "--max_seconds", "10")
+    assert status == 1 and "_train was made with other settings" in output
+    assert "made with: max_seconds: 20" in output and "now asked for:    max_seconds: 10" in output
+    recipes.calls()
+    for folder in [*dump.glob("*/*_train"), *dump.glob("*/*_dev")]:
+        shutil.rmtree(folder)
+    status, output = recipes.run(recipe, "--stop_stage", "3", "--max_seconds", "10")
+    assert status == 0, output
+    assert [call for call in recipes.calls() if "_test" in call] == []
+
+
+def test_limits_that_drop_everything_can_be_corrected(recipes):
+    """A dump that has made no states yet binds to nothing."""
+    assert recipes.run("mini", "--max_seconds", "0.1", FAIL="dump")[0] != 0
+    (recipes.root / "egs/mini/dump/raw/ac_train/scan.jsonl").touch()
+    assert recipes.run("mini", "--max_seconds", "20", "--stop_stage", "2")[0] == 0
 
 
 def test_settings_of_a_run_that_made_nothing_do_not_bind(recipes):

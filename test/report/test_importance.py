@@ -114,6 +114,17 @@ def test_what_is_zeroed(tiny_model, tiny_config):
     assert num_experts(one) == 0
 
 
+def test_changes_resample_clusters():
+    """Ten speakers of five utterances each: ten draws."""
+    still = {"ac": {"sums": [0.0] * 50, "tokens": [1] * 50}}
+    rises = np.repeat(np.random.default_rng(1).random(10), 5).tolist()
+    after, widths = {"sums": rises, "tokens": [1] * 50}, []
+    for clusters in (None, [f"s{n // 5}" for n in range(50)]):
+        found = change(still, {"ac": {**after, "clusters": clusters}})["ac"]
+        widths.append(found["ci95"][1] - found["ci95"][0])
+    assert widths[1] > 1.8 * widths[0] and found["clusters"]["count"] == 10
+
+
 def test_changes_are_per_token_and_paired():
     base = {"ac": {"sums": [1.0, 4.0], "tokens": [2, 8]}}
     other = {"ac": {"sums": [2.0, 8.0], "tokens": [2, 8]}}

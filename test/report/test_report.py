@@ -267,6 +267,19 @@ def test_further_caption_metrics_and_what_they_lacked():
     assert tables.caption_table({"ac_test": SetResult(score=METEOR, samples=[])}) is None
 
 
+def test_wer_that_whispers_normalisation_has_no_words_for(tmp_path):
+    """A set of fillers only: its line says so, and it is in no table of that normalisation."""
+    exp = make(tmp_path)
+    run(exp)
+    tables_before = (exp / "RESULTS.md").read_text().count("| clean_test |")
+    write_json(exp / "greedy_unseen/clean_test/score.json", WER | {"whisper": None})
+    run(exp)
+    text = (exp / "RESULTS.md").read_text()
+    assert "Whisper normalisation —: it leaves no word of the references" in text
+    assert "WER, basic normalisation:" in text and "WER, whisper normalisation:" not in text
+    assert text.count("| clean_test |") == tables_before - 1
+
+
 def test_several_experiments_are_compared(tmp_path):
     first, second = make(tmp_path, "a", warmup="none"), make(tmp_path, "b")
     (second / "greedy_unseen/ac_test/score.json").unlink()

@@ -55,7 +55,8 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
         }
         folder.mkdir(parents=True)
         (folder / "score.json").write_text(json.dumps(score))
-        write_utterances(folder / "utterances.json", ["u1", "u2"], {metric: statistics})
+        clusters = ["s2", "s1"] if name_ == "clean_test" else None
+        write_utterances(folder / "utterances.json", ["u1", "u2"], {metric: statistics}, clusters)
     return exp
 
 
@@ -80,6 +81,9 @@ def test_a_result_holds_what_a_table_needs(tmp_path):
     assert found["sets"]["ac_test"]["metrics"]["meteor"]["numerators"] == [0.1235, 1.0]
     assert found["sets"]["ac_test"]["ids"] == found["sets"]["clean_test"]["ids"]
     assert found["sets"]["ac_test"]["missing"] == {"spice": "two jars"}
+    assert found["sets"]["clean_test"]["clusters"] == {"names": ["s1", "s2"], "of": [1, 0]}
+    assert sums_of(found["sets"]["clean_test"], "wer").clusters == ("s2", "s1")
+    assert found["sets"]["ac_test"]["clusters"] is None
     path = tmp_path / "RESULTS/mini/tiny.json"
     assert "\n" + '    "ac_test": {"task":"ac","count":2,' in path.read_text()
 

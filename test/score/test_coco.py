@@ -11,6 +11,7 @@ import pytest
 
 from pam.errors import UserError
 from pam.score import coco, java, spice
+from pam.score.captions import further
 from pam.score.items import Item
 
 needs_java = pytest.mark.skipif(not shutil.which("java"), reason="there is no java here")
@@ -229,3 +230,124 @@ def test_the_real_jar_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(spice, "tokenized", lambda items: ({0: ["a"]}, {0: ["a"]}))
     with pytest.raises(UserError, match="jar failed: .*edu/stanford/nlp"):
         spice.measure([ac("a", "a")])
+
+
+DIES = """
+for line in sys.stdin:
+    {first}
+{last}
+"""
+ASKED = [ac("a dog", "a dog barks"), ac("rain", "rain falls")]
+STATISTICS = "print('1.0 2.0', flush=True)"
+# How a jar fails: what it does with its first line, what after it, and what is said of it
+FAILURES = {
+    "exception": (
+        "break",
+        "sys.exit('java.lang.Boom: no\\nException in thread X\\n at')",
+        "n thread X",
+    ),
+    "killed": ("break", "import os; os.kill(os.getpid(), 9)", "killed by SIGKILL: is there enough"),
+    "killed in a shell": ("break", "sys.exit(143)", "killed by SIGTERM"),
+    "no message": ("break", "sys.exit(3)", "no message"),
+    "a wrong end": ("break", "print('Picked up X: Error\\nlast', file=sys.stderr)", "last"),
+    "no memory": (
+        "break",
+        "sys.exit('Error occurred during initialization of VM\\nNo space for the heap')",
+        "initialization of VM; No space for the heap",
+    ),
+    "dies in the middle": (f"{STATISTICS}; break", "sys.exit('late Error')", "late Error"),
+    "hangs": ("break", "import time; time.sleep(600)", r"no answer within 1 s"),
+    "hangs in the middle": (
+        f"{STATISTICS}; break",
+        "import time; time.sleep(600)",
+        "no answer within 1 s",
+    ),
+    "closes its output and goes on": (
+        "break",
+        "import os, time; os.close(1); time.sleep(600)",
+        "no answer within 1 s|no message|killed",
+    ),
+    "does not read": (*["import time; time.sleep(600)"] * 2, "no answer within 1 s"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("metric", ["meteor", "tokenizer", "spice"])
+def test_a_jar_that_fails_is_an_error_with_the_cause(metric, name, fake_java, monkeypatch):
+    """Whatever ends it: soon, never for ever."""
+    first, last, cause = FAILURES[name]
+    monkeypatch.setattr(java, "START_SECONDS", 0.9)
+    monkeypatch.setattr(spice, "LOAD_SECONDS", -3.1)
+    fake_java(DIES.format(first=first, last=last))
+    monkeypatch.setattr(spice, "java_command", lambda: ["java"])
+    with pytest.raises(UserError, match=cause):
+        if metric == "tokenizer":
+            java.tokenize(["a", "b"])
+        else:
+            (coco.meteor if metric == "meteor" else spice.measure)(ASKED)
+
+
+def test_what_a_jar_started_is_stopped_with_it(fake_java, monkeypatch, tmp_path):
+    monkeypatch.setattr(java, "START_SECONDS", 1)
+    fake_java(
+        f"import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\nchild.wait()\n"
+    )
+    with pytest.raises(UserError, match="no answer within 1 s"):
+        java.tokenize(["a"])
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_a_failing_jar_leaves_the_metric_missing(fake_java):
+    fake_java("sys.exit('java.lang.RuntimeException: Error: file not found (paraphrase-en.gz)')")
+    results, statistics = further(ASKED, ["meteor_1.5"], 0, "")
+    assert "file not found (paraphrase-en.gz)" in results["meteor_1.5"]["missing"]
+    assert statistics == {}
+
+
+METEOR = """
+for line in sys.stdin:
+    count = line.count(" ||| ")
+    asked = line.startswith("SCORE")
+    print("1.0 2.0" if asked else "\\n".join(["{}"] * (count + 1)), flush=True)
+"""
+
+
+def test_a_decimal_comma_is_no_number(fake_java):
+    fake_java(METEOR.format("0.25"))
+    statistics, more = coco.meteor(ASKED)
+    assert (statistics.numerators, more) == ([0.25, 0.25], {"corpus": 25})
+    fake_java(METEOR.format("0,25"))
+    with pytest.raises(UserError, match="'0,25', which is no number"):
+        coco.meteor(ASKED)
+
+
+def test_java_that_cannot_be_started(fake_java, tmp_path, monkeypatch):
+    fake_java("")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "java").write_bytes(b"\x7fELF, of another machine")
+    with pytest.raises(UserError, match="java cannot be started"):
+        java.tokenize(["a"])
+
+
+@pytest.mark.parametrize("answer", ["", "[{}]", '[{"image_id": 0, "scores": {"All": {"f": 1}}}]'])
+def test_spice_answers_only_in_part(answer, fake_java):
+    fake_java(f"open(args[args.index('-out') + 1], 'w').write({answer!r})")
+    with pytest.raises(UserError, match="cannot be read|left out 1 of 2 captions"):
+        spice.measure(ASKED)
+
+
+@needs_java
+def test_the_locale_of_java_changes_nothing(monkeypatch):
+    locale = "-Duser.language=de -Duser.country=DE -Dfile.encoding=ASCII"
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", locale)
+    statistics, _ = coco.meteor([ac("straße café", "straße café"), ac("rain", "a dog")])
+    assert statistics.numerators == pytest.approx([1, 0], abs=1e-4)
+
+
+@needs_java
+def test_a_real_jar_without_memory_says_so(monkeypatch):
+    monkeypatch.setenv("_JAVA_OPTIONS", "-Xmx1k")
+    with pytest.raises(UserError, match="Too small maximum heap"):
+        java.tokenize(["a"])

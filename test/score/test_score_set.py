@@ -10,9 +10,10 @@ import pytest
 from pam.bin import score as score_verb
 from pam.errors import UserError
 from pam.score import CAPTION_METRICS, METRICS, caption
+from pam.score.clusters import doubt
 from pam.score.items import read_items
 from pam.score.score_set import Options, score_set
-from pam.score.utterances import Statistics, read_utterances
+from pam.score.utterances import Statistics, read_clusters, read_utterances
 
 
 def line(utt, task, ref, hyp, **more):
@@ -162,7 +163,8 @@ def test_further_metrics_of_captions(sounds):
     assert (score["metric"], score["value"]) == ("meteor", 50)
     length = score["metrics"]["length"]
     assert (length["value"], length["count"], length["references"]) == (35, 2, 3)
-    assert length["ci95"] == [30, 40]
+    low, high = length["ci95"]  # of two utterances: very wide
+    assert low < 30 and high > 40
     assert length["model"] == "m"
     ids, statistics = read_utterances(sounds / "sounds" / "utterances.json")
     assert ids == ["u1", "u2"]
@@ -264,3 +266,51 @@ def test_what_was_measured_before_is_kept(sounds):
     assert set(read_utterances(sounds / "sounds" / "utterances.json")[1]) == {"meteor", "length"}
     score_verb.main([*argv, "--metrics", "length", "--sbert", "second"])
     assert read(sounds / "sounds" / "score.json")["metrics"]["length"]["model"] == "second"
+
+
+def test_clusters_of_the_utterances_reach_the_interval_and_the_files(tmp_path):
+    """12 speakers, each either always right or always wrong: that is 12 draws, not 60."""
+    tag, lines = tmp_path / "exp/tag", []
+    for number in range(60):
+        speaker = number % 12
+        answer = "two" if speaker < 8 else "one"
+        lines.append(line(f"u{number:02d}", "snv", answer, "two", cluster=f"s{speaker:02d}"))
+    write(tag / "known", *lines)
+    unknown = [json.dumps({**json.loads(text), "cluster": None}) for text in lines]
+    write(tag / "unknown", *unknown)
+    write(tag / "few", *(text.replace('"s1', '"s0').replace('"s09', '"s08') for text in lines))
+    score_verb.main(["--decode_dir", str(tag), "--router", "no"])
+    known, not_known, few = (
+        read(tag / name / "score.json") for name in ("known", "unknown", "few")
+    )
+    assert known["clusters"] == {"count": 12, "effective": 12.0, "few": False}
+    assert not_known["clusters"] is None and few["clusters"]["few"]
+    width, alone = (score["ci95"][1] - score["ci95"][0] for score in (known, not_known))
+    assert width > 2 * alone
+    assert read_clusters(tag / "known" / "utterances.json") == [f"s{n % 12:02d}" for n in range(60)]
+    assert read_clusters(tag / "unknown" / "utterances.json") is None
+    assert doubt(known) == doubt({}) == ""
+    assert doubt(few) == ", too few clusters: 9"
+    assert doubt(not_known) == ", clusters not known"
+
+
+def test_every_metric_resamples_clusters(tmp_path, monkeypatch):
+    from pam.score.items import Item
+    from pam.score.score_set import Options, score_items
+
+    monkeypatch.setattr(caption, "meteor", lambda refs, hyp: float(hyp in refs))
+    for task, right, wrong in (
+        ("asr_clean", "a b", "a c"),
+        ("ac", "rain", "dog"),
+        ("snv", "1", "2"),
+    ):
+        widths = []
+        for clusters in (range(60), [n % 12 for n in range(60)]):
+            items = [
+                Item(f"{n}", task, right if n % 12 < 8 else wrong, right, cluster=str(cluster))
+                for n, cluster in enumerate(clusters)
+            ]
+            result, _ = score_items(task, items, Options())
+            entries = [result, *([result["whisper"]] if "whisper" in result else [])]
+            widths.append([entry["ci95"][1] - entry["ci95"][0] for entry in entries])
+        assert all(b > 2 * a for a, b in zip(*widths, strict=True)), task

@@ -5,6 +5,7 @@ from pam.score.significance import matched_pairs, paired_bootstrap
 from pam.score.utterances import (
     Statistics,
     compare,
+    read_clusters,
     read_utterances,
     utterances_file,
     write_utterances,
@@ -24,6 +25,23 @@ def test_written_and_read(tmp_path):
     assert path.name == "utterances_ac.json"
     write_utterances(path, ["a", "b", "c"], {"wer": WER, "cider": CIDER})
     assert read_utterances(path) == (["a", "b", "c"], {"wer": WER, "cider": CIDER})
+
+
+def test_clusters_are_written_and_read(tmp_path):
+    path = tmp_path / "utterances.json"
+    write_utterances(path, ["a", "b", "c"], {"wer": WER}, ["x", "y", "x"])
+    assert read_clusters(path) == ["x", "y", "x"]
+    write_utterances(path, ["a", "b", "c"], {"wer": WER})
+    assert read_clusters(path) is None
+    path.write_text('{"ids": ["a"], "metrics": {}}')  # as it was written before clusters
+    assert read_clusters(path) is None
+
+
+def test_compare_resamples_clusters():
+    other, clusters = Statistics([0, 0, 1], [4, 3, 5], scale=100.0, errors=True), ["x", "x", "y"]
+    result = compare(WER, other, clusters, seed=2)
+    assert result.pop("matched_pairs") == matched_pairs([1, 2], [0, 1])  # the sums of x and of y
+    assert result == paired_bootstrap([1, 0, 2], [0, 0, 1], [4, 3, 5], clusters=clusters, seed=2)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"ids": []}', '{"ids": [], "metrics": {"a": {}}}'])

@@ -1,12 +1,19 @@
 """Batches: equal probability per task, one task each, deterministic, nothing lost."""
 
+import math
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory, bucket
+from pam.train.iterators import (
+    EveryUtteranceIterFactory,
+    TaskBalancedIterFactory,
+    batches_by_task,
+    bucket,
+    steps_of_passes,
+)
 
 UTTS = {f"a-{i}": "asr" for i in range(50)} | {f"s-{i}": "snv" for i in range(5)}
 LENGTHS = {utt: 10 + 7 * i % 40 for i, utt in enumerate(UTTS)}
@@ -32,7 +39,7 @@ def test_buckets_keep_every_utterance_within_the_limits(sizes, max_utts, max_fra
 
 def test_tasks_come_equally_often_in_single_task_batches():
     batches = make(steps=20).batches(1)
-    tasks = [{UTTS[utt] for utt in batch} for batch in batches]
+    tasks = [{UTTS[utt] for utt in batch.utts} for batch in batches]
     assert all(len(t) == 1 for t in tasks)
     assert Counter(t.pop() for t in tasks) == {"asr": 10, "snv": 10}
 
@@ -47,8 +54,9 @@ def test_epochs_continue_where_the_last_one_ended(steps):
 def test_a_pass_has_every_utterance_once_and_passes_differ():
     asr = make().tasks[0]
     first, second = asr.one_pass(0), asr.one_pass(1)
-    assert sorted(u for b in first for u in b) == sorted(u for u in UTTS if UTTS[u] == "asr")
-    assert sorted(map(sorted, first)) != sorted(map(sorted, second))
+    assert sorted(u for b in first for u in b.utts) == sorted(u for u in UTTS if UTTS[u] == "asr")
+    assert sorted(sorted(b.utts) for b in first) != sorted(sorted(b.utts) for b in second)
+    assert {b.number for b in first} == {0} and {b.number for b in second} == {1}
     assert asr.slice(2, len(first)) == first[2:] + second[:2]
 
 
@@ -58,32 +66,73 @@ def test_batches_depend_on_seed_and_epoch_only():
     assert make().batches(3) != make().batches(4)
 
 
+def everywhere(world, **kwargs):
+    """The steps of all processes, together step by step."""
+    parts = [make(steps=6, rank=rank, world=world, **kwargs) for rank in range(world)]
+    return list(zip(*[list(part.build_iter(1).sampler) for part in parts], strict=True))
+
+
+def own(step):
+    return [step.batch.utts[row] for row in step.own]
+
+
 def test_ranks_share_every_batch():
-    whole = make(steps=6)
-    parts = [make(steps=6, rank=rank, world=2) for rank in range(2)]
-    loaders = [list(part.build_iter(1).batch_sampler) for part in parts]
-    for batch, first, second in zip(whole.batches(1), *loaders, strict=True):
-        assert sorted(first + second) == sorted(batch)
+    for batch, ranks in zip(make(steps=6).batches(1), everywhere(world=2), strict=True):
+        assert sorted(own(ranks[0]) + own(ranks[1])) == sorted(batch.utts)
 
 
-def test_no_rank_is_left_without_an_utterance():
-    """Batches smaller than the world: every rank has one step for each of them, in both modes."""
-    parts = [make(steps=6, rank=rank, world=8) for rank in range(8)]
-    whole = make(steps=6).batches(1)
-    shares = list(zip(*[list(p.build_iter(1).batch_sampler) for p in parts], strict=True))
-    for batch, ranks in zip(whole, shares, strict=True):
-        assert all(ranks) and {utt for mine in ranks for utt in mine} == set(batch)
-    assert any(len(batch) < 8 for batch in whole)
-    seen = [
-        EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, None, rank, world=8).mine
+def test_no_rank_is_left_without_an_utterance_and_none_counts_twice():
+    """Batches smaller than the world: every rank computes one in each step, in both modes."""
+    factories = [
+        EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, None, rank, world=8)
         for rank in range(8)
     ]
-    assert {len(batches) for batches in seen} == {len(seen[0])}
-    assert {utt for batches in seen for batch in batches for utt in batch} == set(UTTS)
+    validation = zip(*[factory.build_iter(1).sampler for factory in factories], strict=True)
+    steps = [*everywhere(world=8), *validation]
+    for ranks in steps:
+        assert all(step.rows for step in ranks)
+        assert sorted(utt for step in ranks for utt in own(step)) == sorted(ranks[0].batch.utts)
+    assert any(len(ranks[0].batch.utts) < 8 for ranks in steps)
+
+
+def test_an_update_joins_batches_and_no_batch_is_left():
+    loader = make(steps=6, accum_grad=3).build_iter(1)
+    steps = list(loader.sampler)
+    assert [step.batch for step in steps] == make(steps=6).batches(1)
+    for three in (steps[:3], steps[3:]):
+        joint = [utt for step in three for utt in step.batch.utts]
+        assert all(step.update == joint and step.batches == 3 for step in three)
+
+
+def test_the_last_epoch_ends_with_the_training():
+    factory = make(steps=10, total=24)
+    assert [len(factory.batches(epoch)) for epoch in (1, 2, 3)] == [10, 10, 4]
+    assert factory.batches(3) == make(steps=10).batches(3)[:4]
+
+
+@pytest.mark.parametrize("passes", [1, 5])
+def test_passes_over_one_task_are_exact(passes):
+    """Also where `max_frames`, not `max_utts`, ends a batch."""
+    asr = {utt: task for utt, task in UTTS.items() if task == "asr"}
+    limits = {"max_utts": 8, "max_frames": 120, "seed": 0}
+    steps = steps_of_passes(batches_by_task(asr, LENGTHS, **limits), passes)
+    assert steps > passes * math.ceil(len(asr) / 8)
+    factory = TaskBalancedIterFactory(None, asr, LENGTHS, steps, collate_fn=None, **limits)
+    seen = Counter(utt for batch in factory.batches(1) for utt in batch.utts)
+    assert seen == dict.fromkeys(asr, passes)
+
+
+def test_passes_over_several_tasks_are_as_many_steps_as_all_have_batches():
+    limits = {"max_utts": 4, "max_frames": 1000, "seed": 0}
+    tasks = batches_by_task(UTTS, LENGTHS, **limits)
+    assert steps_of_passes(tasks, 1) == math.ceil(50 / 4) + math.ceil(5 / 4)
+    assert steps_of_passes(tasks, 2) == 2 * steps_of_passes(tasks, 1)
+    assert steps_of_passes(tasks, 0.5) == 8  # half of 15
+    assert steps_of_passes(tasks, 1.5) == 23
 
 
 def test_validation_has_every_utterance_once_in_single_task_batches():
     factory = EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, collate_fn=None)
-    batches = factory.mine
+    batches = factory.batches
     assert sorted(utt for batch in batches for utt in batch) == sorted(UTTS)
     assert all(len({UTTS[utt] for utt in batch}) == 1 for batch in batches)

@@ -3,8 +3,9 @@
 import pytest
 
 from pam.config import load_yaml
+from pam.errors import UserError
 from pam.paths import conf_file
-from pam.train.phases import equal_epochs, steps_of, whole_epochs
+from pam.train.phases import Length, equal_epochs, length_of, steps_of, whole_epochs
 
 
 @pytest.mark.parametrize(
@@ -18,9 +19,11 @@ from pam.train.phases import equal_epochs, steps_of, whole_epochs
     ],
 )
 def test_no_step_of_a_budget_is_lost(steps, per_epoch, expected):
-    epochs, each = equal_epochs(steps, {"steps_per_epoch": per_epoch})
+    length = equal_epochs(steps, {"steps_per_epoch": per_epoch})
+    epochs, each = length.epochs, length.per_epoch
     assert (epochs, each) == expected
     assert each <= per_epoch and steps <= epochs * each < steps + epochs
+    assert length.total == steps
 
 
 @pytest.mark.parametrize("scale", ["mini", "paper"])
@@ -28,15 +31,41 @@ def test_the_budgets_of_the_scales_are_exact(scale):
     """Their trainings, whose results are stored, are what the configuration says."""
     for budget in load_yaml(conf_file("scale", scale))["budgets"].values():
         if "steps" in budget:
-            steps = steps_of(budget, {}, 0)
-            assert equal_epochs(steps, budget) == (
-                steps // budget["steps_per_epoch"],
-                budget["steps_per_epoch"],
+            steps = steps_of(budget, lambda: [])
+            assert equal_epochs(steps, budget) == Length(
+                steps // budget["steps_per_epoch"], budget["steps_per_epoch"], steps
             )
             assert steps % budget["steps_per_epoch"] == 0
 
 
 def test_the_warm_up_is_of_whole_epochs():
-    assert whole_epochs(1600, {"steps_per_epoch": 130}) == (12, 130)
-    assert whole_epochs(20, {"steps_per_epoch": 4}) == (5, 4)
-    assert whole_epochs(8, {"steps_per_epoch": 100}) == (1, 8)
+    assert whole_epochs(1600, {"steps_per_epoch": 130}) == Length(12, 130, 1560)
+    assert whole_epochs(20, {"steps_per_epoch": 4}) == Length(5, 4, 20)
+    assert whole_epochs(8, {"steps_per_epoch": 100}) == Length(1, 8, 8)
+
+
+@pytest.mark.parametrize("make", [equal_epochs, whole_epochs])
+@pytest.mark.parametrize("accum_grad", [2, 3, 4, 7])
+@pytest.mark.parametrize("steps, per_epoch", [(12, 7), (520, 130), (2500, 1000), (7, 7)])
+def test_epochs_end_with_an_update(make, accum_grad, steps, per_epoch):
+    """No batch is left behind the last update of an epoch, and no epoch is empty."""
+    length = make(steps, {"steps_per_epoch": per_epoch}, accum_grad)
+    last = length.total - (length.epochs - 1) * length.per_epoch
+    assert length.per_epoch % accum_grad == last % accum_grad == 0
+    assert 0 < last <= length.per_epoch <= per_epoch
+    if make is equal_epochs:
+        assert steps <= length.total < steps + accum_grad
+
+
+@pytest.mark.parametrize("phase", ["ctc", "llm"])
+def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
+    budget = {"steps": 12, "ctc_steps": 12, "steps_per_epoch": 4}
+    config = {"accum_grad": 5, "budget_conf": budget}
+    with pytest.raises(UserError, match="accum_grad: 5 batches make an update, but an epoch has 4"):
+        length_of(config, phase, tmp_path)
+    config["budget_conf"] = budget | {"steps": 3, "ctc_steps": 3, "steps_per_epoch": 100}
+    with pytest.raises(UserError, match="an epoch has 3"):
+        length_of(config, phase, tmp_path)
+    for wrong in (0, 1.5, "two"):
+        with pytest.raises(UserError, match="accum_grad: .*expected a number of batches"):
+            length_of(config | {"accum_grad": wrong}, phase, tmp_path)

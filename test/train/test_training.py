@@ -11,14 +11,17 @@ import torch
 import yaml
 from toydata import SHAPES, TASKS, make_combined
 
+from pam.bin import plan
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
 from pam.errors import UserError
+from pam.llm.causal_lm import CausalLM
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask
+from pam.train.trainer import load_checkpoint
 
 
 def weights(exp, phase="train"):
@@ -148,7 +151,9 @@ main(sys.argv[1:])
 
 
 def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
+    """With all that is drawn and counted: prompts, hidden words, the batches of an update."""
     exp, options = setup
+    options += ["--set", "model_conf.word_dropout=0.3", "--set", "accum_grad=2"]
     train_main(options)
     want = weights(exp)
     exp.rename(tmp_path / "whole")
@@ -159,6 +164,56 @@ def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
     got = weights(exp)
     assert got.keys() == want.keys()
     assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_schedule_counts_updates_and_ends_at_its_floor(setup, monkeypatch, lost):
+    """Of two batches each, in both phases; also where ESPnet leaves one out, whose gradient is not
+    finite."""
+    exp, options = setup
+    plain, calls, steps = CausalLM.logits, [], []
+    stepped = torch.optim.AdamW.step
+
+    def logits(self, hidden):
+        calls.append(1)
+        return plain(self, hidden) * (torch.nan if lost and len(calls) == 2 else 1)
+
+    def step(self, *args, **kwargs):
+        steps.append(1)
+        return stepped(self, *args, **kwargs)
+
+    monkeypatch.setattr(CausalLM, "logits", logits)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train_main([*options, "--set", "accum_grad=2"])
+    updates = {"warmup": 8 // 2, "train": 12 // 2 - lost}
+    for phase, count in updates.items():
+        schedule = load_checkpoint(exp / phase / "checkpoint.pth")["schedulers"][0]
+        assert schedule["last_epoch"] == schedule["total_steps"] == count
+        assert min(schedule["_last_lr"]) == pytest.approx(
+            0.02 * (5e-3 if phase == "train" else 1e-2)
+        )
+    assert len(steps) == sum(updates.values())
+
+
+def test_an_epoch_without_an_update_is_refused_before_anything_is_written(setup):
+    exp, options = setup
+    with pytest.raises(UserError, match="accum_grad: 5 batches make an update, but an epoch has 4"):
+        train_main([*options, "--set", "accum_grad=5"])
+    assert not exp.exists()
+
+
+def test_epochs_of_a_budget_are_passes_over_the_data(setup, tmp_path):
+    """Six utterances of each of four tasks in batches of three, or, of long clips, of fewer."""
+    exp, options = setup
+    scale = yaml.safe_load((tmp_path / "toy.yaml").read_text())
+    scale["budgets"]["short"] = {"epochs": 2, "steps_per_epoch": 5}
+    scale["batch"] = {"max_utts": 3, "max_frames": 80}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(scale))
+    train_main([*options, "--warmup", "none"])
+    steps = [point["step"] for point in json.loads((exp / "curves.json").read_text())]
+    assert steps == [5, 10, 15, 20, 24]  # two clips a batch: three batches, four tasks, two passes
+    config = yaml.safe_load((exp / "config.yaml").read_text())
+    assert plan.steps_of(exp, config) == 24
 
 
 def test_other_settings_for_a_trained_experiment_are_an_error(setup):

@@ -149,6 +149,7 @@ def common_tables(utterances: Sequence[Utterance]) -> Tables:
     return {
         "text": {u.id: u.text for u in utterances},
         "utt2spk": {u.id: u.speaker_id for u in utterances},
+        "utt2cluster": {u.id: u.meeting for u in utterances},
         "utt2task": {u.id: TASK for u in utterances},
     }
 

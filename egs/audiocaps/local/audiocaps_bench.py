@@ -7,7 +7,7 @@ of audiocaps_test it is not: AudioBench itself draws its instructions when it ev
 from itertools import islice
 from pathlib import Path
 
-from pam.data.corpus import report_count
+from pam.data.corpus import cluster_id, report_count
 from pam.data.datadir import DataDir
 from pam.data.parquet import audio_file, find_parquet, rows
 from pam.data.scp import one_line
@@ -33,12 +33,15 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
         raise UserError(
             f"{corpus / source}: no *.parquet: copy AudioLLMs/{source} of the hub there"
         )
-    tables: dict[str, dict[str, str]] = {"wav.scp": {}, "text": {}, "prompt": {}}
+    tables: dict[str, dict[str, str]] = {
+        table: {} for table in ("wav.scp", "text", "prompt", "utt2cluster")
+    }
     for number, row in enumerate(islice(rows(files, COLUMNS), count)):
         utt = f"{name}-{number:05d}"
         if not (clip := audio_file(row["context"], audio)):
             raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
         tables["wav.scp"][utt] = str(clip)
+        tables["utt2cluster"][utt] = cluster_id(clip.stem)  # rows of one clip are not independent
         for table, column in [("text", "answer"), ("prompt", "instruction")][: 1 + asks]:
             if not isinstance(row[column], str) or not one_line(row[column]):
                 raise UserError(f"{corpus / source}, row {number}: no {column}: copy it again")

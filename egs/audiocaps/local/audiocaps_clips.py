@@ -1,64 +1,123 @@
 """Where the clips are: files of a folder, or bytes in Parquet files; and which are not there."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from audiocaps_tables import parquet_of
+from audiocaps_names import KNOWN, PATTERNS, Names
+from audiocaps_tables import Caption, parquet_of
 
 from pam.atomic import write_text
-from pam.data.audio import FOREIGN
+from pam.data.audio import FOREIGN, stated_seconds
+from pam.data.corpus import spread
 from pam.data.parquet import audio_file, rows
+from pam.errors import UserError
 from pam.log import get_logger
 
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of two files the earlier kind is taken
+KINDS = READABLE + FOREIGN
 MISSING = "missing_clips.log"
 GONE = "no such clip: its video may be gone"
+# What folders of a part are called.
+FOLDERS = {"train": {"train"}, "val": {"val", "valid", "validation", "dev"}, "test": {"test"}}
+LONGEST = 12.0  # seconds; a clip has ten, give or take what an encoder adds
 logger = get_logger("prepare")
 
 
 def find_clips(
-    corpus: Path, part: str, wanted: Sequence[str], out: Path
+    corpus: Path, part: str, captions: Sequence[Caption], count: int | None, out: Path
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """{clip: file} of what is there, {clip: reason} of what is not.
+    """{clip: file} of `count` clips (None: all) that are there, {clip: reason} of what is not.
 
-    Files may lie anywhere below `corpus`. Without PART.csv they come out of the Parquet files,
-    into `out`.
+    Files may lie anywhere below `corpus`: they are looked for first, then drawn. Without PART.csv
+    they come out of the Parquet files, into `out`: those that are drawn.
     """
-    if (corpus / f"{part}.csv").is_file():
-        return _in_folder(corpus, wanted)
-    return _out_of_parquet(corpus, part, set(wanted), out)
+    clips = sorted({caption.clip for caption in captions})
+    if not (corpus / f"{part}.csv").is_file():
+        return _out_of_parquet(corpus, part, set(spread(clips, count)), out)
+    found, missing = _in_folder(corpus, part, captions)
+    return {clip: found[clip] for clip in spread(sorted(found), count)}, missing
 
 
-def _in_folder(corpus: Path, wanted: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    files = _index(corpus)
+def _in_folder(
+    corpus: Path, part: str, captions: Sequence[Caption]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    names = Names((caption.clip, caption.number) for caption in captions)
+    best: dict[str, tuple[tuple, Path]] = {}
+    others = []
+    for file in _audio_files(corpus):
+        named = names.find(file.stem)
+        if named is None or _is_of_another_part(file.relative_to(corpus), part, named[1]):
+            others.append(file)
+            continue
+        clip, pattern = named
+        kind, rank = KINDS.index(file.suffix.lower()), PATTERNS.index(pattern)
+        place = kind >= len(READABLE), rank, kind, str(file)
+        best[clip] = min(best.get(clip, (place, file)), (place, file))
     found, missing = {}, {}
-    for clip in wanted:
-        kinds = files.get(clip, {})
-        readable = [kind for kind in READABLE if kind in kinds]
-        if readable:
-            found[clip] = kinds[readable[0]]
-        elif kinds:
-            file = next(iter(kinds.values()))
-            missing[clip] = (
-                f"{file.suffix[1:]} is not read: convert it to flac with ffmpeg ({file})"
-            )
-        else:
+    for clip in sorted({caption.clip for caption in captions}):
+        if clip not in best:
             missing[clip] = GONE
+        elif fault := _fault(best[clip][1], PATTERNS[best[clip][0][1]]):
+            missing[clip] = fault
+        else:
+            found[clip] = best[clip][1]
+    counts = Counter(PATTERNS[place[1]] for place, _ in best.values())
+    logger.info("%s: clips by the pattern of their names: %s", part, dict(counts))
+    _complain_of_names(corpus, part, found, missing, others)
     return found, missing
 
 
-def _index(corpus: Path) -> dict[str, dict[str, Path]]:
-    """{name without suffix: {suffix: file}}; the first in C order of files of the same name."""
-    files: dict[str, dict[str, Path]] = {}
+def _audio_files(corpus: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(corpus, followlinks=True):
         inner.sort()
         for name in sorted(names):
-            file = Path(folder, name).absolute()
-            kind = file.suffix.lower()
-            if kind in READABLE + FOREIGN:
-                files.setdefault(file.stem, {}).setdefault(kind, file)
-    return files
+            if Path(name).suffix.lower() in KINDS:
+                yield Path(folder, name)
+
+
+def _is_of_another_part(file: Path, part: str, pattern: str) -> bool:
+    """Whether its folder says so; a name with ID and START is sure without."""
+    if "START" in pattern:
+        return False
+    words = {*re.split(r"[^a-z]+", str(file.parent).lower())}
+    return not words & FOLDERS[part] and any(words & names for names in FOLDERS.values())
+
+
+def _fault(file: Path, pattern: str) -> str | None:
+    """Why the file cannot be the clip."""
+    if file.suffix.lower() not in READABLE:
+        return f"{file.suffix[1:]} is not read: convert it to flac with ffmpeg ({file})"
+    if pattern in ("ID", "YID"):
+        try:
+            seconds = stated_seconds(file)
+        except UserError:
+            return None  # stage 2 counts it among the bad ones
+        if seconds is not None and seconds > LONGEST:
+            return f"{file} has {seconds:.0f} s: is it the whole video? cut ten seconds from START"
+    return None
+
+
+def _complain_of_names(
+    corpus: Path, part: str, found: Mapping, missing: Mapping[str, str], others: Sequence[Path]
+) -> None:
+    """Say what names are known and what others there are, where hardly any clip is found."""
+    if len(found) >= len(missing):
+        return
+    gone = [clip for clip, reason in missing.items() if reason == GONE]
+    example = f", as {ascii(others[0].name)[1:-1]}" if others else ""
+    what = (
+        f"clips are named {KNOWN}; {len(others)} audio files below {corpus} have no name of a clip "
+        f"of {part}.csv{example}"
+    )
+    if not found and gone:
+        raise UserError(
+            f"{corpus}: none of the {len(missing)} clips of {part}.csv: {gone[0]}: no such clip: "
+            f"{what}"
+        )
+    logger.warning("%s: %d of %d clips found: %s", part, len(found), len(found) + len(missing), what)
 
 
 def _out_of_parquet(

@@ -14,7 +14,7 @@ from audiocaps_bench import BENCH_SETS, bench_set  # noqa: E402
 from audiocaps_clips import find_clips, write_missing  # noqa: E402
 from audiocaps_tables import captions_of, each_caption, each_clip  # noqa: E402
 
-from pam.data.corpus import report_count, spread  # noqa: E402
+from pam.data.corpus import report_count  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
@@ -39,7 +39,7 @@ def folder(value: str, variable: str, what: str) -> Path:
         )
     if not Path(value).is_dir():
         raise UserError(f"{value}: no such folder: correct {variable} in egs/audiocaps/db.sh")
-    return Path(value)
+    return Path(value).absolute()
 
 
 def make_set(args: argparse.Namespace, name: str) -> None:
@@ -47,16 +47,18 @@ def make_set(args: argparse.Namespace, name: str) -> None:
     part, published = SETS[name]
     captions = captions_of(corpus, part)
     report_count(logger, name, len(captions), published, "captions")
-    wanted = spread(sorted({c.clip for c in captions}), SIZES[args.size][part != "train"])
-    found, missing = find_clips(corpus, part, wanted, args.out / "audio" / name)
-    write_missing(args.out / name, missing, len(wanted))
+    count = SIZES[args.size][part != "train"]
+    found, missing = find_clips(corpus, part, captions, count, args.out / "audio" / name)
+    total = len({caption.clip for caption in captions})
+    write_missing(args.out / name, missing, total)
     if not found:
-        raise UserError(f"{corpus}: none of the {len(wanted)} clips of {name}: {_any(missing)}")
+        raise UserError(f"{corpus}: none of the {total} clips of {name}: {_any(missing)}")
     there = [caption for caption in captions if caption.clip in found]
     make = each_caption if part == "train" else each_clip
     data = DataDir(make(name, there, found))
     data.write(args.out / name)
-    logger.info("%s: %d utterances, %d clips", name, len(data), len(found))
+    clips = total - len(missing)
+    logger.info("%s: %d utterances, %d of %d clips", name, len(data), len(found), clips)
 
 
 def _any(missing: dict[str, str]) -> str:

@@ -83,7 +83,8 @@ def _item(split: str, number: int, chosen: tuple[tuple[Sound, str], ...] | None,
     tables = {f"text_ref{i}": other for i, other in enumerate(others, start=2)}
     assert len(tables) == NUM_REFERENCES - 1
     tables["text_warmup"] = " ".join(labels)
-    return Item(utt, utt, text, Mixture(arrangement, _parts(clips, arrangement, rng)), tables)
+    mixture = Mixture(arrangement, _parts(clips, arrangement, rng))
+    return Item(utt, utt, text, mixture, tables, sources=tuple(clips))
 
 
 def _draw_kind(split: str, rng: np.random.Generator) -> str:

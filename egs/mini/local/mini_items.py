@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from pam.atomic import write_text
 from pam.data.audio import SAMPLE_RATE, num_samples, write_flac
+from pam.data.corpus import cluster_id
 from pam.data.datadir import DataDir
 from pam.log import progress
 
@@ -29,13 +30,17 @@ ITEMS_A_TURN = 16
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance: `tables` are further files (text_ref2 …), `recipe` is what makes its audio."""
+    """One utterance: `tables` are further files (text_ref2 …), `recipe` is what makes its audio.
+
+    `sources` are the recordings or people in it: items that share one are not independent.
+    """
 
     id: str
     speaker: str
     text: str
     recipe: Any
     tables: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 Render = Callable[[Item], Float[np.ndarray, " N"]]
@@ -89,6 +94,26 @@ def write_set(
     return SetSummary(name, len(found), total / 3600, len(set(found["utt2spk"].values())))
 
 
+def clusters_of(items: Sequence[Item]) -> dict[str, str]:
+    """Items that share a source, directly or by way of others, are one cluster.
+
+    Its name is that of its first source in C order.
+    """
+    parent: dict[str, str] = {}
+
+    def root(source: str) -> str:
+        while (above := parent.setdefault(source, source)) != source:
+            source = above
+        return source
+
+    sources = {item.id: item.sources or (item.id,) for item in items}
+    for first, *others in sources.values():
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {utt: cluster_id(root(first)) for utt, (first, *_) in sources.items()}
+
+
 def _fingerprint(items: Sequence[Item]) -> str:
     digest = hashlib.sha256(f"version {RECIPE_VERSION}\n".encode())
     for item in items:
@@ -121,6 +146,7 @@ def _data_dir(
         "wav.scp": {item.id: str((audio / f"{item.id}.flac").resolve()) for item in items},
         "text": {item.id: item.text for item in items},
         "utt2spk": {item.id: item.speaker for item in items},
+        "utt2cluster": clusters_of(items),
         "utt2task": {item.id: task for item in items},
         "utt2dur": {item.id: f"{seconds[item.id]:.3f}" for item in items},
     }

@@ -80,7 +80,8 @@ def _item(line: Speech, pool: Sequence[Speech], split: str, seed: int) -> Item:
         babble_db=round(float(rng.uniform(*BABBLE_OVER_AMBIENCE_DB)), 2),
         offset=int(rng.integers(SAMPLE_RATE * 60)),
     )
-    return Item(f"{line.character}-noisy-{line.voice}", line.character, line.text, recipe)
+    utt = f"{line.character}-noisy-{line.voice}"
+    return Item(utt, line.character, line.text, recipe, sources=(line.person,))
 
 
 @functools.cache

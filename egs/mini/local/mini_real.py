@@ -106,7 +106,9 @@ def ami_items() -> list[Item]:
         for i, (start, speakers) in enumerate(windows(turns)):
             recipe = Window(_ami_file(name), start, start + WINDOW_SECONDS)
             utt = f"snv-real-ami-{name}-{i}"
-            items.append(Item(utt, utt, ANSWERS[speakers], recipe))
+            people = sorted(_spoken(turns, start, start + WINDOW_SECONDS))
+            sources = (f"ami-{name}", *map(_ascii, people))
+            items.append(Item(utt, utt, ANSWERS[speakers], recipe, sources=sources))
     return items
 
 

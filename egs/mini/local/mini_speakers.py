@@ -97,7 +97,8 @@ def _item(
         for name in persons
     )
     answer = ANSWERS[len(voice)]
-    return Item(utt, utt, answer, segments, {"text_warmup": " ".join(persons)})
+    tables = {"text_warmup": " ".join(persons)}
+    return Item(utt, utt, answer, segments, tables, sources=tuple(voice))
 
 
 def _draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:

@@ -57,6 +57,11 @@ class Speech:
     def actor(self) -> str | None:
         return ACTOR_OF.get(self.character)
 
+    @property
+    def person(self) -> str:
+        """The actor, or where the credits do not say the character."""
+        return self.actor or self.character
+
 
 def spoken_text(line: str) -> str | None:
     """The words of a script line as lower-case a–z and apostrophes.
@@ -116,7 +121,10 @@ def voice_audio(voice: str) -> Float[np.ndarray, " N"]:
 def clean_items(split: str, count: int | None, max_seconds: float, seed: int) -> list[Item]:
     """asr_clean_SPLIT: the speaker of an utterance is its character."""
     lines = choose(speech_of(split, max_seconds), count, rng_for(seed, "asr_clean", split))
-    return [Item(f"{s.character}-{s.voice}", s.character, s.text, s.voice) for s in lines]
+    return [
+        Item(f"{s.character}-{s.voice}", s.character, s.text, s.voice, sources=(s.person,))
+        for s in lines
+    ]
 
 
 def render_clean(item: Item) -> Float[np.ndarray, " N"]:

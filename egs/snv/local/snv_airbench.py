@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pam.data.choices import choices_entry
-from pam.data.corpus import report_count
+from pam.data.corpus import cluster_id, report_count
 from pam.data.datadir import DataDir
 from pam.data.scp import id_fault, one_line
 from pam.errors import UserError
 from pam.log import get_logger
-from pam.score.accuracy import parse_number
+from pam.score.parse import parse_number
 
 AIR_BENCH_TASK = "Speaker_Number_Verification"
 TASK = "snv"
@@ -95,6 +95,11 @@ def _tables(
         "wav.scp": {utt: str(q.audio) for utt, q in zip(utts, questions, strict=True)},
         "text": dict(zip(utts, texts, strict=True)),
         "utt2spk": {utt: utt for utt in utts},
+        # Questions about one clip are not independent.
+        "utt2cluster": {
+            utt: cluster_id(f"{q.audio.parent.name} {q.audio.stem}")
+            for utt, q in zip(utts, questions, strict=True)
+        },
         "utt2task": dict.fromkeys(utts, TASK),
     }
 

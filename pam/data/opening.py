@@ -1,0 +1,291 @@
+"""Opens an audio file: libsndfile decides what can be decoded, this module whether that is all.
+
+libsndfile takes a file that is cut for a whole one, and stops where a header says so. Here every
+file gets a number of samples that does not come from its decoder alone. What libsndfile does not
+read to the end goes to it in another form: with the right sizes in its headers, or in pieces.
+"""
+
+import shlex
+from contextlib import closing
+from dataclasses import replace
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from pam.data import containers, flac, mpeg, ogg
+from pam.data.sound import (
+    Audio,
+    Piece,
+    SoundFile,
+    decodable,
+    longer,
+    shorter,
+    sound_file,
+    two_lengths,
+    unreadable,
+)
+from pam.data.tags import Bytes, junk_length, leading_tags
+from pam.errors import UserError
+
+HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
+BARE = (".gsm", ".vox")  # these never have a header; others that lack one are damaged
+EVEN_HEADERS = ("PAF", "IRCAM")  # of 2048 and 1024 bytes
+MAX_JUNK = 4096  # bytes after the audio that need no explanation
+# What a compressed file may lack: the share, but no more seconds than this; or the codec's delay.
+SMALL_SHARE, SMALL_SECONDS, DELAY_SECONDS = 0.005, 0.5, 0.1
+SLACK_BYTES = 64  # sizes in headers that are wrong by a rounding or a padding
+MAX_GAPLESS = 1 << 13  # samples that an MP3's header may ask to drop at its ends
+BEGINNING = 16  # bytes of a header with the rate: not found in sound
+FILES_KEPT = 8  # segments of one recording follow each other
+
+
+def open_audio(path: str | Path) -> Audio:
+    """Look at a file's headers. `UserError` where it is missing, no audio, or cut."""
+    path = str(path)
+    if path.rstrip().endswith("|"):
+        raise UserError(f"{path}: commands are not run: convert to an audio file and name that")
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
+    try:
+        state = Path(path).stat()
+        return _looked_at(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): change its rights") from error
+
+
+@lru_cache(maxsize=FILES_KEPT)
+def _looked_at(path: str, size: int, _time: int) -> Audio:
+    if not size:
+        raise unreadable(path, "it is empty")
+    with Path(path).open("rb") as file, closing(mmap(file.fileno(), 0, access=ACCESS_READ)) as data:
+        begin = leading_tags(data)
+        if data[begin : begin + 4] == b"fLaC":
+            return _flac(path, data, begin)
+        # soundfile asks for the rate of a file of this name, even if its header says it.
+        content = bytes(data) if _suffix(path) == ".raw" else None
+        try:
+            opened = sound_file(path, content)
+        except UserError as error:
+            return _mended(path, data, error)
+        with opened:
+            return _audio(path, opened, data, content)
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()
+
+
+def _mended(path: str, data: Bytes, error: UserError) -> Audio:
+    """A file of which libsndfile makes nothing, with right sizes in its headers."""
+    extent = containers.extent(data)
+    if extent is None:
+        raise _headerless(path) if _suffix(path) in HEADERLESS else error
+    if extent.size is not None and extent.size > extent.present:
+        promised = f"its header promises {extent.size} bytes of samples"
+        raise unreadable(path, f"{promised}, it holds {extent.present}") from error
+    content = containers.repaired(data)
+    if content is None:
+        raise error
+    with sound_file(path, content) as opened:
+        return _audio(path, opened, data, content)
+
+
+def _headerless(path: str) -> UserError:
+    form = ["-f", "s16le", "-ar", "16000", "-ac", "1"]
+    command = shlex.join(["ffmpeg", *form, "-i", path, str(Path(path).with_suffix(".flac"))])
+    return UserError(
+        f"{path}: it has no header that says its rate and format: convert it, as with: {command}"
+    )
+
+
+def _audio(path: str, opened: SoundFile, data: Bytes, content: bytes | None) -> Audio:
+    if opened.format == "RAW" and (_suffix(path) not in BARE or data[:32].isascii()):
+        raise unreadable(path, "it has no header")  # libsndfile goes by the file's name
+    audio = Audio(path, opened.format, opened.samplerate, opened.channels)
+    if opened.format == "OGG":
+        return _ogg(audio, opened, data)
+    if opened.subtype.startswith("MPEG"):
+        return _mpeg(audio, opened, data)
+    if extent := containers.extent(data):
+        return _sized(audio, opened, data, content, extent)
+    if not opened.frames:
+        raise unreadable(path, "it ends before its samples begin")
+    return _counted(audio, opened, data, content)
+
+
+def _sized(
+    audio: Audio,
+    opened: SoundFile,
+    data: Bytes,
+    content: bytes | None,
+    extent: containers.Extent,
+) -> Audio:
+    """A file whose header says how many bytes of samples there are."""
+    frames, width = opened.frames, containers.bytes_per_sample(opened)
+    if not frames and extent.present and content is None:
+        return _mended(audio.path, data, unreadable(audio.path, "libsndfile finds no samples"))
+    if extent.size is None:  # until the end
+        return replace(audio, pieces=(Piece(frames, content),))
+
+    def samples(size: int) -> int:
+        return size // width if width else round(size * frames / max(extent.present, 1))
+
+    promised = samples(extent.size) if width or extent.size > extent.present else frames
+    held = min(frames, promised)
+    slack = max(16, audio.rate // 1000 * width) if width else SLACK_BYTES
+    if extent.size - extent.present > slack or promised - held > samples(slack):
+        raise shorter(audio.path, promised, held, audio.rate)
+    if extent.junk > MAX_JUNK:
+        raise longer(audio.path, promised, held + samples(extent.junk), audio.rate)
+    return replace(
+        audio, pieces=(Piece(held, content),), notes=_short_note(promised, held, audio.rate)
+    )
+
+
+def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None) -> Audio:
+    """A file whose header says how many samples there are, or nothing."""
+    frames, promised = opened.frames, containers.stated_samples(opened, data)
+    width = containers.bytes_per_sample(opened) or 1
+    if promised is None:
+        again = data.find(data[:BEGINNING], BEGINNING)
+        if again >= 0:  # the same header
+            raise longer(audio.path, again // width, frames, audio.rate)
+        is_odd = audio.format in EVEN_HEADERS and len(data) % width and opened.subtype != "PCM_24"
+        if is_odd or "seems to be truncated" in opened.extra_info:
+            raise unreadable(audio.path, "it ends in the middle of a sample")
+        if audio.format == "HTK":  # libsndfile takes it only where its length is right
+            return replace(audio, pieces=(Piece(frames, content),))
+        note = f"{audio.format} states no length: a cut would not show"
+        return replace(audio, pieces=(Piece(frames, content),), notes=(note,))
+    held = containers.held_samples(opened, data)
+    if min(frames, held) < promised - audio.rate // 1000:
+        raise shorter(audio.path, promised, min(frames, held), audio.rate)
+    if held > promised + MAX_JUNK // width:
+        raise longer(audio.path, promised, held, audio.rate)
+    samples = min(promised, frames)
+    notes = _short_note(promised, samples, audio.rate)
+    return replace(audio, pieces=(Piece(samples, content),), notes=notes)
+
+
+def _flac(path: str, data: Bytes, begin: int) -> Audio:
+    """Files in a row are pieces; one whose header is wrong gets the number of its last frame."""
+    with sound_file(path) as opened:
+        audio = Audio(path, opened.format, opened.samplerate, opened.channels)
+    links = flac.links(data, begin)
+    pieces, notes = [], ()
+    for first, end in links:
+        stated, counted = flac.stated(data[first : first + 42]), flac.counted(data, first, end)
+        if len(links) == 1 and stated and counted in (stated, None):
+            pieces.append(Piece(stated))
+            continue
+        if counted is None and not stated:
+            counted = decodable(path, bytes(data[first:end]))
+        samples = stated if counted is None else counted
+        if samples < stated:
+            raise shorter(path, stated, samples, audio.rate)
+        if stated < samples and stated:
+            notes = (f"{two_lengths(stated, samples, audio.rate)}, which are read",)
+        content = flac.with_total(bytes(data[first:end]), samples)
+        with sound_file(path, content) as part:
+            _check_alike(audio, part)
+        pieces.append(Piece(samples, content))
+    return replace(audio, pieces=tuple(pieces), notes=notes)
+
+
+def _ogg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
+    """Each link of a chain is a piece."""
+    found = ogg.walk(data)
+    if found.missing or not found.links:
+        raise unreadable(audio.path, "its last page is not complete")
+    if junk_length(data, found.links[-1].end) > MAX_JUNK:
+        raise unreadable(audio.path, "it goes on after its last page")
+    pieces = [Piece(opened.frames)]
+    if len(found.links) > 1:
+        pieces = []
+        for link in found.links:
+            content = bytes(data[link.begin : link.end])
+            with sound_file(audio.path, content) as part:
+                _check_alike(audio, part)
+                pieces.append(Piece(part.frames, content))
+    for link in found.links:
+        for last, highest in link.granules.values():
+            if last < highest:
+                raise longer(audio.path, last, highest, audio.rate)
+    notes = ()
+    if not all(link.ended for link in found.links):
+        notes = ("no page is marked as the last: it may be cut",)
+    samples = sum(piece.samples for piece in pieces)
+    slack = max(_small(samples, audio.rate), round(DELAY_SECONDS * audio.rate))
+    return replace(audio, pieces=tuple(pieces), slack=slack, notes=notes)
+
+
+def _check_alike(audio: Audio, part: SoundFile) -> None:
+    if (part.samplerate, part.channels) != (audio.rate, audio.channels):
+        raise unreadable(
+            audio.path,
+            f"files of {audio.rate} Hz, {audio.channels} channels and "
+            f"{part.samplerate} Hz, {part.channels} channels were joined",
+        )
+
+
+def _mpeg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
+    """libsndfile reads the file itself where it finds all frames, else the frames alone."""
+    extent = containers.extent(data)
+    begin, end = 0, len(data)
+    if extent:  # WAV can hold MP3
+        begin, end = extent.begin, extent.begin + extent.present
+        if extent.size is not None and extent.size > extent.present + SLACK_BYTES:
+            promised = f"its header promises {extent.size} bytes of samples"
+            raise unreadable(audio.path, f"{promised}, it holds {extent.present}")
+        if extent.junk > MAX_JUNK:
+            raise unreadable(audio.path, f"{extent.junk} bytes follow its samples")
+    found = mpeg.walk(data, begin, end)
+    if found is None:
+        if opened.frames >= containers.ENDLESS:
+            raise unreadable(audio.path, "it has no frames of MPEG audio")
+        note = "the frames of this kind of MPEG audio are not counted: a cut would not show"
+        return replace(audio, pieces=(Piece(opened.frames),), notes=(note,))
+    held = found.frames * found.samples_per_frame
+    slack = max(_small(held, audio.rate), 2 * found.samples_per_frame)
+    notes = _mpeg_notes(audio, found, slack)
+    if not extent and found.is_plain and abs(opened.frames - held) <= MAX_GAPLESS + slack:
+        piece = Piece(opened.frames)  # without what its header says to drop at the ends
+    elif not extent and found.promised is None and not found.junk and opened.frames >= held:
+        piece = Piece(held)
+    else:
+        content = mpeg.rebuild(data, found)
+        with sound_file(audio.path, content) as again:
+            piece = Piece(min(held, again.frames), content)  # without the delay of the decoder
+        if piece.samples < held - MAX_GAPLESS:
+            raise shorter(audio.path, held, piece.samples, audio.rate)
+    return replace(audio, pieces=(piece,), slack=slack, notes=notes)
+
+
+def _mpeg_notes(audio: Audio, found: mpeg.Mpeg, slack: int) -> tuple[str, ...]:
+    """What is wrong with the frames, if that is little; `UserError` if it is much."""
+    held = found.frames * found.samples_per_frame
+    if found.promised is None:
+        there = held + found.lost * found.samples_per_frame
+        if there - held > slack:
+            raise unreadable(
+                audio.path,
+                f"{found.junk + found.tail} bytes hold no frames: of about {there} samples "
+                f"({there / audio.rate:.2f} s) there are {held} ({held / audio.rate:.2f} s)",
+            )
+        return ("its last frame is cut",) if found.is_cut else ()
+    promised = found.promised * found.samples_per_frame
+    if promised - held > slack or (promised > held and found.is_cut):
+        raise shorter(audio.path, promised, held, audio.rate)
+    if found.junk + found.tail > MAX_JUNK:
+        raise unreadable(audio.path, f"{found.junk + found.tail} bytes hold no frames")
+    if promised < held:
+        return (f"{two_lengths(promised, held, audio.rate)}, which are read",)
+    return _short_note(promised, held, audio.rate)
+
+
+def _small(samples: int, rate: int) -> int:
+    return round(min(SMALL_SHARE * samples, SMALL_SECONDS * rate))
+
+
+def _short_note(promised: int, held: int, rate: int) -> tuple[str, ...]:
+    return (two_lengths(promised, held, rate),) if promised > held else ()

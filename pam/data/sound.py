@@ -1,0 +1,155 @@
+"""An audio file as pieces that libsndfile decodes, of a length that is known before."""
+
+import io
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from pam.errors import UserError
+
+BLOCK_SAMPLES = 1 << 20  # read in blocks: a header may promise any number of samples
+MPEG_PREROLL = 10 * 1152  # a frame may need bits of some frames before it
+COUNTING_SAMPLES = 1 << 10
+FOREIGN = (".m4a", ".mp4", ".aac", ".webm", ".wma")  # libsndfile has no decoder for them
+
+
+class SoundFile(soundfile.SoundFile):
+    """Reads until libsndfile gives no more; the original seeks after each block, which FLAC and
+    MP3 of unknown length do not survive.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+    def go_to(self, sample: int) -> None:
+        """Go on from `sample`; the frames before it are decoded where they matter."""
+        early = min(sample, MPEG_PREROLL) if self.format == "MP3" else 0
+        if sample and super().seekable():
+            self.seek(sample - early)
+            sample = early
+        while sample and (skipped := len(self.read(min(sample, BLOCK_SAMPLES), "float32"))):
+            sample -= skipped
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`samples` of the file itself, or of `content`, what libsndfile reads in its place."""
+
+    samples: int
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A file of which only the headers were read.
+
+    `slack` samples may be missing when it is decoded. `notes` are what the user should know, in
+    words that can follow "PATH: ".
+    """
+
+    path: str
+    format: str  # libsndfile's name
+    rate: int
+    channels: int
+    pieces: tuple[Piece, ...] = ()
+    slack: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """All samples, at the file's rate."""
+        return sum(piece.samples for piece in self.pieces)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether libsndfile reads all of the file without help."""
+        return len(self.pieces) == 1 and self.pieces[0].content is None
+
+    def blocks(self, first: int, last: int) -> Iterator[Float[np.ndarray, "N C"]]:
+        """The samples from `first` to `last`, without `slack` of them at most.
+
+        `UserError` where more cannot be decoded.
+        """
+        begin, decoded = 0, 0
+        for piece in self.pieces:
+            low, high = max(first - begin, 0), min(last - begin, piece.samples)
+            begin += piece.samples
+            if low < high:
+                for block in self._decode(piece, low, high):
+                    decoded += len(block)
+                    yield block
+        if last - first - decoded > self.slack:
+            raise shorter(self.path, last - first, decoded, self.rate)
+
+    def _decode(self, piece: Piece, low: int, high: int) -> Iterator[np.ndarray]:
+        with sound_file(self.path, piece.content) as file:
+            try:
+                file.go_to(low)
+                while low < high:
+                    block = file.read(min(high - low, BLOCK_SAMPLES), "float32", always_2d=True)
+                    if not len(block):
+                        return
+                    low += len(block)
+                    yield block
+            except soundfile.LibsndfileError as error:
+                held = decodable(self.path, piece.content)
+                reason = f"{error.error_string} after {held} of {piece.samples} samples"
+                raise unreadable(self.path, reason) from error
+
+
+def sound_file(path: str, content: bytes | None = None) -> SoundFile:
+    """A file, or `content` in its place, opened by libsndfile."""
+    try:
+        # Bytes, since a name need not be UTF-8.
+        return SoundFile(os.fsencode(path) if content is None else io.BytesIO(content))
+    except soundfile.LibsndfileError as error:
+        raise unreadable(path, error.error_string) from error
+
+
+def decodable(path: str, content: bytes | None) -> int:
+    """How many samples libsndfile reads before it gives up."""
+    samples = 0
+    with sound_file(path, content) as file:
+        try:
+            while count := len(file.read(COUNTING_SAMPLES, "float32", always_2d=True)):
+                samples += count
+        except soundfile.LibsndfileError:
+            pass
+    return samples
+
+
+def unreadable(path: str, reason: str) -> UserError:
+    """The error for a file that libsndfile does not read, or that is not whole."""
+    name = Path(path)
+    if name.suffix.lower() in FOREIGN:
+        command = shlex.join(["ffmpeg", "-i", path, str(name.with_suffix(".flac"))])
+        return UserError(f"{path}: {name.suffix[1:]} is not read: convert it, as with: {command}")
+    reason = " ".join(reason.split()).rstrip(".")
+    return UserError(f"{path}: truncated or corrupt audio ({reason}): fetch or convert it again")
+
+
+def shorter(path: str, promised: int, held: int, rate: int) -> UserError:
+    """The error for a file whose header promises more than it holds."""
+    return unreadable(path, two_lengths(promised, held, rate))
+
+
+def longer(path: str, promised: int, held: int, rate: int) -> UserError:
+    """The error for a file that goes on after what its header promises."""
+    return UserError(
+        f"{path}: {two_lengths(promised, held, rate)}: its header is wrong, or files were joined: "
+        "convert it again"
+    )
+
+
+def two_lengths(promised: int, held: int, rate: int) -> str:
+    """What a header says, and what there is."""
+    return (
+        f"its header promises {promised} samples ({promised / rate:.2f} s), "
+        f"it holds {held} ({held / rate:.2f} s)"
+    )
