@@ -12,8 +12,8 @@ from pam.data.audio import SAMPLE_RATE
 from pam.data.longest import is_beyond, read_longest
 from pam.data.prompts import POOLS, Prompts, prompts_of
 from pam.data.scp import read_table
-from pam.decode.decode_set import Settings, Share, decode_part, has_part, join
-from pam.decode.exact import EXACT
+from pam.decode.decode_set import PLAIN_BATCH_SIZE, Settings, Share, decode_part, has_part, join
+from pam.decode.exact import BATCH_SIZE, EXACT
 from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
 from pam.decode.greedy import MAX_TOKENS_PER_SECOND
 from pam.device import device_for
@@ -36,7 +36,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompts", choices=POOLS, default="unseen")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help=f"default: {BATCH_SIZE} (with --exact false: {PLAIN_BATCH_SIZE})",
+    )
     parser.add_argument(
         "--exact",
         choices=("true", "false"),
@@ -91,6 +95,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings:
+    exact = args.exact == "true"
+    if args.batch_size is None:
+        args.batch_size = BATCH_SIZE if exact else PLAIN_BATCH_SIZE
     for option in ("batch_size", "max_new_tokens"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be at least 1")
@@ -103,7 +110,7 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
         max_tokens_per_second=args.max_tokens_per_second,
         feats=args.feats or config["feats"],
         batch_size=args.batch_size,
-        exact=args.exact == "true",
+        exact=exact,
         dtype=config["llm_conf"].get("dtype", "bfloat16"),
     )
 

@@ -124,7 +124,7 @@ def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
     return folders
 
 
-def score_router(exp: Path, device: str) -> None:
+def score_router(exp: Path, device: str = "cpu") -> None:
     """Write exp/router.json, once per checkpoint; nothing where no prompt is routed to a task."""
     from pam.model.build import load_experiment
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.longest import beyond, is_beyond, read_longest
-from pam.decode.exact import EXACT, greedy_exact
+from pam.decode.exact import EXACT, ExactMemory, greedy_exact
 from pam.decode.greedy import MAX_TOKENS_PER_SECOND, PromptMemory, greedy
 from pam.errors import UserError
 from pam.log import get_logger
@@ -47,7 +47,7 @@ class SpeechLLM:
     def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
         self.model, self.longest = model, longest
         self.exact = exact
-        self.memory = PromptMemory(model, rows=1)
+        self.memory = ExactMemory(model) if exact else PromptMemory(model)
 
     @classmethod
     def from_pretrained(

@@ -23,7 +23,7 @@ from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
-from pam.decode.exact import EXACT, greedy_exact
+from pam.decode.exact import BATCH_SIZE, EXACT, ExactMemory, greedy_exact
 from pam.decode.greedy import MAX_TOKENS_PER_SECOND, GreedyOutput, PromptMemory, greedy
 from pam.decode.utterances import (
     Utterance,
@@ -37,6 +37,7 @@ from pam.log import progress
 from pam.model.speech_llm import AUDIO, FRAMES, ESPnetPaMModel
 
 PARTS = ".parts"
+PLAIN_BATCH_SIZE = 8
 
 Loader = Callable[[Sequence[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
@@ -54,8 +55,8 @@ class Settings:
     max_new_tokens: int = 128
     max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
     feats: str = "dumped"
-    batch_size: int = 8
     exact: bool = EXACT
+    batch_size: int = BATCH_SIZE if EXACT else PLAIN_BATCH_SIZE
     dtype: str | None = None
 
 
@@ -145,7 +146,7 @@ def decode_utterances(
 ) -> list[dict[str, Any]]:
     """The lines of hyp.jsonl, in the order of `utterances`."""
     lines: dict[str, dict[str, Any]] = {}
-    memory = PromptMemory(model, rows=1) if settings.exact else PromptMemory(model)
+    memory = ExactMemory(model) if settings.exact else PromptMemory(model)
     options = {
         "max_new_tokens": settings.max_new_tokens,
         "max_tokens_per_second": settings.max_tokens_per_second,

@@ -4,20 +4,22 @@ A library chooses its kernel, hence the order of its sums, by the shapes of its 
 batch these depend on how many the neighbours are and how long. In bfloat16 that is enough for
 another one of two tokens that are almost equally probable, and from there on the answers differ.
 
-Here every shape depends on the utterance alone. Its prompt, its encoders, its fusion and the LLM's
-pass over it are computed without neighbours. Only the steps of one token each are batched, for
-their cost is to read the LLM's weights: always `ROWS` rows, which are at the same step and whose
-caches are padded to a length that follows from the utterance's own. Within one shape the result of
-a row does not depend on the other rows. Where rows have ended, those that go on
-close ranks.
+Here every shape depends on the utterance alone. Its encoders, its router and its fusion compute it
+without neighbours. The LLM, whose cost is to read its weights, always computes a fixed number of
+rows, however many of them are utterances, padded to lengths that follow from the utterance's own;
+a step of one token each has only rows that are at the same step. Within one shape the result of a
+row does not depend on the other rows. Where rows have ended, those that go on close ranks.
 """
 
-# P positions in a cache, D width of the LLM, R routed experts
+# P positions in a cache, U frames after fusion, D width of the LLM
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -29,16 +31,45 @@ from pam.decode.greedy import (
     output_of,
     stack_prompts,
     token_limits,
+    without_padding,
 )
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
-EXACT = False  # the default: see tools/bench_decode.py
-ROWS = 8
-SHORTEST_CACHE = 128
+EXACT = True  # the default: it costs no more than plain batches of 8 (tools/bench_decode.py)
+BATCH_SIZE = 32  # utterances that wait for each other: fewer fill the LLM's rows less well
+READ_ROWS, READ_STEP = 4, 16  # rows of a pass over prompts or audio, and the step of their lengths
+ROWS = 8  # of a pass over one token each
+SHORTEST_PROMPT, SHORTEST_CACHE = 64, 128
 
 Clip = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # features and lengths of one row
+
+
+@dataclass
+class Fused:
+    """One row that the LLM is to read; `limit`: how many tokens its answer may have."""
+
+    prompt: PromptStates
+    audio: Float[Tensor, "1 U D"]
+    frames: Int[Tensor, " 1"]
+    limit: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Positions of the prompt and of the audio, with padding."""
+        return power_above(self.prompt.mask.shape[1], SHORTEST_PROMPT), padded(self.audio.shape[1])
+
+
+class ExactMemory(PromptMemory):
+    """States of prompts that do not depend on the other prompts."""
+
+    def learn(self, new: Sequence[str]) -> None:
+        lengths = [padded(len(self.model.llm.prompt_ids(prompt))) for prompt in new]
+        for places, length in in_groups(lengths, READ_ROWS):
+            states = self.model.read_prompts([new[place] for place in places], length)
+            for row, place in enumerate(dict.fromkeys(places)):
+                self.known[new[place]] = without_padding(states, row)
 
 
 @torch.no_grad()
@@ -47,12 +78,13 @@ def greedy_exact(
     clips: Iterable[Clip],
     prompts: Sequence[str],
     max_new_tokens: int = 100,
-    memory: PromptMemory | None = None,
+    memory: ExactMemory | None = None,
     max_tokens_per_second: float = 0.0,
 ) -> GreedyOutput:
-    """`pam.decode.greedy.greedy` for `clips` of one row each; `memory` must have rows=1."""
-    memory = memory or PromptMemory(model, rows=1)
-    pasts, limits, routed = [], [], []
+    """`pam.decode.greedy.greedy` for `clips` of one row each."""
+    memory = memory or ExactMemory(model)
+    memory(prompts)  # those that are new, together
+    rows, routed = [], []
     with model.autocast():
         for (features, lengths), prompt in zip(clips, prompts, strict=True):
             batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
@@ -60,15 +92,50 @@ def greedy_exact(
             read = memory([prompt])
             logits, gate = model.route(read, None)
             states, frames, pooling = model.states(batch)
-            limits += token_limits(frames, max_new_tokens, max_tokens_per_second).tolist()
-            hidden, mask, cache = listen(model, read, *model.hear(states, frames, pooling, gate))
-            pasts.append(past_of(hidden, mask, cache))
+            limit = int(token_limits(frames, max_new_tokens, max_tokens_per_second))
+            rows.append(Fused(read, *model.hear(states, frames, pooling, gate), limit))
             routed.append((logits, gate))
-        tokens = exact_search(model.llm, pasts, limits)
+        tokens = exact_search(model.llm, listen_exactly(model, rows), [row.limit for row in rows])
     if routed[0][0] is None:
         return output_of(model, tokens, None, None)
     logits, gates = zip(*routed, strict=True)
     return output_of(model, tokens, torch.cat(logits), torch.cat(gates))
+
+
+def listen_exactly(model: ESPnetPaMModel, rows: Sequence[Fused]) -> list[PromptStates]:
+    """What the LLM has read after prompt and audio of each row."""
+    pasts: dict[int, PromptStates] = {}
+    for places, (prompt_length, length) in in_groups([row.shape for row in rows], READ_ROWS):
+        group = [rows[place] for place in places]
+        prompt = stack_prompts([row.prompt for row in group], prompt_length)
+        audio = [F.pad(row.audio, (0, 0, 0, length - row.audio.shape[1])) for row in group]
+        frames = torch.cat([row.frames for row in group])
+        past = past_of(*listen(model, prompt, torch.cat(audio), frames))
+        for row, place in enumerate(dict.fromkeys(places)):
+            pasts[place] = without_padding(past, row)
+    return [pasts[place] for place in range(len(rows))]
+
+
+def in_groups(shapes: Sequence[Hashable], rows: int) -> Iterator[tuple[list[int], Any]]:
+    """Groups of `rows` places of one shape, and that shape. The first place fills a group up."""
+    places = defaultdict(list)
+    for place, shape in enumerate(shapes):
+        places[shape].append(place)
+    for shape, found in places.items():
+        for start in range(0, len(found), rows):
+            group = found[start : start + rows]
+            yield group + group[:1] * (rows - len(group)), shape
+
+
+def padded(length: int) -> int:
+    """The multiple of `READ_STEP` above `length`: always with padding, for attention without any
+    may be computed in another way."""
+    return (length // READ_STEP + 1) * READ_STEP
+
+
+def power_above(length: int, shortest: int) -> int:
+    """The power of two above `length`: always with padding."""
+    return max(shortest, 1 << length.bit_length())
 
 
 def past_of(
@@ -77,12 +144,6 @@ def past_of(
     """What was read, in the form of a prompt's states; `pooled` predicts the next token."""
     layers = cache.layers
     return PromptStates(hidden, [x.keys for x in layers], [x.values for x in layers], mask)
-
-
-def cache_length(positions: int) -> int:
-    """The power of two above `positions`: always with padding, for attention without any may be
-    computed in another way."""
-    return max(SHORTEST_CACHE, 1 << positions.bit_length())
 
 
 def exact_search(
@@ -94,7 +155,7 @@ def exact_search(
     same_length = defaultdict(list)
     for place, past in enumerate(pasts):
         if limits[place] > 0:
-            same_length[cache_length(past.mask.shape[1])].append(place)
+            same_length[power_above(past.mask.shape[1], SHORTEST_CACHE)].append(place)
     for length, places in same_length.items():
         past = stack_prompts([pasts[place] for place in places], length)
         groups = make_groups(llm, places, past)

@@ -51,12 +51,16 @@ class PromptMemory:
     def __call__(self, prompts: Sequence[str]) -> PromptStates:
         """The states of a row for each of `prompts`."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
+        self.learn(new)
+        return stack_prompts([self.known[prompt] for prompt in prompts])
+
+    def learn(self, new: Sequence[str]) -> None:
+        """Read prompts that are not known yet."""
         for start in range(0, len(new), self.rows):
             chunk = new[start : start + self.rows]
             states = self.model.read_prompts(chunk)
             for row, prompt in enumerate(chunk):
                 self.known[prompt] = without_padding(states, row)
-        return stack_prompts([self.known[prompt] for prompt in prompts])
 
 
 def without_padding(states: PromptStates, row: int) -> PromptStates:

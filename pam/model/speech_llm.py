@@ -196,9 +196,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- prompts and routing
 
-    def read_prompts(self, prompts: Sequence[str]) -> PromptStates:
-        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty."""
+    def read_prompts(self, prompts: Sequence[str], shortest: int = 0) -> PromptStates:
+        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty, padded
+        to `shortest` tokens at least."""
         ids, lengths = self.llm.prompt_batch(prompts)
+        ids = F.pad(ids, (0, max(0, shortest - ids.shape[1])))
         with self.autocast():
             return self.llm.read_prompts(ids.to(self.device), lengths.to(self.device))
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from pam.bin import transcribe
 from pam.decode.api import Answer, SpeechLLM, as_clip
-from pam.decode.greedy import PromptMemory
 from pam.errors import UserError
 
 FRAME = 640  # samples of a frame at 25 Hz
@@ -107,7 +106,7 @@ def test_no_router_no_expert(speech_llm, wav, monkeypatch):
     class Output:
         texts, experts, posteriors = ["hello"], None, None
 
-    monkeypatch.setattr("pam.decode.api.greedy", lambda *args, **kwargs: Output)
+    monkeypatch.setattr("pam.decode.api.greedy_exact", lambda *args, **kwargs: Output)
     assert speech_llm.generate(wav, "Write it down.") == Answer("hello", None, {})
 
 
@@ -204,8 +203,7 @@ def test_audio_longer_than_that_trained_on(command, speech_llm, wav, longest, wa
 @pytest.mark.parametrize("exact", [False, True])
 def test_tokens_per_second_of_audio(speech_llm, wav, exact, monkeypatch):
     """20 tokens in 2.5 s at 8 a second; 16 in any case."""
-    speech_llm.exact = exact
-    speech_llm.memory = PromptMemory(speech_llm.model, rows=1)
+    speech_llm = SpeechLLM(speech_llm.model, exact=exact)
     monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
     counts = []
     decode = type(speech_llm.model.tokenizer).decode

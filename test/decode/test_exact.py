@@ -9,7 +9,7 @@ from toys import make_batch
 
 from pam.config import load_yaml
 from pam.decode import exact
-from pam.decode.exact import ROWS, cache_length, greedy_exact
+from pam.decode.exact import READ_ROWS, ROWS, greedy_exact, padded, power_above
 from pam.decode.greedy import greedy
 from pam.model.build import build_model
 
@@ -45,7 +45,7 @@ def test_in_float32_it_is_the_plain_search(tiny_model, rows):
 
 @torch.no_grad()
 def test_every_pass_has_a_shape_that_follows_from_the_row(tiny_model, monkeypatch):
-    """One row, or `ROWS` whose cache is as long as the row's own makes it."""
+    """Rows of a group are of one length, with padding, and so are their caches."""
     shapes = {}
     read = type(tiny_model.llm).read
 
@@ -66,11 +66,12 @@ def test_every_pass_has_a_shape_that_follows_from_the_row(tiny_model, monkeypatc
     alone = set().union(*(shapes[row] for row in range(len(frames))))
     assert shapes["together"] == alone
     assert {shape[0] for shape in alone if shape[1] == 1} == {ROWS}
-    assert {shape[0] for shape in alone if shape[1] > 1} == {1}
+    assert {shape[0] for shape in alone if shape[1] > 1} == {READ_ROWS}
 
 
-def test_a_cache_always_has_padding():
-    assert [cache_length(n) for n in (1, 127, 128, 129, 255, 256)] == [128, 128, 256, 256, 256, 512]
+def test_there_is_always_padding():
+    assert [power_above(n, 128) for n in (1, 127, 128, 255, 256)] == [128, 128, 256, 256, 512]
+    assert [padded(n) for n in (1, 15, 16, 31, 32)] == [16, 16, 32, 32, 48]
 
 
 @torch.no_grad()
