@@ -286,7 +286,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         --limited $(limited_sets) \
         --out "$dumpdir/raw" --scale_config "$scale_config" --feats "$feats" \
         --pool "$pool" --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
-        --device "$( ((ngpu > 0)) && echo cuda || echo cpu)"
+        --ngpu "$ngpu"
 }
 
 combined() { # the folder of the joined sets: other lists are other folders
@@ -380,12 +380,12 @@ stage_6() { # decode: an answer for every utterance of the test sets
         pending+=("$dumpdir/raw/$set")
     done
     ((${#pending[@]} > 0)) || return 0
-    jobs=$((inference_nj < ${#pending[@]} ? inference_nj : ${#pending[@]}))
+    jobs=$((inference_nj > ngpu ? inference_nj : ngpu)) # each does a part of every set
     # shellcheck disable=SC2086  # decode_prefix and decode_args are lists of arguments
-    launch --parallel "$jobs" "JOB=1:$jobs" "$decoded/log/decode.{JOB}.log" \
+    launch --gpus "$ngpu" "JOB=1:$jobs" "$decoded/log/decode.{JOB}.log" \
         $decode_prefix "$python" -m pam.bin.decode --exp "$exp" --data "${pending[@]}" \
         --out "$decoded" --job "{JOB}/$jobs" --prompts "$prompts" --feats "$feats" \
-        --encoder_dir "$dumpdir" --ngpu "$ngpu" $decode_args
+        --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" $decode_args
     for set in "${pending[@]##*/}"; do
         decode_inputs "$set" >"$decoded/$set/.inputs"
     done
@@ -405,7 +405,7 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
     fi
     # shellcheck disable=SC2086  # lists of names and of arguments
     launch "$decoded/log/score.log" "$python" -m pam.bin.score --decode_dir "$decoded" \
-        --sets $test_sets --metrics "$metrics" --go_on $score_args
+        --sets $test_sets --metrics "$metrics" --go_on --ngpu "$((ngpu > 0))" $score_args
     rm -f "$scored"
     if grep -qs '"missing":' "$decoded"/*/score*.json; then
         not_measured=true # the same command tries again

@@ -4,7 +4,10 @@
     run.py LOG COMMAND...                                      one job; its log is also shown
     run.py [--parallel N] JOB=1:8 LOG.{JOB} COMMAND {JOB}...   numbered jobs
     run.py [--parallel N] JOB=a,b,c LOG.{JOB} COMMAND {JOB}... named jobs
+    run.py --gpus G …                                          G GPUs for the jobs
 
+With --gpus every job sees one GPU (CUDA_VISIBLE_DEVICES): of those that this program may see, the
+one with the fewest jobs.
 `-` for LOG lets a single job write to the terminal. On failure the other jobs are stopped and the
 end of the failing log is printed. Ending this program (or what started it) ends the jobs with all
 their children. Standard library only: it runs before anything is installed.
@@ -54,17 +57,20 @@ def parse_jobs(text: str) -> list[str]:
 class Job:
     """A running command: its process group, its log and how far that was shown."""
 
-    def __init__(self, log: str, command: list[str], show: bool):
-        self.log, self.command, self.show, self.shown = log, command, show, 0
+    def __init__(self, log: str, command: list[str], show: bool, gpu: str | None):
+        self.log, self.command, self.show, self.shown, self.gpu = log, command, show, 0, gpu
+        sees = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         output = None
         if log != "-":
             Path(log).parent.mkdir(parents=True, exist_ok=True)
             output = Path(log).open("ab")  # noqa: SIM115  # for the life of the job
-            output.write(f"# {shlex.join(command)}\n# {time.ctime()}\n".encode())
+            words = [*(f"{name}={value}" for name, value in sees.items()), shlex.join(command)]
+            output.write(f"# {' '.join(words)}\n# {time.ctime()}\n".encode())
             output.flush()
             self.shown = output.tell()
         self.process = subprocess.Popen(
             command,
+            env=os.environ | sees,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
@@ -101,7 +107,23 @@ class Job:
         print(f"  log: {self.log}", file=sys.stderr)
 
 
-def run(pending: list[tuple[str, list[str]]], parallel: int) -> int:
+def visible_gpus(count: int) -> list[str]:
+    """The names of `count` GPUs, of those that CUDA_VISIBLE_DEVICES allows where it is set."""
+    if not count:
+        return []
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(n) for n in range(count)] if allowed is None else allowed.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) < count:
+        print(
+            f"error: {count} GPUs are asked for, CUDA_VISIBLE_DEVICES={allowed} has {len(names)}",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    return names[:count]
+
+
+def run(pending: list[tuple[str, list[str]]], parallel: int, gpus: list[str]) -> int:
     """Run the jobs, at most `parallel` at a time; the status of the first that fails, or 0."""
     show = len(pending) == 1
     running: list[Job] = []
@@ -110,7 +132,9 @@ def run(pending: list[tuple[str, list[str]]], parallel: int) -> int:
         while pending or running:
             while pending and len(running) < parallel:
                 log, command = pending.pop(0)
-                running.append(Job(log, command, show))
+                used = [job.gpu for job in running]
+                gpu = min(gpus, key=used.count) if gpus else None
+                running.append(Job(log, command, show, gpu))
             time.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS)
             for job in list(running):
@@ -131,10 +155,12 @@ def run(pending: list[tuple[str, list[str]]], parallel: int) -> int:
 
 def main() -> int:
     args = sys.argv[1:]
-    parallel, jobs = None, [""]
-    while args and (args[0] == "--parallel" or args[0].startswith("JOB=")):
+    parallel, gpus, jobs = None, 0, [""]
+    while args and (args[0] in ("--parallel", "--gpus") or args[0].startswith("JOB=")):
         if args[0] == "--parallel":
             parallel, args = max(1, int(args[1])), args[2:]
+        elif args[0] == "--gpus":
+            gpus, args = int(args[1]), args[2:]
         else:
             jobs, args = parse_jobs(args[0].removeprefix("JOB=")), args[1:]
     if len(args) < 2:
@@ -155,7 +181,7 @@ def main() -> int:
         log, *command = [arg.replace("{JOB}", job) for arg in args]
         pending.append((log, command))
     try:
-        return run(pending, parallel or len(jobs))
+        return run(pending, parallel or len(jobs), visible_gpus(gpus))
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pam.config import load_yaml
 from pam.data.raw import LengthLimit, dump_audio
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 
@@ -37,6 +38,7 @@ def _with_states(args: argparse.Namespace) -> DumpSet:
     from pam.encoders import load_encoder
     from pam.encoders.dump import DumpOptions, dump
 
+    device_for(args.ngpu)
     # Before anything computes: a process that forks must not have started torch's threads. Alone,
     # it may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
@@ -44,7 +46,7 @@ def _with_states(args: argparse.Namespace) -> DumpSet:
     if not specs:
         raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
     options = DumpOptions(
-        specs, args.encoder_dir, args.nj, args.max_bad, args.device, args.pool == "after"
+        specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu, args.pool == "after"
     )
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
     return lambda data, out, limit: dump(data, out, replace(options, limit=limit), encoders)
@@ -63,14 +65,18 @@ def get_parser() -> argparse.ArgumentParser:
         help="after: states at the encoders' own rates, in DUMPDIR/ENCODER_native",
     )
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
-    parser.add_argument("--nj", type=_positive, default=1, help="processes")
+    parser.add_argument(
+        "--nj", type=_positive, default=1, help="processes; on GPUs: threads that read audio"
+    )
     parser.add_argument("--max_bad", type=_share, default=0.005, help="0.5%% or 0.005")
     parser.add_argument("--min_seconds", type=float, default=0.0, help="drop shorter utterances")
     parser.add_argument("--max_seconds", type=float, default=math.inf, help="drop longer ones")
     parser.add_argument(
         "--limited", nargs="*", metavar="SET", help="sets these limits are for; default: all"
     )
-    parser.add_argument("--device", default="cpu", help="cuda: one process on a GPU")
+    parser.add_argument(
+        "--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N GPUs"
+    )
     return parser
 
 

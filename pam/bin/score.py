@@ -16,6 +16,7 @@ from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
 from pam.decode.fingerprint import model_stamp, prompts_digest
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.score import CAPTION_METRICS
@@ -54,12 +55,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--go_on", action="store_true", help="a metric that lacks something is no error"
     )
     parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
+    parser.add_argument("--ngpu", type=int, default=0, help="0: the router on the CPU; 1: on a GPU")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    exp = args.exp or args.decode_dir.parent
+    exp, device = args.exp or args.decode_dir.parent, device_for(args.ngpu)
     options = Options(
         seed=args.seed,
         metrics=metric_names(args.metrics),
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             log_result(result)
             results.append(result)
     if args.router == "yes":
-        score_router(exp)
+        score_router(exp, device)
     report_missing(missing(results), args.go_on)
 
 
@@ -122,7 +124,7 @@ def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
     return folders
 
 
-def score_router(exp: Path) -> None:
+def score_router(exp: Path, device: str = "cpu") -> None:
     """Write exp/router.json, once per checkpoint; nothing where no prompt is routed to a task."""
     from pam.model.build import load_experiment
 
@@ -132,7 +134,7 @@ def score_router(exp: Path) -> None:
     if out.is_file() and stamp.items() <= json.loads(out.read_text(encoding="utf-8")).items():
         logger.info("%s: routed already, skipped", out)
         return
-    model = load_experiment(exp)
+    model = load_experiment(exp).to(device)
     if model.router is None:
         logger.info("%s: this system has no prompt router", exp)
         return

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.data.longest import record_longest
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
@@ -32,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument("--warmup", choices=["ctc", "none"], help="else the scale's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
@@ -92,6 +94,7 @@ def tasks_of(folder: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
+    device_for(args.ngpu)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     config = effective_config(args)
     from pam.environment import environment
@@ -101,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     phases = [phase for phase in ("ctc", "llm") if phase == "llm" or config["warmup"] == "ctc"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
     freeze_config(args.expdir, config)
+    record_longest(args.expdir, args.train)
     before = (args.expdir / "train" / "last.pth").is_file()
     for phase, length in lengths.items():
         run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)

@@ -1,44 +1,83 @@
-"""Ask a trained model about audio files: prints the answer and the expert that was chosen."""
+"""Ask a trained model about audio files: prints the answer and the expert that was chosen.
+
+Files that cannot be used get one line on stderr each, the others are answered; then the exit status
+is 1.
+"""
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from pam.data.audio import load_audio
 from pam.data.scp import one_line
+from pam.device import device_for
 from pam.errors import UserError, run_main
+
+STDIN = "-"
+Result = TypeVar("Result")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--prompt", required=True, help='as in "Transcribe the speech."')
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
-    parser.add_argument("files", type=Path, nargs="+", help="audio files of any rate")
+    parser.add_argument(
+        "files", nargs="+", help=f"audio files of any rate; {STDIN}: one on standard input"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    clips = {file: clip for file in args.files if (clip := attempt(load_audio, file)) is not None}
+    print_any_text()
+    device = device_for(args.ngpu)
+    clips = {file: clip for file in args.files if (clip := attempt(read, file)) is not None}
     if clips:
         from pam.decode.api import SpeechLLM  # seconds of imports: not for files that are bad
 
-        model = SpeechLLM.from_pretrained(args.exp, "cuda" if args.ngpu else "cpu")
+        model = SpeechLLM.from_pretrained(args.exp, device)
     answered = 0
     for file, clip in clips.items():
-        answer = attempt(model.generate, clip, args.prompt, max_new_tokens=args.max_new_tokens)
+        options = {"max_new_tokens": args.max_new_tokens, "name": file}
+        answer = attempt(model.generate, clip, args.prompt, **options)
         if answer is not None:
             answered += 1
             print(f"{file}: {one_line(answer.text)}")
             if answer.expert is not None:
                 probability = answer.posteriors[answer.expert]
                 print(f"  expert: {answer.expert} (probability {probability:.3f})")
-    return 0 if answered == len(args.files) else 1
+    return 0 if answered == len(set(args.files)) else 1
 
 
-def attempt(function, *args, **kwargs):
+def print_any_text() -> None:
+    """Names of files are bytes, of which some are no UTF-8: they are printed as they are."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def read(file: str) -> np.ndarray:
+    """The samples of a file, or of what comes on standard input."""
+    if file != STDIN:
+        if Path(file).is_dir():
+            raise UserError(f"{file}: a folder: name the audio files in it")
+        return load_audio(file)
+    with tempfile.NamedTemporaryFile() as copy:  # audio files are not read from first to last
+        copy.write(sys.stdin.buffer.read())
+        copy.flush()
+        try:
+            return load_audio(copy.name)
+        except UserError as error:
+            raise UserError(str(error).replace(copy.name, "standard input")) from error
+
+
+def attempt(function: Callable[..., Result], *args, **kwargs) -> Result | None:
     """The result; None after one line on stderr where the audio cannot be used."""
     try:
         return function(*args, **kwargs)

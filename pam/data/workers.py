@@ -65,6 +65,11 @@ def _start_worker(function: Callable, threads: int, parent: int) -> None:
     _function = function
     if torch := sys.modules.get("torch"):  # no need to load it for audio alone
         torch.set_num_threads(threads)
+    end_with_parent(parent)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when `parent` does, which started it."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 

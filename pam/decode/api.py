@@ -10,8 +10,11 @@ import torch
 from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
-from pam.decode.greedy import PromptMemory, greedy
+from pam.data.longest import beyond, is_beyond, read_longest
+from pam.decode.exact import EXACT, ExactMemory, greedy_exact
+from pam.decode.greedy import MAX_TOKENS_PER_SECOND, PromptMemory, greedy
 from pam.errors import UserError
+from pam.log import get_logger
 from pam.model.build import load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -32,18 +35,27 @@ class Answer:
 class SpeechLLM:
     """A trained model with its encoders.
 
+    Args:
+        longest: seconds of the longest clip that it was trained on, where that is known: of longer
+            ones a warning is logged.
+        exact: compute as `pam.bin.decode --exact true` does, so that answers are the same.
+
     >>> model = SpeechLLM.from_pretrained("exp/pam_mini_short_s0")  # doctest: +SKIP
     >>> model.generate("a.wav", "What can be heard?").text  # doctest: +SKIP
     """
 
-    def __init__(self, model: ESPnetPaMModel):
-        self.model = model
-        self.memory = PromptMemory(model)
+    def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
+        self.model, self.longest = model, longest
+        self.exact = exact
+        self.memory = ExactMemory(model) if exact else PromptMemory(model)
 
     @classmethod
-    def from_pretrained(cls, exp: str | Path, device: str = "cpu") -> "SpeechLLM":
+    def from_pretrained(
+        cls, exp: str | Path, device: str = "cpu", exact: bool = EXACT
+    ) -> "SpeechLLM":
         """The model of exp/NAME; `UserError` where there is none or its parts do not fit."""
-        return cls(load_experiment(exp, online=True).to(device))
+        model = load_experiment(exp, online=True).to(device)
+        return cls(model, read_longest(Path(exp)), exact)
 
     def generate(
         self,
@@ -51,30 +63,46 @@ class SpeechLLM:
         prompt: str,
         sample_rate: int = SAMPLE_RATE,
         max_new_tokens: int = 128,
-        maxlenratio: float = 0.5,
+        max_tokens_per_second: float = MAX_TOKENS_PER_SECOND,
+        name: str | None = None,
     ) -> Answer:
         """Answer `prompt` about one clip: a file, or mono samples at `sample_rate` in ±1.
 
+        An answer has at most `max_new_tokens`, and `max_tokens_per_second` of audio (but 16 in any
+        case; 0: no such limit). `name` is what messages call the clip; else the file's own.
         `UserError` for audio that cannot be used, and for an empty prompt.
         """
-        if not prompt.strip():
-            raise UserError("the prompt is empty: say what to do with the audio")
+        check_prompt(prompt)
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens {max_new_tokens}: must be at least 1")
         clip = torch.from_numpy(as_clip(audio, sample_rate))[None]
-        lengths = torch.tensor([clip.shape[1]])
-        output = greedy(
-            self.model,
-            {"speech": clip},
-            {"speech": lengths},
-            [prompt],
-            max_new_tokens,
-            self.memory,
-            maxlenratio=maxlenratio,
-        )
+        name = name or (str(audio) if isinstance(audio, str | Path) else "audio array")
+        seconds = clip.shape[1] / SAMPLE_RATE
+        if is_beyond(seconds, self.longest):
+            get_logger(__name__).warning(beyond(name, seconds, self.longest))
+        batch = {"speech": clip}, {"speech": torch.tensor([clip.shape[1]])}
+        options = {
+            "max_new_tokens": max_new_tokens,
+            "max_tokens_per_second": max_tokens_per_second,
+            "memory": self.memory,
+        }
+        try:
+            if self.exact:
+                output = greedy_exact(self.model, [batch], [prompt], **options)
+            else:
+                output = greedy(self.model, *batch, [prompt], **options)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
         if output.experts is None:
             return Answer(output.texts[0], None, {})
         experts = self.model.experts
         posteriors = dict(zip(experts, output.posteriors[0].tolist(), strict=True))
         return Answer(output.texts[0], experts[output.experts[0]], posteriors)
+
+
+def check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise UserError("the prompt is empty: say what to do with the audio")
 
 
 def as_clip(

@@ -1,6 +1,12 @@
-"""Decode one data directory to hyp.jsonl, with Kaldi-style hyp and ref beside it."""
+"""Decode one data directory to hyp.jsonl, with Kaldi-style hyp and ref beside it.
 
+Several jobs share a set: each decodes a part of its utterances to .parts/I-N.json, and whichever
+job finds all N parts joins them. A job whose part is there does nothing.
+"""
+
+import fcntl
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +23,8 @@ from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
-from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
+from pam.decode.exact import BATCH_SIZE, EXACT, ExactMemory, greedy_exact
+from pam.decode.greedy import MAX_TOKENS_PER_SECOND, GreedyOutput, PromptMemory, greedy
 from pam.decode.utterances import (
     Utterance,
     batches,
@@ -29,41 +36,106 @@ from pam.encoders.pooling import dump_name
 from pam.log import progress
 from pam.model.speech_llm import AUDIO, FRAMES, ESPnetPaMModel
 
+PARTS = ".parts"
+PLAIN_BATCH_SIZE = 8
+
 Loader = Callable[[Sequence[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the answers depend on (the batch size is no part of it)."""
+    """What the answers depend on.
+
+    `exact`: a batch gives what single utterances give (`pam.decode.exact`). Of other batches the
+    answers depend a little on `batch_size`, in bfloat16. `dtype` is that of the LLM's weights.
+    """
 
     prompts: str = "unseen"
     seed: int = 0
     max_new_tokens: int = 128
-    maxlenratio: float = 0.5
+    max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
     feats: str = "dumped"
+    exact: bool = EXACT
+    batch_size: int = BATCH_SIZE if EXACT else PLAIN_BATCH_SIZE
+    dtype: str | None = None
 
 
-def decode_set(
+@dataclass(frozen=True)
+class Share:
+    """The I-th of N parts of every set."""
+
+    number: int = 1
+    jobs: int = 1
+
+    def of(self, utterances: Sequence[Utterance]) -> list[Utterance]:
+        """Every N-th utterance by length: all parts take equally long."""
+        ordered = sorted(utterances, key=lambda utterance: -(utterance.samples or 0))
+        return ordered[self.number - 1 :: self.jobs]
+
+    def files(self, out: Path) -> list[Path]:
+        return [out / PARTS / f"{number}-{self.jobs}.json" for number in range(1, self.jobs + 1)]
+
+    def file(self, out: Path) -> Path:
+        return self.files(out)[self.number - 1]
+
+
+def decode_part(
     model: ESPnetPaMModel,
     data_dir: Path,
     out: Path,
     prompts: Mapping[str, Prompts],
     settings: Settings,
-    batch_size: int = 8,
+    made_with: Mapping[str, Any],
+    share: Share = Share(),
     encoder_dir: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Decode all utterances and write `out`; returns the lines of hyp.jsonl."""
+) -> None:
+    """Decode this job's part of a set; `join` makes `out`/hyp.jsonl of all parts."""
     data = DataDir.read(data_dir)
-    utterances = read_utterances(data, prompts, settings.prompts, settings.seed)
+    utterances = share.of(read_utterances(data, prompts, settings.prompts, settings.seed))
     loader = loader_of(model, data_dir, data, settings.feats, encoder_dir)
     start = time.monotonic()
-    lines = decode_utterances(model, utterances, loader, settings, batch_size)
-    write_hypotheses(out, lines)
+    lines = decode_utterances(model, utterances, loader, settings)
     seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
-    audio = None if None in samples else round(sum(samples) / SAMPLE_RATE, 2)
-    write_json(out / "decode_seconds.json", {"decode": round(seconds, 2), "audio": audio})
-    return lines
+    audio = None if None in samples else sum(samples) / SAMPLE_RATE
+    part = {"made_with": made_with, "lines": lines, "decode": seconds, "audio": audio}
+    write_json(share.file(out), part)
+
+
+def has_part(out: Path, share: Share, made_with: Mapping[str, Any]) -> bool:
+    """Is this job's part done?"""
+    return read_part(share.file(out), made_with) is not None
+
+
+def read_part(file: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A part; None where it is not there, damaged, or made with something else."""
+    try:
+        part = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return part if part["made_with"] == made_with else None
+
+
+def join(out: Path, share: Share, made_with: Mapping[str, Any]) -> int | None:
+    """Write what a decoded set consists of, decode.json last, once all parts are there.
+
+    Returns the number of utterances; None while parts are missing, or where another job did it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        parts = [read_part(file, made_with) for file in share.files(out)]
+        if None in parts:
+            return None
+        lines = [line for part in parts for line in part["lines"]]
+        write_hypotheses(out, sorted(lines, key=lambda line: line["id"]))
+        audio = [part["audio"] for part in parts]
+        total = None if None in audio else round(sum(audio), 2)
+        seconds = round(sum(part["decode"] for part in parts), 2)
+        write_json(out / "decode_seconds.json", {"decode": seconds, "audio": total})
+        write_json(out / "decode.json", made_with)
+        shutil.rmtree(out / PARTS)
+    return len(lines)
 
 
 def decode_utterances(
@@ -71,24 +143,24 @@ def decode_utterances(
     utterances: Sequence[Utterance],
     loader: Loader,
     settings: Settings,
-    batch_size: int,
 ) -> list[dict[str, Any]]:
     """The lines of hyp.jsonl, in the order of `utterances`."""
     lines: dict[str, dict[str, Any]] = {}
-    memory = PromptMemory(model)
-    groups = list(batches(utterances, batch_size))
+    memory = ExactMemory(model) if settings.exact else PromptMemory(model)
+    options = {
+        "max_new_tokens": settings.max_new_tokens,
+        "max_tokens_per_second": settings.max_tokens_per_second,
+        "memory": memory,
+    }
+    groups = list(batches(utterances, settings.batch_size))
     for group in progress(groups, len(groups), "decode"):
-        features, lengths = loader([utterance.id for utterance in group])
         prompts = [utterance.prompt for utterance in group]
-        answers = greedy(
-            model,
-            features,
-            lengths,
-            prompts,
-            max_new_tokens=settings.max_new_tokens,
-            maxlenratio=settings.maxlenratio,
-            memory=memory,
-        )
+        if settings.exact:
+            clips = (loader([utterance.id]) for utterance in group)
+            answers = greedy_exact(model, clips, prompts, **options)
+        else:
+            batch = loader([utterance.id for utterance in group])
+            answers = greedy(model, *batch, prompts, **options)
         for row, utterance in enumerate(group):
             lines[utterance.id] = _line(model, utterance, answers, row)
     return [lines[utterance.id] for utterance in utterances]

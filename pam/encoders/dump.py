@@ -31,6 +31,7 @@ from pam.data.raw import (
 from pam.data.scan import Clip, digest_of, read_data, scan
 from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
+from pam.encoders.gpus import encode_on_gpus
 from pam.encoders.pooling import dump_name
 from pam.encoders.shards import (
     Shard,
@@ -52,13 +53,17 @@ logger = get_logger(__name__)
 @dataclass
 class DumpOptions:
     """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    native: states at the encoders' own rates; limit: of the utterances' lengths."""
+    native: states at the encoders' own rates; limit: of the utterances' lengths.
+
+    nj: processes on the CPU; with `gpus` (0: none) there is one process for each GPU, and nj
+    threads in all read audio for them.
+    """
 
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     encoder_dir: Path = Path("dump")
     nj: int = 1
     max_bad: float = 0.005
-    device: str = "cpu"
+    gpus: int = 0
     native: bool = False
     limit: LengthLimit = NO_LIMIT
 
@@ -167,8 +172,11 @@ def _encode(
     missing = [shard for job in jobs for shard in job.missing]
     _check_disk(missing, encoders, opts)
     missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
-    encoder = ShardEncoder(encoders, opts.device, opts.native)
-    for _ in progress(run_tasks(encoder, missing, opts.nj), len(missing), "shards"):
+    if opts.gpus:
+        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj, opts.native)
+    else:
+        done = run_tasks(ShardEncoder(encoders, "cpu", opts.native), missing, opts.nj)
+    for _ in progress(done, len(missing), "shards"):
         pass
 
 

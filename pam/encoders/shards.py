@@ -10,7 +10,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from pam.errors import UserError
 SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
 BYTES_PER_VALUE = 2
+BATCHES_AHEAD = 2  # whose audio is read while a GPU computes
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -62,11 +65,20 @@ class Receipt:
 
 
 class ShardEncoder:
-    """Encodes shards; a plain object that forked workers inherit with its models."""
+    """Encodes shards; a plain object that forked workers inherit with its models.
 
-    def __init__(self, encoders: dict[str, AudioEncoder], device: str, native: bool = False):
+    `threads`: read audio while a GPU computes; none where all processors compute.
+    """
+
+    def __init__(
+        self,
+        encoders: dict[str, AudioEncoder],
+        device: str,
+        native: bool = False,
+        threads: int = 0,
+    ):
         self.encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
-        self.device, self.native = device, native
+        self.device, self.native, self.threads = device, native, threads
 
     def __call__(self, shard: Shard) -> float:
         """Write the shard's archive and receipt; returns the seconds of audio in it."""
@@ -79,8 +91,8 @@ class ShardEncoder:
 
     def _states(self, shard: Shard, receipt: Receipt) -> Iterator[tuple[str, np.ndarray]]:
         encoder = self.encoders[shard.encoder]
-        for clips in batches(shard.clips):
-            audio = pad([load(clip) for clip in clips]).to(self.device)
+        for clips, samples in loaded(batches(shard.clips), self.threads):
+            audio = pad(samples).to(self.device)
             lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
             states, frames = run_encoder(encoder, audio, lengths, self.native)
             for clip, states_STD, real in zip(clips, states, frames.tolist(), strict=True):
@@ -115,6 +127,29 @@ def batches(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         batch.append(clip)
     if batch:
         yield batch
+
+
+def loaded(
+    batches: Iterable[list[Clip]], threads: int
+) -> Iterator[tuple[list[Clip], list[Tensor]]]:
+    """Batches with their audio; with `threads` the next ones are read while one is used."""
+    if not threads:
+        for clips in batches:
+            yield clips, [load(clip) for clip in clips]
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[tuple[list[Clip], list[Future]]] = deque()
+        try:
+            for clips in batches:
+                ahead.append((clips, [pool.submit(load, clip) for clip in clips]))
+                if len(ahead) > BATCHES_AHEAD:
+                    clips, futures = ahead.popleft()
+                    yield clips, [future.result() for future in futures]
+            while ahead:
+                clips, futures = ahead.popleft()
+                yield clips, [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def load(clip: Clip) -> Tensor:

@@ -7,67 +7,29 @@ distinct prompt gives h_prompt for the router and the KV cache for all that foll
 # B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the
 # prompt, D width of the LLM, V positions of audio and closing, or the vocabulary
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import DynamicCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
-from pam.llm.template import make_template, token_ids
+from pam.llm.load import load_frozen, load_tokenizer
+from pam.llm.lora import inject_lora, lora_layers, without_lora
+from pam.llm.prompts import PromptStates, pad_left
+from pam.llm.supported import refuse_unsupported
+from pam.llm.template import Template, make_template
+from pam.llm.text import TextEncoder
 from pam.paths import resolve_model
-from pam.table import nearest
 
 H_PROMPTS = ("last", "mean")
-ALL_LINEAR = "all-linear"  # PEFT's name
-
-
-@dataclass
-class PromptStates:
-    """What a pass over prompts leaves: everything that follows needs only this.
-
-    Attributes:
-        pooled: h_prompt [U, D], float32.
-        keys, values: per layer [U, heads, P, head width].
-        mask: [U, P], True = a real token (prompts are padded on the right).
-    """
-
-    pooled: Float[Tensor, "U D"]
-    keys: list[Tensor]
-    values: list[Tensor]
-    mask: Bool[Tensor, "U P"]
-
-    def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
-        """The states of the prompts that the rows of a batch use."""
-        return PromptStates(
-            self.pooled[index],
-            [key[index] for key in self.keys],
-            [value[index] for value in self.values],
-            self.mask[index],
-        )
-
-    def cache(self) -> DynamicCache:
-        """A KV cache that begins with the prompt."""
-        cache = DynamicCache()
-        for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
-            cache.update(key, value, layer)
-        return cache
+NORM_ROWS = 4096  # embeddings whose norms are taken at a time
 
 
 class CausalLM(nn.Module):
@@ -85,7 +47,10 @@ class CausalLM(nn.Module):
         lora_on_prompt: whether LoRA acts on the prompt too. Where not, the prompt's states are
             those of the pretrained LLM for good: few training prompts cannot bend them.
         template: what stands around prompt, audio and answer (`pam.llm.template`): "plain", or the
-            tokenizer's own "chat" template.
+            tokenizer's own "chat" template; or the one that an experiment was trained with.
+
+    Raises:
+        UserError: for files that are no causal LLM, and for one that cannot be read in parts.
     """
 
     def __init__(
@@ -99,7 +64,7 @@ class CausalLM(nn.Module):
         attention: str = "sdpa",
         h_prompt: str = "last",
         lora_on_prompt: bool = True,
-        template: str = "plain",
+        template: str | Template = "plain",
     ):
         super().__init__()
         if h_prompt not in H_PROMPTS:
@@ -107,30 +72,43 @@ class CausalLM(nn.Module):
         self.h_prompt, self.lora_on_prompt = h_prompt, lora_on_prompt
         folder = resolve_model(path)
         self.tokenizer = load_tokenizer(folder)
-        self.template = make_template(self.tokenizer, template)
+        self.text_ids = TextEncoder(self.tokenizer)
+        kept = isinstance(template, Template)
+        self.template = template if kept else make_template(self.tokenizer, template)
         self.llm = load_frozen(folder, dtype, attention)
-        self.dropout = lora_dropout > 0
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
         self.eval()
+        refuse_unsupported(self, folder)
 
     def train(self, mode: bool = True) -> "CausalLM":
-        """The frozen LLM stays in eval; only LoRA's dropout, where there is any, follows `mode`."""
-        super().train(mode and self.dropout)
+        """The frozen LLM stays in eval: its own dropout is off. Only LoRA's follows `mode`."""
+        super().train(False)
+        for layer in lora_layers(self.llm):
+            for dropout in layer.lora_dropout.values():
+                dropout.train(mode and isinstance(dropout, nn.Dropout))
         return self
 
     @property
     def backbone(self) -> nn.Module:
         """The decoder without its LM head."""
-        return getattr(self.llm, self.llm.base_model_prefix)
+        return getattr(self.llm, backbone_name(self.llm))
 
     @property
     def width(self) -> int:
-        return self.llm.config.hidden_size
+        """D: of the embeddings, and of the states."""
+        return self.embeddings.shape[1]
 
     @property
     def embeddings(self) -> Float[Tensor, "V D"]:
-        """The frozen token embeddings."""
+        """The matrix of the frozen token embeddings; what the LLM reads is `embed`'s."""
         return self.llm.get_input_embeddings().weight
+
+    @torch.no_grad()
+    def embedding_norm(self) -> float:
+        """Mean norm of all tokens' embeddings as the LLM reads them."""
+        ids = torch.arange(len(self.embeddings), device=self.embeddings.device)
+        norms = [self.embed(some).float().norm(dim=-1) for some in ids.split(NORM_ROWS)]
+        return torch.cat(norms).mean().item()
 
     @property
     def eos(self) -> int:
@@ -140,11 +118,11 @@ class CausalLM(nn.Module):
     @property
     def space(self) -> int:
         """The token of a space by itself."""
-        return token_ids(self.tokenizer, " ")[-1]
+        return self.text_ids(" ")[-1]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Tokens of a prompt, with what stands before it (BOS, or the head of the user's turn)."""
-        return [*self.template.opening, *token_ids(self.tokenizer, prompt)]
+        return [*self.template.opening, *self.text_ids(prompt)]
 
     def prompt_batch(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "U P"], Int[Tensor, " U"]]:
         """Tokens of prompts, padded on the right, and how many are real."""
@@ -153,9 +131,10 @@ class CausalLM(nn.Module):
 
     def answer_ids(self, text: str) -> list[int]:
         """Tokens of an answer, without its end."""
-        return token_ids(self.tokenizer, self.template.joint + text)
+        return self.text_ids(self.template.joint + text)
 
     def embed(self, ids: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T D"]:
+        """Embeddings as the LLM's embedding layer gives them (Gemma's multiplies by √D)."""
         return self.llm.get_input_embeddings()(ids)
 
     def turn(
@@ -184,11 +163,11 @@ class CausalLM(nn.Module):
     def pass_over_prompts(
         self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]
     ) -> PromptStates:
-        mask = padding_mask(lengths, ids.shape[1])
+        mask, cache = padding_mask(lengths, ids.shape[1]), DynamicCache()
         out = self.backbone(
             inputs_embeds=self.embed(ids),
             attention_mask=mask.long(),
-            past_key_values=DynamicCache(),
+            past_key_values=cache,
             use_cache=True,
         )
         hidden = out.last_hidden_state.float()
@@ -199,7 +178,7 @@ class CausalLM(nn.Module):
             pooled = own.sum(1) / (lengths - skip)[:, None]
         else:
             pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
-        layers = out.past_key_values.layers
+        mask, layers = pad_left(cache, mask), cache.layers
         return PromptStates(pooled, [x.keys for x in layers], [x.values for x in layers], mask)
 
     def read(
@@ -223,99 +202,39 @@ class CausalLM(nn.Module):
         return out.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """The LM head, for just the positions that need it."""
-        return self.llm.lm_head(hidden).float()
+        """The LLM's own logits, scaled or capped as it does, for just the states that need them."""
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        logits = head_of(self.llm)(inputs_embeds=rows, use_cache=False).logits
+        return logits.view(*hidden.shape[:-1], -1).float()
 
 
-def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise not_loaded(folder, error) from error
+def head_of(llm: PreTrainedModel) -> nn.Module:
+    """What the LLM does after its decoder: a copy that shares its weights, without the decoder."""
+    head = copy.copy(llm)
+    head._modules = llm._modules | {backbone_name(llm): GivenStates()}
+    return head
 
 
-def llm_width(path: str) -> int:
-    """D of the LLM at `path`, without its weights."""
-    folder = resolve_model(path)
-    try:
-        return AutoConfig.from_pretrained(folder).hidden_size
-    except (OSError, ValueError) as error:
-        raise not_loaded(folder, error) from error
+def backbone_name(llm: PreTrainedModel) -> str:
+    """What the LLM calls its decoder (Llama 4's prefix is that of another class)."""
+    return next(n for n in (llm.base_model_prefix, "model") if n in llm._modules)
 
 
-def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
-    """The pretrained LLM without gradients; weights that are missing from it are an error."""
-    try:
-        llm, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch_type(dtype),
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise not_loaded(folder, error) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
-    return llm.requires_grad_(False)
+class GivenStates(nn.Module):
+    """In the decoder's place: its states are what it is given as `inputs_embeds`."""
+
+    def forward(self, *_, inputs_embeds: Float[Tensor, "B T D"], **unused) -> "GivenOutput":
+        return GivenOutput(last_hidden_state=inputs_embeds)
+
+    @property
+    def decoder(self) -> "GivenStates":
+        """Some families' head asks a part of the decoder for the states."""
+        return self
 
 
-@contextmanager
-def without_lora(llm: nn.Module) -> Iterator[None]:
-    """The pretrained LLM while the context lasts."""
-    layers = [module for module in llm.modules() if isinstance(module, BaseTunerLayer)]
-    trained = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-        for parameter, flag in trained:  # PEFT would train all that it enables
-            parameter.requires_grad_(flag)
+class GivenOutput(BaseModelOutputWithPast):
+    """States; of all else that families' decoders put out there is nothing."""
 
-
-def not_loaded(folder: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
-    return UserError(f"llm_conf.path: {folder!r} cannot be loaded as an LLM: {reason}")
-
-
-def torch_type(name: str) -> torch.dtype:
-    """The type called `name`, as in "bfloat16"."""
-    if not isinstance(getattr(torch, name, None), torch.dtype):
-        raise UserError(f"llm_conf.dtype: {name!r} is not a type of torch")
-    return getattr(torch, name)
-
-
-def refuse_unknown_targets(llm: nn.Module, names: Sequence[str]) -> None:
-    """PEFT asks only that some target exists: a misspelt one of several would go unnoticed."""
-    linear = [key for key, module in llm.named_modules() if isinstance(module, nn.Linear)]
-    for name in names:
-        if name != ALL_LINEAR and not any(f".{key}".endswith(f".{name}") for key in linear):
-            known = {ALL_LINEAR, *(key.rpartition(".")[2] for key in linear)}
-            raise UserError(f"llm_conf.lora_targets: {name!r}: {nearest(name, known)}")
-
-
-def inject_lora(
-    llm: nn.Module, rank: int, alpha: int, dropout: float, targets: Sequence[str] | str
-) -> None:
-    """Add LoRA in place, its matrices in float32 and trainable; rank 0 adds nothing."""
-    if not rank:
-        return
-    names = [targets] if isinstance(targets, str) else list(targets)
-    refuse_unknown_targets(llm, names)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
-    )
-    try:
-        inject_adapter_in_model(config, llm)
-    except ValueError as error:
-        raise UserError(f"llm_conf.lora_targets: {error}") from error
-    for name, parameter in llm.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)

@@ -13,16 +13,23 @@ where equation 7 reads h_prompt.
   Qwen2.5-3B that is `<|im_end|>`, though the tokenizer's `eos_token` is another.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from pam.atomic import write_json
 from pam.errors import UserError
+from pam.llm.text import markup_ids
 from pam.table import nearest
 
 USER, ANSWER = "\ue000", "\ue001"  # stand for the texts: private code points that no template holds
-DATE = "26 Jul 2024"  # Llama's templates would write today's: the prompt must be the same tomorrow
+TODAY = datetime(2024, 7, 26)  # many templates write the date: the prompt must be the same tomorrow
+FILE = "template.json"  # in exp/NAME
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,23 @@ class Template:
     closing: tuple[int, ...]
     joint: str
     end: int
+
+    def write(self, exp: Path) -> None:
+        """Keep it with an experiment, unless that has one."""
+        if not (exp / FILE).is_file():
+            write_json(exp / FILE, asdict(self))
+
+    @classmethod
+    def read(cls, exp: Path) -> "Template | None":
+        """What an experiment was trained with; None where nothing is kept of it."""
+        if not (exp / FILE).is_file():
+            return None
+        try:
+            kept = json.loads((exp / FILE).read_text(encoding="utf-8"))
+            opening, closing = (tuple(map(int, kept.pop(key))) for key in ("opening", "closing"))
+            return cls(opening, closing, **kept)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{exp / FILE}: no template of an experiment: {error!r}") from error
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -62,23 +86,34 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
             "turn's text once: use plain"
         )
     opening, closing = asked.split(USER)
-    after = token_ids(tokenizer, answered.split(ANSWER)[1])
+    after = markup_ids(tokenizer, answered.split(ANSWER)[1])
     if not after or after[0] not in tokenizer.added_tokens_decoder:
         raise UserError(
             f"llm_conf.template: the chat template of {tokenizer.name_or_path} ends an answer with "
             "no special token: use plain"
         )
-    ids = (tuple(token_ids(tokenizer, text)) for text in (opening, closing))
+    ids = (tuple(markup_ids(tokenizer, text)) for text in (opening, closing))
     return Template(*ids, joint="", end=after[0])
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options) -> str:
-    return tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE, **options)
+    """The template's text on a fixed day; a template that raises is a `UserError`."""
+    options |= {"date_string": TODAY.strftime("%d %b %Y"), "tokenize": False}
+    try:
+        dated = fixed_clock() + tokenizer.get_chat_template()
+        return tokenizer.apply_chat_template(turns, chat_template=dated, **options)
+    except (TemplateError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"llm_conf.template: the chat template of {tokenizer.name_or_path} refuses a user's "
+            f"turn and its answer: {' '.join(str(error).split())}: use plain, or another model"
+        ) from error
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokens of a piece of text; special tokens that it names are themselves."""
-    return tokenizer(text, add_special_tokens=False).input_ids
+def fixed_clock() -> str:
+    """Jinja that defines `strftime_now`, which transformers offers to templates, as of `TODAY`."""
+    codes = [f"%{flag}{letter}" for letter in "aAbBcdDeFhHIjmMpSTuwxXyY" for flag in ("", "-")]
+    steps = "".join(f" | replace('{code}', '{TODAY.strftime(code)}')" for code in codes)
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{steps} }}}}{{%- endmacro -%}}"
 
 
 TEMPLATES: Mapping[str, Callable[[PreTrainedTokenizerBase], Template]] = {

@@ -14,6 +14,7 @@ from pam.errors import UserError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
+from pam.llm.template import Template
 from pam.model.speech_llm import EncoderShape, ESPnetPaMModel
 
 ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
@@ -75,10 +76,13 @@ def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
     return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
 
 
-def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMModel:
+def build_model(
+    config: Mapping[str, Any], online: bool = False, template: Template | None = None
+) -> ESPnetPaMModel:
     """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
     router_conf, tasks, model_conf, where frames are averaged after FFN_e, pool, and where only
-    some parts are trained, trainable. `online` loads the encoders too."""
+    some parts are trained, trainable. `online` loads the encoders too; `template` is the one that
+    an experiment keeps, else it is made by the tokenizer."""
     if lacking := [part for part in PARTS if part not in config]:
         raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
     shapes = encoder_shapes(config["encoders"], native=pools_after(config))
@@ -88,6 +92,8 @@ def build_model(config: Mapping[str, Any], online: bool = False) -> ESPnetPaMMod
         raise UserError("llm_conf: needs a path")
     path = llm_conf.pop("path")
     check_init_options(CausalLM, llm_conf, "llm_conf")
+    if template is not None:
+        llm_conf["template"] = template
     llm = CausalLM(path, **llm_conf)
     fusion, router = build_mixture(config, llm.width)
     encoders = load_encoders(config["encoders"]) if online else None
@@ -103,7 +109,7 @@ def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
     exp = Path(exp)
     trained_weights(exp)  # before the LLM is loaded
-    model = build_model(load_yaml(exp / "config.yaml"), online=online)
+    model = build_model(load_yaml(exp / "config.yaml"), online, Template.read(exp))
     load_learned(model, exp)
     return model.eval()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion.probe import run_once
-from pam.llm.causal_lm import llm_width
+from pam.llm.load import llm_width
 from pam.model.build import build_mixture, encoder_shapes, read_learned
 from pam.model.experts import experts_have_tasks
 

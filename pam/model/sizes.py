@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from pam.fusion.router import Router
-from pam.llm.causal_lm import CausalLM, inject_lora
+from pam.llm.causal_lm import CausalLM
+from pam.llm.lora import inject_lora
 from pam.model.architecture import count, on_meta
 from pam.model.build import build_mixture
 

@@ -21,7 +21,8 @@ from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
-from pam.llm.causal_lm import CausalLM, PromptStates
+from pam.llm.causal_lm import CausalLM
+from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
 from pam.model.experts import expert_names
 from pam.model.joint import own_counts, shares
@@ -99,7 +100,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
         self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
-        self.embedding_norm = llm.embeddings.float().norm(dim=-1).mean().item()
+        self.embedding_norm = llm.embedding_norm()
 
     @property
     def tokenizer(self):
@@ -195,9 +196,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- prompts and routing
 
-    def read_prompts(self, prompts: Sequence[str]) -> PromptStates:
-        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty."""
+    def read_prompts(self, prompts: Sequence[str], shortest: int = 0) -> PromptStates:
+        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty, padded
+        to `shortest` tokens at least."""
         ids, lengths = self.llm.prompt_batch(prompts)
+        ids = F.pad(ids, (0, max(0, shortest - ids.shape[1])))
         with self.autocast():
             return self.llm.read_prompts(ids.to(self.device), lengths.to(self.device))
 

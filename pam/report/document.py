@@ -1,15 +1,17 @@
 """RESULTS.md: the sections of every experiment, put together."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from pam.report import analysis, tables
-from pam.report.experiment import Experiment
+from pam.report.experiment import Experiment, SetResult
 from pam.report.figures import CAPTIONS
 from pam.report.markdown import GAP, escape, fenced
 
+NO_OPTIONS = ("model", "data", "prompt_pools")  # of decode.json
 COMPARISON = ""  # no experiment's name: the figures of all of them
 TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
@@ -47,6 +49,7 @@ def section(experiment: Experiment, figures: Sequence[Path], folder: Path) -> li
     parts = [f"## {escape(experiment.name)}"]
     for tag, sets in experiment.tags.items():
         parts += [f"### Sets, decoded as {escape(tag)}", tables.main_table(sets)]
+        parts += decoding_options(sets)
         for normalisation in ("basic", "whisper"):
             if wer := tables.wer_table(sets, normalisation):
                 parts += [f"WER, {normalisation} normalisation:", wer]
@@ -65,6 +68,21 @@ def section(experiment: Experiment, figures: Sequence[Path], folder: Path) -> li
     if figures:
         parts += ["### Figures", *figure_links(figures, folder)]
     return [*parts, "### Environment", environment_block(experiment)]
+
+
+def decoding_options(sets: Mapping[str, SetResult]) -> list[str]:
+    """What the answers depend on beside model, data and the texts of the prompts."""
+    found: dict[str, list[str]] = {}
+    for name, result in sets.items():
+        known = {k: v for k, v in result.decoding.items() if k not in NO_OPTIONS}
+        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known.items())
+        found.setdefault(options or "not recorded", []).append(name)
+    if len(found) == 1:
+        return [f"Options of decoding: {escape(*found)}."]
+    return [
+        f"Options of decoding {escape(', '.join(names))}: {escape(options)}."
+        for options, names in found.items()
+    ]
 
 
 def figure_links(figures: Sequence[Path], folder: Path) -> list[str]:

@@ -16,10 +16,11 @@ MAIN_TAG = "greedy_unseen"
 
 @dataclass
 class SetResult:
-    """One decoded set: its score.json and some of its answers."""
+    """One decoded set: its score.json, some of its answers, and its decode.json."""
 
     score: dict[str, Any]
     samples: list[Item] = field(default_factory=list)
+    decoding: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,7 +75,9 @@ def read_tags(exp: Path, samples: int) -> dict[str, dict[str, SetResult]]:
         if missing := {"set", "task", "metric", "value", "count"} - score.keys():
             raise UserError(f"{path}: no {min(missing)!r} in it: run the score stage again")
         some = spread(path.parent, score["task"], samples)
-        tags.setdefault(path.parent.parent.name, {})[score["set"]] = SetResult(score, some)
+        decoding = read_json(path.parent / "decode.json", dict) or {}
+        sets = tags.setdefault(path.parent.parent.name, {})
+        sets[score["set"]] = SetResult(score, some, decoding)
     return dict(sorted(tags.items(), key=lambda item: (item[0] != MAIN_TAG, item[0])))
 
 

@@ -14,8 +14,6 @@ from pam.report.states import state_loader
 from pam.score.items import Item
 from pam.score.score_set import Options, score_items
 
-BATCH = 8
-
 
 def set_metric(
     model: ESPnetPaMModel,
@@ -27,7 +25,7 @@ def set_metric(
     """Per task of a set: the metric, its value and interval, over `utts` utterances."""
     _, loader = state_loader(model, data_dir, settings.feats)
     chosen = some_of_each_task(data_dir, config, settings, utts)
-    lines = decode_utterances(model, chosen, loader, settings, BATCH)
+    lines = decode_utterances(model, chosen, loader, settings)
     by_task: dict[str, list[Item]] = {}
     for line in lines:
         by_task.setdefault(line["task"], []).append(as_item(line))

@@ -41,7 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pam.data.prompts import prompts_of
 from pam.encoders.pooling import FRAME_SAMPLES, FRAMES_PER_SECOND, Pooling
 from pam.fusion.probe import run_once
-from pam.llm.causal_lm import CausalLM, torch_type
+from pam.llm.causal_lm import CausalLM
+from pam.llm.load import torch_type
 from pam.model.architecture import count, encoder_flops
 from pam.model.build import native_hop, pools_after
 from pam.model.sizes import Sizes, llm_with_lora, mixture_on_meta, sizes

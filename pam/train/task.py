@@ -16,6 +16,7 @@ from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.encoders.pooling import dump_name
 from pam.errors import UserError, run_main
+from pam.llm.template import Template
 from pam.model.build import build_model, load_learned, pools_after
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.speech_llm import AUDIO, FRAMES
@@ -59,8 +60,9 @@ class PaMTask(AbsTask):
 
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
-        config = load_yaml(args.pam_config)
-        model = build_model(config, online=config["feats"] == "online")
+        config, exp = load_yaml(args.pam_config), Path(args.pam_config).parent
+        model = build_model(config, config["feats"] == "online", Template.read(exp))
+        model.llm.template.write(exp)  # what decodes reads what was trained with
         cls.llm = model.llm
         if args.phase == "llm":
             if config.get("init"):  # all that is learned starts there

@@ -1,5 +1,7 @@
 """One clip through a model whose encoders are toys of the contract's shape."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -36,6 +38,14 @@ def speech_llm(tiny_model):
     shapes = tiny_model.shapes
     tiny_model.encoders = nn.ModuleDict({s.name: ToyEncoder(s.num_states, s.dim) for s in shapes})
     return SpeechLLM(tiny_model.eval())
+
+
+@pytest.fixture
+def command(speech_llm, monkeypatch):
+    """Runs transcribe with that model."""
+    monkeypatch.setattr(SpeechLLM, "from_pretrained", classmethod(lambda *args: speech_llm))
+    options = ["--exp", "exp/x", "--prompt", "Write it down.", "--max_new_tokens", "4"]
+    return lambda *files: transcribe.main([*options, *map(str, files)])
 
 
 @pytest.fixture
@@ -96,7 +106,7 @@ def test_no_router_no_expert(speech_llm, wav, monkeypatch):
     class Output:
         texts, experts, posteriors = ["hello"], None, None
 
-    monkeypatch.setattr("pam.decode.api.greedy", lambda *args, **kwargs: Output)
+    monkeypatch.setattr("pam.decode.api.greedy_exact", lambda *args, **kwargs: Output)
     assert speech_llm.generate(wav, "Write it down.") == Answer("hello", None, {})
 
 
@@ -115,6 +125,102 @@ def test_transcribe_prints_answer_and_expert(speech_llm, wav, tmp_path, monkeypa
     assert captured.out.splitlines() == [first, second]
     assert len(captured.err.splitlines()) == 1
     assert captured.err.startswith(f"error: {tmp_path / 'bad.wav'}: ")
+
+
+BAD = {
+    "headerless.raw": (bytes(9000), "has no header that says its rate"),
+    "empty.wav": (b"", "empty"),
+    "notes.txt": (b"not audio", "notes.txt: "),
+    "short.wav": (40, "short.wav: a clip of 40 samples is too short"),
+    "missing.wav": (None, "no such audio file"),
+    "folder": ("folder", "a folder: name the audio files in it"),
+    "gr\udcfc\udcdf.wav": (b"not audio", "truncated or corrupt"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_among_others(command, wav, tmp_path, capfdbinary, name):
+    """One line that names it; the others are answered, the exit status says that one is bad."""
+    content, message = BAD[name]
+    file = tmp_path / name
+    if content == "folder":
+        file.mkdir()
+    elif isinstance(content, int):
+        soundfile.write(file, np.zeros(content), 16000)
+    elif content is not None:
+        file.write_bytes(content)
+    other = tmp_path / "b.wav"
+    soundfile.write(other, tone(8000), 16000)
+    assert command(wav, file, other) == 1
+    out, err = capfdbinary.readouterr()
+    assert [line.split(b": ")[0] for line in out.splitlines()[::2]] == [bytes(wav), bytes(other)]
+    (line,) = err.splitlines()
+    assert line.startswith(b"error: " + bytes(file)) and message.encode() in line
+
+
+def test_a_latin_1_name_is_printed_as_it_is(command, tmp_path, capfdbinary):
+    file = tmp_path / "gr\udcfc\udcdf.wav"
+    with file.open("wb") as raw:
+        soundfile.write(raw, tone(16000), 16000, format="WAV")
+    assert command(file) == 0
+    assert capfdbinary.readouterr().out.startswith(bytes(file) + b": ")
+    assert b"gr\xfc\xdf.wav" in bytes(file)
+
+
+@pytest.mark.parametrize(("content", "status"), [("wav", 0), (b"", 1), (b"not audio", 1)])
+def test_standard_input(command, wav, tmp_path, capsys, monkeypatch, content, status):
+    data = wav.read_bytes() if content == "wav" else content
+
+    class Input:
+        buffer = io.BytesIO(data)
+
+    monkeypatch.setattr("sys.stdin", Input)
+    assert command("-") == status
+    out, err = capsys.readouterr()
+    assert out.startswith("-: ") if status == 0 else err.startswith("error: standard input: ")
+    assert "/tmp" not in err and len(err.splitlines()) == status
+
+
+def test_transcribe_without_a_gpu(wav, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU"):
+        transcribe.main(["--exp", "e", "--prompt", "p", "--ngpu", "1", str(wav)])
+
+
+@pytest.mark.parametrize(("longest", "warned"), [(None, 0), (0.5, 1), (0.99, 0), (8.0, 0)])
+def test_audio_longer_than_that_trained_on(command, speech_llm, wav, longest, warned, caplog):
+    speech_llm.longest = longest
+    assert command(wav) == 0
+    speech_llm.generate(tone(16000), "Write it down.", max_new_tokens=4)
+    warnings = [record.getMessage() for record in caplog.records]
+    names = [str(wav), "audio array"][: 2 * warned]
+    text = f"1.0 s of audio, but the model was trained on clips of up to {longest} s"
+    assert len(warnings) == len(names)
+    for name, warning in zip(names, warnings, strict=True):
+        assert warning.startswith(f"{name}: {text}")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_tokens_per_second_of_audio(speech_llm, wav, exact, monkeypatch):
+    """20 tokens in 2.5 s at 8 a second; 16 in any case."""
+    speech_llm = SpeechLLM(speech_llm.model, exact=exact)
+    monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
+    counts = []
+    decode = type(speech_llm.model.tokenizer).decode
+    monkeypatch.setattr(
+        type(speech_llm.model.tokenizer),
+        "decode",
+        lambda self, ids, **more: counts.append(len(ids)) or decode(self, ids, **more),
+    )
+    clip = np.tile(tone(16000), 3)[:40000]
+    for samples, options in (
+        (clip, {}),
+        (clip[:8000], {}),
+        (clip, {"max_tokens_per_second": 0}),
+        (clip, {"max_new_tokens": 7}),
+    ):
+        speech_llm.generate(samples, "Write.", **{"max_new_tokens": 40, **options})
+    assert counts == [20, 16, 40, 7]
 
 
 def test_transcribe_with_only_bad_files_loads_no_model(tmp_path, monkeypatch, capsys):

@@ -205,6 +205,96 @@ def test_batch_size_changes_nothing(exp, data, tmp_path):
     assert len({line["hyp"] for line in one}) > 1  # they do depend on the audio or the prompt
 
 
+@pytest.mark.parametrize("option", [("--batch_size", 2), ("--exact", "true"), ("--seed", 1)])
+def test_what_answers_depend_on_is_recorded(exp, data, tmp_path, option, monkeypatch):
+    """The batch size and the type in any case; another one is decoded anew."""
+    run(exp, data, tmp_path / "out", "--exact", "false")
+    made = json.loads((tmp_path / "out" / "set" / "decode.json").read_text())
+    assert (made["batch_size"], made["exact"], made["dtype"]) == (8, False, "float32")
+    calls = []
+    plain = decode.decode_part
+    monkeypatch.setattr(decode, "decode_part", lambda *args: calls.append(args) or plain(*args))
+    run(exp, data, tmp_path / "out", "--exact", "false", *option)
+    assert len(calls) == 1
+
+
+def test_parts_joined_are_the_whole(exp, data, tmp_path, monkeypatch):
+    """Of any number of jobs, in any order; a part that is there is not decoded again."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(exp, data, whole, "--exact", "true")
+    options = ["--exp", exp, "--data", data, "--out", out, "--max_new_tokens", 6, "--exact", "true"]
+    jobs = [[str(o) for o in (*options, "--job", f"{n}/7")] for n in (3, 1, 7, 2, 6, 5)]
+    for job in jobs:
+        decode.main(job)
+        assert not (out / "set" / "hyp.jsonl").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "load_experiment", None)  # all that these jobs do is done
+        for job in jobs:
+            decode.main(job)
+    decode.main([str(o) for o in (*options, "--job", "4/7")])
+    for name in ("hyp.jsonl", "hyp", "ref", "decode.json"):
+        assert (out / "set" / name).read_text() == (whole / "set" / name).read_text()
+    seconds = json.loads((out / "set" / "decode_seconds.json").read_text())
+    assert seconds["audio"] == round(sum(FRAMES.values()) / 25, 2) and seconds["decode"] > 0
+    assert not (out / "set" / ".parts").exists()
+
+
+def test_a_job_that_was_killed_before_joining_joins_when_it_runs_again(
+    exp, data, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decode, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(exp, data, tmp_path / "out")
+    monkeypatch.setattr(decode, "load_experiment", None)
+    assert len(run(exp, data, tmp_path / "out")) == len(TASKS)
+
+
+def test_parts_of_other_settings_are_not_joined(exp, data, tmp_path):
+    options = ["--exp", exp, "--data", data, "--out", tmp_path, "--max_new_tokens", 6]
+    for more in (["--job", "1/2"], ["--job", "2/2", "--seed", 1], ["--job", "2/3"]):
+        decode.main([str(option) for option in (*options, *more)])
+    assert not (tmp_path / "set" / "hyp.jsonl").exists()
+    decode.main([str(option) for option in (*options, "--job", "2/2")])
+    assert (tmp_path / "set" / "hyp.jsonl").exists()
+
+
+@pytest.mark.parametrize("job", ["0/2", "3/2", "1", "1/x", "-1/2"])
+def test_a_job_is_one_of_some(exp, data, tmp_path, job):
+    with pytest.raises(UserError, match="expected I/N"):
+        run(exp, data, tmp_path / "out", f"--job={job}")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--batch_size", 0), "batch_size 0: must be at least 1"),
+        (("--max_new_tokens", 0), "max_new_tokens 0: must be at least 1"),
+        (("--max_tokens_per_second", "-1"), "must be 0 or more"),
+        (("--max_tokens_per_second", "nan"), "must be 0 or more"),
+        (("--ngpu", 2), "--job 1/2 and so on, each with its own CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_options_that_cannot_be(exp, data, tmp_path, option, message):
+    with pytest.raises(UserError, match=message):
+        run(exp, data, tmp_path / "out", *option)
+
+
+@pytest.mark.parametrize("longest", [None, 0.2, 0.3, 0.36])
+def test_clips_longer_than_those_trained_on_are_counted(exp, data, tmp_path, longest, caplog):
+    """One warning a set; none where experiments do not know, or hardly anything is longer."""
+    if longest is not None:
+        (exp / "training_audio.json").write_text(json.dumps({"longest_seconds": longest}))
+    run(exp, data, tmp_path / "out")
+    warnings = [r.getMessage() for r in caplog.records if "longer than what" in r.getMessage()]
+    if longest in (None, 0.36):
+        assert not warnings
+    else:
+        counts = {0.2: "3 of 5", 0.3: "1 of 5"}
+        (warning,) = warnings
+        assert counts[longest] in warning and "up to 0.4 s" in warning
+        assert f"clips of up to {longest} s" in warning
+
+
 def test_seen_prompts_are_training_prompts(exp, data, tmp_path):
     for line in run(exp, data, tmp_path / "out", "--prompts", "seen"):
         assert line["prompt"] in load_prompts(line["task"]).train
@@ -232,8 +322,8 @@ def test_a_complete_set_is_skipped_and_other_settings_are_not(exp, data, tmp_pat
     out = tmp_path / "out"
     run(exp, data, out)
     calls = []
-    plain = decode.decode_set
-    monkeypatch.setattr(decode, "decode_set", lambda *args: calls.append(args) or plain(*args))
+    plain = decode.decode_part
+    monkeypatch.setattr(decode, "decode_part", lambda *args: calls.append(args) or plain(*args))
     run(exp, data, out)
     assert not calls
     run(exp, data, out, "--prompts", "seen")
@@ -250,7 +340,7 @@ def test_nothing_is_left_of_a_run_that_fails(exp, data, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("killed")
 
-    monkeypatch.setattr("pam.decode.decode_set.greedy", fail)
+    monkeypatch.setattr("pam.decode.decode_set.decode_utterances", fail)
     with pytest.raises(RuntimeError):
         run(exp, data, out, "--seed", 1)
     assert not (out / "set" / "decode.json").exists()

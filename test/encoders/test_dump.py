@@ -2,11 +2,14 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -19,8 +22,9 @@ from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit
+from pam.data.scan import scan
 from pam.data.scp import read_table
-from pam.encoders import load_encoder, shards
+from pam.encoders import gpus, load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
 from pam.errors import UserError
 
@@ -348,6 +352,76 @@ def test_two_processes_give_what_one_gives(data, options):
         pointers = archive.read_scp(two.encoder_dir / name / "set/feats.scp")
         for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
             np.testing.assert_array_equal(archive.load(pointer), archive.load(pointers[utt]))
+
+
+def no_fork():
+    raise AssertionError("a process that may hold a GPU forks")
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_gpus_give_what_processes_give(data, options, monkeypatch, gpus):
+    """The processor stands for the GPUs. Nothing forks; audio is read on threads."""
+    dump(data, out_of(options), options)
+    two = replace(options, encoder_dir=options.encoder_dir.parent / "gpus", gpus=gpus, nj=4)
+    monkeypatch.setattr("pam.encoders.gpus.DEVICE", "cpu")
+    monkeypatch.setattr("pam.data.scan.run_tasks", lambda f, tasks, nj: map(f, tasks))
+    monkeypatch.setattr(os, "fork", no_fork)
+    dump(data, out_of(two), two)
+    for name in NAMES:
+        assert dump_files(two, name) == dump_files(options, name)
+
+
+def dump_files(options: DumpOptions, name: str) -> dict[str, bytes]:
+    folder = options.encoder_dir / name / "set"
+    return {file.name: file.read_bytes() for file in folder.glob("feats.*.ark")}
+
+
+def test_a_process_for_each_gpu(monkeypatch):
+    """Each sees one GPU of those that the caller may see, and knows of it before torch computes."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.visible_gpus(2) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3,7")
+    assert gpus.visible_gpus(2) == ["5", "3"]
+    devices = SimpleQueue()
+    devices.put("3")
+    made = []
+    monkeypatch.setattr(gpus, "end_with_parent", lambda parent: None)
+    monkeypatch.setattr(gpus, "ShardEncoder", lambda *args: made.append((args, seen())))
+    gpus._start(devices, {}, "cuda", True, 4, os.getpid())
+    assert made == [(({}, "cuda", True, 4), "3")]
+
+
+def seen() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_a_fault_on_a_gpu_is_raised(data, options, monkeypatch):
+    """What a process there raises reaches the user as it is."""
+    monkeypatch.setattr("pam.encoders.gpus.DEVICE", "cpu")
+    monkeypatch.setattr("pam.encoders.dump.scan", changed(data))
+    options.gpus = 1
+    with pytest.raises(UserError, match="20800 samples, 36800 when it was checked"):
+        dump(data, out_of(options), options)
+
+
+def changed(data: Path):
+    def scan_then_change(*args):
+        found = scan(*args)
+        write_wav(data.parent.parent / "wav" / "s-4.wav", 1.3, 16000)
+        return found
+
+    return scan_then_change
+
+
+def test_threads_read_ahead_in_order(monkeypatch):
+    """At most so many batches ahead: memory does not grow with the set."""
+    started = []
+    monkeypatch.setattr(shards, "load", lambda clip: started.append(clip) or clip)
+    batches = [[n, n + 100] for n in range(20)]
+    for number, (clips, samples) in enumerate(shards.loaded(batches, 3)):
+        assert clips == samples == batches[number]
+        assert len(started) <= 2 * (number + 1 + shards.BATCHES_AHEAD)
+    assert len(started) == 40
 
 
 def test_a_second_dump_of_the_same_set_is_refused(data, options):

@@ -197,7 +197,9 @@ def test_decoding_stops_at_the_end_token(tiny_model, batch, monkeypatch):
 def test_long_answers_end_at_their_own_limit(tiny_model, batch):
     features, lengths = features_of(tiny_model, batch)
     free = greedy(tiny_model, features, lengths, ["x"] * 3, 40).tokens
-    limited = greedy(tiny_model, features, lengths, ["x"] * 3, 40, maxlenratio=3.0).tokens
+    limited = greedy(
+        tiny_model, features, lengths, ["x"] * 3, 40, max_tokens_per_second=75.0
+    ).tokens  # 3 a frame of 40 ms
     limits = [max(3 * frames, 16) for frames in (7, 4, 5)]
     assert limited == [row[:limit] for row, limit in zip(free, limits, strict=True)]
     assert any(len(row) > limit for row, limit in zip(free, limits, strict=True))

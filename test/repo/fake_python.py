@@ -38,12 +38,8 @@ def touch(*files: Path) -> None:
 
 verb = args[1].removeprefix("pam.bin.") if args[0] == "-m" else Path(args[0]).stem
 what = {"dump": "--data", "combine": "--out", "decode": "--data"}.get(verb)
-share = slice(None)
-if verb == "decode":
-    job, jobs = values("--job")[0].split("/")
-    share = slice(int(job) - 1, None, int(jobs))
 with Path(os.environ["CALLS"]).open("a") as calls:
-    for name in values(what)[share] if what else [""]:
+    for name in values(what) if what else [""]:
         calls.write(f"{verb} {Path(name).name}".rstrip() + "\n")
 if os.environ.get("SLEEP") == verb:
     child = subprocess.Popen(["sleep", "1000"])
@@ -86,7 +82,7 @@ if verb == "train":
 if verb == "average":
     touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
 if verb == "decode":
-    for data in values("--data")[share]:
+    for data in values("--data"):
         out = value("--out") / Path(data).name
         touch(out / "hyp.jsonl", out / "decode.json")
 if verb == "score":

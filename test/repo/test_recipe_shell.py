@@ -147,6 +147,33 @@ def test_online_data_are_the_same_wherever_frames_are_pooled(recipes):
     assert status == 0 and recipes.calls() == [], output
 
 
+def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
+    """A job for each GPU that decodes a part of every set on the GPU that it sees; one process
+    starts those that dump; the router is scored on a GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,4")
+    status, output = recipes.run("mini", "--ngpu", "2")
+    assert status == 0, output
+    folder = recipes.root / "egs/mini"
+    (decoded,) = folder.glob("exp/*/greedy_unseen")
+    for number, gpu in ((1, "6"), (2, "4")):
+        command = (decoded / f"log/decode.{number}.log").read_text().splitlines()[0]
+        assert command.startswith(f"# CUDA_VISIBLE_DEVICES={gpu} ")
+        assert f"--job {number}/2 " in command and "--ngpu 1" in command
+    assert not (decoded / "log/decode.3.log").exists()
+    assert "--ngpu 2" in (folder / "dump/log/dump.log").read_text()
+    assert "--ngpu 1" in (decoded / "log/score.log").read_text()
+
+
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
+    status, output = recipes.run("mini", "--inference_nj", jobs)
+    assert status == 0, output
+    (decoded,) = (recipes.root / "egs/mini").glob("exp/*/greedy_unseen")
+    logs = [file.read_text() for file in decoded.glob("log/decode.*.log")]
+    assert len(logs) == int(jobs)
+    assert all("CUDA_VISIBLE_DEVICES" not in log and "--ngpu 0" in log for log in logs)
+
+
 def test_stages_can_be_chosen(recipes):
     recipes.run("mini", "--stop_stage", "2")
     recipes.calls()

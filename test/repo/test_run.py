@@ -10,9 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
+def run(*args: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     command = ["python3", ROOT / "utils/run.py", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    pipe = subprocess.PIPE
+    return subprocess.run(
+        command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, timeout=300, env=env | variables
+    )
 
 
 def test_one_job_is_logged_and_shown(tmp_path):
@@ -37,6 +41,47 @@ def test_so_many_at_a_time(tmp_path, parallel, most):
     run("--parallel", parallel, "JOB=1:4", "{JOB}.log", "bash", "-c", script, cwd=tmp_path)
     counts = [int(file.read_text().splitlines()[-1]) for file in tmp_path.glob("*.log")]
     assert len(counts) == 4 and 1 <= max(counts) <= most
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "allowed", "expected"),
+    [
+        ("3", "1:3", {}, "012"),
+        ("2", "1:4", {}, "0011"),
+        ("2", "1:2", {"CUDA_VISIBLE_DEVICES": "5,3,7"}, "35"),
+        ("1", "1:1", {"CUDA_VISIBLE_DEVICES": "GPU-6a"}, ["GPU-6a"]),
+    ],
+)
+def test_every_job_sees_one_gpu(tmp_path, gpus, jobs, allowed, expected):
+    script = "echo $CUDA_VISIBLE_DEVICES; touch on.{JOB}; while ! [ -f on.$1 ]; do sleep 0.05; done"
+    last = jobs.partition(":")[2]  # all of them run at the same time
+    command = ["bash", "-c", script, "-", last]
+    run("--gpus", gpus, f"JOB={jobs}", "{JOB}.log", *command, cwd=tmp_path, **allowed)
+    logs = [file.read_text().splitlines() for file in tmp_path.glob("*.log")]
+    assert sorted(log[-1] for log in logs) == list(expected)
+    assert all(log[0].startswith(f"# CUDA_VISIBLE_DEVICES={log[-1]} bash -c") for log in logs)
+
+
+def test_a_gpu_that_is_free_again_is_taken(tmp_path):
+    """Two jobs at a time on two GPUs: the third takes that of the one that ended."""
+    wait = "[ {JOB} != 1 ] || while ! [ -f 4.on ]; do sleep 0.05; done"
+    script = f"echo $CUDA_VISIBLE_DEVICES; {wait}; touch {{JOB}}.on"
+    options = ["--gpus", "2", "--parallel", "2", "JOB=1:4", "{JOB}.log"]
+    run(*options, "bash", "-c", script, cwd=tmp_path)
+    seen = {file.stem: file.read_text().splitlines()[-1] for file in tmp_path.glob("*.log")}
+    assert seen == {"1": "0", "2": "1", "3": "1", "4": "1"}
+
+
+def test_without_gpus_jobs_see_what_the_caller_sees(tmp_path):
+    for variables, seen in (({}, "unset"), ({"CUDA_VISIBLE_DEVICES": "4"}, "4")):
+        options = ["--gpus", "0", "x.log", "bash", "-c", "echo ${CUDA_VISIBLE_DEVICES-unset}"]
+        assert run(*options, cwd=tmp_path, **variables).stdout == f"{seen}\n"
+
+
+def test_more_gpus_than_are_allowed(tmp_path):
+    done = run("--gpus", "3", "x.log", "true", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,1")
+    assert done.returncode == 1 and not (tmp_path / "x.log").exists()
+    assert done.stderr == "error: 3 GPUs are asked for, CUDA_VISIBLE_DEVICES=0,1 has 2\n"
 
 
 def test_a_failure_shows_its_reason_and_stops_the_others(tmp_path):

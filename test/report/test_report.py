@@ -337,3 +337,22 @@ def test_the_readme_gets_the_tables_and_keeps_the_rest(tmp_path):
     with pytest.raises(UserError, match="README.md: the results go between the lines"):
         report.main([*options, "--readme", str(readme)])
     assert readme.read_text() == "no markers"
+
+
+def test_options_of_decoding_are_reported(tmp_path):
+    """Batch size, type and mode among them; of sets decoded otherwise, and before these were
+    recorded, it is said which."""
+    exp = make(tmp_path)
+    assert "Options of decoding: not recorded." in run(exp)
+    made = {"prompts": "unseen", "exact": True, "batch_size": 32, "dtype": "bfloat16"}
+    others = {"model": [1, 2], "data": "d0", "prompt_pools": "p0"}
+    for score in (WER, METEOR):
+        write_json(exp / "greedy_unseen" / score["set"] / "decode.json", made | others)
+    line = 'prompts "unseen", exact true, batch_size 32, dtype "bfloat16".'
+    assert f"Options of decoding: {line}" in run(exp).replace("\\_", "_")
+    other = made | {"exact": False, "batch_size": 8}
+    write_json(exp / "greedy_unseen" / METEOR["set"] / "decode.json", other)
+    text = run(exp).replace("\\_", "_")
+    assert f"Options of decoding {WER['set']}: {line}" in text
+    changed = line.replace("exact true, batch_size 32", "exact false, batch_size 8")
+    assert f"Options of decoding {METEOR['set']}: {changed}" in text

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from pam.bin import plan as command
 from pam.errors import UserError
 from pam.fusion import FUSIONS
-from pam.llm.causal_lm import inject_lora
+from pam.llm.lora import inject_lora
 from pam.model import architecture as architectures
 from pam.paths import conf_file
 from pam.train.memory import LIBRARIES, MEASURED, on_cpu, peak_resident, write_peak

@@ -14,6 +14,7 @@ from toydata import SHAPES, TASKS, make_combined
 from pam.bin import plan
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
+from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
 from pam.errors import UserError
@@ -36,6 +37,8 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
         points = [p for p in curves if p["phase"] == phase]
         assert points[-1]["train"][key] < points[0]["train"][key]
     assert [p["step"] for p in curves if p["phase"] == "llm"] == [4, 8, 12]
+    longest = max(map(int, read_table(combined / "utt2num_frames").values()))
+    assert read_longest(exp) == longest / 25
     made = (exp / "environment.json").read_text()
     assert torch.__version__.startswith(json.loads(made)["torch"])
     train_main(options)  # complete: it says where it was trained, not where it was asked for again

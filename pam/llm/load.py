@@ -1,0 +1,73 @@
+"""The pretrained files of an LLM: its tokenizer, its sizes, its frozen weights."""
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pam.errors import UserError
+from pam.paths import resolve_model
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise not_loaded(folder, error) from error
+
+
+def load_config(folder: str) -> PreTrainedConfig:
+    """The configuration of a causal LLM; other kinds of models are refused by name."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise not_loaded(folder, error) from error
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"llm_conf.path: {folder!r} is a {config.model_type} model, "
+            "which transformers does not offer as a causal LLM"
+        )
+    return config
+
+
+def llm_width(path: str) -> int:
+    """D of the LLM at `path`, without its weights."""
+    return load_config(resolve_model(path)).get_text_config(decoder=True).hidden_size
+
+
+def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
+    """The pretrained LLM without gradients; weights that are missing from it are an error."""
+    config = load_config(folder)
+    try:
+        llm, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch_type(dtype),
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise not_loaded(folder, error) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
+    return llm.requires_grad_(False)
+
+
+def not_loaded(folder: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(f"llm_conf.path: {folder!r} cannot be loaded as an LLM: {reason}")
+
+
+def torch_type(name: str) -> torch.dtype:
+    """The type called `name`, as in "bfloat16"."""
+    if not isinstance(getattr(torch, name, None), torch.dtype):
+        raise UserError(f"llm_conf.dtype: {name!r} is not a type of torch")
+    return getattr(torch, name)

@@ -1,0 +1,60 @@
+"""What a pass over prompts leaves, and where padding stands in a KV cache.
+
+Padding stands on the left of every row's real tokens. So each real token is followed by the next
+one, and a window of attention, a chunk, ALiBi or any count of positions counts real tokens only.
+"""
+
+# B batch, U distinct prompts, P prompt tokens, L positions in the cache, D width of the LLM
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+
+@dataclass
+class PromptStates:
+    """What a pass over prompts leaves: everything that follows needs only this.
+
+    Attributes:
+        pooled: h_prompt [U, D], float32.
+        keys, values: per layer [U, heads, P, head width].
+        mask: [U, P], True = a real token (prompts are padded on the left).
+    """
+
+    pooled: Float[Tensor, "U D"]
+    keys: list[Tensor]
+    values: list[Tensor]
+    mask: Bool[Tensor, "U P"]
+
+    def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
+        """The states of the prompts that the rows of a batch use."""
+        return PromptStates(
+            self.pooled[index],
+            [key[index] for key in self.keys],
+            [value[index] for value in self.values],
+            self.mask[index],
+        )
+
+    def cache(self) -> DynamicCache:
+        """A KV cache that begins with the prompt."""
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            cache.update(key, value, layer)
+        return cache
+
+
+def pad_left(cache: DynamicCache, mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """Move the padding in `cache` to the left of the real tokens, whose order stays.
+
+    `mask` says which positions are real; returns the mask of the moved positions.
+    """
+    order = mask.long().argsort(dim=1, stable=True)
+    if torch.equal(order, torch.arange(mask.shape[1], device=mask.device).expand_as(order)):
+        return mask
+    for layer in cache.layers:
+        layer.keys = layer.keys.take_along_dim(order[:, None, :, None], dim=2)
+        layer.values = layer.values.take_along_dim(order[:, None, :, None], dim=2)
+    return mask.gather(1, order)

@@ -1,0 +1,83 @@
+"""Text as token ids. What a user writes is text: a control token spelt in it is only its letters.
+
+A control token is a special token of the tokenizer, or a further token that its chat template
+writes, as `<think>`. Only templates make them: an answer that ends in the middle of a transcript
+because that holds "</s>", or a prompt that opens a turn of its own, would be wrong without a word.
+"""
+
+import json
+from functools import cached_property
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from pam.errors import UserError
+
+
+def markup_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Tokens of a template's text; the control tokens that it names are themselves."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+class TextEncoder:
+    """Gives the tokens of a user's text, and no control token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.tokenizer = tokenizer
+        template = json.dumps(tokenizer.chat_template or "", ensure_ascii=False)
+        self.control = {
+            number: token.content
+            for number, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (token.content in template and not token.content.isspace())
+        }
+
+    def __call__(self, text: str) -> list[int]:
+        ids = markup_ids(self.tokenizer, text)
+        return self.literal(text) if self.holds_control(ids, text) else ids
+
+    def holds_control(self, ids: list[int], text: str) -> bool:
+        """Is a control token among `ids`? That of unknown characters may be, unless it is spelt."""
+        control, unknown = set(self.control), self.tokenizer.unk_token
+        if unknown is not None and unknown not in text:
+            control.discard(self.tokenizer.unk_token_id)
+        return not control.isdisjoint(ids)
+
+    def literal(self, text: str) -> list[int]:
+        if self.without_control is not None:
+            ids = self.without_control.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        if self.holds_control(ids, text):
+            raise UserError(
+                f"the tokenizer of {self.tokenizer.name_or_path} cannot write {text!r} without a "
+                "control token: change the text"
+            )
+        return ids
+
+    @cached_property
+    def without_control(self) -> Tokenizer | None:
+        """The tokenizer's own pipeline that knows no control token; None for those in Python."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            return None
+        state = json.loads(backend.to_str())
+        state["added_tokens"] = []
+        state |= dict.fromkeys(("post_processor", "truncation", "padding"))
+        hide_pieces(state["model"], set(self.control.values()))
+        return Tokenizer.from_str(json.dumps(state))
+
+
+def hide_pieces(model: dict, contents: set[str]) -> None:
+    """Rename pieces of a model of `tokenizers` so that no text can spell them; ids stay."""
+
+    def hidden(piece: str) -> str:
+        return f"\ue000{piece}\ue000" if piece in contents else piece
+
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {hidden(piece): number for piece, number in model["vocab"].items()}
+    else:  # Unigram
+        model["vocab"] = [[hidden(piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token"):
+        model["unk_token"] = hidden(model["unk_token"])
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if "".join(pair) not in contents]
