@@ -44,6 +44,9 @@ SMALL = {
 }
 SIZES = {name: value for value, names in SMALL.items() for name in names.split()}
 SIZES |= {"use_sliding_window": True, "is_decoder": True}
+# What stands between embeddings, states and logits, strong enough to show.
+SIZES |= {"logit_scale": 0.3, "logits_scaling": 8.0, "final_logit_softcapping": 0.5}
+SIZES |= {"embedding_multiplier": 3.0}
 
 LATENT = "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash"
 OWN = {name: {"num_key_value_heads": 4} for name in f"{LATENT} minicpm3 youtu".split()}

@@ -109,3 +109,16 @@ def assert_lora_learns(lm):
     adapted = {name: p for name, p in lm.named_parameters() if p.requires_grad}
     assert adapted and all("lora_" in name for name in adapted)
     assert [name for name, p in adapted.items() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    "family, factor", [("llama", 1), ("gemma", 32**0.5), ("gemma3_text", 32**0.5)]
+)
+def test_the_norm_is_that_of_embeddings_as_the_llm_reads_them(
+    monkeypatch, tiny_llm, family, factor
+):
+    lm = load(monkeypatch, tiny_llm, tiny_of(family))
+    raw = lm.embeddings.norm(dim=-1).mean().item()
+    assert lm.embedding_norm() == pytest.approx(factor * raw, rel=1e-5)
+    monkeypatch.setattr(causal_lm, "NORM_ROWS", 7)
+    assert lm.embedding_norm() == pytest.approx(factor * raw, rel=1e-5)
