@@ -76,9 +76,9 @@ class CausalLM(nn.Module):
         kept = isinstance(template, Template)
         self.template = template if kept else make_template(self.tokenizer, template)
         self.llm = load_frozen(folder, dtype, attention)
+        refuse_unsupported(self, folder)
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
         self.eval()
-        refuse_unsupported(self, folder)
 
     def train(self, mode: bool = True) -> "CausalLM":
         """The frozen LLM stays in eval: its own dropout is off. Only LoRA's follows `mode`."""

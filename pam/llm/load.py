@@ -1,5 +1,8 @@
 """The pretrained files of an LLM: its tokenizer, its sizes, its frozen weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from safetensors import SafetensorError
 from transformers import (
@@ -59,6 +62,20 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
     if missing:
         raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
     return llm.requires_grad_(False)
+
+
+@contextmanager
+def attention_of_cpu(llm: PreTrainedModel) -> Iterator[None]:
+    """An implementation of attention that needs no GPU, while the context lasts."""
+    chosen = llm.config._attn_implementation
+    if chosen in ("eager", "sdpa"):
+        yield
+        return
+    llm.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        llm.set_attn_implementation(chosen)
 
 
 def not_loaded(folder: str, error: Exception) -> UserError:

@@ -1,26 +1,56 @@
 """LoRA in a frozen LLM: which layers it adapts, and the LLM without it."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pam.errors import UserError
+from pam.llm.load import attention_of_cpu
 from pam.table import nearest
 
 ALL_LINEAR = "all-linear"  # PEFT's name
 LINEAR = (nn.Linear, Conv1D)  # Conv1D: GPT-2's linear layer, its weight transposed
+TRIED_TOKENS = 8
 
 
 def linear_layers(llm: PreTrainedModel) -> list[str]:
-    """Names of the linear layers of the text decoder; not the LM head, nor a vision tower's."""
-    decoder = set(llm.get_decoder().modules()) - {llm.get_output_embeddings()}
-    return [n for n, m in llm.named_modules() if m in decoder and isinstance(m, LINEAR)]
+    """Names of the linear layers whose output the logits of a text depend on, the LM head apart.
+
+    A pass is tried: no vision tower, pooler or attention to an encoder takes part in it, and of
+    some routers of experts the weight alone is used, or they give more than one tensor. Without
+    weights (torch's meta device) none can be tried: then it is all linear layers.
+    """
+    linear = {n: m for n, m in llm.named_modules() if isinstance(m, LINEAR)}
+    linear = {n: m for n, m in linear.items() if m is not llm.get_output_embeddings()}
+    used = set(linear.values()) if llm.device.type == "meta" else used_layers(llm, linear.values())
+    return [name for name, layer in linear.items() if layer in used]
+
+
+def used_layers(llm: PreTrainedModel, layers: Iterable[nn.Module]) -> set[nn.Module]:
+    """Those of `layers` whose output a gradient of the logits reaches."""
+    used: set[nn.Module] = set()
+
+    def note(layer: nn.Module, _, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(lambda _: used.add(layer))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    embed = llm.get_input_embeddings()
+    words = embed(torch.arange(TRIED_TOKENS, device=llm.device))[None].requires_grad_()
+    try:
+        with torch.enable_grad(), attention_of_cpu(llm):
+            llm(inputs_embeds=words, use_cache=False).logits.float().sum().backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return used
 
 
 def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[str]:

@@ -6,8 +6,6 @@ two prompts of different lengths, then embeddings of no token, gives the logits 
 
 # U prompts, N tokens, T positions, V vocabulary, D width of the LLM
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +16,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from pam.errors import UserError
+from pam.llm.load import attention_of_cpu
 
 if TYPE_CHECKING:
     from pam.llm.causal_lm import CausalLM
@@ -92,20 +91,6 @@ def differ(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"], dtype: t
     spread = (expected - expected.mean(-1, keepdim=True)).norm()
     limit = EXACT if dtype == torch.float32 else ROUGH
     return not bool((got - expected).norm() <= limit * spread.clamp(min=1e-6))
-
-
-@contextmanager
-def attention_of_cpu(llm: PreTrainedModel) -> Iterator[None]:
-    """An implementation of attention that needs no GPU, while the context lasts."""
-    chosen = llm.config._attn_implementation
-    if chosen in ("eager", "sdpa"):
-        yield
-        return
-    llm.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        llm.set_attn_implementation(chosen)
 
 
 def one_line(error: Exception) -> str:

@@ -25,7 +25,8 @@ FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - NOT_TINY.keys())
 # What sets a size in some family's configuration. Windows and chunks are shorter than the texts.
 SMALL = {
     32: "hidden_size d_model n_embd embedding_size word_embed_proj_dim dim emb_dim",
-    64: "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size dff d_ff",
+    64: "intermediate_size ffn_dim decoder_ffn_dim encoder_ffn_dim n_inner ffn_hidden_size dff "
+    "d_ff",
     1: "encoder_layers n_group topk_group n_shared_experts mamba_n_groups n_groups",
     2: "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers "
     "num_key_value_heads num_kv_heads num_experts_per_tok moe_k moe_topk top_k_experts "
@@ -35,16 +36,22 @@ SMALL = {
     6: "sliding_window attention_chunk_size sliding_window_size window_size local_attention",
     8: "head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim rotary_dim linear_key_head_dim "
     "linear_value_head_dim state_size hidden_size_per_layer_input index_head_dim",
-    16: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank qk_head_dim",
+    16: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank "
+    "qk_head_dim",
     128: "max_position_embeddings n_positions n_ctx max_seq_len",
     300: "vocab_size vocab_size_per_layer_input",
     0: "pad_token_id bos_token_id eos_token_id decoder_start_token_id max_window_layers",
 }
 SIZES = {name: value for value, names in SMALL.items() for name in names.split()}
 SIZES |= {"use_sliding_window": True, "is_decoder": True}
+# What stands between embeddings, states and logits, strong enough to show.
+SIZES |= {"logit_scale": 0.3, "logits_scaling": 8.0, "final_logit_softcapping": 0.5}
+SIZES |= {"embedding_multiplier": 3.0}
 
 LATENT = "axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa longcat_flash"
-OWN = {name: {"num_key_value_heads": 4} for name in f"{LATENT} minicpm3 youtu".split()} | {
+OWN = {name: {"num_key_value_heads": 4} for name in f"{LATENT} minicpm3 youtu".split()}
+OWN["longcat_flash"] |= {"zero_expert_num": 0, "expert_ffn_hidden_size": 16}
+OWN |= {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16},
     "bloom": {"hidden_dropout": 0.5},
     "falcon": {"head_dim": None, "alibi": True},

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from families import FAMILIES, tiny_of
-from transformers import AutoModelForCausalLM
 
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
@@ -13,23 +12,22 @@ from pam.llm.prompts import pad_left
 
 STATE = "used: it keeps a recurrent state|used: its layer . keeps more than keys and values"
 PARTS = "used: in a batch and in parts it says|used: it cannot be read in parts"
-REFUSED = dict.fromkeys(
-    "axk2 bailing_hybrid bamba deepseek_v32 deepseek_v4 dots3_note dots3_note_text falcon_h1 falcon_mamba glm_moe_dsa "
-    "granitemoehybrid hy_v4 inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe lfm3 mamba "
-    "mamba2 minimax nemotron_h olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text "
-    "qwen3_next qwen4_exp qwen4_exp_text recurrent_gemma rwkv xlstm zamba zamba2 zaya".split(),
-    STATE,
-)
-REFUSED |= dict.fromkeys(  # they count positions by themselves, or read only what they are fed whole
-    "bart bigbird_pegasus blenderbot blenderbot-small camembert cpmant ctrl data2vec-text marian "
-    "mbart mvp openai-gpt pegasus plbart prophetnet roberta roberta-prelayernorm roformer trocr "
-    "xlm xlm-roberta xlm-roberta-xl xlnet xmod".split(),
-    PARTS,
-)
-REFUSED |= dict.fromkeys(
-    ("gemma4", "gemma4_text"), "used: it reads more of a token|used: it cannot be read in parts"
-)
-REFUSED["rembert"] = "used: its embeddings are 256 wide, its states 32"
+WIDTHS = "used: its embeddings are 256 wide, its states 32"
+TOKENS = "used: it reads more of a token than its embedding|used: it cannot be read in parts"
+REASONS = {
+    STATE: "axk2 bailing_hybrid bamba deepseek_v32 deepseek_v4 dots3_note dots3_note_text "
+    "falcon_h1 falcon_mamba glm_moe_dsa granitemoehybrid hy_v4 inkling2_text inkling_text jamba "
+    "kimi_linear lfm2 lfm2_moe lfm3 mamba mamba2 minimax nemotron_h olmo_hybrid qwen3_5 "
+    "qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text recurrent_gemma "
+    "rwkv xlstm zamba zamba2 zaya",
+    # They count positions by themselves, or keep no cache.
+    PARTS: "bart bigbird_pegasus blenderbot blenderbot-small camembert cpmant ctrl data2vec-text "
+    "marian mbart mvp openai-gpt pegasus plbart prophetnet roberta roberta-prelayernorm roformer "
+    "trocr xlm xlm-roberta xlm-roberta-xl xlnet xmod",
+    TOKENS: "gemma4 gemma4_text",
+    WIDTHS: "rembert",
+}
+REFUSED = {family: why for why, families in REASONS.items() for family in families.split()}
 
 PROMPTS = ("Is it so?", "a")  # longer and shorter than the windows of 6 tokens
 FRAMES, WORDS = (5, 9), "or not"
@@ -98,3 +96,29 @@ def test_parts_give_the_familys_own_logits_or_it_is_refused(monkeypatch, tiny_ll
         error.match(REFUSED[family])
     else:
         assert_batches_give_what_rows_give(load(monkeypatch, tiny_llm, llm))
+        assert_lora_learns(load(monkeypatch, tiny_llm, llm, lora_rank=2, lora_targets="all-linear"))
+
+
+def assert_lora_learns(lm):
+    """Each matrix of LoRA gets a gradient: all layers that it adapts take part in the pass."""
+    for name, parameter in lm.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    rows, _ = rows_of(lm)
+    begin(lm, rows)[0].logsumexp(-1).sum().backward()
+    adapted = {name: p for name, p in lm.named_parameters() if p.requires_grad}
+    assert adapted and all("lora_" in name for name in adapted)
+    assert [name for name, p in adapted.items() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    "family, factor", [("llama", 1), ("gemma", 32**0.5), ("gemma3_text", 32**0.5)]
+)
+def test_the_norm_is_that_of_embeddings_as_the_llm_reads_them(
+    monkeypatch, tiny_llm, family, factor
+):
+    lm = load(monkeypatch, tiny_llm, tiny_of(family))
+    raw = lm.embeddings.norm(dim=-1).mean().item()
+    assert lm.embedding_norm() == pytest.approx(factor * raw, rel=1e-5)
+    monkeypatch.setattr(causal_lm, "NORM_ROWS", 7)
+    assert lm.embedding_norm() == pytest.approx(factor * raw, rel=1e-5)
