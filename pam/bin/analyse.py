@@ -14,6 +14,7 @@ from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.decode.decode_set import Settings
 from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.report import importance, routing
@@ -38,12 +39,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--metric_utts", type=int, default=20, help="of each task of these sets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
+    device_for(args.ngpu)
     for name in ("utts", "frames", "metric_utts"):
         if getattr(args, name) < (0 if name == "utts" else 1):
             raise UserError(f"--{name} {getattr(args, name)}: too few")
@@ -88,7 +90,7 @@ class Analysis:
         from pam.model.build import load_experiment
 
         model = load_experiment(self.args.exp, online=self.config["feats"] == "online")
-        return model.to("cuda") if self.args.ngpu else model
+        return model.to(device_for(self.args.ngpu))
 
     def parts(self) -> Iterator[str]:
         """Measure what is missing, saying what comes next."""

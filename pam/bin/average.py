@@ -8,6 +8,7 @@ import torch
 
 from pam.atomic import atomic_path, write_json
 from pam.config import load_yaml
+from pam.device import device_for
 from pam.errors import run_main
 from pam.log import get_logger
 from pam.model.build import load_experiment
@@ -23,7 +24,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument("--method", choices=["last", "best"], default="last", help="A.6: last")
     parser.add_argument("--num", type=int, default=1, help="how many checkpoints to average")
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     return parser
 
 
@@ -35,14 +36,14 @@ def dev_losses(exp: Path) -> dict[int, float]:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
+    device = device_for(args.ngpu)
     chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
     logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
     with atomic_path(args.exp / "model.pth") as part:
         torch.save(average(chosen), part)
     config = load_yaml(args.exp / "config.yaml")
     model = load_experiment(args.exp, online=config["feats"] == "online")
-    if args.ngpu:
-        model.to(device="cuda")
+    model.to(device=device)
     hearing = measure_hearing(model, config, args.dev)
     for task, row in hearing.items():
         logger.info("%s: dev loss %.3f, shuffled audio %.3f", task, *list(row.values())[:2])

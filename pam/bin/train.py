@@ -8,6 +8,7 @@ from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
@@ -32,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument("--warmup", choices=["ctc", "none"], help="else the scale's own")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0)
+    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
@@ -92,6 +93,7 @@ def tasks_of(folder: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
+    device_for(args.ngpu)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     config = effective_config(args)
     from pam.environment import environment

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score", "report", "bin"]
-FOUNDATION = ["atomic", "checkpoint", "config", "environment", "errors", "log", "paths", "table"]
+FOUNDATION = ["atomic", "checkpoint", "config", "device", "environment", "errors", "log", "paths"]
+FOUNDATION += ["table"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
 
 

@@ -31,3 +31,9 @@ def setup(tmp_path, tiny_config, combined):
         *("--system_config", str(tmp_path / "pam.yaml")),
         *("--train", str(combined), "--dev", str(combined), "--expdir", str(exp)),
     ]
+
+
+@pytest.fixture(autouse=True)
+def processes_for_gpus(monkeypatch):
+    """`--ngpu 2` is asked for here where processes on the CPU stand for GPUs."""
+    monkeypatch.setattr("pam.bin.train.device_for", lambda ngpu: "cpu")

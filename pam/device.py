@@ -1,0 +1,23 @@
+"""Where a program runs: what `--ngpu` asks for, against what torch sees."""
+
+from pam.errors import UserError
+
+
+def device_for(ngpu: int) -> str:
+    """The device of `--ngpu`: "cpu" for 0, else "cuda"; `UserError` where torch sees fewer GPUs.
+
+    Every program that takes `--ngpu` asks this before it reads or writes anything.
+    """
+    if ngpu < 0:
+        raise UserError(f"--ngpu {ngpu}: expected 0 (the CPU) or more")
+    if ngpu == 0:
+        return "cpu"
+    import torch  # seconds
+
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen == 0:
+        raise UserError(f"--ngpu {ngpu}: torch sees no GPU: use --ngpu 0 (the CPU)")
+    if ngpu > seen:
+        found = "1 GPU" if seen == 1 else f"{seen} GPUs"
+        raise UserError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
+    return "cuda"

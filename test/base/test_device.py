@@ -1,0 +1,53 @@
+"""--ngpu against what torch sees, in every program that has it."""
+
+import importlib
+
+import pytest
+import torch
+
+from pam.device import device_for
+from pam.errors import UserError
+
+
+def see(monkeypatch, count):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    "seen, ngpu, device", [(0, 0, "cpu"), (2, 0, "cpu"), (1, 1, "cuda"), (2, 2, "cuda")]
+)
+def test_the_device(monkeypatch, seen, ngpu, device):
+    see(monkeypatch, seen)
+    assert device_for(ngpu) == device
+
+
+@pytest.mark.parametrize(
+    "seen, ngpu, message",
+    [
+        (0, 1, "--ngpu 1: torch sees no GPU: use --ngpu 0"),
+        (1, 2, "--ngpu 2: torch sees 1 GPU: use --ngpu 1 or less"),
+        (2, 4, "--ngpu 4: torch sees 2 GPUs: use --ngpu 2 or less"),
+        (2, -1, "--ngpu -1: expected 0"),
+    ],
+)
+def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, message):
+    see(monkeypatch, seen)
+    with pytest.raises(UserError, match=message):
+        device_for(ngpu)
+
+
+@pytest.mark.parametrize(
+    "verb, paths",
+    [
+        ("train", ["--scale_config", "--system_config", "--train", "--dev", "--expdir"]),
+        ("average", ["--exp", "--dev"]),
+        ("analyse", ["--exp", "--data"]),
+    ],
+)
+def test_programs_say_it_before_they_read_anything(monkeypatch, tmp_path, verb, paths):
+    see(monkeypatch, 0)
+    options = [part for option in paths for part in (option, str(tmp_path / "nowhere"))]
+    main = importlib.import_module(f"pam.bin.{verb}").main
+    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU"):
+        main([*options, "--ngpu", "1"])
