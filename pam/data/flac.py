@@ -74,6 +74,8 @@ def _end_of_frame(header: bytes, block: int) -> int | None:
     size_code, rate_code = header[2] >> 4, header[2] & 15
     if not size_code or rate_code == 15 or header[3] >> 4 > 10:
         return None
+    if 0x80 <= header[4] < 0xC0 or header[4] == 0xFF:  # begins no number
+        return None
     number_bytes = max(1, 8 - (header[4] ^ 0xFF).bit_length())  # coded as in UTF-8
     number = header[4] & (0x7F if number_bytes == 1 else (1 << 7 - number_bytes) - 1)
     for byte in header[5 : 4 + number_bytes]:

@@ -430,3 +430,12 @@ def test_a_note_is_logged_once_for_each_file(tmp_path, caplog):
         str(tmp_path / name) for name in ("a.mp3", "b.mp3")
     ]
     assert all("promises" in message and "holds" in message for message in told)
+
+
+@pytest.mark.parametrize("start", range(256))
+def test_whatever_looks_like_a_flac_frame_is_no_traceback(start):
+    """Compressed audio holds any bytes, those of a frame's beginning among them."""
+    head = bytes([0xFF, 0xF8, 0xC9, 0x18, start]) + bytes(12)
+    begins_no_number = 0x80 <= start < 0xC0 or start == 0xFF
+    assert not begins_no_number or flac._end_of_frame(head, 4096) is None
+    flac._end_of_frame(head, 4096)
