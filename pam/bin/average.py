@@ -29,9 +29,18 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def dev_losses(exp: Path) -> dict[int, float]:
-    """Dev loss of each epoch of the training through the LLM."""
+    """Dev loss of the epochs of the training through the LLM; those that diverged are left out."""
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
-    return {p["epoch"]: p["dev"]["loss"] for p in curves if p["phase"] == "llm"}
+    losses = {}
+    for point in (point for point in curves if point["phase"] == "llm"):
+        if point["diverged"]:
+            tasks = ", ".join(point["diverged"])
+            logger.warning(
+                "epoch %d is left out: its dev loss of %s is not finite", point["epoch"], tasks
+            )
+        else:
+            losses[point["epoch"]] = point["dev"]["loss"]
+    return losses
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -58,6 +58,10 @@ class CTCWarmupModel(TrainableOnlyModel):
         stats["loss"] = loss.detach() * in_batch.utts
         return loss * in_update.utts, stats, counts[1, 1]
 
+    @property
+    def tasks(self) -> list[str]:
+        return self.model.tasks
+
     def gate(self, task: Int[Tensor, " B"]) -> Float[Tensor, "B R"]:
         experts = len(self.model.tasks)
         one_hot = F.one_hot(task, experts).float()

@@ -1,6 +1,6 @@
 """Select or average checkpoints (ESPnet's own averaging is wrong for more than one n)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,21 +24,26 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     }
 
 
-def epoch_checkpoints(folder: Path) -> dict[int, Path]:
-    """The N epoch checkpoints that ESPnet kept: epoch → path."""
-    found = {int(path.name.removesuffix("epoch.pth")): path for path in folder.glob("*epoch.pth")}
-    if not found:
-        raise UserError(f"{folder}: no checkpoints: run stage 4 of the recipe")
-    return dict(sorted(found.items()))
+def choose(folder: Path, method: str, number: int, losses: Mapping[int, float]) -> list[Path]:
+    """The checkpoints of the `number` last epochs, or of the best by dev loss, in that order.
 
-
-def choose(folder: Path, method: str, number: int, losses: dict[int, float]) -> list[Path]:
-    """The `number` last checkpoints, or the best by dev loss."""
-    found = epoch_checkpoints(folder)
-    ranked = sorted(found, reverse=True) if method == "last" else sorted(found, key=losses.get)
-    if len(ranked) < number:
+    `losses`: the dev loss of every epoch that may be chosen. `last.pth` has the weights of the last
+    epoch. UserError where there are too few epochs, or a checkpoint was not kept.
+    """
+    if not 1 <= number <= len(losses):
         raise UserError(
-            f"{folder}: {number} checkpoints wanted, {len(ranked)} kept: "
-            "lower --num, or train with a larger keep_nbest_models"
+            f"--num {number}: {folder} has {len(losses)} epochs with a finite dev loss: "
+            "choose from 1 to that"
         )
-    return [found[epoch] for epoch in ranked[:number]]
+    ranked = sorted(losses, reverse=True) if method == "last" else sorted(losses, key=losses.get)
+    chosen = {epoch: folder / f"{epoch}epoch.pth" for epoch in ranked[:number]}
+    last = max(losses)
+    if last in chosen and not chosen[last].is_file():
+        chosen[last] = folder / "last.pth"
+    missing = [path.name for path in chosen.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {', '.join(missing)} not kept: lower --num, or train with a larger "
+            f"keep_nbest_models ({number} or more)"
+        )
+    return list(chosen.values())

@@ -13,6 +13,7 @@ from pam.atomic import atomic_path, write_json, write_text
 from pam.data.scp import write_table
 from pam.errors import UserError
 from pam.log import get_logger
+from pam.train.divergence import flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
 from pam.train.task import (
     data_triples,
@@ -103,6 +104,9 @@ def run_phase(
     if done.is_file():
         logger.info("%s is complete: %s", phase, done)
         return done
+    checkpoint = folder / "checkpoint.pth"
+    if checkpoint.is_file():  # to go on from weights that are not finite leads nowhere
+        refuse_nonfinite_dev_loss(load_checkpoint(checkpoint)["reporter"]["stats"], folder)
     conf = config["phases"][phase]
     options = {
         "pam_config": str(exp / "config.yaml"),
@@ -125,7 +129,8 @@ def run_phase(
         "optim_conf": dict(conf["optim_conf"]),
         "scheduler": "linear_warmup_decay",
         "scheduler_conf": scheduler_conf(conf, length.total // config["accum_grad"]),
-        "best_model_criterion": [("valid", "loss", "min")],
+        # The best and the last: ESPnet's count of steps grows from epoch to epoch.
+        "best_model_criterion": [("valid", "loss", "min"), ("train", "total_count", "max")],
         "keep_nbest_models": config["keep_nbest_models"],
         "log_interval": config["log_interval"],
         "resume": True,
@@ -136,8 +141,10 @@ def run_phase(
         "valid_data_path_and_name_and_type": triples(config, phase, dev, folder),
     }
     run_task(options)
+    trained = load_checkpoint(checkpoint)
+    refuse_nonfinite_dev_loss(trained["reporter"]["stats"], folder)
     with atomic_path(done) as part:
-        torch.save(load_checkpoint(folder / "checkpoint.pth")["model"], part)
+        torch.save(trained["model"], part)
     return done
 
 
@@ -201,4 +208,5 @@ def curve_point(phase: str, epoch: int, stats: Mapping[str, Mapping]) -> dict[st
         "step": int(stats["train"]["total_count"]),
         "train": plain(stats["train"]),
         "dev": plain(stats["valid"]),
+        "diverged": flagged(stats["valid"]),
     }

@@ -21,6 +21,7 @@ from torch import nn
 
 from pam.atomic import atomic_path
 from pam.checkpoint import read_checkpoint
+from pam.train.divergence import NONFINITE, diverged, flag_nonfinite, flagged
 
 # What ESPnet's reporter leaves in a checkpoint besides tensors and plain values.
 REPORTER_TYPES = [
@@ -85,24 +86,43 @@ class PaMTrainer(Trainer):
 
     @classmethod
     def run(cls, model, distributed_option, **others) -> None:
+        model.register_forward_hook(flag_nonfinite, with_kwargs=True)
         if distributed_option.distributed:
             model.register_forward_hook(with_an_axis)
         with atomic_saves():
             super().run(model=model, distributed_option=distributed_option, **others)
 
     @classmethod
-    def train_one_epoch(cls, model, iterator, schedulers, options, distributed_option, **others):
+    def train_one_epoch(
+        cls, model, iterator, schedulers, options, distributed_option, reporter, **others
+    ):
         if distributed_option.distributed:
             # ESPnet seeds all processes alike: dropout would hide the same places in each of them.
             torch.manual_seed(torch.initial_seed() + RANK_SEED * distributed_option.dist_rank)
-        return super().train_one_epoch(
+        nothing_learned = super().train_one_epoch(
             model=model,
             iterator=count_skips(iterator, schedulers, options.accum_grad),
             schedulers=schedulers,
             options=options,
             distributed_option=distributed_option,
+            reporter=reporter,
             **others,
         )
+        if nothing_learned:  # ESPnet would end the training without an error
+            cls.refuse(Path(options.output_dir), reporter)
+        return nothing_learned
+
+    @classmethod
+    def refuse(cls, folder: Path, reporter) -> None:
+        """UserError: no update of an epoch had a finite gradient."""
+        worst = {
+            name: max((value.value for value in values if value.value > 0), default=0)
+            for name, values in reporter.stats.items()
+            if name.startswith(NONFINITE)
+        }
+        tasks = ", ".join(flagged(worst))
+        loss = f"; the loss of {tasks} is not finite" if tasks else ""
+        raise diverged(folder, reporter.get_epoch(), f"no update had a finite gradient{loss}")
 
     @staticmethod
     def resume(

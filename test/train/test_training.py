@@ -19,6 +19,7 @@ from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
+from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask
@@ -62,7 +63,8 @@ def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, se
         pam_config=str(tmp_path / "config.yaml"), phase="llm", warm_fusion=None
     )
     model = PaMTask.build_model(args)
-    prompts = [prompt for task in TASKS for prompt in load_prompts(task).train]
+    pools = [load_prompts(task) for task in TASKS]
+    prompts = sorted({prompt for pool in pools for prompt in pool.train + pool.plain_train})
     standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
@@ -178,7 +180,7 @@ def test_the_schedule_counts_updates_and_ends_at_its_floor(setup, monkeypatch, l
     stepped = torch.optim.AdamW.step
 
     def logits(self, hidden):
-        calls.append(1)
+        calls.extend([1] if torch.is_grad_enabled() else [])
         return plain(self, hidden) * (torch.nan if lost and len(calls) == 2 else 1)
 
     def step(self, *args, **kwargs):
@@ -251,8 +253,89 @@ def test_averaging_is_the_mean(tmp_path):
     assert average(choose(tmp_path, "last", 1, losses))["w"] == 6.0
     assert average(choose(tmp_path, "best", 2, losses))["w"] == 4.0
     assert average(choose(tmp_path, "last", 3, losses))["w"] == 3.0
-    with pytest.raises(UserError, match="4 checkpoints wanted, 3 kept"):
+    with pytest.raises(UserError, match="--num 4: .* has 3 epochs with a finite dev loss"):
         choose(tmp_path, "last", 4, losses)
+    (tmp_path / "1epoch.pth").unlink()
+    with pytest.raises(UserError, match="1epoch.pth not kept: .* keep_nbest_models .3 or more"):
+        choose(tmp_path, "best", 3, losses)
+
+
+def test_the_last_epochs_weights_are_in_last_pth_too(tmp_path):
+    torch.save({"w": torch.tensor([1.0])}, tmp_path / "1epoch.pth")
+    torch.save({"w": torch.tensor([3.0])}, tmp_path / "last.pth")
+    losses = {1: 0.5, 2: 0.4}
+    assert choose(tmp_path, "last", 1, losses) == [tmp_path / "last.pth"]
+    assert average(choose(tmp_path, "best", 2, losses))["w"] == 2.0
+
+
+def test_the_best_and_the_last_epochs_are_kept(setup, combined, monkeypatch):
+    """As many of each as keep_nbest_models says; stage 5 averages those it is asked for."""
+    exp, options = setup
+    options = [*options, "--warmup", "none", "--set", "keep_nbest_models=2"]
+    options += ["--set", "budgets.short.steps=20"]
+    train_main(options)
+    curves = json.loads((exp / "curves.json").read_text())
+    losses = {point["epoch"]: point["dev"]["loss"] for point in curves}
+    best = sorted(losses, key=losses.get)[:2]
+    kept = {int(path.name[0]) for path in (exp / "train").glob("?epoch.pth")}
+    assert kept == {4, 5, *best}
+    for method, epochs in (("last", (5, 4)), ("best", best)):
+        average_main(["--exp", str(exp), "--dev", str(combined), "--method", method, "--num", "2"])
+        want = average([exp / "train" / f"{epoch}epoch.pth" for epoch in epochs])
+        got = torch.load(exp / "model.pth", weights_only=True)
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.parametrize("phase", ["warmup", "train"])
+def test_a_training_that_diverges_is_an_error_and_stays_one(setup, phase):
+    """It is never called trained; the same command says it again."""
+    exp, options = setup
+    key = f"phases.{'ctc' if phase == 'warmup' else 'llm'}.optim_conf.lr"
+    options = [*options, "--set", f"{key}=1e30"]
+    if phase == "train":
+        options += ["--warmup", "none"]
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=rf"{phase}: the training diverged in epoch \d: "
+        ) as told:
+            train_main(options)
+        assert "asr_clean" in str(told.value) and "is not finite: lower the" in str(told.value)
+        assert "\n" not in str(told.value) and not (exp / phase / "last.pth").exists()
+
+
+@pytest.mark.parametrize("epoch", [2, 3])
+def test_a_dev_loss_that_is_not_finite_is_no_checkpoint(
+    setup, combined, monkeypatch, caplog, epoch
+):
+    """One batch of one task is enough, though ESPnet's means leave it out."""
+    exp, options = setup
+    plain, validated, batches = (
+        ESPnetPaMModel.forward,
+        [],
+        8,
+    )  # four tasks, six clips, three a batch
+
+    def forward(self, *args, **kwargs):
+        loss, stats, weight = plain(self, *args, **kwargs)
+        validated.extend([] if self.training else [1])
+        bad = not self.training and len(validated) == 1 + (epoch - 1) * batches
+        return (loss * torch.nan if bad else loss), stats, weight
+
+    monkeypatch.setattr(ESPnetPaMModel, "forward", forward)
+    options = [*options, "--warmup", "none", "--set", "keep_nbest_models=3"]
+    if epoch == 3:
+        with pytest.raises(UserError, match="in epoch 3: the dev loss of ac is not finite"):
+            train_main(options)
+        assert not (exp / "train" / "last.pth").exists()
+        return
+    train_main(options)
+    curves = json.loads((exp / "curves.json").read_text())
+    assert [point["diverged"] for point in curves] == [[], ["ac"], []]
+    average_main(["--exp", str(exp), "--dev", str(combined), "--num", "2"])
+    assert "epoch 2 is left out: its dev loss of ac is not finite" in caplog.text
+    want = average([exp / "train" / f"{epoch}epoch.pth" for epoch in (3, 1)])
+    got = torch.load(exp / "model.pth", weights_only=True)
+    assert all(torch.equal(got[name], want[name]) for name in want)
 
 
 def test_learning_rate_rises_then_falls():
