@@ -325,7 +325,7 @@ stage_3() { # combine: one training and one validation set of all tasks
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     claim_combined
-    claim "$exp" config.yaml "give the new one another name with --expname, or remove the folder" train_settings
+    claim "$exp" "*/checkpoint.pth" "give the new one another name with --expname, or remove the folder" train_settings
     if [[ -f $exp/.trained ]]; then
         log "complete: $exp"
         return
@@ -340,7 +340,7 @@ stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
 }
 
 needs_training() {
-    claim "$exp" config.yaml "give the new one another name with --expname, or remove the folder" train_settings
+    claim "$exp" "*/checkpoint.pth" "give the new one another name with --expname, or remove the folder" train_settings
     [[ -f $exp/.trained ]] || die "$exp is not trained: run stage 4 first"
 }
 

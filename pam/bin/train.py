@@ -83,7 +83,23 @@ def effective_config(args: argparse.Namespace) -> dict:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
-    return names | chosen | config
+    return names | chosen | with_usable_warmup(config, args)
+
+
+def with_usable_warmup(config: dict, args: argparse.Namespace) -> dict:
+    """The configuration with the warm-up's tasks that the data have; without any, it has none."""
+    if config["warmup"] != "ctc":
+        return config
+    asked = config["warmup_tasks"]
+    there = set(tasks_of(args.train)) & set(tasks_of(args.dev))
+    usable = [task for task in asked if task in there]
+    if usable:
+        return config | {"warmup_tasks": usable}
+    lacking = f"no training and dev utterances of its tasks ({', '.join(asked)})"
+    if args.warmup == "ctc":
+        raise UserError(f"--warmup ctc: {lacking}: name others with --set warmup_tasks=[TASK]")
+    get_logger(__name__).info("the CTC warm-up is left out: there are %s", lacking)
+    return config | {"warmup": "none"}
 
 
 def tasks_of(folder: Path) -> list[str]:

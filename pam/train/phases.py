@@ -26,6 +26,7 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
+CHECKPOINTS = ("warmup/checkpoint.pth", "train/checkpoint.pth", "model.pth")
 CURVES = ("loss", "acc", "ctc", "router_acc")  # of what ESPnet's reporter keeps
 
 
@@ -171,12 +172,16 @@ def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> 
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
-    """Write exp/NAME/config.yaml; other settings for an existing experiment are an error."""
+    """Write exp/NAME/config.yaml; other settings than those of what is trained are an error.
+
+    An attempt that left no checkpoint has nothing to lose: its settings are replaced.
+    """
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
     path = exp / "config.yaml"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    trained = any((exp / name).is_file() for name in CHECKPOINTS)
+    if trained and path.is_file() and path.read_text(encoding="utf-8") != text:
         old = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in config.keys() | old.keys() if config.get(k) != old.get(k))
         raise UserError(

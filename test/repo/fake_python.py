@@ -77,7 +77,7 @@ if verb == "combine":
     assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
     touch(value("--out") / "wav.scp")
 if verb == "train":
-    touch(value("--expdir") / "config.yaml")
+    touch(value("--expdir") / "config.yaml", value("--expdir") / "train" / "checkpoint.pth")
     (value("--expdir") / "config.yaml").write_text("\n".join(args))
 if verb == "average":
     touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")

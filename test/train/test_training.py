@@ -223,10 +223,57 @@ def test_epochs_of_a_budget_are_passes_over_the_data(setup, tmp_path):
 
 def test_other_settings_for_a_trained_experiment_are_an_error(setup):
     exp, options = setup
-    exp.mkdir()
+    (exp / "train").mkdir(parents=True)
     (exp / "config.yaml").write_text("seed: 5\n")
+    (exp / "train" / "checkpoint.pth").write_bytes(b"an epoch")
     with pytest.raises(UserError, match="trained with other settings .*seed"):
         train_main(options)
+
+
+def test_an_attempt_without_a_checkpoint_blocks_no_other_settings(setup, monkeypatch):
+    exp, options = setup
+    with monkeypatch.context() as patch:
+        patch.setattr("pam.train.phases.run_task", lambda options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_main([*options, "--seed", "1"])
+    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
+    train_main([*options, "--seed", "2"])
+    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 2
+    with pytest.raises(UserError, match="trained with other settings .*seed"):
+        train_main([*options, "--seed", "3"])
+
+
+def only(combined, folder, tasks):
+    """The combined set with utterances of `tasks` alone."""
+    shutil.copytree(combined, folder)
+    kept = {utt: task for utt, task in read_table(combined / "utt2task").items() if task in tasks}
+    for table in combined.iterdir():
+        if table.is_file() and table.suffix != ".ark":
+            rows = {utt: value for utt, value in read_table(table).items() if utt in kept}
+            write_table(folder / table.name, rows)
+    return folder
+
+
+def test_without_the_warm_ups_tasks_it_is_left_out(setup, combined, tmp_path, caplog):
+    """A corpus of captions alone, as egs/audiocaps."""
+    exp, options = setup
+    caplog.set_level("INFO")
+    captions = only(combined, tmp_path / "captions", ["ac"])
+    mine = [str(captions) if option == str(combined) else option for option in options]
+    train_main(mine)
+    assert "warm-up is left out: there are no training and dev utterances of" in caplog.text
+    assert yaml.safe_load((exp / "config.yaml").read_text())["warmup"] == "none"
+    assert (exp / "train" / "last.pth").is_file() and not (exp / "warmup").exists()
+    with pytest.raises(UserError, match="--warmup ctc: no training and dev utterances of"):
+        train_main([*mine, "--warmup", "ctc"])
+
+
+def test_the_warm_up_takes_those_of_its_tasks_that_are_there(setup, combined, tmp_path):
+    exp, options = setup
+    fewer = only(combined, tmp_path / "fewer", ["asr_clean", "ac"])
+    train_main([str(fewer) if option == str(combined) else option for option in options])
+    assert yaml.safe_load((exp / "config.yaml").read_text())["warmup_tasks"] == ["asr_clean"]
+    assert (exp / "warmup" / "last.pth").is_file()
 
 
 @pytest.mark.parametrize(
