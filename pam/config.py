@@ -28,7 +28,7 @@ for _first in "-+0123456789":
 
 
 def parse_value(text: str) -> Any:
-    """A value from the command line, read as YAML: `--set optim_conf.lr=1e-4` gives a float."""
+    """A value from the command line, read as YAML: `1e-4` gives a float."""
     return yaml.load(text, Loader=_Loader)
 
 

@@ -24,7 +24,7 @@ max_bad=0.5%         # share of unusable utterances of a set that is tolerated
 min_seconds=         # of training and validation sets, drop shorter utterances; test sets keep all
 max_seconds=         # of training and validation sets, drop longer utterances; test sets keep all
 size=short           # of the corpora: long is all, short a part, tiny enough to try the stages
-train_args=          # further arguments of pam.bin.train, as in "--set optim_conf.lr=1e-4"
+train_args=          # further arguments of pam.bin.train, as in "--set phases.llm.optim_conf.lr=1e-4"
 decode_args=         # further arguments of pam.bin.decode, as in "--max_new_tokens 64"
 metrics=meteor       # of captions, with commas: meteor, meteor_1.5, cider, spice, sbert, fense
 score_args=          # further arguments of pam.bin.score, as in "--sbert /data/paraphrase-mpnet-base-v2"

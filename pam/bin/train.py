@@ -13,6 +13,7 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
+from pam.train.schema import check_budget
 from pam.train.systems import combine, read_layers, with_pool
 
 OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
@@ -81,6 +82,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     budgets = config.pop("budgets")
     if args.budget not in budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
+    check_budget(budgets[args.budget], args.budget, config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
     return names | chosen | with_usable_warmup(config, args)

@@ -154,11 +154,17 @@ def uses_warmup(config: Mapping[str, Any], phase: str) -> bool:
 
 
 def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
-    """Warm-up steps, never more than a tenth of the run, so that short runs have a plateau.
+    """Warm-up steps, never more than a tenth of the run, so that short runs have a plateau, and the
+    floor of the rate, as a share of its peak, where the phase has one.
 
     They and `total` are updates.
     """
-    return {"warmup_steps": min(conf["warmup_steps"], max(total // 10, 1)), "total_steps": total}
+    floor = {"floor": conf["floor"]} if "floor" in conf else {}
+    return {
+        "warmup_steps": min(conf["warmup_steps"], max(total // 10, 1)),
+        "total_steps": total,
+        **floor,
+    }
 
 
 def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> list[tuple]:

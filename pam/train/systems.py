@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import check_keys, load_yaml, merge, set_option
-from pam.data.tasks import TASKS
+from pam.data.tasks import TASKS, get_task
 from pam.errors import UserError
 from pam.table import nearest
+from pam.train.schema import check_sections
 
 KEYS = [
     "encoders",
@@ -63,6 +64,7 @@ def read_layers(
     layers = [load_yaml(file) for file in files]
     for file, layer in zip(files, layers, strict=True):
         check_keys(layer, KEYS, str(file))
+        check_sections(layer, str(file))
     return merge(layers[0], *layers[2:]), layers[1]
 
 
@@ -76,6 +78,9 @@ def combine(
     for assignment in assignments:
         set_option(config, assignment)
     check_keys(config, KEYS, "--set")
+    check_sections(config, "--set")
+    for task in config["warmup_tasks"]:
+        get_task(task)
     config["tasks"] = config["tasks"] or list(tasks)
     config.pop("fusions", None)
     chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})

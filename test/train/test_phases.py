@@ -5,7 +5,7 @@ import pytest
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.paths import conf_file
-from pam.train.phases import Length, equal_epochs, length_of, steps_of, whole_epochs
+from pam.train.phases import Length, equal_epochs, length_of, scheduler_conf, steps_of, whole_epochs
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,8 @@ def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
     for wrong in (0, 1.5, "two"):
         with pytest.raises(UserError, match="accum_grad: .*expected a number of batches"):
             length_of(config | {"accum_grad": wrong}, phase, tmp_path)
+
+
+def test_the_floor_of_the_rate_can_be_set():
+    assert "floor" not in scheduler_conf({"warmup_steps": 1}, 100)
+    assert scheduler_conf({"warmup_steps": 1, "floor": 0.5}, 100)["floor"] == 0.5
