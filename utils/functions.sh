@@ -82,16 +82,27 @@ refuse_other() {
     die "$1 was made with other settings; $4"
 }
 
+# has_any DIR PATTERNS: whether a file of DIR has a name that one of the patterns fits.
+has_any() {
+    local pattern patterns found
+    read -ra patterns <<<"$2"
+    for pattern in "${patterns[@]}"; do
+        # shellcheck disable=SC2206  # it is a pattern
+        found=("$1"/$pattern)
+        [[ ! -e ${found[0]} ]] || return 0
+    done
+    return 1
+}
+
 # claim DIR MADE REMEDY SETTINGS...: the command SETTINGS prints what DIR is, or will be, made with.
-# It is recorded in DIR. Once there are files DIR/MADE, other settings are an error that shows both.
+# It is recorded in DIR. Once there is a file that a pattern of MADE names in DIR, other settings are
+# an error that shows both.
 claim() {
-    local file=$1/.settings wanted recorded='' made
+    local file=$1/.settings wanted recorded=''
     wanted=$("${@:4}")
     # a tolerance is no setting; earlier versions recorded it
     [[ ! -f $file ]] || recorded=$(grep -v '^max_bad: ' "$file")
-    # shellcheck disable=SC2206  # MADE is a pattern
-    made=("$1"/$2)
-    if [[ -f $file && -e ${made[0]} ]]; then
+    if [[ -f $file ]] && has_any "$1" "$2"; then
         ! differs "$recorded" "$wanted" || refuse_other "$1" "$recorded" "$wanted" "$3"
         ((${#wanted} > ${#recorded})) || return 0
     fi

@@ -323,9 +323,14 @@ stage_3() { # combine: one training and one validation set of all tasks
     warn_of_leaks "$(combined)/train/text" "${dirs[@]}"
 }
 
+claim_exp() { # an attempt without a checkpoint binds to nothing
+    claim "$exp" '.trained *.pth */*.pth' \
+        "give the new one another name with --expname, or remove the folder" train_settings
+}
+
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     claim_combined
-    claim "$exp" "*/checkpoint.pth" "give the new one another name with --expname, or remove the folder" train_settings
+    claim_exp
     if [[ -f $exp/.trained ]]; then
         log "complete: $exp"
         return
@@ -340,7 +345,7 @@ stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
 }
 
 needs_training() {
-    claim "$exp" "*/checkpoint.pth" "give the new one another name with --expname, or remove the folder" train_settings
+    claim_exp
     [[ -f $exp/.trained ]] || die "$exp is not trained: run stage 4 first"
 }
 

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
@@ -79,29 +81,38 @@ def effective_config(args: argparse.Namespace) -> dict:
         if args.warmup == "ctc":
             raise UserError("--warmup ctc: a model that --init gives is warm already")
         config |= {"warmup": "none", "init": str(args.init)}
+    config["warmup"] = possible_warmup(config, args)
     budgets = config.pop("budgets")
     if args.budget not in budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
     check_budget(budgets[args.budget], args.budget, config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
-    return names | chosen | with_usable_warmup(config, args)
+    return names | chosen | config
 
 
-def with_usable_warmup(config: dict, args: argparse.Namespace) -> dict:
-    """The configuration with the warm-up's tasks that the data have; without any, it has none."""
+def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
+    """`warmup`, or "none" where the data have nothing to warm up on. UserError if the command line
+    asks for it all the same."""
     if config["warmup"] != "ctc":
-        return config
-    asked = config["warmup_tasks"]
-    there = set(tasks_of(args.train)) & set(tasks_of(args.dev))
-    usable = [task for task in asked if task in there]
-    if usable:
-        return config | {"warmup_tasks": usable}
-    lacking = f"no training and dev utterances of its tasks ({', '.join(asked)})"
+        return config["warmup"]
+    folder = without_warmup(config["warmup_tasks"], args.train, args.dev)
+    if folder is None:
+        return "ctc"
+    names = ", ".join(config["warmup_tasks"]) or "none"
+    why = f"{folder} has no text of the tasks of warmup_tasks ({names})"
     if args.warmup == "ctc":
-        raise UserError(f"--warmup ctc: {lacking}: name others with --set warmup_tasks=[TASK]")
-    get_logger(__name__).info("the CTC warm-up is left out: there are %s", lacking)
-    return config | {"warmup": "none"}
+        raise UserError(f"--warmup ctc: {why}: give --warmup none, or other tasks")
+    get_logger(__name__).info("the CTC warm-up is skipped: %s", why)
+    return "none"
+
+
+def without_warmup(tasks: Sequence[str], train: Path, dev: Path) -> Path | None:
+    """Which of the two has no text of any of these tasks: ESPnet trains on the one and validates
+    on the other."""
+    from pam.train.task import warmup_texts
+
+    return next((f for f in (train, dev) if not any(warmup_texts(f, tasks).values())), None)
 
 
 def tasks_of(folder: Path) -> list[str]:

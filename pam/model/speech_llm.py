@@ -4,7 +4,7 @@ It puts the parts together: encoders → fusion, gated by the router → LLM. No
 """
 
 # B batch, K distinct prompts, P prompt tokens, T frames, Y answer tokens, D width of the LLM,
-# R routed experts (one per task), S hidden states of one encoder
+# R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -247,7 +247,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
         which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`;
         `chance`: see `hide`; `experts` are those that are right for each prompt, by default its
-        task's.
+        task's. Outside training `loss_routed` is the loss where the router chooses the expert.
         The loss is a mean over answer tokens and, for routing, one over utterances. Of a batch that
         several processes share, or that an update joins with others, `counts` tells the share
         (`pam.model.joint`); without, the batch is whole.
@@ -262,17 +262,15 @@ class ESPnetPaMModel(TrainableOnlyModel):
             router_logits, gate = self.route(
                 prompt_states, task if self.routing == "label" else None
             )
-            features, frames = self.hear(*self.states(audio), gate)
-            read = self.hide(text.clamp(min=0), chance)
-            hidden, labels = self.answer(prompt_states, features, frames, text, text_lengths, read)
-            logits = self.llm.logits(hidden)
+            logits, labels = self.predict(prompt_states, gate, audio, text, text_lengths, chance)
         token_loss = F.cross_entropy(logits, labels, reduction="none")
         answering = token_loss.mean()
         loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
+        routing_seen = 0.0
         if router_logits is not None and self.routing_loss:
             routing = routing_loss(router_logits, experts).mean()
             loss = loss + routing * in_update.utts
-            seen = seen + routing.detach() * in_batch.utts
+            routing_seen = routing.detach() * in_batch.utts
         correct = (logits.argmax(-1) == labels).float()
         token_task = task.repeat_interleave(text_lengths)
         stats = task_statistics(
@@ -282,8 +280,57 @@ class ESPnetPaMModel(TrainableOnlyModel):
             chosen = router_logits.argmax(-1, keepdim=True)
             routed = experts.gather(-1, chosen)[:, 0].float()
             stats |= task_statistics(self.tasks, task, in_batch.utts, router_acc=routed)
-        stats["loss"] = seen
+            if not self.training:
+                own = self.routed_loss(token_loss, prompt_states, task, audio, text, text_lengths)
+                stats |= task_statistics(self.tasks, token_task, in_batch.tokens, loss_routed=own)
+                stats["loss_routed"] = own.mean() * in_batch.tokens + routing_seen
+        stats["loss"] = seen + routing_seen
         return loss, stats, counts[1, 0]
+
+    def predict(
+        self,
+        prompt: PromptStates,
+        gate: Float[Tensor, "B R"] | None,
+        audio: Mapping[str, Tensor],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+        chance: Float[Tensor, "B Y"] | None = None,
+    ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
+        """Logits at the N positions that predict an answer token, and those tokens."""
+        features, frames = self.hear(*self.states(audio), gate)
+        read = self.hide(text.clamp(min=0), chance)
+        hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read)
+        return self.llm.logits(hidden), labels
+
+    @torch.no_grad()
+    def routed_loss(
+        self,
+        token_loss: Float[Tensor, " N"],
+        prompt: PromptStates,
+        task: Int[Tensor, " B"],
+        audio: Mapping[str, Tensor],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+    ) -> Float[Tensor, " N"]:
+        """The loss of every answer token where the router chooses the expert, as in decoding.
+
+        `token_loss` is that of training's gate. Only rows for which the router chooses another
+        expert are computed again.
+        """
+        token_loss = token_loss.detach().clone()
+        with self.autocast():
+            logits, gate = self.route(prompt, None)
+            other = (logits.argmax(-1) != task).nonzero()[:, 0]
+            if self.routing == "predicted" or len(other) == 0:
+                return token_loss
+            some = {name: value[other] for name, value in audio.items()}
+            logits, labels = self.predict(
+                prompt.select(other), gate[other], some, text[other], text_lengths[other]
+            )
+        again = F.cross_entropy(logits, labels, reduction="none")
+        row = torch.arange(len(task), device=task.device).repeat_interleave(text_lengths)
+        token_loss[torch.isin(row, other)] = again.to(token_loss.dtype)
+        return token_loss
 
     def hide(
         self, text: Int[Tensor, "B Y"], chance: Float[Tensor, "B Y"] | None

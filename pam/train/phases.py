@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from pam.atomic import atomic_path, write_json, write_text
 from pam.data.scp import write_table
 from pam.errors import UserError
+from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
 from pam.train.divergence import flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
@@ -26,7 +28,6 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
-CHECKPOINTS = ("warmup/checkpoint.pth", "train/checkpoint.pth", "model.pth")
 CURVES = ("loss", "acc", "ctc", "router_acc")  # of what ESPnet's reporter keeps
 
 
@@ -178,16 +179,19 @@ def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> 
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
-    """Write exp/NAME/config.yaml; other settings than those of what is trained are an error.
+    """Write exp/NAME/config.yaml; other settings for an experiment that has weights are an error.
 
-    An attempt that left no checkpoint has nothing to lose: its settings are replaced.
+    What an attempt left that ended before its first checkpoint goes with its settings.
     """
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
     path = exp / "config.yaml"
-    trained = any((exp / name).is_file() for name in CHECKPOINTS)
-    if trained and path.is_file() and path.read_text(encoding="utf-8") != text:
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        if not has_weights(exp):
+            remove_attempt(exp)
+            write_text(path, text)
+            return
         old = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in config.keys() | old.keys() if config.get(k) != old.get(k))
         raise UserError(
@@ -195,6 +199,19 @@ def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
             "give another --expname, or remove the folder"
         )
     write_text(path, text)
+
+
+def has_weights(exp: Path) -> bool:
+    """Is there a model, or a checkpoint of a phase?"""
+    return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
+
+
+def remove_attempt(exp: Path) -> None:
+    """Remove what belongs to settings that nothing was trained with: targets, logs of ESPnet, the
+    template of the LLM."""
+    for phase in ("warmup", "train"):
+        shutil.rmtree(exp / phase, ignore_errors=True)
+    (exp / TEMPLATE).unlink(missing_ok=True)
 
 
 def write_curves(exp: Path) -> None:

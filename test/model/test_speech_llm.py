@@ -345,6 +345,101 @@ def test_predicted_routing_uses_the_router(tiny_config, batch):
     assert model.fusion.experts[0].weight.grad is None
 
 
+def rigged(model, bias):
+    """The model in validation, with a router that prefers experts whatever the prompt is."""
+    with torch.no_grad():
+        model.router.ffn.weight.zero_()
+        model.router.ffn.bias.copy_(torch.tensor(bias))
+        for number, expert in enumerate(model.fusion.experts):
+            torch.nn.init.normal_(expert.weight, std=1.0 + number)
+    return model.eval()
+
+
+def forced(model, batch, expert, rows):
+    """The plain answer losses of rows [list of [Y]] where the gate takes `expert`."""
+    batch = batch | {"task": torch.full_like(batch["task"], expert)}
+    plain = [plain_row(model, batch, row) for row in rows]
+    return [F.cross_entropy(logits, text, reduction="none") for logits, text, _ in plain]
+
+
+@pytest.mark.parametrize("gate", ["indicator", "probability"])
+def test_a_router_that_is_right_changes_nothing_in_validation(tiny_config, gate, monkeypatch):
+    model = build_with_lora(tiny_config | {"router_conf": {"gate": gate}})
+    batch = make_batch(model, ["a", "b"], ["hello", "x"], [2, 2], [5, 4])
+    rigged(model, [0.0, 0.0, 2.0, 0.0])
+    calls, plain = [], model.hear
+    monkeypatch.setattr(model, "hear", lambda *args: calls.append(1) or plain(*args))
+    stats = model(**batch)[1]
+    assert torch.equal(stats["loss_routed"], stats["loss"]) and len(calls) == 1
+    assert torch.equal(stats["loss_routed_snv"], stats["loss_snv"])
+    assert stats["loss_routed_ac"].isnan()
+
+
+@torch.no_grad()
+def test_validation_shows_what_a_wrong_router_does(tiny_model, batch, monkeypatch):
+    """Rows of tasks 0, 2, 0: the router takes 3 for all of them, then 2, which is right for one."""
+    plain_hear, rows = tiny_model.hear, []
+
+    def hear(states, *others):
+        rows.append(len(states[0]))
+        return plain_hear(states, *others)
+
+    for wrong, again in ((3, 3), (2, 2)):
+        model = rigged(tiny_model, [5.0 * (expert == wrong) for expert in range(4)])
+        losses = forced(model, batch, wrong, range(3))
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "hear", hear)
+            loss, stats, _ = model(**batch)
+        assert rows == [3, again]
+        rows.clear()
+        routing = (
+            loss
+            - torch.cat([forced(model, batch, e, [r])[0] for r, e in enumerate((0, 2, 0))]).mean()
+        )
+        close = {"rtol": 1e-5, "atol": 1e-5}
+        torch.testing.assert_close(
+            stats["loss_routed"], torch.cat(losses).mean() + routing, **close
+        )
+        torch.testing.assert_close(stats["loss_routed_snv"], losses[1].mean(), **close)
+        clean = torch.cat([losses[0], losses[2]]).mean()
+        torch.testing.assert_close(stats["loss_routed_asr_clean"], clean, **close)
+        assert (clean - stats["loss_asr_clean"]).abs() > 1e-2
+
+
+def test_the_routed_loss_has_the_share_of_its_process(tiny_model):
+    """Of two processes with unlike numbers of tokens the mean is that of the joint batch."""
+    model = rigged(tiny_model, [0.0, 5.0, 0.0, 0.0])
+    whole = make_batch(model, ["a"] * 3, ["hello there", "x", "yes"], [0] * 3, [5, 5, 5])
+    joint = model(**whole)[1]
+    tokens = whole["text_lengths"].tolist()
+    mean = [sum(tokens) / 2, 3 / 2]
+    parts = []
+    for rows in (slice(0, 1), slice(1, 3)):
+        part = {k: v if k in ("prompt", "prompt_lengths") else v[rows] for k, v in whole.items()}
+        own = [float(sum(tokens[rows])), float(len(tokens[rows]))]
+        parts.append(model(**part, counts=torch.tensor([own, mean, mean]))[1])
+    for name in ("loss", "loss_routed", "loss_routed_asr_clean"):
+        together = (parts[0][name] + parts[1][name]) / 2
+        torch.testing.assert_close(together, joint[name], rtol=1e-5, atol=1e-5)
+    assert (joint["loss_routed"] - joint["loss"]).abs() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"fusion": "concat", "fusion_conf": {}},
+        {
+            "router_conf": {"gate": "probability"},
+            "model_conf": {"bf16": False, "routing": "predicted", "routing_loss": False},
+        },
+    ],
+    ids=["no_router", "no_label"],
+)
+def test_only_labelled_routers_have_a_routed_loss(tiny_config, batch, system):
+    model = build_model(tiny_config | system).eval()
+    assert not any(name.startswith("loss_routed") for name in model(**batch)[1])
+
+
 def test_the_routing_loss_is_cross_entropy_or_asks_for_one_of_several():
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     task = torch.tensor([0, 3, 1, 1, 2])

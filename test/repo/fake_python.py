@@ -79,6 +79,7 @@ if verb == "combine":
 if verb == "train":
     touch(value("--expdir") / "config.yaml", value("--expdir") / "train" / "checkpoint.pth")
     (value("--expdir") / "config.yaml").write_text("\n".join(args))
+    touch(value("--expdir") / "train" / "last.pth")
 if verb == "average":
     touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
 if verb == "decode":

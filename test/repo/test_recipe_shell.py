@@ -502,6 +502,27 @@ def test_settings_of_a_run_that_made_nothing_do_not_bind(recipes):
     assert status == 0, output
 
 
+def test_a_training_binds_from_its_first_checkpoint_on(recipes):
+    exp = recipes.root / "egs/mini/exp/named"
+    named = ("--expname", "named", "--stop_stage", "4")
+    assert recipes.run("mini", *named, FAIL="train")[0] != 0
+    (exp / "warmup").mkdir(parents=True)
+    for file in ("config.yaml", "warmup/config.yaml"):  # a crash before the first epoch's end
+        (exp / file).touch()
+    assert recipes.run("mini", *named, "--seed", "1", FAIL="train")[0] != 0
+    assert "seed: 1\n" in (exp / ".settings").read_text()
+    (exp / "warmup/checkpoint.pth").touch()
+    recipes.calls()
+    status, output = recipes.run("mini", *named, "--seed", "2")
+    assert status == 1 and "now asked for:    seed: 2" in output and recipes.calls() == []
+    status, output = recipes.run("mini", *named, "--seed", "1")
+    assert status == 0, output
+    shutil.rmtree(exp / "train")  # to save space
+    shutil.rmtree(exp / "warmup")
+    status, output = recipes.run("mini", *named, "--seed", "2")
+    assert status == 1 and "now asked for:    seed: 2" in output
+
+
 def test_new_decoding_prompts_are_another_folder(recipes):
     recipes.run("mini")
     recipes.calls()

@@ -45,6 +45,9 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
     train_main(options)  # complete: it says where it was trained, not where it was asked for again
     assert (exp / "environment.json").read_text() == made
     assert {"loss", "acc_ac", "router_acc_snv"} <= curves[-1]["dev"].keys()
+    assert {"loss_routed", "loss_routed_snv"} <= curves[-1]["dev"].keys() - curves[-1][
+        "train"
+    ].keys()
     assert "loss_scale" not in curves[-1]["train"]
     average_main(["--exp", str(exp), "--dev", str(combined)])
     hearing = json.loads((exp / "hearing.json").read_text())
@@ -225,54 +228,82 @@ def test_other_settings_for_a_trained_experiment_are_an_error(setup):
     exp, options = setup
     (exp / "train").mkdir(parents=True)
     (exp / "config.yaml").write_text("seed: 5\n")
-    (exp / "train" / "checkpoint.pth").write_bytes(b"an epoch")
+    for kept in ("model.pth", "warmup/last.pth", "train/checkpoint.pth"):
+        (exp / kept).parent.mkdir(exist_ok=True)
+        (exp / kept).touch()
+        with pytest.raises(UserError, match="trained with other settings .*seed"):
+            train_main(options)
+        (exp / kept).unlink()
+
+
+def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
+    setup, monkeypatch
+):
+    exp, options = setup
+
+    def crash(*_, **__):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
+        patch.setattr("pam.train.task.PaMTrainer.train_one_epoch", crash)
+        train_main(options)
+    [text] = exp.glob("warmup/text_*")
+    (exp / "template.json").write_text("of another LLM")
+    others = [*options, "--warmup", "none", "--seed", "1"]
+    train_main(others)
+    assert not text.exists() and (exp / "template.json").read_text() != "of another LLM"
+    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
     with pytest.raises(UserError, match="trained with other settings .*seed"):
         train_main(options)
 
 
-def test_an_attempt_without_a_checkpoint_blocks_no_other_settings(setup, monkeypatch):
-    exp, options = setup
-    with monkeypatch.context() as patch:
-        patch.setattr("pam.train.phases.run_task", lambda options: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train_main([*options, "--seed", "1"])
-    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
-    train_main([*options, "--seed", "2"])
-    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 2
-    with pytest.raises(UserError, match="trained with other settings .*seed"):
-        train_main([*options, "--seed", "3"])
-
-
-def only(combined, folder, tasks):
-    """The combined set with utterances of `tasks` alone."""
+def only(combined, folder, *tasks):
+    """The combined directory with utterances of these tasks alone."""
     shutil.copytree(combined, folder)
-    kept = {utt: task for utt, task in read_table(combined / "utt2task").items() if task in tasks}
-    for table in combined.iterdir():
-        if table.is_file() and table.suffix != ".ark":
-            rows = {utt: value for utt, value in read_table(table).items() if utt in kept}
-            write_table(folder / table.name, rows)
+    utt2task = read_table(combined / "utt2task")
+    for file in [folder / "text", folder / "utt2num_frames", folder / "utt2task"]:
+        table = read_table(file)
+        write_table(file, {utt: v for utt, v in table.items() if utt2task[utt] in tasks})
+    for file in folder.glob("feats_*.scp"):
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(x for x in lines if utt2task[x.split()[0]] in tasks))
     return folder
 
 
-def test_without_the_warm_ups_tasks_it_is_left_out(setup, combined, tmp_path, caplog):
-    """A corpus of captions alone, as egs/audiocaps."""
+@pytest.mark.parametrize(
+    "train, dev, phases",
+    [
+        (["ac"], ["ac"], {"llm"}),
+        (["asr_noisy", "ac"], ["ac"], {"llm"}),
+        (["asr_noisy", "ac"], ["asr_noisy", "ac"], {"ctc", "llm"}),
+    ],
+    ids=["no_speech", "no_speech_in_dev", "one_of_the_tasks"],
+)
+def test_the_warm_up_takes_the_tasks_that_are_there(
+    setup, combined, tmp_path, caplog, train, dev, phases
+):
     exp, options = setup
-    caplog.set_level("INFO")
-    captions = only(combined, tmp_path / "captions", ["ac"])
-    mine = [str(captions) if option == str(combined) else option for option in options]
-    train_main(mine)
-    assert "warm-up is left out: there are no training and dev utterances of" in caplog.text
-    assert yaml.safe_load((exp / "config.yaml").read_text())["warmup"] == "none"
-    assert (exp / "train" / "last.pth").is_file() and not (exp / "warmup").exists()
-    with pytest.raises(UserError, match="--warmup ctc: no training and dev utterances of"):
-        train_main([*mine, "--warmup", "ctc"])
+    options += ["--train", str(only(combined, tmp_path / "t", *train))]
+    options += ["--dev", str(only(combined, tmp_path / "d", *dev))]
+    with caplog.at_level("INFO", "pam.bin.train"):
+        train_main(options)
+    said = [r.getMessage() for r in caplog.records if "warm-up is skipped" in r.getMessage()]
+    curves = json.loads((exp / "curves.json").read_text())
+    assert {point["phase"] for point in curves} == phases
+    warmup = yaml.safe_load((exp / "config.yaml").read_text())["warmup"]
+    assert (warmup, len(said)) == (("ctc", 0) if "ctc" in phases else ("none", 1))
+    assert (exp / "warmup").exists() == ("ctc" in phases)
+    assert not said or "no text of the tasks of warmup_tasks (asr_clean, asr_noisy)" in said[0]
 
 
-def test_the_warm_up_takes_those_of_its_tasks_that_are_there(setup, combined, tmp_path):
+def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
     exp, options = setup
-    fewer = only(combined, tmp_path / "fewer", ["asr_clean", "ac"])
-    train_main([str(fewer) if option == str(combined) else option for option in options])
-    assert yaml.safe_load((exp / "config.yaml").read_text())["warmup_tasks"] == ["asr_clean"]
+    folder = str(only(combined, tmp_path / "t", "ac"))
+    options += ["--train", folder, "--dev", folder, "--warmup", "ctc"]
+    with pytest.raises(UserError, match=f"--warmup ctc: {folder} has no text of .*asr_clean"):
+        train_main(options)
+    assert not exp.exists()
+    train_main([*options, "--set", "warmup_tasks=[ac]"])
     assert (exp / "warmup" / "last.pth").is_file()
 
 

@@ -6,9 +6,19 @@ from typing import Any
 
 from pam.report.plots.canvas import COLOURS, MARKERS, new_figure, save
 
-CURVES = ("loss", "acc", "router_acc")
-TITLES = {"loss": "loss", "acc": "token accuracy", "router_acc": "router accuracy"}
-UNITS = {"loss": "nats a token", "acc": "share of tokens", "router_acc": "share of prompts"}
+CURVES = ("loss", "loss_routed", "acc", "router_acc")
+TITLES = {
+    "loss": "loss",
+    "loss_routed": "loss, the router chooses",
+    "acc": "token accuracy",
+    "router_acc": "router accuracy",
+}
+UNITS = {
+    "loss": "nats a token",
+    "loss_routed": "nats a token",
+    "acc": "share of tokens",
+    "router_acc": "share of prompts",
+}
 Entries = Sequence[Mapping[str, Any]]
 
 
