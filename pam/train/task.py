@@ -73,7 +73,8 @@ class PaMTask(AbsTask):
             if model.router is not None and model.router.shift is not None:
                 pools = prompts_of(config).values()
                 seen = {prompt for pool in pools for prompt in pool.train + pool.plain_train}
-                model.router.standardize_by(model.pooled_prompts(sorted(seen, key=len)))
+                ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
+                model.router.standardize_by(model.pooled_prompts(ordered))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
