@@ -3,7 +3,7 @@
 import copy
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,33 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def set_option(conf: dict[str, Any], assignment: str) -> None:
-    """Apply one `a.b=value` of the command line in place; `a.b` must exist already."""
+def set_option(
+    conf: dict[str, Any], assignment: str, optional: Collection[str] = ()
+) -> tuple[list[str], Any]:
+    """Apply one `a.b=value` of the command line in place: `a` must be a section that exists, or one
+    of the `optional` sections, which are made. Returns the keys, and the section of the last."""
     path, equals, text = assignment.partition("=")
-    *parents, last = path.split(".")
-    node: Any = conf
-    for key in parents:
-        node = node.get(key) if isinstance(node, dict) else None
-    if not equals or not isinstance(node, dict):
+    keys = path.split(".")
+    if not equals or not all(keys):
         raise UserError(
             f"--set {assignment!r}: expected KEY=VALUE with KEY like fusion_conf.num_fused"
         )
-    node[last] = parse_value(text)
+    node: Any = conf
+    for depth, key in enumerate(keys[:-1], 1):
+        if key in optional and node.get(key) is None:
+            node[key] = {}
+        if key not in node:
+            where = ": ".join(["--set", ".".join(keys[: depth - 1])]).removesuffix(": ")
+            raise UserError(f"{where}: unknown option {key!r}: {nearest(key, map(str, node))}")
+        node = node[key]
+        if not isinstance(node, dict):
+            raise UserError(f"--set {assignment}: {'.'.join(keys[:depth])} has no options")
+    try:
+        node[keys[-1]] = parse_value(text)
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"--set {assignment}: not a YAML value: {why}") from error
+    return keys, node
 
 
 def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:

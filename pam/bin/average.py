@@ -33,8 +33,8 @@ def dev_losses(exp: Path) -> dict[int, float]:
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     losses = {}
     for point in (point for point in curves if point["phase"] == "llm"):
-        if point["diverged"]:
-            tasks = ", ".join(point["diverged"])
+        if "loss" not in point["dev"] or point.get("diverged"):
+            tasks = ", ".join(point.get("diverged") or ["all tasks"])
             logger.warning(
                 "epoch %d is left out: its dev loss of %s is not finite", point["epoch"], tasks
             )

@@ -15,10 +15,11 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.table import nearest
-from pam.train.schema import check_budget
+from pam.train.schema import check_budget, check_phases, require
 from pam.train.systems import combine, read_layers, with_pool
 
 OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
+NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -74,6 +75,7 @@ def effective_config(args: argparse.Namespace) -> dict:
         refuse_other_pool(args, start)
         scale, system = {k: v for k, v in scale.items() if k not in (*start, "pool")}, start
     config = combine(scale, system, args.set, tasks_of(args.train))
+    require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     config = with_pool(config, args.pool)
@@ -86,6 +88,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     if args.budget not in budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
     check_budget(budgets[args.budget], args.budget, config["warmup"])
+    check_phases(config["phases"], config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
     return names | chosen | config

@@ -4,16 +4,23 @@ ESPnet leaves such batches out of its means, and ends a training whose gradients
 without an error.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from espnet2.train.reporter import Average, SubReporter, aggregate
 from torch import nn
 
 from pam.errors import UserError
 
 NONFINITE = "nonfinite_"  # before a task's name, in the statistics: the share of its batches
+RANKS = {"rank_loss": "min", "rank_epoch": "max"}  # what ESPnet chooses the kept epochs by
+RATES = {  # that a phase learns with, by its folder
+    "warmup": "phases.ctc.optim_conf.lr",
+    "train": "the rates of phases.llm.optim_conf (lr, lora_lr, router_lr)",
+}
 Stats = Mapping[int, Mapping[str, Mapping[str, Any]]]  # of ESPnet's reporter: epoch → part → name
 
 
@@ -35,6 +42,21 @@ def flagged(part: Mapping[str, Any]) -> list[str]:
     return [task for task, share in shares.items() if share > 0]
 
 
+def flagged_so_far(reporter: SubReporter) -> list[str]:
+    """As `flagged`, of an epoch that still runs."""
+    stats = reporter.stats.items()  # NaN where a batch is of another task
+    return flagged({name: any(v.value > 0 for v in values) for name, values in stats})
+
+
+def rank(reporter: SubReporter) -> None:
+    """Add `RANKS` to the statistics of a validation: the dev loss and the epoch, or, where the loss
+    of a batch is not finite, the worst that there are. Such an epoch takes no other's place."""
+    bad = flagged_so_far(reporter)
+    loss = sys.float_info.max if bad else aggregate(reporter.stats["loss"])
+    reporter.stats["rank_loss"] = [Average(loss)]
+    reporter.stats["rank_epoch"] = [Average(0 if bad else reporter.get_epoch())]
+
+
 def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
     """UserError where the last epoch of the training in `folder` has a dev loss that is not finite.
 
@@ -46,8 +68,9 @@ def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
 
 
 def diverged(folder: Path, epoch: int, what: str) -> UserError:
+    """`folder` is that of a phase, in the experiment's."""
+    rates = RATES[folder.name]
     return UserError(
-        f"{folder}: the training diverged in epoch {epoch}: {what}: lower the learning rates "
-        f"(phases.ctc.optim_conf or phases.llm.optim_conf: lr, lora_lr, router_lr), and remove "
-        f"{folder} or give another --expname"
+        f"{folder}: the training diverged in epoch {epoch}: {what}: lower {rates}, and give "
+        f"another --expname or remove {folder.parent}"
     )

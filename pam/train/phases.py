@@ -15,7 +15,7 @@ from pam.data.scp import write_table
 from pam.errors import UserError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
-from pam.train.divergence import flagged, refuse_nonfinite_dev_loss
+from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
 from pam.train.task import (
     data_triples,
@@ -107,8 +107,8 @@ def run_phase(
         logger.info("%s is complete: %s", phase, done)
         return done
     checkpoint = folder / "checkpoint.pth"
-    if checkpoint.is_file():  # to go on from weights that are not finite leads nowhere
-        refuse_nonfinite_dev_loss(load_checkpoint(checkpoint)["reporter"]["stats"], folder)
+    if checkpoint.is_file():  # an earlier attempt may have said it: before the model is loaded
+        refuse_lost(load_checkpoint(checkpoint), length.epochs, folder)
     conf = config["phases"][phase]
     options = {
         "pam_config": str(exp / "config.yaml"),
@@ -131,8 +131,7 @@ def run_phase(
         "optim_conf": dict(conf["optim_conf"]),
         "scheduler": "linear_warmup_decay",
         "scheduler_conf": scheduler_conf(conf, length.total // config["accum_grad"]),
-        # The best and the last: ESPnet's count of steps grows from epoch to epoch.
-        "best_model_criterion": [("valid", "loss", "min"), ("train", "total_count", "max")],
+        "best_model_criterion": [("valid", name, mode) for name, mode in RANKS.items()],
         "keep_nbest_models": config["keep_nbest_models"],
         "log_interval": config["log_interval"],
         "resume": True,
@@ -148,6 +147,14 @@ def run_phase(
     with atomic_path(done) as part:
         torch.save(trained["model"], part)
     return done
+
+
+def refuse_lost(trained: Mapping[str, Any], epochs: int, folder: Path) -> None:
+    """UserError where no training can go on from a checkpoint: after the last epoch, or from
+    weights that are not finite."""
+    stats, weights = trained["reporter"]["stats"], trained["model"]
+    if max(stats) >= epochs or not all(w.isfinite().all() for w in weights.values()):
+        refuse_nonfinite_dev_loss(stats, folder)
 
 
 def uses_warmup(config: Mapping[str, Any], phase: str) -> bool:

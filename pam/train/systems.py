@@ -1,5 +1,6 @@
 """What a system is at a scale: settings of both, its encoders, and the sizes of its fusion."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from pam.config import check_keys, load_yaml, merge, set_option
 from pam.data.tasks import TASKS, get_task
 from pam.errors import UserError
 from pam.table import nearest
-from pam.train.schema import check_sections
+from pam.train.schema import check_parts, check_sections, require
 
 KEYS = [
     "encoders",
@@ -39,6 +40,9 @@ KEYS = [
     "budgets",
 ]
 
+OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins")  # sections that --set may begin
+LENGTHS = ("steps", "epochs")  # of a budget
+
 DEFAULTS = {
     "fusion_conf": {},
     "router_conf": {},
@@ -65,6 +69,8 @@ def read_layers(
     for file, layer in zip(files, layers, strict=True):
         check_keys(layer, KEYS, str(file))
         check_sections(layer, str(file))
+    for file, layer in zip(files, layers, strict=True):
+        check_parts(layer, str(file))
     return merge(layers[0], *layers[2:]), layers[1]
 
 
@@ -76,15 +82,26 @@ def combine(
     scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
     config = merge(DEFAULTS, scale, system)
     for assignment in assignments:
-        set_option(config, assignment)
+        _assign(config, assignment)
     check_keys(config, KEYS, "--set")
     check_sections(config, "--set")
+    check_parts(config, "--set")
+    require(config, ["encoders"], "the scale's configuration")
     for task in config["warmup_tasks"]:
         get_task(task)
     config["tasks"] = config["tasks"] or list(tasks)
     config.pop("fusions", None)
     chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
     return config | {"encoders": select_encoders(config["encoders"], chosen, stand_ins)}
+
+
+def _assign(config: dict[str, Any], assignment: str) -> None:
+    if re.match(r"fusions\b", assignment):  # they are chosen from already
+        raise UserError(f"--set {assignment}: give the options of the fusion as fusion_conf.OPTION")
+    keys, section = set_option(config, assignment, OPTIONAL)
+    if keys[0] == "budgets" and keys[-1] in LENGTHS:
+        for other in set(LENGTHS) - {keys[-1]}:  # a budget has one
+            section.pop(other, None)
 
 
 def select_encoders(

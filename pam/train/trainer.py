@@ -21,7 +21,7 @@ from torch import nn
 
 from pam.atomic import atomic_path
 from pam.checkpoint import read_checkpoint
-from pam.train.divergence import NONFINITE, diverged, flag_nonfinite, flagged
+from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
 
 # What ESPnet's reporter leaves in a checkpoint besides tensors and plain values.
 REPORTER_TYPES = [
@@ -115,14 +115,14 @@ class PaMTrainer(Trainer):
     @classmethod
     def refuse(cls, folder: Path, reporter) -> None:
         """UserError: no update of an epoch had a finite gradient."""
-        worst = {
-            name: max((value.value for value in values if value.value > 0), default=0)
-            for name, values in reporter.stats.items()
-            if name.startswith(NONFINITE)
-        }
-        tasks = ", ".join(flagged(worst))
+        tasks = ", ".join(flagged_so_far(reporter))
         loss = f"; the loss of {tasks} is not finite" if tasks else ""
         raise diverged(folder, reporter.get_epoch(), f"no update had a finite gradient{loss}")
+
+    @classmethod
+    def validate_one_epoch(cls, reporter, **others) -> None:
+        super().validate_one_epoch(reporter=reporter, **others)
+        rank(reporter)
 
     @staticmethod
     def resume(

@@ -48,6 +48,28 @@ def test_set_option_needs_an_existing_parent():
         set_option(conf, "fusoin_conf.num_fused=5")
 
 
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        ("a.bb.x=1", "--set: a: unknown option 'bb': did you mean 'b'? known: b, n"),
+        ("a.n.x=1", "--set a.n.x=1: a.n has no options"),
+        ("a.n=[1", "--set a.n=[1: not a YAML value"),
+        ("a.n", "expected KEY=VALUE"),
+        ("a..n=1", "expected KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_cannot_be_made_is_one_clear_line(assignment, message):
+    with pytest.raises(UserError) as error:
+        set_option({"a": {"b": {}, "n": 1}}, assignment)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_optional_section_is_begun():
+    conf = {"a": {"b": None}}
+    assert set_option(conf, "a.b.c=1", ["b"]) == (["a", "b", "c"], {"c": 1})
+    assert conf == {"a": {"b": {"c": 1}}}
+
+
 def test_unknown_options_are_errors():
     with pytest.raises(UserError, match="unknown option 'num_fussed': did you mean 'num_fused'"):
         check_keys({"num_fussed": 3}, ["num_fused"], "conf/x.yaml")

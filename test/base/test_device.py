@@ -43,6 +43,9 @@ def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, mes
         ("train", ["--scale_config", "--system_config", "--train", "--dev", "--expdir"]),
         ("average", ["--exp", "--dev"]),
         ("analyse", ["--exp", "--data"]),
+        ("decode", ["--exp", "--data", "--out"]),
+        ("dump", ["--data", "--out", "--scale_config"]),
+        ("score", ["--decode_dir"]),
     ],
 )
 def test_programs_say_it_before_they_read_anything(monkeypatch, tmp_path, verb, paths):

@@ -1,7 +1,9 @@
 """Every YAML file loads with known options, and the shells read from it what Python reads."""
 
+import importlib
 import re
 import runpy
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from pam.config import check_keys, load_yaml, parse_value
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS, build_fusion
-from pam.train.systems import KEYS, combine
+from pam.train.schema import check_budget, check_phases
+from pam.train.systems import KEYS, combine, read_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
@@ -114,7 +117,6 @@ def test_single_systems_hear_with_different_encoders(scale):
 def test_an_llm_changes_the_llm_only(llm):
     from pam.config import check_init_options
     from pam.llm.causal_lm import CausalLM
-    from pam.train.systems import combine, read_layers
 
     plain = combine(*read_layers(SCALES[0], SYSTEMS[0]))
     config = combine(*read_layers(SCALES[0], SYSTEMS[0], llm))
@@ -122,6 +124,41 @@ def test_an_llm_changes_the_llm_only(llm):
     options = {k: v for k, v in config["llm_conf"].items() if k != "path"}
     check_init_options(CausalLM, options, str(llm))
     assert config["llm_conf"]["path"] == load_yaml(llm)["llm_conf"]["path"]
+
+
+@pytest.mark.parametrize("llm", [None, *LLMS], ids=lambda file: file and file.stem)
+@pytest.mark.parametrize("system", SYSTEMS, ids=name)
+@pytest.mark.parametrize("scale", SCALES, ids=name)
+def test_every_option_is_known(scale, system, llm):
+    config = combine(*read_layers(scale, system, llm))
+    for budget, conf in config["budgets"].items():
+        check_budget(conf, budget, "ctc")
+    check_phases(config["phases"], "ctc")
+
+
+def test_the_examples_of_the_help_are_options_that_exist():
+    """Of `./run.sh --help` and of the programs that have --set."""
+    examples = dict(
+        re.findall(
+            r'^(?:train|decode|score)_args= .* (pam\.bin\.\w+), as in "(.+)"$',
+            (ROOT / "utils/options.sh").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    )
+    assert examples.keys() == {"pam.bin.train", "pam.bin.decode", "pam.bin.score"}
+    settings = []
+    for program, example in examples.items():
+        parser = importlib.import_module(program).get_parser()
+        for action in parser._actions:
+            action.required = False
+        args = parser.parse_args(shlex.split(example))
+        settings += getattr(args, "set", [])
+    for program in ("train", "plan", "params"):
+        parser = importlib.import_module(f"pam.bin.{program}").get_parser()
+        settings += re.findall(r"--set KEY=VALUE\s+e\.g\. (\S+)", parser.format_help())
+    assert len(settings) == 4
+    for scale in SCALES:
+        assert combine(*read_layers(scale, ROOT / "conf/systems/pam.yaml"), settings)
 
 
 @pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])

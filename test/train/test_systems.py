@@ -1,12 +1,15 @@
 """A system at a scale: its encoders, and the sizes of its fusion."""
 
+import inspect
 import re
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
+import torch
 
 from pam.errors import UserError
-from pam.train.schema import check_budget
+from pam.train.schema import ENCODER_CONF, OPTIM, check_budget, check_phases
 from pam.train.systems import combine, read_layers, select_encoders
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +77,7 @@ def test_sizes_of_a_fusion_replace_those_of_the_others():
 
 
 GOOD = {
+    "llm_conf": {"path": "x"},
     "encoders": {"whisper": {"family": "whisper", "path": "x", "dim": 1, "num_states": 2}},
     "batch": {"max_utts": 8, "max_frames": 100},
     "phases": {"llm": {"optim_conf": {"lr": 1e-3}, "warmup_steps": 2, "floor": 0.1}, "ctc": {}},
@@ -90,6 +94,9 @@ GOOD = {
         ("budgets.short=5", "budgets.short: 5: expected a section of options"),
         ("phases.llm.warmup_step=3", "unknown option 'warmup_step': did you mean 'warmup_steps'"),
         ("phases.llm.floor=2", "phases.llm.floor: 2: expected a number from 0 to 1"),
+        ("phases.lm.warmup_steps=3", "phases: unknown option 'lm': did you mean 'llm'"),
+        ("phases.llm.optim_conf.lr=.inf", "optim_conf.lr: inf: expected a number"),
+        ("phases.llm.optim_conf.betas=0.9", "optim_conf.betas: 0.9: expected two numbers"),
         ("phases.lm={}", "phases: unknown option 'lm': did you mean 'llm'"),
         ("phases.llm.optim_conf.lora_rl=1", "optim_conf: unknown option 'lora_rl': did you mean"),
         ("phases.llm.optim_conf.lr=fast", "optim_conf.lr: 'fast': expected a number"),
@@ -97,6 +104,26 @@ GOOD = {
         ("batch.max_utts=-3", "batch.max_utts: -3: expected a whole number from 1"),
         ("batch.max_utts=true", "batch.max_utts: True: expected a whole number from 1"),
         ("encoders.whisper.dym=3", "encoders.whisper: unknown option 'dym': did you mean 'dim'"),
+        ("encoders.wisper.dim=3", "encoders: unknown option 'wisper': did you mean 'whisper'"),
+        ("encoders.whisper.family=wisper", "unknown encoder 'wisper': did you mean 'whisper'"),
+        ("encoders.whisper.conf.dtipe=x", "whisper.conf: unknown option 'dtipe': did you mean"),
+        ("encoders.whisper.conf.dtype=int8", "conf.dtype: 'int8': expected one of float32"),
+        ("budgets.shrt.steps=3", "budgets: unknown option 'shrt': did you mean 'short'"),
+        ("fusion_conf.rnk=3", "fusion_conf: unknown option 'rnk': did you mean 'rank'"),
+        ("fusion_conf.num_fused=0", "fusion_conf.num_fused: 0: expected a whole number from 1"),
+        ("fusion_conf.adapter.stak=3", "fusion_conf.adapter: unknown option 'stak': did you mean"),
+        ("fusion_conf.adapter.stack=x", "adapter.stack: 'x': expected a whole number from 1"),
+        ("fusions.salmonn.queries=3", "give the options of the fusion as fusion_conf.OPTION"),
+        ("router_conf.gaet=x", "router_conf: unknown option 'gaet': did you mean 'gate'"),
+        ("llm_conf.lora_rnak=3", "llm_conf: unknown option 'lora_rnak': did you mean 'lora_rank'"),
+        ("llm_conf.lora_dropout=2", "llm_conf.lora_dropout: 2: expected a number from 0 to 1"),
+        ("model_conf.bf61=true", "model_conf: unknown option 'bf61': did you mean 'bf16'"),
+        ("model_conf.bf16=3", "model_conf.bf16: 3: expected true or false"),
+        ("stand_ins.wavlm=3", "stand_ins.wavlm: 3: expected a text"),
+        ("feats=onlin", "feats: 'onlin': expected one of dumped, online"),
+        ("accum_grad=two", "accum_grad: 'two': expected a whole number from 1"),
+        ("merge_asr_prompts=3", "merge_asr_prompts: 3: expected true or false"),
+        ("warmup_tasks=asr_clean", "warmup_tasks: 'asr_clean': expected a list of names"),
         ("log_interval=0", "log_interval: 0: expected a whole number from 1"),
         ("warmup_tasks=[asr_claen]", "unknown task 'asr_claen': did you mean 'asr_clean'"),
     ],
@@ -128,8 +155,43 @@ def test_a_budget_says_how_long_every_phase_is():
         check_budget({}, "b", "none")
 
 
-def test_the_example_of_train_args_in_the_help_is_a_setting_that_exists():
-    options = (ROOT / "utils" / "options.sh").read_text(encoding="utf-8")
-    (example,) = re.findall(r'pam.bin.train, as in "--set ([^"]+)"', options)
-    layers = read_layers(ROOT / "conf/scale/mini.yaml", ROOT / "conf/systems/pam.yaml")
-    assert combine(*layers, [example])["phases"]["llm"]["optim_conf"]["lr"] == 1e-4
+def test_a_budget_has_steps_or_epochs():
+    with pytest.raises(UserError, match="budgets.b: steps and epochs are given"):
+        check_budget({"steps": 1, "epochs": 1, "steps_per_epoch": 1}, "b", "none")
+    config = combine(GOOD, {"fusion": "pam"}, ["budgets.short.steps=7"])
+    assert config["budgets"]["short"] == {"ctc_steps": 1, "steps": 7, "steps_per_epoch": 5}
+
+
+def test_a_phase_that_runs_says_how():
+    llm = {"optim_conf": {}, "warmup_steps": 1}
+    check_phases({"llm": llm}, "none")
+    with pytest.raises(UserError, match="phases: ctc is missing"):
+        check_phases({"llm": llm}, "ctc")
+    with pytest.raises(UserError, match="phases.ctc: optim_conf, warmup_steps is missing"):
+        check_phases({"llm": llm, "ctc": {}}, "ctc")
+
+
+@pytest.mark.parametrize("section", ["fusions: {pam: {rnk: 3}}", "fusion_conf: {rnk: 3}"])
+def test_a_wrong_option_of_a_part_names_the_file(section, tmp_path):
+    scale, system = tmp_path / "scale.yaml", tmp_path / "system.yaml"
+    scale.write_text(f"{section}\n")
+    system.write_text("fusion: pam\n")
+    with pytest.raises(UserError, match=r"scale.yaml: fusion\S+: unknown option 'rnk'.*'rank'"):
+        read_layers(scale, system)
+    scale.write_text("batch: {}\n")
+    system.write_text("fusion: pma\n")
+    with pytest.raises(UserError, match=r"system.yaml: fusion: unknown fusion 'pma'.*'pam'"):
+        read_layers(scale, system)
+
+
+def test_the_options_of_all_encoders_are_known():
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "pam/encoders").glob("*.py")]
+    allowed = re.findall(r"allowed=(\[.*?\])", "\n".join(sources))
+    assert len(allowed) >= 8
+    assert {name for names in allowed for name in literal_eval(names)} == set(ENCODER_CONF)
+
+
+def test_the_optimizer_takes_every_option():
+    own = {f"{part}_{key}" for part in ("lora", "router") for key in ("lr", "weight_decay")}
+    parameters = inspect.signature(torch.optim.AdamW).parameters
+    assert set(OPTIM) - own == parameters.keys() - {"params"}

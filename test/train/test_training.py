@@ -19,7 +19,6 @@ from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
-from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask
@@ -362,58 +361,6 @@ def test_the_best_and_the_last_epochs_are_kept(setup, combined, monkeypatch):
         want = average([exp / "train" / f"{epoch}epoch.pth" for epoch in epochs])
         got = torch.load(exp / "model.pth", weights_only=True)
         assert all(torch.equal(got[name], want[name]) for name in want)
-
-
-@pytest.mark.parametrize("phase", ["warmup", "train"])
-def test_a_training_that_diverges_is_an_error_and_stays_one(setup, phase):
-    """It is never called trained; the same command says it again."""
-    exp, options = setup
-    key = f"phases.{'ctc' if phase == 'warmup' else 'llm'}.optim_conf.lr"
-    options = [*options, "--set", f"{key}=1e30"]
-    if phase == "train":
-        options += ["--warmup", "none"]
-    for _ in range(2):
-        with pytest.raises(
-            UserError, match=rf"{phase}: the training diverged in epoch \d: "
-        ) as told:
-            train_main(options)
-        assert "asr_clean" in str(told.value) and "is not finite: lower the" in str(told.value)
-        assert "\n" not in str(told.value) and not (exp / phase / "last.pth").exists()
-
-
-@pytest.mark.parametrize("epoch", [2, 3])
-def test_a_dev_loss_that_is_not_finite_is_no_checkpoint(
-    setup, combined, monkeypatch, caplog, epoch
-):
-    """One batch of one task is enough, though ESPnet's means leave it out."""
-    exp, options = setup
-    plain, validated, batches = (
-        ESPnetPaMModel.forward,
-        [],
-        8,
-    )  # four tasks, six clips, three a batch
-
-    def forward(self, *args, **kwargs):
-        loss, stats, weight = plain(self, *args, **kwargs)
-        validated.extend([] if self.training else [1])
-        bad = not self.training and len(validated) == 1 + (epoch - 1) * batches
-        return (loss * torch.nan if bad else loss), stats, weight
-
-    monkeypatch.setattr(ESPnetPaMModel, "forward", forward)
-    options = [*options, "--warmup", "none", "--set", "keep_nbest_models=3"]
-    if epoch == 3:
-        with pytest.raises(UserError, match="in epoch 3: the dev loss of ac is not finite"):
-            train_main(options)
-        assert not (exp / "train" / "last.pth").exists()
-        return
-    train_main(options)
-    curves = json.loads((exp / "curves.json").read_text())
-    assert [point["diverged"] for point in curves] == [[], ["ac"], []]
-    average_main(["--exp", str(exp), "--dev", str(combined), "--num", "2"])
-    assert "epoch 2 is left out: its dev loss of ac is not finite" in caplog.text
-    want = average([exp / "train" / f"{epoch}epoch.pth" for epoch in (3, 1)])
-    got = torch.load(exp / "model.pth", weights_only=True)
-    assert all(torch.equal(got[name], want[name]) for name in want)
 
 
 def test_learning_rate_rises_then_falls():
