@@ -135,16 +135,38 @@ def test_wrong_keys_and_values_at_any_depth_are_one_clear_line(assignment, messa
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_wrong_key_of_a_file_names_the_file(tmp_path):
-    scale, system = tmp_path / "scale.yaml", tmp_path / "system.yaml"
-    scale.write_text("budgets: {short: {stepz: 3}}\n")
-    system.write_text("fusion: pam\n")
-    with pytest.raises(UserError, match=r"scale.yaml: budgets.short: unknown option 'stepz'"):
-        read_layers(scale, system)
-    scale.write_text("batch: {max_utts: 3}\n")
-    system.write_text("phases: {lm: {}}\n")
-    with pytest.raises(UserError, match=r"system.yaml: phases: unknown option 'lm'"):
-        read_layers(scale, system)
+@pytest.mark.parametrize(
+    ("scale", "system", "message"),
+    [
+        (
+            "budgets: {short: {stepz: 3}}",
+            "fusion: pam",
+            r"scale.yaml: budgets.short: unknown option 'stepz'",
+        ),
+        (
+            "batch: {max_utts: 3}",
+            "phases: {lm: {}}",
+            r"system.yaml: phases: unknown option 'lm'",
+        ),
+        (
+            "fusions: {pam: {rnk: 3}}",
+            "fusion: pam",
+            r"scale.yaml: fusion\S+: unknown option 'rnk'.*'rank'",
+        ),
+        (
+            "fusion_conf: {rnk: 3}",
+            "fusion: pam",
+            r"scale.yaml: fusion\S+: unknown option 'rnk'.*'rank'",
+        ),
+        ("batch: {}", "fusion: pma", r"system.yaml: fusion: unknown fusion 'pma'.*'pam'"),
+    ],
+)
+def test_a_wrong_key_or_option_of_a_file_names_the_file(tmp_path, scale, system, message):
+    files = tmp_path / "scale.yaml", tmp_path / "system.yaml"
+    for file, text in zip(files, (scale, system), strict=True):
+        file.write_text(f"{text}\n")
+    with pytest.raises(UserError, match=message):
+        read_layers(*files)
 
 
 def test_a_budget_says_how_long_every_phase_is():
@@ -169,19 +191,6 @@ def test_a_phase_that_runs_says_how():
         check_phases({"llm": llm}, "ctc")
     with pytest.raises(UserError, match="phases.ctc: optim_conf, warmup_steps is missing"):
         check_phases({"llm": llm, "ctc": {}}, "ctc")
-
-
-@pytest.mark.parametrize("section", ["fusions: {pam: {rnk: 3}}", "fusion_conf: {rnk: 3}"])
-def test_a_wrong_option_of_a_part_names_the_file(section, tmp_path):
-    scale, system = tmp_path / "scale.yaml", tmp_path / "system.yaml"
-    scale.write_text(f"{section}\n")
-    system.write_text("fusion: pam\n")
-    with pytest.raises(UserError, match=r"scale.yaml: fusion\S+: unknown option 'rnk'.*'rank'"):
-        read_layers(scale, system)
-    scale.write_text("batch: {}\n")
-    system.write_text("fusion: pma\n")
-    with pytest.raises(UserError, match=r"system.yaml: fusion: unknown fusion 'pma'.*'pam'"):
-        read_layers(scale, system)
 
 
 def test_the_options_of_all_encoders_are_known():
