@@ -36,10 +36,11 @@ def die_with_parent(number: int) -> None:
 def groups_below(ancestor: int) -> set[int]:
     """The process groups of all descendants: a recipe that runs another has jobs in others."""
     parents, groups = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        # A process may end at any moment. No glob: its own look at the file is outside `suppress`.
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents[int(stat.parent.name)], groups[int(stat.parent.name)] = map(int, fields[1:3])
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            parents[pid], groups[pid] = map(int, fields[1:3])
     below = {ancestor}
     while more := {pid for pid, parent in parents.items() if parent in below} - below:
         below |= more

@@ -1,6 +1,8 @@
 """utils/run.py, the launcher: logs, parallel jobs, failures that are shown, nothing left behind."""
 
+import errno
 import os
+import runpy
 import subprocess
 import time
 from pathlib import Path
@@ -99,6 +101,24 @@ def test_a_command_that_cannot_start_is_a_plain_error(tmp_path):
     assert "no-such-command" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(monkeypatch):
+    """Linux answers "no such process" for the files of one that has just ended."""
+    launcher = runpy.run_path(str(ROOT / "utils/run.py"), run_name="launcher")
+    read, stat = Path.read_text, Path.stat
+
+    def ended(method):
+        def answer(path, *args, **kwargs):
+            if str(path).startswith("/proc/1/"):
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), str(path))
+            return method(path, *args, **kwargs)
+
+        return answer
+
+    monkeypatch.setattr(Path, "read_text", ended(read))
+    monkeypatch.setattr(Path, "stat", ended(stat))
+    assert os.getpgid(0) in launcher["groups_below"](os.getpid())
+
+
 def test_what_a_job_left_behind_is_ended(tmp_path):
     run("x.log", "bash", "-c", "sleep 100 & echo $!", cwd=tmp_path)
     pid = int((tmp_path / "x.log").read_text().splitlines()[-1])
@@ -111,7 +131,7 @@ def test_what_a_job_left_behind_is_ended(tmp_path):
 def is_running(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 
