@@ -36,11 +36,12 @@ def die_with_parent(number: int) -> None:
 def groups_below(ancestor: int) -> set[int]:
     """The process groups of all descendants: a recipe that runs another has jobs in others."""
     parents, groups = {}, {}
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        # A process may end at any moment. No glob: its own look at the file is outside `suppress`.
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            parents[pid], groups[pid] = map(int, fields[1:3])
+    for process in Path("/proc").iterdir():
+        # A process may end at any moment. No glob of its files: that looks at them outside `suppress`.
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                parents[int(process.name)], groups[int(process.name)] = map(int, fields[1:3])
     below = {ancestor}
     while more := {pid for pid, parent in parents.items() if parent in below} - below:
         below |= more
