@@ -29,7 +29,7 @@ def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
     batch = {
         "prompt": pad_sequence(ids, batch_first=True),
         "prompt_lengths": torch.tensor([len(x) for x in ids]),
-        "prompt_index": torch.tensor([distinct.index(p) for p in prompts]),
+        "prompt_index": torch.tensor([[distinct.index(p)] for p in prompts]),
         "text": pad_sequence(answers, batch_first=True),
         "text_lengths": torch.tensor([len(x) for x in answers]),
         "task": torch.tensor(tasks),

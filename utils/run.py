@@ -37,7 +37,7 @@ def groups_below(ancestor: int) -> set[int]:
     """The process groups of all descendants: a recipe that runs another has jobs in others."""
     parents, groups = {}, {}
     for process in Path("/proc").iterdir():
-        # A process may end at any moment. No glob of its files: that looks at them outside `suppress`.
+        # A process may end at any moment; a glob of its files looks at them outside `suppress`.
         if process.name.isdigit():
             with contextlib.suppress(OSError):
                 fields = (process / "stat").read_text().rpartition(")")[2].split()

@@ -24,8 +24,10 @@ class Prompts:
 
     Attributes:
         train, unseen: for training, and for decoding alone.
-        plain_train, plain: the same of short requests, in all their `forms`.
-        shared: the tasks of a short request for which several experts are right.
+        plain_train: short requests for training. Like `train` they are as written here, and drawn
+            in all their `forms`.
+        plain: short requests for decoding alone, in all their forms.
+        shared: the tasks of a short request for which several experts are right, by form.
     """
 
     train: tuple[str, ...]
@@ -47,13 +49,21 @@ class Prompts:
 
     def is_seen(self, prompt: str) -> bool:
         """Whether training draws this prompt."""
-        return prompt in self.train or prompt in self.plain_train
+        return any(prompt in forms(text) for text in self.train + self.plain_train)
 
     def draw_train(self, number: int) -> str:
-        """The training prompt of a random number: half of them are plain requests."""
-        pools = [pool for pool in (self.train, self.plain_train) if pool]
-        index, chosen = divmod(number, len(pools))
-        return pools[chosen][index % len(pools[chosen])]
+        """The training prompt of a random number.
+
+        Long prompts, short requests of this task alone, and short ones that it shares with another
+        are equally frequent, and so are the forms of each.
+        """
+        own = [text for text in self.plain_train if text not in self.shared]
+        shared = [text for text in self.plain_train if text in self.shared]
+        pools = [pool for pool in (self.train, own, shared) if pool]
+        number, chosen = divmod(number, len(pools))
+        number, index = divmod(number, len(pools[chosen]))
+        spelt = forms(pools[chosen][index])
+        return spelt[number % len(spelt)]
 
 
 def load_prompts(
@@ -77,9 +87,8 @@ def load_prompts(
     _check_unique([*(part for _, part in parts), [(r.where, r.text) for r in requests]])
     train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
     own = [request for request in requests if not request.tasks.isdisjoint(names)]
-    plain_train, plain = (
-        [form for r in own if r.part == part for form in forms(r.text)] for part in PLAIN_PARTS
-    )
+    plain_train = [r.text for r in own if r.part == "train"]
+    plain = [form for r in own if r.part == "test" for form in forms(r.text)]
     shared = {form: r.tasks for r in own if len(r.tasks) > 1 for form in forms(r.text)}
     return Prompts(*map(tuple, (train, unseen, plain_train, plain)), shared)
 

@@ -3,8 +3,8 @@ r"""The Speech LLM: Y = LLM(prompt, S) with S the fused audio (equations 1 and 1
 It puts the parts together: encoders → fusion, gated by the router → LLM. No maths of its own.
 """
 
-# B batch, K distinct prompts, P prompt tokens, T frames, Y answer tokens, D width of the LLM,
-# R routed experts (one per task), S hidden states of one encoder, V vocabulary
+# B batch, K distinct prompts, Q of them for each row, P prompt tokens, T frames, Y answer tokens,
+# D width of the LLM, R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -232,11 +232,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self,
         prompt: Int[Tensor, "K P"],
         prompt_lengths: Int[Tensor, " K"],
-        prompt_index: Int[Tensor, " B"],
+        prompt_index: Int[Tensor, "B Q"],
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         task: Int[Tensor, " B"],
-        experts: Bool[Tensor, "B R"] | None = None,
+        experts: Bool[Tensor, "B Q R"] | None = None,
         counts: Float[Tensor, "3 2"] | None = None,
         chance: Float[Tensor, "B Y"] | None = None,
         utt_id: list[str] | None = None,
@@ -244,10 +244,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         """Loss of equation 10, statistics per task, and the token count as the batch's weight.
 
-        `prompt` holds each distinct prompt of the batch once, `prompt_index` says which row uses
-        which. `text` ends with the end token; ESPnet's trainer adds `utt_id`. Audio: see `states`;
-        `chance`: see `hide`; `experts` are those that are right for each prompt, by default its
-        task's. Outside training `loss_routed` is the loss where the router chooses the expert.
+        `prompt` holds each distinct prompt of the batch once. `prompt_index` says which are of
+        which row: the first is its own, the router learns from all; `experts` are those that are
+        right for each of them, by default its task's. `text` ends with the end token; ESPnet's
+        trainer adds `utt_id`. Audio: see `states`; `chance`: see `hide`. Outside training
+        `loss_routed` is the loss where the router chooses the expert.
         The loss is a mean over answer tokens and, for routing, one over utterances. Of a batch that
         several processes share, or that an update joins with others, `counts` tells the share
         (`pam.model.joint`); without, the batch is whole.
@@ -255,10 +256,15 @@ class ESPnetPaMModel(TrainableOnlyModel):
         if counts is None:
             counts = own_counts(int(text_lengths.sum()), len(task), task.device)
         if experts is None:
-            experts = F.one_hot(task, len(self.tasks)).bool()
+            experts = (
+                F.one_hot(task, len(self.tasks))
+                .bool()[:, None]
+                .expand(-1, prompt_index.shape[1], -1)
+            )
         in_batch, in_update = shares(counts)
         with self.autocast():
-            prompt_states = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index)
+            distinct = self.llm.read_prompts(prompt, prompt_lengths)
+            prompt_states = distinct.select(prompt_index[:, 0])
             router_logits, gate = self.route(
                 prompt_states, task if self.routing == "label" else None
             )
@@ -268,7 +274,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
         loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
         routing_seen = 0.0
         if router_logits is not None and self.routing_loss:
-            routing = routing_loss(router_logits, experts).mean()
+            every = self.router(distinct.pooled[prompt_index.flatten()])
+            routing = routing_loss(every, experts.flatten(0, 1)).mean()
             loss = loss + routing * in_update.utts
             routing_seen = routing.detach() * in_batch.utts
         correct = (logits.argmax(-1) == labels).float()
@@ -278,7 +285,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         )
         if self.labelled:
             chosen = router_logits.argmax(-1, keepdim=True)
-            routed = experts.gather(-1, chosen)[:, 0].float()
+            routed = experts[:, 0].gather(-1, chosen)[:, 0].float()
             stats |= task_statistics(self.tasks, task, in_batch.utts, router_acc=routed)
             if not self.training:
                 own = self.routed_loss(token_loss, prompt_states, task, audio, text, text_lengths)

@@ -103,7 +103,7 @@ def answer_losses(model: ESPnetPaMModel, batch: Mapping[str, Tensor]) -> Float[T
     label = batch["task"] if model.routing == "label" else None
     with model.autocast():
         prompts = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
-        prompts = prompts.select(batch["prompt_index"])
+        prompts = prompts.select(batch["prompt_index"][:, 0])
         _, gate = model.route(prompts, label)
         features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
         text, lengths = batch["text"], batch["text_lengths"]

@@ -55,6 +55,8 @@ class Collate:
         per_batch: so many prompts are drawn for a batch, those of its first utterances, which all
             others share in turn; 0 draws one for every utterance. Fewer distinct prompts are a
             shorter prompt pass.
+        router_prompts: from so many prompts the router learns for each utterance: from its own,
+            and from further ones of its task.
         seed: of the draws; None, for validation, takes each task's first prompts, so that losses
             can be compared, and hides no word.
     """
@@ -64,9 +66,11 @@ class Collate:
         llm: CausalLM,
         prompts: Mapping[str, Prompts],
         per_batch: int = 0,
+        router_prompts: int = 1,
         seed: int | None = None,
     ):
         self.llm, self.per_batch, self.seed = llm, per_batch, seed
+        self.router_prompts = 1 if seed is None else router_prompts
         self.tasks, self.prompts = list(prompts), list(prompts.values())
 
     def __call__(
@@ -79,37 +83,42 @@ class Collate:
         batch["counts"] = torch.from_numpy(counts)
         for name in data[0].keys() - numbers:
             batch[name], batch[f"{name}_lengths"] = padded([d[name] for d in data])
-        drawn = self.draw_prompts(step, batch["task"].tolist())
-        distinct = sorted(set(drawn))
+        tasks = batch["task"].tolist()
+        drawn = self.draw_prompts(step, tasks)
+        distinct = sorted({prompt for row in drawn for prompt in row})
         batch["prompt"], batch["prompt_lengths"] = self.llm.prompt_batch(distinct)
-        batch["prompt_index"] = torch.tensor([distinct.index(prompt) for prompt in drawn])
-        batch["experts"] = self.right_experts(drawn, batch["task"].tolist())
+        batch["prompt_index"] = torch.tensor([[distinct.index(p) for p in row] for row in drawn])
+        batch["experts"] = self.right_experts(drawn, tasks)
         utts = [utt for utt, _ in items]
         if self.seed is not None:
             chance = [self.draw_chance(step, utt, len(d["text"])) for utt, d in items]
             batch["chance"], _ = padded(chance)
         return utts, batch
 
-    def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[str]:
-        """A prompt for every row, of `tasks`."""
+    def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[list[str]]:
+        """For every row, of `tasks`, its prompt, and the further ones that teach the router."""
         utts = step.batch.utts
         places = self.per_batch or len(utts)
         chosen = []
         for row, task in zip(step.rows, tasks, strict=True):
             place, known = row % places, self.prompts[task]
             if self.seed is None:
-                chosen.append(known.train[place % len(known.train)])
-            else:
-                chosen.append(known.draw_train(self.number("prompt", step, utts[place])))
+                chosen.append([known.train[place % len(known.train)]])
+                continue
+            purposes = ["prompt", *(f"prompt {i}" for i in range(1, self.router_prompts))]
+            numbers = [self.number(purpose, step, utts[place]) for purpose in purposes]
+            chosen.append([known.draw_train(number) for number in numbers])
         return chosen
 
-    def right_experts(self, prompts: Sequence[str], tasks: Sequence[int]) -> Bool[Tensor, "B R"]:
+    def right_experts(
+        self, prompts: Sequence[Sequence[str]], tasks: Sequence[int]
+    ) -> Bool[Tensor, "B Q R"]:
         """The experts that are right for each prompt: its task's, of some requests others' too."""
-        right = torch.zeros(len(prompts), len(self.tasks), dtype=torch.bool)
-        for row, (prompt, task) in enumerate(zip(prompts, tasks, strict=True)):
-            names = self.prompts[task].shared.get(prompt, {self.tasks[task]})
-            right[row] = torch.tensor([name in names for name in self.tasks])
-        return right
+        names = [
+            [self.prompts[task].shared.get(prompt, {self.tasks[task]}) for prompt in row]
+            for row, task in zip(prompts, tasks, strict=True)
+        ]
+        return torch.tensor([[[t in n for t in self.tasks] for n in row] for row in names])
 
     def draw_chance(self, step: Step, utt: str, tokens: int) -> np.ndarray:
         """A number in [0, 1) for each token of an answer; the lowest are hidden."""

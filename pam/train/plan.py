@@ -89,7 +89,8 @@ def uses_bf16(config: Mapping[str, Any]) -> bool:
 
 
 def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
-    """Of one process: ESPnet deals the rows of a batch to the GPUs."""
+    """Of one process: ESPnet deals the rows of a batch to the GPUs. Its prompts are those of a
+    system with a router."""
     rows, frames = config["batch"]["max_utts"], config["batch"]["max_frames"]
     mine = math.ceil(rows / max(gpus, 1))
     longest = frames // rows
@@ -99,7 +100,7 @@ def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
         rows=mine,
         frames=longest,
         answer=math.ceil(TOKENS_PER_SECOND * longest / FRAMES_PER_SECOND) + 1,
-        prompts=min(config["prompts_per_batch"] or mine, mine),
+        prompts=min(config["prompts_per_batch"] or mine, mine) * config["router_prompts"],
         prompt=OPENING_TOKENS[template] + round(TOKENS_PER_WORD * max(words)),
         closing=CLOSING_TOKENS[template],
     )

@@ -108,6 +108,7 @@ SECTIONS: dict[str, Any] = {
     "phases": {"ctc": PHASE, "llm": PHASE},
     "budgets": {ANY: BUDGET},
     "prompts_per_batch": _whole(0),
+    "router_prompts": _whole(1),
     "dev_utts": _whole(0),
     "num_workers": _whole(0),
     "keep_nbest_models": _whole(1),

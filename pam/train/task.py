@@ -63,7 +63,7 @@ class PaMTask(AbsTask):
         config, exp = load_yaml(args.pam_config), Path(args.pam_config).parent
         model = build_model(config, config["feats"] == "online", Template.read(exp))
         model.llm.template.write(exp)  # what decodes reads what was trained with
-        cls.llm = model.llm
+        cls.llm, cls.labelled = model.llm, model.labelled
         if args.phase == "llm":
             if config.get("init"):  # all that is learned starts there
                 load_learned(model, Path(config["init"]))
@@ -126,7 +126,9 @@ class PaMTask(AbsTask):
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
         config = load_yaml(args.pam_config)
         seed = args.seed if train else None
-        return Collate(cls.llm, prompts_of(config), config["prompts_per_batch"], seed)
+        router_prompts = config["router_prompts"] if cls.labelled and args.phase == "llm" else 1
+        prompts = prompts_of(config)
+        return Collate(cls.llm, prompts, config["prompts_per_batch"], router_prompts, seed)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):

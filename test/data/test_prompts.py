@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pam.data.prompts import (
@@ -118,12 +119,25 @@ def test_every_prompt_can_be_drawn(shipped):
     assert {draw(prompts, utt, pool="plain") for utt in utts} == set(prompts.plain)
 
 
-def test_half_of_the_training_prompts_are_plain_requests(shipped):
-    prompts = shipped["snv"]
-    drawn = Counter(prompts.draw_train(number) for number in range(100 * 6 * 7 * 11))
-    assert set(drawn) == {*prompts.train, *prompts.plain_train}
-    assert sum(drawn[text] for text in prompts.train) == drawn.total() / 2
-    assert [Prompts(("a", "b"), ()).draw_train(n) for n in range(3)] == ["a", "b", "a"]
+def test_training_draws_long_own_and_shared_requests_alike_in_all_forms():
+    prompts = Prompts(("A b.", "C d."), (), ("Own.", "X", "Z y"), shared={"X": frozenset("ts")})
+    drawn = Counter(prompts.draw_train(number) for number in range(3 * 6 * 6))
+    assert {text: 3 * 36 / count for text, count in drawn.items()} == {
+        **dict.fromkeys([form for text in prompts.train for form in forms(text)], 3 * 2 * 3),
+        **dict.fromkeys(forms("Own."), 3 * 2 * 3),
+        **dict.fromkeys(forms("Z y"), 3 * 2 * 3),
+        **dict.fromkeys(forms("X"), 3 * 2),
+    }
+    assert [Prompts(("a", "b"), ()).draw_train(n) for n in range(3)] == ["a", "b", "A"]
+
+
+def test_every_training_prompt_is_drawn(shipped):
+    prompts = shipped["asr_clean"]
+    texts = prompts.train + prompts.plain_train
+    numbers = np.random.default_rng(0).integers(2**63, size=100_000).tolist()
+    drawn = {prompts.draw_train(number) for number in numbers}
+    assert drawn == {form for text in texts for form in forms(text)}
+    assert all(map(prompts.is_seen, list(drawn)[:100]))
 
 
 def test_a_plain_request_has_three_forms():
@@ -133,7 +147,7 @@ def test_a_plain_request_has_three_forms():
 
 def test_plain_requests_are_short_and_in_one_pool_only(shipped):
     for prompts in shipped.values():
-        assert len(prompts.plain_train) > 250 and len(prompts.plain) >= 50
+        assert len(prompts.plain_train) > 90 and len(prompts.plain) >= 50
         assert all(1 <= len(text.split()) <= 6 for text in prompts.plain_train + prompts.plain)
         known = {normalise(text) for text in prompts.plain_train + prompts.train + prompts.unseen}
         assert known.isdisjoint(normalise(text) for text in prompts.plain)
@@ -145,7 +159,7 @@ def test_requests_that_say_nothing_of_the_speech_are_both_speech_tasks(shipped):
         assert shipped[task].shared["Transcribe."] == shipped[task].shared["transcribe"] == both
         assert {"Transcribe.", "TRANSCRIBE."} <= set(shipped[task].plain)
         assert shipped[task].shared["What was said?"] == both
-        assert "what was said" in shipped[task].plain_train
+        assert "What was said?" in shipped[task].plain_train
         assert "Transcribe this meeting." not in shipped[task].shared
     assert not shipped["snv"].shared and not shipped["ac"].shared
 
@@ -182,10 +196,10 @@ def test_plain_requests_of_a_folder(tmp_path):
     write(tmp_path, "snv", train=["Count."], unseen=["How many?"])
     plain(tmp_path, "train: {ac snv: [Hear it.], snv: [Number]}\ntest: {ac: [Sound]}")
     found = load_all_prompts(folder=tmp_path)
-    both = ("Hear it.", "hear it", "HEAR IT.")
-    assert found["snv"].plain_train == (*both, "Number", "number", "NUMBER")
-    assert found["ac"].plain_train == both and found["ac"].plain == ("Sound", "sound", "SOUND")
-    assert set(found["ac"].shared) == set(both) and "plain" not in found
+    assert found["snv"].plain_train == ("Hear it.", "Number")
+    assert found["ac"].plain_train == ("Hear it.",)
+    assert found["ac"].plain == ("Sound", "sound", "SOUND")
+    assert set(found["ac"].shared) == {"Hear it.", "hear it", "HEAR IT."} and "plain" not in found
     assert found["ac"].is_seen("HEAR IT.") and not found["ac"].is_seen("Sound")
     with pytest.raises(UserError, match="has no plain requests"):
         draw(found["snv"], "utt1", pool="plain")

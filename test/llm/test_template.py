@@ -94,7 +94,7 @@ def test_ids_of_prompts_and_answers(chat_llm):
 def whole_row(model, batch, row):
     """One utterance in one pass: logits of the answer's tokens, the tokens, h_prompt."""
     llm, template = model.llm, model.llm.template
-    index = batch["prompt_index"][row]
+    index = batch["prompt_index"][row, 0]
     prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
     text = batch["text"][row, : batch["text_lengths"][row]]
     frames = batch["first_lengths"][row]

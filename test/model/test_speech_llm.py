@@ -26,7 +26,7 @@ def plain_row(model, batch, row, read=None):
 
     Returns logits of the answer's tokens, the tokens, and the router's logits.
     """
-    index = batch["prompt_index"][row]
+    index = batch["prompt_index"][row, 0]
     prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
     text = batch["text"][row, : batch["text_lengths"][row]]
     words = text[:-1] if read is None else read[row, : len(text) - 1]
@@ -457,7 +457,7 @@ def test_either_expert_is_right_for_a_request_that_says_nothing_of_the_speech(ti
     """Loss and accuracy of the router take `experts`; without, the task's own is right."""
     tiny_model.eval()
     plain, own, _ = tiny_model(**batch)
-    right = torch.nn.functional.one_hot(batch["task"], 4).bool()
+    right = torch.nn.functional.one_hot(batch["task"], 4).bool()[:, None]
     again, same, _ = tiny_model(**batch, experts=right)
     assert torch.equal(plain, again) and torch.equal(
         own["router_acc_asr_clean"], same["router_acc_asr_clean"]
@@ -465,3 +465,22 @@ def test_either_expert_is_right_for_a_request_that_says_nothing_of_the_speech(ti
     every, stats, _ = tiny_model(**batch, experts=torch.ones_like(right))
     assert every < plain and stats["router_acc_asr_clean"] == 1
     torch.testing.assert_close(every, stats["loss"])
+
+
+def test_the_router_learns_from_further_prompts_that_change_no_answer(tiny_model, batch):
+    """Its loss is the mean over the prompts of a row; the row is read with its own."""
+    plain, before, _ = tiny_model(**batch)
+    further = batch["prompt_index"].roll(1, 0)
+    index = torch.cat([batch["prompt_index"], further], 1)
+    loss, after, _ = tiny_model(**batch | {"prompt_index": index})
+    for name in before.keys() - {"loss", "loss_routed"}:
+        torch.testing.assert_close(after[name], before[name], equal_nan=True)
+    pooled = tiny_model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"]).pooled
+    logits = tiny_model.router(pooled)
+
+    def routing(rows):
+        return torch.nn.functional.cross_entropy(logits[rows[:, 0]], batch["task"])
+
+    own, other = routing(batch["prompt_index"]), routing(further)
+    assert abs(own - other) > 0.01
+    torch.testing.assert_close(loss - plain, (other - own) / 2)

@@ -116,12 +116,12 @@ def audio_of(model, batch, row=None):
 def alone(model, batch, row) -> dict:
     """One row of a batch without any padding."""
     features, lengths = audio_of(model, batch, row)
-    prompt, answer = int(batch["prompt_index"][row]), int(batch["text_lengths"][row])
+    prompt, answer = int(batch["prompt_index"][row, 0]), int(batch["text_lengths"][row])
     one = slice(row, row + 1)
     return {
         "prompt": batch["prompt"][prompt : prompt + 1, : batch["prompt_lengths"][prompt]],
         "prompt_lengths": batch["prompt_lengths"][prompt : prompt + 1],
-        "prompt_index": torch.tensor([0]),
+        "prompt_index": torch.tensor([[0]]),
         "text": batch["text"][one, :answer],
         "text_lengths": batch["text_lengths"][one],
         "task": batch["task"][one],
@@ -134,7 +134,7 @@ def logits_of(model, batch):
     """Logits of every answer's tokens, row after row, and the prompt router's or None."""
     with model.autocast():
         prompt = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
-        prompt = prompt.select(batch["prompt_index"])
+        prompt = prompt.select(batch["prompt_index"][:, 0])
         routed, gate = model.route(prompt, batch["task"] if model.routing == "label" else None)
         features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
         text = batch["text"], batch["text_lengths"]

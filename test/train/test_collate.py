@@ -36,8 +36,9 @@ class Data(torch.utils.data.Dataset):
         return utt, self.preprocess(utt, {"text": TEXTS[utt], "task": "asr"})
 
 
-def collate(per_batch=0, seed=0):
-    return Collate(Words(), {"ac": Prompts(tuple(map(str, range(1000))), ())}, per_batch, seed)
+def collate(per_batch=0, router_prompts=1, seed=0):
+    prompts = {"ac": Prompts(tuple(map(str, range(1000))), ())}
+    return Collate(Words(), prompts, per_batch, router_prompts, seed)
 
 
 def draws(world=1, number=0, workers=0, **options):
@@ -47,7 +48,7 @@ def draws(world=1, number=0, workers=0, **options):
         step = Step(Batch(UTTS, number), UTTS, 1, rank, world)
         ((utts, batch),) = loader(Data(), [step], collate(**options), workers)
         for row, utt in enumerate(utts if step.own else []):
-            prompt = int(batch["prompt"][batch["prompt_index"][row]])
+            prompt = int(batch["prompt"][batch["prompt_index"][row, 0]])
             tokens = batch["text_lengths"][row]
             chances = batch["chance"][row, :tokens].tolist() if "chance" in batch else None
             found[utt] = prompt, chances
@@ -69,6 +70,22 @@ def test_any_number_of_processes_draws_what_one_draws(per_batch, seed):
     if seed is None:
         assert prompts == [row % (per_batch or 7) for row in range(7)]
         assert all(chances is None for _, chances in one.values())
+
+
+def test_further_prompts_teach_the_router():
+    """They change no utterance's own prompt, and another process draws the same."""
+    one, _ = draws()
+    assert draws(router_prompts=3)[0] == one
+    step = Step(Batch(UTTS, 0), UTTS, 1, 0, 1)
+    ((_, batch),) = loader(Data(), [step], collate(router_prompts=3), 0)
+    rows = batch["prompt"][batch["prompt_index"]][..., 0].tolist()
+    assert len(set(sum(rows, []))) == 3 * len(UTTS)
+    assert batch["experts"].shape == (len(UTTS), 3, 1)
+    shared = Step(Batch(UTTS, 0), UTTS, 1, 1, 2)
+    ((_, part),) = loader(Data(), [shared], collate(router_prompts=3), 0)
+    assert part["prompt"][part["prompt_index"]][..., 0].tolist() == rows[1::2]
+    ((_, dev),) = loader(Data(), [step], collate(router_prompts=3, seed=None), 0)
+    assert dev["prompt_index"].shape == (len(UTTS), 1)
 
 
 def test_draws_depend_on_no_generator_and_no_worker():
@@ -114,5 +131,9 @@ def test_experts_that_are_right_for_a_prompt():
         "noisy": Prompts(("0", "2"), (), shared=both),
         "ac": Prompts(("3",), ()),
     }
-    right = Collate(Words(), prompts).right_experts(["0", "0", "1", "2", "3"], [0, 1, 0, 1, 2])
-    assert right.int().tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    right = Collate(Words(), prompts).right_experts(["01", "02", "33"], [0, 1, 2])
+    assert right.int().tolist() == [
+        [[1, 1, 0], [1, 0, 0]],
+        [[1, 1, 0], [0, 1, 0]],
+        [[0, 0, 1], [0, 0, 1]],
+    ]

@@ -148,7 +148,7 @@ def test_gpus_share_the_batch_and_nothing_else():
 def test_the_largest_batch():
     config = config_of("mini", "pam", "batch.max_utts=8", "batch.max_frames=800")
     batch = largest_batch(config, 1)
-    assert (batch.rows, batch.frames, batch.prompts, batch.closing) == (8, 100, 8, 0)
+    assert (batch.rows, batch.frames, batch.prompts, batch.closing) == (8, 100, 24, 0)
     assert batch.answer == 4 * 4 + 1 and 10 < batch.prompt < 60
     chat = largest_batch(config | {"llm_conf": config["llm_conf"] | {"template": "chat"}}, 1)
     assert chat.prompt > batch.prompt and chat.closing > 0
