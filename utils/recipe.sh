@@ -31,7 +31,7 @@ check_options() {
     [[ -n $pool ]] || pool=before
     check_choice pool "$pool" before after
     check_choice budget "$budget" $(in_scale budgets)
-    check_choice prompts "$prompts" unseen seen train
+    check_choice prompts "$prompts" unseen plain seen train
     check_choice size "$size" tiny short long
     check_choice html "$html" true false
     check_choice analyse "$analyse" true false
