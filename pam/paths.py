@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 # The package is installed in place (pip install -e), so conf/ lies beside it.
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -30,7 +30,7 @@ from pam.atomic import write_json  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 from pam.paths import cache_dir  # noqa: E402
-from pam.table import nearest  # noqa: E402
+from pam.registry import nearest  # noqa: E402
 
 # Part of what makes a folder current: raise it when a conversion's output changes.
 CONVERSION = 1

@@ -19,12 +19,12 @@ from pam.data.prompts import load_all_prompts
 from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.registry import nearest
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import interval
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
 from pam.score.router import POOLS
-from pam.table import nearest
 
 HOME = ROOT / "conf/prompts"
 logger = get_logger(__name__)

@@ -14,7 +14,7 @@ from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.table import nearest
+from pam.registry import nearest
 from pam.train.schema import check_budget, check_phases, require
 from pam.train.systems import combine, read_layers, with_pool
 

@@ -10,7 +10,7 @@ from typing import Any
 from pam.config import check_keys, load_yaml
 from pam.data.tasks import plain_files, prompt_files
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
 POOLS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts

@@ -14,7 +14,7 @@ from pam.data.concat import files_of
 from pam.data.scp import Problem, id_fault, line_numbers
 from pam.data.tasks import all_tasks, unknown_task
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
 # These tables have one entry for each utterance; PARTIAL ones may have fewer.

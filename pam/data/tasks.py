@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pam.config import load_yaml
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 # The package is installed in place (pip install -e), so conf/ and egs/ lie beside it.
 ROOT = Path(__file__).resolve().parents[2]

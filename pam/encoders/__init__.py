@@ -39,9 +39,9 @@ from pam.config import check_keys
 from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
 from pam.encoders.precision import keep_narrow_convolutions_in_float32
 from pam.errors import UserError
-from pam.table import Table
+from pam.registry import Registry
 
-ENCODERS = Table(
+ENCODERS = Registry(
     "encoder",
     {
         "whisper": "pam.encoders.whisper:WhisperAudioEncoder",

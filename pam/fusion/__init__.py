@@ -22,9 +22,9 @@ from typing import Any
 from pam.config import check_init_options
 from pam.fusion.base import Fusion
 from pam.fusion.grow import grow
-from pam.table import Table
+from pam.registry import Registry
 
-FUSIONS = Table(
+FUSIONS = Registry(
     "fusion",
     {
         "single": "pam.fusion.single:Single",

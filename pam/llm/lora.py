@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pam.errors import UserError
 from pam.llm.load import attention_of_cpu
-from pam.table import nearest
+from pam.registry import nearest
 
 ALL_LINEAR = "all-linear"  # PEFT's name
 LINEAR = (nn.Linear, Conv1D)  # Conv1D: GPT-2's linear layer, its weight transposed

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from pam.atomic import write_json
 from pam.errors import UserError
 from pam.llm.text import markup_ids
-from pam.table import nearest
+from pam.registry import nearest
 
 USER, ANSWER = "\ue000", "\ue001"  # stand for the texts: private code points that no template holds
 TODAY = datetime(2024, 7, 26)  # many templates write the date: the prompt must be the same tomorrow

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 FOLDER = Path(__file__).with_name("architectures")
 

@@ -8,7 +8,7 @@ from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 
 class TrainableOnlyModel(AbsESPnetModel):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pam.config import load_yaml
+from pam.registry import Registry
 from pam.report.markdown import GAP, escape
 from pam.report.paper import load_paper
 from pam.report.table_cells import Store
@@ -11,14 +12,13 @@ from pam.report.table_document import errata_section
 from pam.report.table_figures import figure_part
 from pam.report.table_plan import budget_length
 from pam.report.table_spec import CONF, TableSpec
-from pam.table import Table
 
 Render = Callable[[TableSpec, Store, str], list[str]]
 
 # A kind's function takes the table, the stored results by name and the budget, and gives the
 # paragraphs between title and errata. Where a part of the project that it needs is missing, there
 # is a gap.
-KINDS = Table(
+KINDS = Registry(
     "kind of table",
     {
         "systems": "pam.report.table_document:render",

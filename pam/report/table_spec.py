@@ -8,7 +8,7 @@ from typing import Any
 
 from pam.config import check_keys, load_yaml
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SCALES = "scales"  # the file that says what a scale has for the paper's sets, encoders and LLMs

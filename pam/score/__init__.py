@@ -6,10 +6,10 @@ A task's metric is `score(items, seed) -> dict` with `metric`, `value`, `count` 
 of captions is `measure(items, sbert) -> (Statistics, dict)`; see captions.py.
 """
 
-from pam.table import Table
+from pam.registry import Registry
 
 # The names are those of pam/data/tasks.py.
-METRICS = Table(
+METRICS = Registry(
     "metric",
     {
         "wer": "pam.score.wer:score",
@@ -18,7 +18,7 @@ METRICS = Table(
     },
 )
 
-CAPTION_METRICS = Table(
+CAPTION_METRICS = Registry(
     "metric of captions",
     {
         "meteor": "pam.score.caption:measure",  # NLTK's, which is always there

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pam.errors import UserError
-from pam.table import Table, nearest
+from pam.registry import Registry, nearest
 
 ANY = "*"  # a section whose keys are names that the user gives
 
@@ -136,7 +136,7 @@ def check_parts(conf: Mapping[str, Any], where: str) -> None:
     _check_known(conf, _parts(), where)
 
 
-def _check_name(name: str, table: Table, where: str) -> None:
+def _check_name(name: str, table: Registry, where: str) -> None:
     if name not in table.entries:
         hint = nearest(name, table.entries)
         raise UserError(f"{where}: unknown {table.kind} {name!r}: {hint}")

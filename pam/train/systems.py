@@ -8,7 +8,7 @@ from typing import Any
 from pam.config import check_keys, load_yaml, merge, set_option
 from pam.data.tasks import TASKS, get_task
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 from pam.train.schema import check_parts, check_sections, require
 
 KEYS = [

@@ -6,11 +6,11 @@ from pam.atomic import atomic_path, write_json
 from pam.config import check_keys, load_yaml, merge, parse_value, set_option
 from pam.errors import UserError, run_main
 from pam.paths import resolve_model
-from pam.table import Table
+from pam.registry import Registry
 
 
 def test_table_imports_on_demand_and_suggests():
-    table = Table("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
+    table = Registry("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
     assert table.get("red").__name__ == "OrderedDict"
     with pytest.raises(UserError, match=r"unknown colour 'rde': did you mean 'red'\? known: green"):
         table.get("rde")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score", "report", "bin"]
+ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score"]
+ROOMS += ["analysis", "report", "paper", "bin"]
 FOUNDATION = ["atomic", "checkpoint", "config", "device", "environment", "errors", "log", "paths"]
-FOUNDATION += ["table"]
+FOUNDATION += ["registry"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
 
 

@@ -17,7 +17,7 @@ from ami_utterances import headsets  # noqa: E402
 
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger, progress  # noqa: E402
-from pam.table import nearest  # noqa: E402
+from pam.registry import nearest  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
 
 URL = "https://groups.inf.ed.ac.uk/ami"

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, installed or not
 
 from pam.errors import UserError, run_main  # noqa: E402
-from pam.table import nearest  # noqa: E402
+from pam.registry import nearest  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
 
 URL = "https://www.openslr.org/resources/12"

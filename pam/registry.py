@@ -1,4 +1,4 @@
-"""Tables of parts: a name in a configuration stands for a class that is imported when asked for."""
+"""Registries of parts: a name stands for a class that is imported when it is asked for."""
 
 import difflib
 import importlib
@@ -16,8 +16,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{guess}known: {', '.join(known)}"
 
 
-class Table:
-    """Maps names to `"module:attribute"` strings; adding a part is one line in its table."""
+class Registry:
+    """Maps names to `"module:attribute"` strings; adding a part is one line in its registry."""
 
     def __init__(self, kind: str, entries: Mapping[str, str]):
         self.kind = kind

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from pam.errors import UserError
-from pam.table import nearest
+from pam.registry import nearest
 
 
 class _Loader(yaml.SafeLoader):
