@@ -21,7 +21,8 @@ from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report.experiment import read_experiment
+from pam.report import figures
+from pam.report.results import read_results
 
 logger = get_logger(__name__)
 CLIPS = 50  # that the frames for similarities and norms are taken from
@@ -56,9 +57,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def draw(exp: Path) -> None:
-    from pam.bin.report import draw_figures
+    from pam.bin.report import can_draw
 
-    for path in draw_figures(exp, read_experiment(exp, samples=0)):
+    for path in figures.draw(exp, read_results(exp, samples=0)) if can_draw() else ():
         logger.info("%s", path)
 
 

@@ -8,8 +8,8 @@ from stored_results import result
 
 from pam.bin import report
 from pam.errors import UserError
-from pam.paper.cells import sums_of
-from pam.report.store import options, read_store, write_stored
+from pam.paper.store import read_store, sums_of
+from pam.report.store import options, write_stored
 from pam.score.compare import ratio
 from pam.score.utterances import Statistics, write_utterances
 
