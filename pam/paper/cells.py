@@ -1,0 +1,125 @@
+"""The cells of a table, from stored results: means over seeds and rows, and columns of columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from pam.paper.spec import Column, TableSpec
+from pam.paper.store import Store, stored_runs, sums_of
+from pam.score.combine import averages, ranks
+from pam.score.compare import Cell, Cells, mean_sums, summary
+
+ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
+
+
+def table_cells(spec: TableSpec, store: Store, budget: str) -> Cells:
+    """{row: {column: cell}} of all rows and columns, hidden ones too."""
+    rows = spec.all_rows
+    cells: Cells = {name: {} for name in rows}
+    for name, row in rows.items():
+        if row.how == "system":
+            found, gap = stored_runs(row, store, spec.scale, budget)
+            for key, column in spec.columns.items():
+                cells[name][key] = measured(column, found, gap)
+    for name, row in rows.items():
+        for key, column in spec.columns.items():
+            if row.how != "system":
+                members = {member: cells[member][key] for member in row.members}
+                cells[name][key] = mean(members) if row.how == "mean" else best(members, column)
+    for name, columns in spec.averages.items():
+        add_averages(cells, spec, name, columns)
+    for name, columns in spec.ranks.items():
+        add_ranks(cells, spec, name, columns)
+    return cells
+
+
+def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | None) -> Cell:
+    """The mean over the seeds that have the column."""
+    if column.missing:
+        return Cell(gap=column.missing)
+    if not runs:
+        return Cell(gap=gap)
+    found = {seed: run["sets"].get(column.set, {}) for seed, run in runs.items()}
+    scored = {
+        seed: entry for seed, entry in found.items() if column.metric in entry.get("metrics", {})
+    }
+    if not scored:
+        reasons = [entry.get("missing", {}).get(column.metric) for entry in found.values()]
+        known = next(filter(None, reasons), None)
+        return Cell(gap=known or f"{column.metric} of {column.set} was not scored{_remedy(column)}")
+    return summary({seed: sums_of(entry, column.metric) for seed, entry in scored.items()})
+
+
+def _remedy(column: Column) -> str:
+    return "" if column.metric in ALWAYS else f" (--metrics {column.metric} of the recipe)"
+
+
+def mean(members: Mapping[str, Cell]) -> Cell:
+    """The mean over other rows of one column; it needs all of them."""
+    if absent := [name for name, cell in members.items() if cell.value is None]:
+        reasons = {members[name].gap for name in absent}
+        return Cell(gap=f"needs {', '.join(absent)}: {'; '.join(sorted(map(str, reasons)))}")
+    cells = list(members.values())
+    seeds = set.intersection(*(set(cell.sums) for cell in cells))
+    sums = {seed: mean_sums([cell.sums[seed] for cell in cells]) for seed in sorted(seeds)}
+    if not seeds or None in sums.values():
+        return Cell(value=fmean(cell.value for cell in cells))
+    return summary(sums)
+
+
+def best(members: Mapping[str, Cell], column: Column) -> Cell:
+    """The best of other rows in one column, without an interval: it was chosen by its value."""
+    cells = [cell for cell in members.values() if cell.value is not None]
+    if not cells:
+        return Cell(gap=f"needs one of {', '.join(members)}")
+    choose = min if column.better == "lower" else max
+    chosen = choose(cells, key=lambda cell: cell.value)
+    return replace(chosen, ci95=None, sd=None, sums={}, by_seed={})
+
+
+def add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
+    """Over the columns that the scale has; of a best row over its members, as the paper does it."""
+    there = [column for column in columns if not spec.columns[column].missing]
+    own = {row: [cells[row][column] for column in there] for row in spec.all_rows}
+    complete = [
+        row.name
+        for row in spec.all_rows.values()
+        if row.how != "best" and there and all(cell.value is not None for cell in own[row.name])
+    ]
+    found = averages([own[row] for row in complete])
+    for row in spec.all_rows.values():
+        absent = [c for c, cell in zip(there, own[row.name], strict=True) if cell.value is None]
+        cells[row.name][name] = Cell(gap=f"needs {', '.join(absent or columns)}")
+    for row, cell in zip(complete, found, strict=True):
+        cells[row][name] = cell
+    for row in spec.all_rows.values():
+        values = [cells[member][name].value for member in row.members]
+        known = [value for value in values if value is not None]
+        if row.how == "best" and known:
+            cells[row.name][name] = Cell(value=fmean(known))
+
+
+def add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
+    """Among the shown rows that have a value, over the columns in which one of them has."""
+    there = ranked_columns(cells, spec, columns)
+    ranked = []
+    for row in spec.rows.values():
+        own = [cells[row.name][c] for c in columns if not spec.columns[c].missing]
+        gaps = dict.fromkeys(cell.gap for cell in own if cell.gap)
+        why = "; ".join(gaps) or "fewer than two rows to rank"
+        if row.how == "best":
+            why = "not ranked: taken from other rows"
+        elif any(cells[row.name][c].value is not None for c in there):
+            ranked.append(row.name)
+        cells[row.name][name] = Cell(gap=why)
+    if len(ranked) > 1:
+        better = [spec.columns[column].better for column in there]
+        found = ranks([[cells[row][column] for column in there] for row in ranked], better)
+        for row, cell in zip(ranked, found, strict=True):
+            cells[row][name] = cell
+
+
+def ranked_columns(cells: Cells, spec: TableSpec, columns: Sequence[str]) -> list[str]:
+    """Those of a rank's columns in which a shown row has a value."""
+    return [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]

@@ -1,0 +1,86 @@
+"""Sizes, counted from architectures: encoders and LoRA (Table 6), what each system trains."""
+
+from typing import Any
+
+from pam.config import load_yaml
+from pam.model.architecture import architecture, count, on_meta
+from pam.model.sizes import llm_with_lora, sizes
+from pam.paper.printed import load_paper
+from pam.paper.spec import CONF, TableSpec
+from pam.paper.store import Store
+from pam.paths import conf_file
+from pam.report.markdown import GAP, escape, table
+from pam.train.systems import combine, read_layers
+
+MILLION = 1e6
+PAPER = "paper"
+# What the models' own configurations call the paper's columns.
+KEYS = {
+    "layers": ("encoder_layers", "num_hidden_layers"),
+    "d_model": ("d_model", "hidden_size"),
+    "d_ffn": ("encoder_ffn_dim", "intermediate_size"),
+    "heads": ("encoder_attention_heads", "num_attention_heads"),
+}
+
+
+def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    """Ours, and in brackets the paper's where it prints something else."""
+    paper = load_paper()[spec.paper]
+    llm_conf = load_yaml(CONF / "scale" / f"{spec.scale}.yaml")["llm_conf"]
+    rows = []
+    for path, printed in paper.cells.items():
+        found = model_sizes(path, llm_conf)
+        cells = [_cell(found.get(column), printed[column]) for column in paper.columns]
+        rows.append([escape(path), *cells])
+    header = ["model", *(f"{escape(column.label)}:" for column in paper.columns.values())]
+    return [
+        "Millions of parameters, of LLMs LoRA's at this scale; counted without any download. The "
+        "paper's in brackets where it prints another value; it cuts parameters to whole millions.",
+        table(header, rows),
+    ]
+
+
+def model_sizes(path: str, llm_conf: dict[str, Any]) -> dict[str, float]:
+    """The paper's columns by name; `norm` is not in a configuration."""
+    spec = architecture(path)
+    config = spec["config"]
+    found = {
+        column: next(config[key] for key in keys if key in config) for column, keys in KEYS.items()
+    }
+    found["d_head"] = config.get("head_dim", found["d_model"] // found["heads"])
+    if "inputs" in spec:  # an encoder
+        return {**found, "parameters": count(on_meta(path)) / MILLION}
+    llm, frozen = llm_with_lora({**llm_conf, "path": path})
+    return {**found, "parameters": (count(llm) - frozen) / MILLION}
+
+
+def _cell(ours: float | None, printed: Any) -> str:
+    if ours is None:
+        return f"{GAP} ({escape(printed)})"
+    text = f"{ours:.2f}" if isinstance(ours, float) else str(ours)
+    return text if int(ours) == printed else f"{text} ({escape(printed)})"
+
+
+def parameters_part(spec: TableSpec, labels: dict[str, str]) -> list[str]:
+    """How many parameters the systems train, at the table's scale and at the paper's."""
+    scales = list(dict.fromkeys([spec.scale, PAPER]))
+    rows = [
+        [labels[name], *(cell for scale in scales for cell in _millions(row.system, scale))]
+        for name, row in spec.rows.items()
+    ]
+    header = [
+        f"{what} at scale {scale}:" for scale in scales for what in ("trained", "of it active")
+    ]
+    return [
+        "## Parameters",
+        "Millions, LoRA's among them, counted from the configurations; active: what an answer uses."
+        " The paper cuts to whole millions: 37 trained of the concatenation, 29 of the reduced PaM "
+        "(26 active).",
+        table(["system", *header], rows),
+    ]
+
+
+def _millions(system: str, scale: str) -> list[str]:
+    layers = read_layers(conf_file("scale", scale), conf_file("systems", system))
+    counted = sizes(combine(*layers, []))
+    return [f"{value / MILLION:.2f}" for value in (counted.trainable, counted.active)]
