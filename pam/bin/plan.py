@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
-from pam.train.systems import combine, read_layers, with_pool
+from pam.train.systems import combine, with_pool
 
 SCALE, SYSTEM = "paper", "pam"
 OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "pool", "set")  # it has its own

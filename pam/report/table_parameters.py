@@ -1,9 +1,10 @@
 """How many parameters the systems of a table train, at its scale and at the paper's."""
 
+from pam.config import read_layers
 from pam.paths import conf_file
 from pam.report.markdown import table
 from pam.report.table_spec import TableSpec
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 MILLION = 1e6
 PAPER = "paper"
