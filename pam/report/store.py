@@ -115,7 +115,7 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
     """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
-    from pam.report.layers import layer_weights, shares  # the model's room: not to read a store
+    from pam.analysis.layers import layer_weights, shares  # the model's room: not to read a store
 
     return {
         expert: [round(float(share), 5) for share in shares(weight_MS)]

@@ -8,9 +8,9 @@ from stored_results import result
 
 from pam.bin import report
 from pam.errors import UserError
+from pam.paper.cells import sums_of
 from pam.report.store import options, read_store, write_stored
-from pam.report.table_cells import sums_of
-from pam.report.table_values import ratio
+from pam.score.compare import ratio
 from pam.score.utterances import Statistics, write_utterances
 
 CONFIG = {
