@@ -27,9 +27,6 @@ check_options() {
     [[ -z $llm ]] || check_choice llm "$llm" $(choices_in "$PAM_ROOT/conf/llm")
     [[ -n $feats ]] || feats=$(sed -n 's/^feats: *\([a-z]*\).*/\1/p' "$scale_config")
     check_choice feats "$feats" dumped online
-    [[ -n $pool ]] || pool=$(sed -n 's/^pool: *\([a-z]*\).*/\1/p' "$scale_config")
-    [[ -n $pool ]] || pool=before
-    check_choice pool "$pool" before after
     check_choice budget "$budget" $(in_scale budgets)
     check_choice prompts "$prompts" unseen plain seen train
     check_choice size "$size" tiny short long
@@ -132,7 +129,6 @@ dump_settings() { # dump_settings SET
 combine_settings() {
     dump_settings "of all sets"
     length_settings
-    [[ $pool == before || $feats == online ]] || echo "states: at the encoders' own rates"
     echo "train_sets: $train_sets"
     echo "dev_sets: $dev_sets"
 }
@@ -158,7 +154,6 @@ train_settings() {
     echo "seed: $seed"
     echo "budget: $budget"
     echo "warmup: $warmup"
-    [[ $pool == before ]] || echo "pool: $pool"
     echo "train_args: $train_args"
 }
 
@@ -190,7 +185,7 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
         [[ -n $wanted ]] || continue
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
-            --scale "$scale" --llm "$llm" --feats "$feats" --pool "$pool" --max_bad "$max_bad" \
+            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" \
             --min_seconds "$min_seconds" --max_seconds "$max_seconds" \
             --ngpu "$ngpu" --metrics "$metrics" "${sets[@]}"
     done
@@ -232,15 +227,11 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
     fetch_models
 }
 
-dumped_encoders() { # their folders; with --pool after their states are at their own rates
-    in_scale encoders | if [[ $pool == after ]]; then sed 's/$/_native/'; else cat; fi
-}
-
 is_dumped() { # is_dumped SET
     local encoder
     [[ -f $dumpdir/raw/$1/wav.scp ]] || return 1
     [[ $feats == dumped ]] || return 0
-    for encoder in $(dumped_encoders); do
+    for encoder in $(in_scale encoders); do
         [[ -f $dumpdir/$encoder/$1/feats.scp ]] || return 1
     done
 }
@@ -285,7 +276,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         ${min_seconds:+--min_seconds "$min_seconds"} ${max_seconds:+--max_seconds "$max_seconds"} \
         --limited $(limited_sets) \
         --out "$dumpdir/raw" --scale_config "$scale_config" --feats "$feats" \
-        --pool "$pool" --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
+        --encoder_dir "$dumpdir" --nj "$nj" --max_bad "$max_bad" \
         --ngpu "$ngpu"
 }
 
@@ -300,7 +291,7 @@ claim_combined() {
 stage_3() { # combine: one training and one validation set of all tasks
     local part list set dirs=() names=()
     claim_combined
-    [[ $feats == online ]] || mapfile -t names < <(dumped_encoders)
+    [[ $feats == online ]] || mapfile -t names < <(in_scale encoders)
     for part in train dev; do
         if [[ -f $(combined)/$part/wav.scp ]]; then
             log "complete: $(combined)/$part"
@@ -340,7 +331,7 @@ stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     launch "$exp/train.log" $train_prefix "$python" -m pam.bin.train --system_config "$system_config" \
         --scale_config "$scale_config" ${llm:+--llm_config "$llm_config"} --train "$(combined)/train" --dev "$(combined)/dev" \
         --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats" \
-        --pool "$pool" --ngpu "$ngpu" ${warmup:+--warmup $warmup} $train_args
+        --ngpu "$ngpu" ${warmup:+--warmup $warmup} $train_args
     touch "$exp/.trained"
 }
 

@@ -45,9 +45,7 @@ def _with_states(args: argparse.Namespace) -> DumpSet:
     specs = load_yaml(args.scale_config).get("encoders")
     if not specs:
         raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
-    options = DumpOptions(
-        specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu, args.pool == "after"
-    )
+    options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu)
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
     return lambda data, out, limit: dump(data, out, replace(options, limit=limit), encoders)
 
@@ -58,12 +56,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; SET is added")
     parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml, for its encoders")
     parser.add_argument("--feats", choices=("dumped", "online"), default="dumped")
-    parser.add_argument(
-        "--pool",
-        choices=("before", "after"),
-        default="before",
-        help="after: states at the encoders' own rates, in DUMPDIR/ENCODER_native",
-    )
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
     parser.add_argument(
         "--nj", type=_positive, default=1, help="processes; on GPUs: threads that read audio"

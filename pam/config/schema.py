@@ -201,11 +201,6 @@ class Scale:
         "Encoder states are read from disk (dumped), or the encoders run in training (online).",
         one_of("dumped", "online"),
     )
-    pool: str | None = option(
-        "Frames of 40 ms are made before FFN_e, by the encoders, or after it.",
-        one_of("before", "after"),
-        without="before",
-    )
     warmup: str | None = option("Warm-up of the adapters: ctc or none.", one_of("ctc", "none"))
     warmup_tasks: list[str] | None = option(
         "Tasks whose texts the CTC warm-up reads.", NAMES, default=["asr_clean", "asr_noisy"]

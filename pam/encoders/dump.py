@@ -3,8 +3,6 @@
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
-    ENCODER_native/SET/    for `pool: after`: the same at the encoder's own rate, but for
-                           utt2num_frames, which is of the frames at 25 Hz
 
 A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
 """
@@ -32,7 +30,6 @@ from pam.data.scan import Clip, digest_of, read_data, scan
 from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
 from pam.encoders.gpus import encode_on_gpus
-from pam.encoders.pooling import dump_name
 from pam.encoders.shards import (
     Shard,
     ShardEncoder,
@@ -53,7 +50,7 @@ logger = get_logger(__name__)
 @dataclass
 class DumpOptions:
     """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    native: states at the encoders' own rates; limit: of the utterances' lengths.
+    limit: of the utterances' lengths.
 
     nj: processes on the CPU; with `gpus` (0: none) there is one process for each GPU, and nj
     threads in all read audio for them.
@@ -64,7 +61,6 @@ class DumpOptions:
     nj: int = 1
     max_bad: float = 0.005
     gpus: int = 0
-    native: bool = False
     limit: LengthLimit = NO_LIMIT
 
 
@@ -116,7 +112,7 @@ class _Job:
     def make(
         cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
     ) -> "_Job":
-        folder = opts.encoder_dir / dump_name(name, opts.native) / set_name
+        folder = opts.encoder_dir / name / set_name
         settings = {
             "encoder": dict(opts.encoders[name]),
             "weights": fingerprint(encoder),
@@ -173,9 +169,9 @@ def _encode(
     _check_disk(missing, encoders, opts)
     missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
     if opts.gpus:
-        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj, opts.native)
+        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj)
     else:
-        done = run_tasks(ShardEncoder(encoders, "cpu", opts.native), missing, opts.nj)
+        done = run_tasks(ShardEncoder(encoders, "cpu"), missing, opts.nj)
     for _ in progress(done, len(missing), "shards"):
         pass
 
@@ -183,7 +179,7 @@ def _encode(
 def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: DumpOptions) -> None:
     needed, where = dict.fromkeys(encoders, 0), opts.encoder_dir
     for shard in shards:
-        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips, opts.native)
+        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips)
     if not shards:
         return
     where.mkdir(parents=True, exist_ok=True)

@@ -124,11 +124,10 @@ def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]
 
 
 def options(settings: str | None) -> list[str]:
-    """The --set of the recipe's train_args, and --pool after, as .settings records them."""
+    """The --set of the recipe's train_args, as .settings records them."""
     found = re.search(r"^train_args: (.*)$", settings or "", re.MULTILINE)
     words = found[1].split() if found else []  # as the shell splits them: quotes are kept
-    given = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
-    return given + ["pool=after"] * bool(re.search("^pool: after$", settings or "", re.MULTILINE))
+    return [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
 
 
 def scale_hash(settings: str | None) -> str | None:

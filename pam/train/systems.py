@@ -23,12 +23,3 @@ def effective(experiment: Experiment, tasks: Iterable[str] = TASKS) -> dict[str,
     for task in experiment.warmup_tasks:
         get_task(task)
     return plain(experiment) | {"tasks": experiment.tasks or list(tasks)}
-
-
-def with_pool(config: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
-    """The configuration with `pool` (None: its own), which is left out where it is the default:
-    configurations of trained systems that do not name it stay what they are."""
-    if pool is None:
-        return dict(config)
-    others = {key: value for key, value in config.items() if key != "pool"}
-    return others if pool == "before" else others | {"pool": pool}

@@ -57,11 +57,10 @@ if verb == "prepare":
         touch(value("--out") / name / "wav.scp")
 if verb == "dump":
     scale = value("--scale_config").read_text()
-    end = {"before": "", "after": "_native"}[values("--pool")[0]]
     for encoder in ENCODERS:
         assert encoder in scale
         for data in values("--data"):
-            touch(value("--encoder_dir") / (encoder + end) / Path(data).name / "feats.scp")
+            touch(value("--encoder_dir") / encoder / Path(data).name / "feats.scp")
     for data in values("--data"):
         raw = value("--out") / Path(data).name
         touch(raw / "wav.scp")
@@ -72,8 +71,7 @@ if verb == "dump":
         task = raw.name.partition("_")[0]
         (raw / "utt2task").write_text(f"utt1 {task}\n")
 if verb == "combine":
-    own = [encoder + "_native" for encoder in ENCODERS]
-    assert values("--encoders") in (list(ENCODERS), own, [])  # none: online
+    assert values("--encoders") in (list(ENCODERS), [])  # none: online
     assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
     touch(value("--out") / "wav.scp")
 if verb == "train":

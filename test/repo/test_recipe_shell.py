@@ -107,46 +107,6 @@ def test_answers_that_are_gone_edited_or_scored_by_other_code(recipes):
     assert recipes.calls() == ["score", "report"]
 
 
-def test_states_at_two_rates_lie_beside_each_other(recipes):
-    """--pool after: another dump of the encoders, another combined folder, another experiment."""
-    dump, after = recipes.root / "egs/mini/dump", ("--pool", "after", "--expname", "after")
-    assert recipes.run("mini", "--stop_stage", "4")[0] == 0
-    combined = set((dump / "combined").iterdir())
-    recipes.calls()
-    status, output = recipes.run("mini", "--stop_stage", "4", *after)
-    assert status == 0, output
-    calls = recipes.calls()
-    assert sum(call.startswith("dump ") for call in calls) == 7 and calls[-1] == "train"
-    assert len(set((dump / "combined").iterdir()) - combined) == 1
-    folders = {path.name for path in dump.iterdir() if path.is_dir()}
-    encoders = folders - {"raw", "combined", "log"}
-    assert len(encoders) == 6 and sum(name.endswith("_native") for name in encoders) == 3
-    options = (dump.parent / "exp/after/config.yaml").read_text().splitlines()
-    assert options[options.index("--pool") + 1] == "after"
-    for more in ((), after):  # both are complete
-        status, output = recipes.run("mini", "--stop_stage", "4", *more)
-        assert status == 0 and recipes.calls() == [], output
-    status, output = recipes.run("mini", "--stop_stage", "4", "--pool", "after")
-    assert status == 1 and "now asked for:    pool: after" in output
-    assert "give the new one another name with --expname" in output
-
-
-def test_a_scale_may_say_where_frames_are_pooled(recipes):
-    scale = recipes.root / "conf/scale/mini.yaml"
-    scale.write_text(scale.read_text() + "pool: after  # FFN_e\n")
-    assert recipes.run("mini", "--stop_stage", "2")[0] == 0
-    assert (recipes.root / "egs/mini/dump/moonshine_base_native").is_dir()
-    assert not (recipes.root / "egs/mini/dump/moonshine_base").exists()
-
-
-def test_online_data_are_the_same_wherever_frames_are_pooled(recipes):
-    assert recipes.run("mini", "--stop_stage", "3", "--feats", "online")[0] == 0
-    recipes.calls()
-    options = ("--stop_stage", "3", "--feats", "online", "--pool", "after")
-    status, output = recipes.run("mini", *options)
-    assert status == 0 and recipes.calls() == [], output
-
-
 def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
     """A job for each GPU that decodes a part of every set on the GPU that it sees; one process
     starts those that dump; the router is scored on a GPU."""
@@ -192,7 +152,7 @@ def test_stages_can_be_chosen(recipes):
         (["--seed"], "--seed: needs a value"),
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
-        (["--pool", "late"], "--pool late: choose from before after"),
+        (["--feats", "late"], "--feats late: choose from dumped online"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),
