@@ -9,11 +9,11 @@ import numpy as np
 
 from pam.paper.combined import add_averages, add_ranks
 from pam.paper.spec import Column, Row, TableSpec
+from pam.score import on_request
 from pam.score.compare import Cell, Cells, Sums, mean_sums, summary
 
 Store = Mapping[str, Mapping[str, Any]]  # stored results by the name of their experiment
 NOT_YET = "not trained and scored yet"
-ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
 
 
 def table_cells(spec: TableSpec, store: Store, budget: str) -> Cells:
@@ -73,7 +73,7 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
 
 
 def _remedy(column: Column) -> str:
-    return "" if column.metric in ALWAYS else f" (--metrics {column.metric} of the recipe)"
+    return f" (--metrics {column.metric} of the recipe)" if on_request(column.metric) else ""
 
 
 def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:

@@ -20,6 +20,7 @@ from pam.report import figures
 from pam.report.answers import DecodedSet, decoded_sets, entries
 from pam.report.blocks import Block, blocks
 from pam.report.clips import MEDIA_TYPE, Clips, take_clips
+from pam.score.score_set import metric_of
 
 LIMIT = 15_000_000  # bytes of a page; clips are left out before it grows larger
 _IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -55,7 +56,7 @@ def page(
         "title": ", ".join(exp.resolve().name for exp in exps),
         "blocks": [_with_image(block, folder) for block in blocks(document)],
         "weights": {exp.resolve().name: weights(exp) for exp in exps},
-        "metrics": {name: task.metric for name, task in all_tasks().items()},
+        "verdicts": {name: metric_of(name).verdicts for name in all_tasks()},
         "media": MEDIA_TYPE,
     }
     without = render(content | _browser(sets, answers, take_clips(sets, folders, 0, 0)))

@@ -8,6 +8,7 @@ from pam.report.experiment import Experiment, SetResult
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
+from pam.score.metric import metric_called
 from pam.score.router import POOLS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
@@ -16,12 +17,10 @@ NOT_MEASURED = f"{GAP}, not measured"
 
 def value_with_proof(score: Mapping[str, Any]) -> str:
     """`12.30 (456 / 3708, 95 % CI 11.2–13.4)`: the value, its counts and its interval."""
-    counts = {
-        "wer": f"{score.get('errors')} / {score.get('ref_words')}, ",
-        "accuracy": f"{score.get('correct')} / {score.get('count')}, ",
-    }
-    proof = f"{counts.get(score['metric'], '')}{interval(score)}{doubt(score)}"
-    return f"{number(score['value'])} ({proof})"
+    metric = metric_called(score["metric"])
+    counts = metric.counts(score)
+    proof = f"{counts}{', ' if counts else ''}{interval(score)}{doubt(score)}"
+    return f"{number(score['value'], metric.digits)} ({proof})"
 
 
 def interval(score: Mapping[str, Any], digits: int = 1) -> str:
@@ -39,32 +38,11 @@ def main_table(sets: Mapping[str, SetResult]) -> str:
             escape(metric_label(result.score["metric"])),
             value_with_proof(result.score),
             str(result.score["count"]),
-            remark(result.score),
+            escape("; ".join(metric_called(result.score["metric"]).remarks(result.score)) or None),
         ]
         for name, result in sets.items()
     ]
     return table(["set", "task", "metric", "value (counts, 95 % CI)", "n:", "beside it"], rows)
-
-
-def remark(score: Mapping[str, Any]) -> str:
-    """What the value must be read against: normalisation, unparsed answers, baselines."""
-    parts = []
-    if score["metric"] == "wer":
-        parts.append(f"Whisper normalisation {whisper_value(score.get('whisper'))}")
-    if "parse_failures" in score:
-        parts.append(f"{score['parse_failures']} answers without a number (wrong)")
-    if "multi" in score:
-        parts.append(f"best of all references {number(score['multi']['value'])}")
-    if "baseline" in score:
-        baseline = score["baseline"]
-        parts.append(f"{number(baseline['value'])} by {escape(baseline['what'])}")
-    elif score["metric"] == "meteor":
-        parts.append(f"most frequent training caption: {NOT_MEASURED}")
-    return "; ".join(parts) or GAP
-
-
-def whisper_value(counts: Mapping[str, Any] | None) -> str:
-    return number(counts["value"]) if counts else f"{GAP}: it leaves no word of the references"
 
 
 def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
