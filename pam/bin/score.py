@@ -12,19 +12,19 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.config.source import attribute_of, registered
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
-from pam.data.tasks import get_task
 from pam.decode.fingerprint import model_stamp, prompts_digest
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.score import CAPTION_METRICS
-from pam.score.captions import ALWAYS, metric_names, missing
+from pam.score import ALWAYS, SBERT, metric_names
+from pam.score.captions import missing
 from pam.score.clusters import doubt
+from pam.score.metric import Options
 from pam.score.router import router_accuracy
-from pam.score.sbert import DEFAULT as SBERT
-from pam.score.score_set import Options, score_set
+from pam.score.score_set import metric_of, score_set
 
 logger = get_logger(__name__)
 
@@ -43,8 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics",
         default=ALWAYS,
-        help=f"of captions, with commas: {', '.join(CAPTION_METRICS.names())}; {ALWAYS} is always "
-        "there",
+        help=f"of captions, with commas: {described_metrics()}; {ALWAYS} is always there",
     )
     parser.add_argument(
         "--sbert",
@@ -57,6 +56,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
     parser.add_argument("--ngpu", type=int, default=0, help="0: the router on the CPU; 1: on a GPU")
     return parser
+
+
+def described_metrics() -> str:
+    """Each metric of captions with what it needs; none of them is imported."""
+    texts = []
+    for name, part in registered("pam.score.CAPTION_METRICS").items():
+        needs = attribute_of(part, "needs")
+        texts.append(f"{name} (needs {' and '.join(needs)})" if needs else name)
+    return ", ".join(texts)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,7 +119,7 @@ def train_captions(folder: Path | None) -> list[str]:
         return []
     tasks = read_table(folder / "utt2task")
     texts = read_table(folder / "text")
-    return [text for utt, text in texts.items() if get_task(tasks[utt]).metric == "caption"]
+    return [text for utt, text in texts.items() if metric_of(tasks[utt]).is_of_captions]
 
 
 def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:

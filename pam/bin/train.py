@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.config import load_yaml
+from pam.config import (
+    check_budget,
+    check_phases,
+    compose,
+    load_yaml,
+    plain,
+    read_layers,
+    require,
+)
 from pam.data.longest import record_longest
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
@@ -15,8 +23,7 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
-from pam.train.schema import check_budget, check_phases, require
-from pam.train.systems import combine, read_layers
+from pam.train.systems import effective
 
 OPTIONS = ("feats", "warmup")  # keys of a scale that are options too
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
@@ -63,7 +70,8 @@ def effective_config(args: argparse.Namespace) -> dict:
     start = read_init(args.init) if args.init else {}
     if start:
         scale, system = {k: v for k, v in scale.items() if k not in start}, start
-    config = combine(scale, system, args.set, tasks_of(args.train))
+    experiment = compose(scale, system, args.set)
+    config = effective(experiment, tasks_of(args.train))
     require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
@@ -72,13 +80,14 @@ def effective_config(args: argparse.Namespace) -> dict:
             raise UserError("--warmup ctc: a model that --init gives is warm already")
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)
-    budgets = config.pop("budgets")
-    if args.budget not in budgets:
-        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
-    check_budget(budgets[args.budget], args.budget, config["warmup"])
-    check_phases(config["phases"], config["warmup"])
+    del config["budgets"]
+    if args.budget not in experiment.budgets:
+        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
+    budget = experiment.budgets[args.budget]
+    check_budget(budget, args.budget, config["warmup"])
+    check_phases(experiment.phases, config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
-    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
+    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": plain(budget)}
     return names | chosen | config
 
 

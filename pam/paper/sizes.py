@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.model.architecture import architecture, count, on_meta
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paper.printed import load_paper
@@ -10,7 +10,7 @@ from pam.paper.spec import CONF, TableSpec
 from pam.paper.store import Store
 from pam.paths import conf_file
 from pam.report.markdown import GAP, escape, table
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 MILLION = 1e6
 PAPER = "paper"

@@ -5,19 +5,9 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.score import CAPTION_METRICS
-from pam.score.items import Item, clusters_of
-from pam.score.significance import ci95
+from pam.score.items import Item
+from pam.score.metric import value_of
 from pam.score.utterances import Statistics
-
-ALWAYS = "meteor"  # the captions' main metric, NLTK's METEOR
-
-
-def metric_names(text: str) -> list[str]:
-    """The metrics named in "meteor,cider" beside the one that is always there; `UserError`."""
-    names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
-    for name in names:
-        CAPTION_METRICS.get(name)
-    return list(dict.fromkeys(names))
 
 
 def further(
@@ -31,16 +21,14 @@ def further(
     statistics = {}
     for name in names:
         try:
-            kept, more = CAPTION_METRICS.get(name)(items, sbert)
+            kept, more = CAPTION_METRICS.get(name)().measure(items, sbert)
         except UserError as error:
             results[name] = {"missing": str(error)}
             continue
         statistics[name] = kept
         results[name] = {
-            "value": round(kept.value, 4),
-            "count": len(items),
+            **value_of(kept, items, seed),
             "references": sum(len(item.references()) for item in items),
-            "ci95": ci95(kept.numerators, clusters=clusters_of(items), seed=seed, scale=kept.scale),
             **more,
         }
     return results, statistics
