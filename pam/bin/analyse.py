@@ -11,9 +11,10 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.config.made import file_digest
+from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
-from pam.decode.decode_set import Settings
-from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
+from pam.decode.settings import Settings
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
@@ -72,7 +73,7 @@ class Analysis:
         self.prompts = prompts_of(self.config)
         self.states = args.states or args.data
         stamp = {
-            "model": model_stamp(args.exp),
+            "model": file_digest(args.exp / "model.pth"),
             "data": data_digest(args.data),
             "states": data_digest(self.states),
             "prompt_pools": prompts_digest(self.prompts),

@@ -2,19 +2,29 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pam.atomic import write_json, write_text
-from pam.errors import run_main
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+    read_records,
+    record_digest,
+)
+from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report import figures
-from pam.report.document import COMPARISON, document
-from pam.report.experiment import Experiment, read_experiment
-from pam.report.page import page
-from pam.report.readme import update_readme
-from pam.report.results import results
-from pam.report.store import stored_result, write_stored
 
+if TYPE_CHECKING:
+    from pam.report.experiment import Experiment
+
+STAGE = "report"
+OWN = ("results.json", "made.json")  # of the files in exp/NAME, those that are not read
 logger = get_logger(__name__)
 
 
@@ -38,11 +48,69 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
     )
+    parser.add_argument(
+        "--needs",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="sets that must be scored: exp/NAME/TAG/SET",
+    )
+    add_pending(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    for folder in args.needs:
+        record = read_record(folder, "score")
+        if not (folder / "score.json").is_file() or not record:
+            raise UserError(f"{folder}/score.json is missing: run stage 7 first")
+    makings = [making_of(args, exp) for exp in args.exp]
+    if all(making.is_complete() for making in makings) and not args.readme:
+        logger.info("complete: %s", " ".join(map(str, products_of(args, args.exp[0]))))
+        return 0
+    if args.pending:
+        return PENDING
+    with ExitStack() as stack:
+        for making in makings:
+            stack.enter_context(making.work())
+        work(args)
+    return 0
+
+
+def products_of(args: argparse.Namespace, exp: Path) -> list[Path]:
+    out = args.out or args.exp[0] / "RESULTS.md"
+    products = [out, exp / "results.json"]
+    if args.html:
+        products.append(out.parent / "report.html" if args.html is True else args.html)
+    if args.store:
+        products.append(args.store / f"{exp.resolve().name}.json")
+    return products
+
+
+def making_of(args: argparse.Namespace, exp: Path) -> Making:
+    """The report of exp/NAME: made anew whenever something of it is another."""
+    files = sorted(file for file in exp.glob("*.json") if file.name not in OWN)
+    inputs = {file.name: file_digest(file) for file in [exp / "config.yaml", *files]}
+    for folder in sorted({score.parent for score in exp.glob("*/*/score*.json")}):
+        scores = [file.read_bytes() for file in sorted(folder.glob("score*.json"))]
+        records = [record_digest(record) or "" for record in read_records(folder).values()]
+        inputs[str(folder.relative_to(exp))] = digest(*scores, *records)
+    settings = {"samples": args.samples, "figures": args.figures, "html_clips": args.html_clips}
+    after = [record for file in sorted(exp.glob("*/*/made.json")) for record in (
+        read_records(file.parent).values())]  # fmt: skip
+    after += [record for stage, record in read_records(exp).items() if stage != STAGE]
+    return Making(exp, STAGE, settings, inputs, products=products_of(args, exp), after=after)
+
+
+def work(args: argparse.Namespace) -> None:
+    from pam.report import figures
+    from pam.report.document import COMPARISON, document
+    from pam.report.experiment import read_experiment
+    from pam.report.readme import update_readme
+    from pam.report.results import results
+    from pam.report.store import stored_result, write_stored
+
     out = args.out or args.exp[0] / "RESULTS.md"
     experiments = [read_experiment(exp, args.samples) for exp in args.exp]
     drawn = {
@@ -61,7 +129,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.store:
         for exp, experiment in zip(args.exp, experiments, strict=True):
             write_stored(args.store / f"{experiment.name}.json", stored_result(exp, experiment))
-    # Last: the recipe takes results.json for the sign that the report is done.
     for exp, experiment in zip(args.exp, experiments, strict=True):
         write_json(exp / "results.json", results(experiment))
     logger.info("%s", out)
@@ -73,6 +140,10 @@ def write_page(
     drawn: Mapping[str, Sequence[Path]],
 ) -> None:
     """The page has all answers: its document needs no samples of them."""
+    from pam.report.document import document
+    from pam.report.experiment import read_experiment
+    from pam.report.page import page
+
     out = folder / "report.html" if args.html is True else args.html
     experiments = [read_experiment(exp, samples=0) for exp in args.exp]
     text = document(experiments, drawn, folder)
@@ -82,7 +153,9 @@ def write_page(
     logger.info("%s: %.1f MB", out, len(written) / 1e6)
 
 
-def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
+def draw_figures(exp: Path, experiment: "Experiment") -> list[Path]:
+    from pam.report import figures
+
     if not figures.can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
         return []

@@ -7,6 +7,7 @@ RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
-        "--plan", action="store_true", help="the same, one run a line, for the recipe"
+        "--plan", action="store_true", help="the same as commands of the recipe: utils/table.sh"
     )
     return parser
 
@@ -63,8 +64,11 @@ def main(argv: list[str] | None = None) -> None:
             print("\n".join(describe(runs, specs, store, args.budget)))
         refuse(gone(runs, args.expdir), folder, args.expdir)
         for run in runs if args.plan else ():
-            options = " ".join(f"--set {option}" for option in run.options)
-            print(run.name, run.system, run.seed, str(run.analysed).lower(), options)
+            options = [word for option in run.options for word in ("--set", option)]
+            analyse = str(run.analysed).lower()
+            print(
+                shlex.join(["experiment", run.name, run.system, str(run.seed), analyse, *options])
+            )
         return
     for spec in specs:
         out = args.out or folder / f"{spec.name}.md"

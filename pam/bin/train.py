@@ -2,13 +2,25 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.config import load_yaml
+from pam.config import load_yaml, merge
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+    settings_of,
+)
+from pam.data.digests import LEARNED, data_digest, training_prompts_digest
 from pam.data.longest import record_longest
+from pam.data.prompts import load_all_prompts
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
 from pam.device import device_for
@@ -19,6 +31,14 @@ from pam.train.schema import check_budget, check_phases, require
 from pam.train.systems import combine, read_layers, with_pool
 
 OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
+STAGE = "train"
+REMEDY = "give the new one another name with --expname, or remove the folder"
+NO_RESULT = (
+    "num_workers",
+    "log_interval",
+    "budgets",
+    "fusions",
+)  # of a scale: they change no result
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -42,7 +62,66 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
+    add_pending(parser)
     return parser
+
+
+def making_of(args: argparse.Namespace) -> Making:
+    """What exp/NAME depends on: the files of the configuration as they are merged, what the command
+    line adds to them, and what its data were made with."""
+    combined = read_record(args.train.parent, "combine")
+    conf = merge(
+        *(load_yaml(file) for file in (args.scale_config, args.llm_config) if file),
+        load_yaml(args.system_config),
+    )
+    chosen = {"budget_conf": (conf.get("budgets") or {}).get(args.budget)}
+    return Making(
+        args.expdir,
+        STAGE,
+        {
+            **settings_of(combined),
+            "scale": Path(args.scale_config).stem,
+            "system": Path(args.system_config).stem,
+            **({"llm": Path(args.llm_config).stem} if args.llm_config else {}),
+            "budget": args.budget,
+            "seed": args.seed,
+            "set": args.set,
+            **{key: value for key, value in conf.items() if key not in NO_RESULT},
+            **{key: value for key in OPTIONS if (value := getattr(args, key))},
+            **chosen,
+            "fusions": (conf.get("fusions") or {}).get(conf.get("fusion")),
+            **({"init": str(args.init)} if args.init else {}),
+        },
+        {
+            "train": data_digest(args.train, LEARNED),
+            "dev": data_digest(args.dev, LEARNED),
+            "prompts": prompts_of_data(args.train),
+            "init": args.init and file_digest(args.init / "model.pth"),
+        },
+        notes={"scale_hash": scale_hash(Path(args.scale_config))},
+        begun=has_weights(args.expdir),
+        remedy=REMEDY,
+        keeps_inputs=True,
+        after=[combined],
+    )
+
+
+def scale_hash(file: Path) -> str:
+    """Of the scale's file without comments: stored results of one table should have the same."""
+    lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
+
+
+def prompts_of_data(train: Path) -> str | None:
+    """A digest of the prompts that are trained on; None where the data are not there any more."""
+    if not (train / "utt2task").is_file():
+        return None
+    return training_prompts_digest(load_all_prompts(tasks_of(train)))
+
+
+def has_weights(exp: Path) -> bool:
+    """Is there a model, or a checkpoint of a phase? Without one an attempt binds to nothing."""
+    return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
 def read_init(exp: Path) -> dict:
@@ -80,8 +159,6 @@ def effective_config(args: argparse.Namespace) -> dict:
         config[key] = getattr(args, key) or config[key]
     config = with_pool(config, args.pool)
     if start:
-        if args.warmup == "ctc":
-            raise UserError("--warmup ctc: a model that --init gives is warm already")
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)
     budgets = config.pop("budgets")
@@ -124,26 +201,44 @@ def tasks_of(folder: Path) -> list[str]:
     return sorted(found, key=lambda name: get_task(name).expert)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    if args.init and args.warmup == "ctc":
+        raise UserError("--warmup ctc: a model that --init gives is warm already")
+    if args.init:
+        read_init(args.init)
+    making = making_of(args)
+    if making.is_complete():
+        get_logger(__name__).info("complete: %s", args.expdir)
+        return 0
+    if not (args.train / "wav.scp").is_file() and args.pending:
+        raise UserError(f"{args.train} is not complete: run stage 3 first")
+    if args.pending:
+        return PENDING
+    work(args, making)
+    return 0
+
+
+def work(args: argparse.Namespace, making: Making) -> None:
+    """Train, or go on. A training that has weights goes on with the configuration it has."""
     device_for(args.ngpu)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = effective_config(args)
+    frozen = making.resumes() and making.begun
+    config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
     from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
     phases = [phase for phase in ("ctc", "llm") if phase == "llm" or config["warmup"] == "ctc"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
-    freeze_config(args.expdir, config)
-    record_longest(args.expdir, args.train)
-    before = (args.expdir / "train" / "last.pth").is_file()
-    for phase, length in lengths.items():
-        run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
-    write_curves(args.expdir)
-    if not before:
+    with making.work():
+        freeze_config(args.expdir, config)
+        record_longest(args.expdir, args.train)
+        for phase, length in lengths.items():
+            run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+        write_curves(args.expdir)
         write_json(args.expdir / "environment.json", environment())
-    write_peak(args.expdir, args.ngpu)
+        write_peak(args.expdir, args.ngpu)
     get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
 
 

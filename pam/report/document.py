@@ -11,7 +11,6 @@ from pam.report.experiment import Experiment, SetResult
 from pam.report.figures import CAPTIONS
 from pam.report.markdown import GAP, escape, fenced
 
-NO_OPTIONS = ("model", "data", "prompt_pools")  # of decode.json
 COMPARISON = ""  # no experiment's name: the figures of all of them
 TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
@@ -74,8 +73,8 @@ def decoding_options(sets: Mapping[str, SetResult]) -> list[str]:
     """What the answers depend on beside model, data and the texts of the prompts."""
     found: dict[str, list[str]] = {}
     for name, result in sets.items():
-        known = {k: v for k, v in result.decoding.items() if k not in NO_OPTIONS}
-        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known.items())
+        known = result.decoding.items()
+        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known)
         found.setdefault(options or "not recorded", []).append(name)
     if len(found) == 1:
         return [f"Options of decoding: {escape(*found)}."]
@@ -110,8 +109,10 @@ def environment_block(experiment: Experiment) -> str:
     rows = [
         f"- {name}: {GAP if value is None else escape(value)}" for name, value in entries.items()
     ]
-    if experiment.settings:
-        rows += ["", "Settings of the recipe:", "", fenced(experiment.settings)]
+    if experiment.made:
+        settings = experiment.made["settings"].items()
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings]
+        rows += ["", "Settings of the recipe:", "", fenced("\n".join(lines))]
     return "\n".join(rows)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml
+from pam.config.made import Record, read_record, stage_seconds
 from pam.environment import environment
 from pam.errors import UserError
 from pam.score.items import Item, read_items
@@ -16,7 +17,7 @@ MAIN_TAG = "greedy_unseen"
 
 @dataclass
 class SetResult:
-    """One decoded set: its score.json, some of its answers, and its decode.json."""
+    """One decoded set: its score.json, some of its answers, and what it was decoded with."""
 
     score: dict[str, Any]
     samples: list[Item] = field(default_factory=list)
@@ -27,7 +28,8 @@ class SetResult:
 class Experiment:
     """exp/NAME. `tags` maps a decoding to its sets; the first of them is the main one.
 
-    `environment` is where it was trained, or, of one that did not record it, where this runs.
+    `made` is what it was trained with, None where it did not record that. `environment` is where it
+    was trained, or, of one that did not record it, where this runs.
     """
 
     name: str
@@ -36,7 +38,7 @@ class Experiment:
     router: dict[str, Any] | None = None
     hearing: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    settings: str | None = None
+    made: Record | None = None
     curves: list[dict[str, Any]] = field(default_factory=list)
     analysis: dict[str, Any] | None = None
     environment: Mapping[str, str | None] = field(default_factory=environment)
@@ -52,15 +54,14 @@ def read_experiment(exp: str | Path, samples: int = 3) -> Experiment:
     exp = Path(exp)
     if not (exp / "config.yaml").is_file():
         raise UserError(f"{exp}: no experiment: it has no config.yaml (train writes it)")
-    settings = exp / ".settings"
     return Experiment(
         name=exp.resolve().name,
         config=load_yaml(exp / "config.yaml"),
         tags=read_tags(exp, samples),
         router=read_json(exp / "router.json", dict),
         hearing=read_json(exp / "hearing.json", dict),
-        seconds=read_json(exp / "seconds.json", dict) or {},
-        settings=settings.read_text(encoding="utf-8") if settings.is_file() else None,
+        seconds=stage_seconds(exp),
+        made=read_record(exp, "train"),
         curves=read_json(exp / "curves.json", list) or [],
         analysis=read_json(exp / "analysis.json", dict),
         environment=read_json(exp / "environment.json", dict) or environment(),
@@ -75,7 +76,7 @@ def read_tags(exp: Path, samples: int) -> dict[str, dict[str, SetResult]]:
         if missing := {"set", "task", "metric", "value", "count"} - score.keys():
             raise UserError(f"{path}: no {min(missing)!r} in it: run the score stage again")
         some = spread(path.parent, score["task"], samples)
-        decoding = read_json(path.parent / "decode.json", dict) or {}
+        decoding = (read_record(path.parent, "decode") or {}).get("settings", {})
         sets = tags.setdefault(path.parent.parent.name, {})
         sets[score["set"]] = SetResult(score, some, decoding)
     return dict(sorted(tags.items(), key=lambda item: (item[0] != MAIN_TAG, item[0])))

@@ -6,7 +6,8 @@ from typing import Any
 
 from pam.data.datadir import DataDir
 from pam.data.prompts import prompts_of
-from pam.decode.decode_set import Settings, decode_utterances
+from pam.decode.decode_set import decode_utterances
+from pam.decode.settings import Settings
 from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.report.experiment import evenly

@@ -14,6 +14,7 @@ from toydata import SHAPES, TASKS, make_combined
 from pam.bin import plan
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
+from pam.config.made import Making
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
@@ -223,20 +224,21 @@ def test_epochs_of_a_budget_are_passes_over_the_data(setup, tmp_path):
     assert plan.steps_of(exp, config) == 24
 
 
-def test_other_settings_for_a_trained_experiment_are_an_error(setup):
+def test_other_settings_for_a_trained_experiment_are_an_error(setup, capsys):
     exp, options = setup
     (exp / "train").mkdir(parents=True)
-    (exp / "config.yaml").write_text("seed: 5\n")
+    Making(exp, "train", {"seed": 5}).begin()
     for kept in ("model.pth", "warmup/last.pth", "train/checkpoint.pth"):
         (exp / kept).parent.mkdir(exist_ok=True)
         (exp / kept).touch()
-        with pytest.raises(UserError, match="trained with other settings .*seed"):
+        with pytest.raises(UserError, match="made with other settings; .*--expname"):
             train_main(options)
+        assert "made with: seed: 5\n  now asked for:    seed: 0\n" in capsys.readouterr().err
         (exp / kept).unlink()
 
 
 def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
-    setup, monkeypatch
+    setup, monkeypatch, capsys
 ):
     exp, options = setup
 
@@ -252,8 +254,9 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
     train_main(others)
     assert not text.exists() and (exp / "template.json").read_text() != "of another LLM"
     assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
-    with pytest.raises(UserError, match="trained with other settings .*seed"):
+    with pytest.raises(UserError, match="made with other settings"):
         train_main(options)
+    assert "  it was made with: seed: 1\n" in capsys.readouterr().err
 
 
 def only(combined, folder, *tasks):
