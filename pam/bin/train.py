@@ -28,17 +28,12 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
 from pam.train.schema import check_budget, check_phases, require
-from pam.train.systems import combine, read_layers, with_pool
+from pam.train.systems import combine, read_layers
 
-OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
+OPTIONS = ("feats", "warmup")  # keys of a scale that are options too
 STAGE = "train"
 REMEDY = "give the new one another name with --expname, or remove the folder"
-NO_RESULT = (
-    "num_workers",
-    "log_interval",
-    "budgets",
-    "fusions",
-)  # of a scale: they change no result
+NO_RESULT = ("num_workers", "log_interval", "budgets", "fusions")  # of a scale
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -55,7 +50,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
     parser.add_argument("--budget", default="short", help="a budget of the scale's configuration")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
-    parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument("--warmup", choices=["ctc", "none"], help="else the scale's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N")
@@ -131,16 +125,7 @@ def read_init(exp: Path) -> dict:
     if not (exp / "model.pth").is_file():
         raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
     config = load_yaml(exp / "config.yaml")
-    return {key: config[key] for key in (*PARTS, "pool", "trainable") if key in config}
-
-
-def refuse_other_pool(args: argparse.Namespace, start: dict) -> None:
-    pool = start.get("pool", "before")
-    if args.pool not in (None, pool):
-        raise UserError(
-            f"--pool {args.pool}: {args.init} was trained with frames pooled {pool} FFN_e: "
-            f"give --pool {pool}"
-        )
+    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
 
 
 def effective_config(args: argparse.Namespace) -> dict:
@@ -151,13 +136,11 @@ def effective_config(args: argparse.Namespace) -> dict:
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
     start = read_init(args.init) if args.init else {}
     if start:
-        refuse_other_pool(args, start)
-        scale, system = {k: v for k, v in scale.items() if k not in (*start, "pool")}, start
+        scale, system = {k: v for k, v in scale.items() if k not in start}, start
     config = combine(scale, system, args.set, tasks_of(args.train))
     require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
-    config = with_pool(config, args.pool)
     if start:
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)

@@ -31,12 +31,10 @@ from pam.decode.utterances import (
     Utterance,
     batches,
     feature_tables,
-    frame_counts,
     read_utterances,
 )
-from pam.encoders.pooling import dump_name
 from pam.log import progress
-from pam.model.speech_llm import AUDIO, FRAMES, ESPnetPaMModel
+from pam.model.speech_llm import AUDIO, ESPnetPaMModel
 
 PARTS = ".parts"
 
@@ -156,17 +154,12 @@ def loader_of(
     """What loads the audio of a directory, or the states that were dumped of it, for a model."""
     if feats == "online":
         return audio_loader(data)
-    names = {shape.name: dump_name(shape.name, model.pools) for shape in model.shapes}
-    pointers = feature_tables(data_dir, data, names.values(), encoder_dir)
-    counts = frame_counts(data_dir, data, names.values(), encoder_dir) if model.pools else None
-    return dumped_loader({name: pointers[folder] for name, folder in names.items()}, counts)
+    names = [shape.name for shape in model.shapes]
+    return dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
 
 
-def dumped_loader(
-    tables: Mapping[str, Mapping[str, str]], counts: Mapping[str, int] | None = None
-) -> Loader:
-    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives; of states at native
-    rates also the `frames` at 25 Hz, [B], from `counts`."""
+def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
+    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives."""
 
     def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         features, lengths = {}, {}
@@ -174,8 +167,6 @@ def dumped_loader(
             rows = [torch.from_numpy(load(table[utt])).float() for utt in utts]
             features[encoder] = pad_sequence(rows, batch_first=True)
             lengths[encoder] = torch.tensor([len(row) for row in rows])
-        if counts is not None:
-            features[FRAMES] = torch.tensor([counts[utt] for utt in utts])
         return features, lengths
 
     return loader

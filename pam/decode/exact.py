@@ -89,9 +89,9 @@ def greedy_exact(
             batch = {name: value.to(model.device) for name, value in batch.items()}
             read = memory([prompt])
             logits, gate = model.route(read, None)
-            states, frames, pooling = model.states(batch)
+            states, frames = model.states(batch)
             limit = int(token_limits(frames, max_new_tokens, max_tokens_per_second))
-            rows.append(Fused(read, *model.hear(states, frames, pooling, gate), limit))
+            rows.append(Fused(read, *model.hear(states, frames, gate), limit))
             routed.append((logits, gate))
         tokens = exact_search(model.llm, listen_exactly(model, rows), [row.limit for row in rows])
     if routed[0][0] is None:

@@ -1,9 +1,8 @@
 """Frozen audio encoders under one contract, named in one table.
 
 An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
-layer) at 25 frames a second or, as `native` gives them, at its own rate. It never trains, and its
-numbers depend on nothing but the clip: not on its neighbours in the batch, not on padding, not on
-the outer model's mode or dtype.
+layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip: not
+on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
 
     family      models                                    frames/s  width × states        at 25 Hz
     whisper     openai/whisper-tiny, -base, -small              50  384×5, 512×7, 768×13  mean of 2
@@ -36,7 +35,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_keys
-from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
+from pam.data.audio import SAMPLE_RATE
+from pam.encoders.pooling import clip_length, pool_frames
 from pam.encoders.precision import keep_narrow_convolutions_in_float32
 from pam.errors import UserError
 from pam.registry import Registry
@@ -156,16 +156,6 @@ class AudioEncoder(nn.Module):
             return fn(tensor) if probe.dtype == tensor.dtype else tensor.to(probe.device)
 
         return super()._apply(keep_dtype, recurse)
-
-
-def run_encoder(
-    encoder: nn.Module, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], native: bool
-) -> tuple[Float[Tensor, "B S T D"], Int[Tensor, "B"]]:
-    """States at 25 Hz, or `native` ones at the encoder's own rate, and each clip's real frames."""
-    if native:
-        return encoder.native(audio, lengths)
-    states, mask = encoder(audio, lengths)
-    return states, mask.sum(1)
 
 
 def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:

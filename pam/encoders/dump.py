@@ -4,8 +4,6 @@
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
                     made.json (pam.config.made)
-    ENCODER_native/SET/    for `pool: after`: the same at the encoder's own rate, but for
-                           utt2num_frames, which is of the frames at 25 Hz
 
 A set is complete when its wav.scp exists, states when made.json says so. The same command resumes.
 """
@@ -53,7 +51,7 @@ logger = get_logger(__name__)
 @dataclass
 class DumpOptions:
     """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    native: states at the encoders' own rates; limit: of the utterances' lengths.
+    limit: of the utterances' lengths.
 
     nj: processes on the CPU; with `gpus` (0: none) there is one process for each GPU, and nj
     threads in all read audio for them.
@@ -64,7 +62,6 @@ class DumpOptions:
     nj: int = 1
     max_bad: float = 0.005
     gpus: int = 0
-    native: bool = False
     limit: LengthLimit = NO_LIMIT
 
 
@@ -178,9 +175,9 @@ def _encode(
     _check_disk(missing, encoders, opts)
     missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
     if opts.gpus:
-        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj, opts.native)
+        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj)
     else:
-        done = run_tasks(ShardEncoder(encoders, "cpu", opts.native), missing, opts.nj)
+        done = run_tasks(ShardEncoder(encoders, "cpu"), missing, opts.nj)
     for _ in progress(done, len(missing), "shards"):
         pass
 
@@ -188,7 +185,7 @@ def _encode(
 def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: DumpOptions) -> None:
     needed, where = dict.fromkeys(encoders, 0), opts.encoder_dir
     for shard in shards:
-        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips, opts.native)
+        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips)
     if not shards:
         return
     where.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pam.checkpoint import read_checkpoint
+from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
-from pam.encoders.pooling import SAMPLE_RATE
 from pam.errors import UserError
 
 FFT_SAMPLES = 400

@@ -62,10 +62,10 @@ def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
     """
 
     def one_hot(_module, inputs):
-        states, lengths, gate, pooling = inputs
+        states, lengths, gate = inputs
         only = torch.zeros_like(gate)
         only[:, expert] = 1
-        return states, lengths, only, pooling
+        return states, lengths, only
 
     def certain(_module, _inputs, logits):
         only = torch.zeros_like(logits)

@@ -60,14 +60,12 @@ def gather(
         features, lengths = loader([utt])
         batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        states, _, pooling = model.states(batch)
+        states, _ = model.states(batch)
         wanted = -(-frames // len(chosen))
         for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
-            pool = pooling[number] if pooling else None
-            at_25_hz = pool(state_1STC) if pool else state_1STC
-            raw[shape.name].append(_some(at_25_hz[0], wanted))
+            raw[shape.name].append(_some(state_1STC[0], wanted))
             if mixes_layers(model):
-                f_SUD = model.fusion.adapters[number](state_1STC.float(), pool)[0]
+                f_SUD = model.fusion.adapters[number](state_1STC.float())[0]
                 mapped[shape.name].append(_some(f_SUD, wanted))
     return States(_join(raw), _join(mapped) if mixes_layers(model) else {})
 

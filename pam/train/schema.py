@@ -100,7 +100,6 @@ SECTIONS: dict[str, Any] = {
     "warmup_tasks": NAMES,
     "trainable": LIST,
     "feats": _one_of("dumped", "online"),
-    "pool": _one_of("before", "after"),
     "warmup": _one_of("ctc", "none"),
     "merge_asr_prompts": FLAG,
     "accum_grad": _whole(1),

@@ -24,7 +24,6 @@ KEYS = [
     "model_conf",
     "trainable",
     "feats",
-    "pool",
     "merge_asr_prompts",
     "warmup",
     "warmup_tasks",
@@ -151,12 +150,3 @@ def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str,
     """The scale with `fusions.NAME` in place of `fusion_conf`, where it has that."""
     sizes = scale.get("fusions") or {}
     return {**scale, "fusion_conf": sizes[fusion]} if fusion in sizes else dict(scale)
-
-
-def with_pool(config: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
-    """The configuration with `pool` (None: its own), which is left out where it is the default:
-    configurations of trained systems that do not name it stay what they are."""
-    if pool is None:
-        return dict(config)
-    others = {key: value for key, value in config.items() if key != "pool"}
-    return others if pool == "before" else others | {"pool": pool}

@@ -10,13 +10,12 @@ import yaml
 
 from pam.bin import decode
 from pam.config.made import read_record
-from pam.data.archive import load, read_scp, write_archive
+from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
 from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
-from pam.data.scp import write_table
 from pam.decode.decode_set import decode_part
-from pam.decode.utterances import Utterance, batches, frame_counts, read_utterances
+from pam.decode.utterances import Utterance, batches, read_utterances
 from pam.errors import UserError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
@@ -63,33 +62,6 @@ def data(tmp_path, tiny_model):
         dump.mkdir(parents=True)
         write_archive(dump / "feats.ark", dump / "feats.scp", features(tiny_model, shape.name))
     return folder
-
-
-def test_pooled_after_ffn_e(exp, data, tiny_config, tmp_path):
-    """Of states at 50 Hz whose frames come twice the answers are those of states at 25 Hz."""
-    before = run(exp, data, tmp_path / "before")
-    (exp / "config.yaml").write_text(yaml.safe_dump(tiny_config | {"pool": "after"}))
-    with pytest.raises(UserError, match="first_native/set/feats.scp: no features of first_native"):
-        run(exp, data, tmp_path / "after")
-    for name in ("first", "second"):
-        pooled, own = (data.parents[1] / f"{name}{end}" / "set" for end in ("", "_native"))
-        own.mkdir(parents=True)
-        states = {utt: load(place) for utt, place in read_scp(pooled / "feats.scp").items()}
-        twice = ((utt, state.repeat(2, axis=0)) for utt, state in states.items())
-        write_archive(own / "feats.ark", own / "feats.scp", twice)
-        write_table(own / "utt2num_frames", {utt: str(n) for utt, n in FRAMES.items()})
-    after = run(exp, data, tmp_path / "after")
-    assert [line["hyp"] for line in after] == [line["hyp"] for line in before]
-    assert len({line["hyp"] for line in after}) > 1
-
-
-def test_frames_are_those_that_all_encoders_have(data, tmp_path):
-    counts = {"one": FRAMES | {"b-1": 3}, "two": FRAMES | {"c-4": 5}}
-    for name, frames in counts.items():
-        folder = tmp_path / "states" / name / "set"
-        write_table(folder / "utt2num_frames", {utt: str(n) for utt, n in frames.items()})
-    found = frame_counts(data, DataDir.read(data), counts, tmp_path / "states")
-    assert found == FRAMES | {"b-1": 3, "c-4": 5}
 
 
 def run(exp, data, out, *more):

@@ -165,6 +165,7 @@ def test_stages_can_be_chosen(recipes):
         (["--seed"], "--seed: needs a value"),
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
+        (["--feats", "late"], "--feats late: choose from dumped online"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),

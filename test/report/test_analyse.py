@@ -36,9 +36,6 @@ def dev(tmp_path_factory):
     for name, (states, dim) in SHAPES.items():
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))
-        own = [(utt, array.repeat(2, axis=0)) for utt, array in arrays]  # at 50 Hz
-        scp = folder / f"feats_{name}_native.scp"
-        write_archive(folder / f"{name}_native.ark", scp, sorted(own))
     return folder
 
 
@@ -89,23 +86,6 @@ def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, monkeypatc
     assert text.index("### Analysis") < text.index("### Figures")
     assert "(figures/importance.png)" in text and "(figures/importance.svg)" in text
     assert "| first low |" in text and "| three typos |" in text
-
-
-def test_pooled_after_ffn_e(tmp_path, tiny_config, dev, few_prompts):
-    """Of frames that come twice, both poolings are the same: so is all that is measured."""
-    before = run(experiment(tmp_path / "before", tiny_config), dev)
-    after = run(experiment(tmp_path / "after", tiny_config, pool="after"), dev)
-    assert before["left_out"] == after["left_out"] == {}
-    for key in ("importance", "norms", "similarity", "frames"):
-        assert leaves(after[key]) == pytest.approx(leaves(before[key]), rel=1e-3, abs=1e-3), key
-
-
-def leaves(value, place=""):
-    """Every number in a tree, by its place."""
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, part in parts for k, v in leaves(part, f"{place}/{key}").items()}
-    return {place: value} if isinstance(value, int | float) else {}
 
 
 def test_a_killed_run_goes_on_where_it_stopped(

@@ -98,10 +98,10 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
     assert found["a"]["config_hash"] != found["b"]["config_hash"]
     assert found["a"]["training_hash"] == found["b"]["training_hash"]
     assert found["a"]["training_hash"] != found["c"]["training_hash"]
-    pooled = store(tmp_path, make(tmp_path, "pooled", pool="after"))[
-        "pooled"
+    clipped = store(tmp_path, make(tmp_path, "clipped", grad_clip=0.5))[
+        "clipped"
     ]  # no row's own option
-    assert pooled["training_hash"] != found["a"]["training_hash"]
+    assert clipped["training_hash"] != found["a"]["training_hash"]
     (tmp_path / "combined/sets.json").unlink()  # what it was trained on is gone: unknown
     assert store(tmp_path, tmp_path / "exp/a")["a"]["training_hash"] is None
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from toydata import SHAPES, TASKS, make_combined
+from toydata import SHAPES, TASKS
 
 from pam.bin import plan
 from pam.bin.average import main as average_main
@@ -99,47 +99,13 @@ def test_other_systems_go_the_same_way(setup, combined, tmp_path, system):
     assert list(config["encoders"]) == (["second"] if "use_encoders" in system else list(SHAPES))
 
 
-def test_frames_can_be_pooled_after_ffn_e(setup, tmp_path):
-    """From states at native rates: warm-up, training, the proof that it hears, its plan."""
-    exp, options = setup
-    native = make_combined(tmp_path / "native", native=True)
-    combined = options[options.index("--train") + 1]
-    mine = [str(native) if option == combined else option for option in options]
-    train_main([*mine, "--pool", "after"])
-    config = yaml.safe_load((exp / "config.yaml").read_text())
-    assert config["pool"] == "after"
-    curves = json.loads((exp / "curves.json").read_text())
-    for phase, key in (("ctc", "loss"), ("llm", "loss_asr_clean")):
-        points = [p for p in curves if p["phase"] == phase]
-        assert points[-1]["train"][key] < points[0]["train"][key]
-    average_main(["--exp", str(exp), "--dev", str(native)])
-    hearing = json.loads((exp / "hearing.json").read_text())
-    assert all(h["dev_loss"] != h["dev_loss_shuffled"] for h in hearing.values())
-
-
-@pytest.mark.parametrize("pool, missing", [("after", "_native.scp"), ("before", ".scp")])
-def test_states_at_another_rate_are_one_clear_line(setup, tmp_path, pool, missing):
+def test_missing_states_are_one_clear_line(setup, combined, tmp_path):
     _, options = setup
-    if pool == "before":
-        combined = options[options.index("--train") + 1]
-        native = make_combined(tmp_path / "native", native=True)
-        options = [str(native) if option == combined else option for option in options]
-    with pytest.raises(UserError, match=f"feats_first{missing}: missing: run stages 2 and 3"):
-        train_main([*options, "--pool", pool])
-
-
-def test_a_model_goes_on_with_the_pooling_it_has(setup, tmp_path):
-    exp, options = setup
-    native = make_combined(tmp_path / "native", native=True)
-    combined = options[options.index("--train") + 1]
-    mine = [str(native) if option == combined else option for option in options]
-    train_main([*mine, "--pool", "after", "--warmup", "none"])
-    torch.save(weights(exp), exp / "model.pth")
-    more = [str(tmp_path / "more") if option == str(exp) else option for option in mine]
-    with pytest.raises(UserError, match="--pool before: .* pooled after FFN_e: give --pool after"):
-        train_main([*more, "--init", str(exp), "--pool", "before"])
-    train_main([*more, "--init", str(exp)])
-    assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["pool"] == "after"
+    lacking = tmp_path / "lacking"
+    shutil.copytree(combined, lacking, ignore=shutil.ignore_patterns("feats_first.scp"))
+    mine = [str(lacking) if option == str(combined) else option for option in options]
+    with pytest.raises(UserError, match="feats_first.scp: missing: run stages 2 and 3"):
+        train_main(mine)
 
 
 KILLED = """
@@ -317,7 +283,8 @@ def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
         (["--set", "fusion_conf.rnk=3"], "unknown option 'rnk': did you mean 'rank'"),
         (["--set", "fusion=pan"], "unknown fusion 'pan': did you mean 'pam'"),
         (["--set", "tasks=[asr_clean]"], "task 'ac' is not configured"),
-        (["--set", "pool=after"], "--set pool=after: give it as the option --pool"),
+        (["--set", "feats=online"], "--set feats=online: give it as the option --feats"),
+        (["--set", "pool=after"], "unknown option 'pool'"),
     ],
 )
 def test_bad_options_are_one_clear_line(setup, extra, message):
