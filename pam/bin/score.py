@@ -89,14 +89,17 @@ def main(argv: list[str] | None = None) -> int:
 def making_of(args: argparse.Namespace, folder: Path) -> Making:
     """The score of a decoded set; another one is measured anew."""
     record = read_record(folder, "decode")
-    if not (folder / "hyp.jsonl").is_file() or (record and not record["complete"]):
+    answers = folder / "hyp.jsonl"
+    if not answers.is_file():
+        raise UserError(f"{answers}: no such file: run stage 6 first")
+    if record and not record["complete"]:
         raise UserError(f"{folder} is not decoded: run stage 6 first")
     return Making(
         folder,
         STAGE,
         {"metrics": args.metrics, "sbert": args.sbert, "seed": args.seed},
         {
-            "answers": file_digest(folder / "hyp.jsonl"),
+            "answers": file_digest(answers),
             "training captions": args.train_dir and data_digest(args.train_dir, TRAINED),
         },
         code_digest(Path(pam.score.__file__).parent),

@@ -88,7 +88,7 @@ def decode(args, settings, jobs):
     for job in jobs:
         note("decode", job.data.name)
         job.making.begin()
-        touch(job.making.folder / "hyp.jsonl")
+        (job.making.folder / "hyp.jsonl").write_text(f"{job.making.inputs['data']}\n")
         job.making.finish()
 
 

@@ -38,7 +38,7 @@ def wait_for(condition, seconds: float = 60.0) -> bool:
 
 
 @pytest.mark.parametrize("recipe", ["mini", "multitask"])
-def test_all_stages_then_nothing_to_do(recipes, recipe):
+def test_all_stages_then_nothing_to_do(recipes, recipe, tmp_path):
     status, output = recipes.run(recipe)
     assert status == 0, output
     calls = recipes.calls()
@@ -52,7 +52,12 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     assert list(stage_seconds(exp)) == STAGES
     assert all(f": {stage} took" in output for stage in STAGES)
 
-    status, output = recipes.run(recipe)
+    # Nothing heavy is started, and nothing is queued.
+    for module in ("torch", "numpy", "transformers"):
+        (tmp_path / f"{module}.py").write_text("raise ImportError('it takes seconds')\n")
+    prefixes = ("dump_prefix", "train_prefix", "decode_prefix")
+    (recipes.root / "utils/cmd.sh").write_text("".join(f"{name}=false\n" for name in prefixes))
+    status, output = recipes.run(recipe, PYTHONPATH=str(tmp_path))
     assert status == 0, output
     assert recipes.calls() == []
     said = {line.split("complete: ")[1] for line in output.splitlines() if "complete: " in line}
@@ -165,6 +170,8 @@ def test_stages_can_be_chosen(recipes):
         (["--seed"], "--seed: needs a value"),
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
+        (["--system", "pamm"], "; did you mean pam?"),
+        (["--html", "flase"], "--html flase: choose from true false; did you mean false?"),
         (["--feats", "late"], "--feats late: choose from dumped online"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ class TestRecipe:
 def test_verbs_have_a_main(verb):
     text = verb.read_text(encoding="utf-8")
     assert "def main(argv: list[str] | None = None)" in text and "run_main(main)" in text
+
+
+def test_what_says_that_all_is_complete_starts_at_once():
+    """The verbs of the stages, and what resolves the options, import what they work with late."""
+    verbs = ["recipe", "data", "dump", "combine", "train", "average", "decode", "score", "report"]
+    code = (
+        f"import sys; {'; '.join(f'import pam.bin.{verb}' for verb in verbs)}; print(*sys.modules)"
+    )
+    modules = run(sys.executable, "-c", code).split()
+    assert not {"torch", "numpy", "transformers", "soundfile", "matplotlib"} & set(modules)
 
 
 OF_THE_LAUNCHER = {"--gpus"}  # utils/run.py

@@ -102,8 +102,9 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
         "clipped"
     ]  # no row's own option
     assert clipped["training_hash"] != found["a"]["training_hash"]
+    gone = make(tmp_path, "gone")
     (tmp_path / "combined/sets.json").unlink()  # what it was trained on is gone: unknown
-    assert store(tmp_path, tmp_path / "exp/a")["a"]["training_hash"] is None
+    assert store(tmp_path, gone)["gone"]["training_hash"] is None
 
 
 def test_only_the_decoding_with_unseen_prompts_is_kept(tmp_path):
