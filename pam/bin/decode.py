@@ -17,7 +17,6 @@ from pam.config.made import (
     read_record,
 )
 from pam.data.digests import data_digest, prompts_digest
-from pam.data.longest import is_beyond, read_longest
 from pam.data.prompts import POOLS, Prompts, prompts_of
 from pam.data.scp import read_table
 from pam.decode.settings import (
@@ -208,6 +207,7 @@ def make_job(
 def warn_of_long(data: Path, exp: Path) -> None:
     """One warning where a set has clips longer than those that were trained on."""
     from pam.data.audio import SAMPLE_RATE
+    from pam.data.longest import is_beyond, read_longest
 
     longest, file = read_longest(exp), data / "utt2num_samples"
     if longest is None or not file.is_file():

@@ -46,7 +46,8 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
     """Names and values for utils/recipe.sh; UserError for an option that cannot be."""
     root = root or Path(os.environ.get("PAM_ROOT", ROOT))
     conf = configuration(options, root / "conf")
-    check_options(options, conf, defaults(recipe, root))
+    known, own = known_options(recipe, root)
+    check_options(options, conf, known)
     feats = options["feats"] or conf["feats"]
     check_choice("feats", feats, ["dumped", "online"])
     sets = sets_of(options, recipe)
@@ -55,20 +56,18 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
     if int(options["stop_stage"]) >= 2:
         check_folders(every, Path(options["dumpdir"]) / "raw", folders)
     corpora = options["corpora"].split()
+    own = [] if corpora else own  # their data are made by the recipes of these
     parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
     wanted = [corpus for corpus, part in parts.items() if any(part.values())]
     expname = options["expname"] or "_".join(
         filter(None, (options["system"], options["scale"], options["llm"], options["budget"]))
     ) + f"_s{options['seed']}"  # fmt: skip
     tag = options["inference_tag"] or f"greedy_{options['prompts']}"
-    own = [] if corpora else [n for n in defaults(recipe, root)[1] if n not in ("download",)]
-    made_with = {name: options[name] for name in ("size", *own)}
+    made_with = {name: options[name] for name in ("size", *own) if name != "download"}
     raw = f"{options['dumpdir']}/raw"
     exp = f"{options['expdir']}/{expname}"
     return {
         "feats": feats,
-        "expname": expname,
-        "inference_tag": tag,
         "exp": exp,
         "decoded": f"{exp}/{tag}",
         "scale_config": str(root / f"conf/scale/{options['scale']}.yaml"),
@@ -92,24 +91,21 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def defaults(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
-    """The options that every recipe has and this one's, with their defaults; the names of those
-    that only this one has."""
+def known_options(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
+    """All options with their defaults; the names of those that only this recipe has."""
     shared = dict(OPTION.findall((root / "utils/options.sh").read_text(encoding="utf-8")))
     own = dict(OPTION.findall((recipe / "run.sh").read_text(encoding="utf-8")))
     return {**shared, **own}, [name for name in own if name not in shared]
 
 
-def check_options(
-    options: Options, conf: Mapping[str, Any], known: tuple[dict[str, str], list[str]]
-) -> None:
+def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str, str]) -> None:
     """A default that is a whole number, or true or false, says what the option is."""
     check_choice("budget", options["budget"], list(conf["budgets"]))
     check_choice("prompts", options["prompts"], POOLS)
     check_choice("size", options["size"], ("tiny", "short", "long"))
     for metric in options["metrics"].replace(",", " ").split():
         check_choice("metrics", metric, list(CAPTION_METRICS.entries))
-    for name, default in known[0].items():
+    for name, default in known.items():
         if default in ("true", "false"):
             check_choice(name, options[name], ("true", "false"))
         elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):

@@ -19,7 +19,6 @@ from pam.config.made import (
     settings_of,
 )
 from pam.data.digests import LEARNED, data_digest, training_prompts_digest
-from pam.data.longest import record_longest
 from pam.data.prompts import load_all_prompts
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
@@ -208,6 +207,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     frozen = making.resumes() and making.begun
     config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
+    from pam.data.longest import record_longest
     from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
