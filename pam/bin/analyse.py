@@ -9,6 +9,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from pam.analysis import importance, routing
+from pam.analysis.metric import set_metric
+from pam.analysis.similarity import similarities
+from pam.analysis.states import gather, mixes_layers, state_loader
 from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.config.made import file_digest
@@ -18,11 +22,7 @@ from pam.decode.settings import Settings
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report import importance, routing
 from pam.report.experiment import read_experiment
-from pam.report.metric import set_metric
-from pam.report.similarity import similarities
-from pam.report.states import gather, mixes_layers, state_loader
 
 logger = get_logger(__name__)
 CLIPS = 50  # that the frames for similarities and norms are taken from

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
 OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml, merge
+from pam.config import read_layers
 from pam.config.made import FOLDER, digest, flatten, read_record
 from pam.data.prompts import POOLS
 from pam.errors import UserError, run_main
@@ -134,13 +134,14 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
 
 def configuration(options: Options, conf: Path) -> dict[str, Any]:
     """The scale, with another LLM where one is chosen."""
-    folders = {"scale": "scale", "system": "systems", "llm": "llm"}
-    for option, folder in folders.items():
-        if option != "llm" or options["llm"]:
-            names = sorted(file.stem for file in (conf / folder).glob("*.yaml"))
-            check_choice(option, options[option], names)
-    layers = [option for option in ("scale", "llm") if options[option]]
-    return merge(*(load_yaml(conf / folders[o] / f"{options[o]}.yaml") for o in layers))
+    files: dict[str, Path | None] = {}
+    for option, folder in (("scale", "scale"), ("system", "systems"), ("llm", "llm")):
+        if option == "llm" and not options["llm"]:
+            continue
+        names = sorted(file.stem for file in (conf / folder).glob("*.yaml"))
+        check_choice(option, options[option], names)
+        files[option] = conf / folder / f"{options[option]}.yaml"
+    return read_layers(files["scale"], files["system"], files.get("llm"))[0]
 
 
 def missing_models(conf: Mapping[str, Any], metrics: str) -> list[str]:

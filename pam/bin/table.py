@@ -14,13 +14,13 @@ from pathlib import Path
 from pam.atomic import write_text
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.paper.figures import draw
+from pam.paper.kinds import table_document
+from pam.paper.plan import Run, describe, gone, missing_runs
+from pam.paper.spec import load_spec, table_name, table_names
+from pam.paper.summary import summary_document
 from pam.report.figures import can_draw
 from pam.report.store import read_store
-from pam.report.table_figures import draw
-from pam.report.table_kinds import table_document
-from pam.report.table_plan import Run, describe, gone, missing_runs
-from pam.report.table_spec import load_spec, table_name, table_names
-from pam.report.table_summary import summary_document
 
 logger = get_logger(__name__)
 ALL = "all"

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.config import load_yaml, merge
+from pam.config import (
+    check_budget,
+    check_phases,
+    compose,
+    load_yaml,
+    plain,
+    read_experiment,
+    read_layers,
+    require,
+)
 from pam.config.made import (
     PENDING,
     Making,
@@ -26,13 +35,12 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
-from pam.train.schema import check_budget, check_phases, require
-from pam.train.systems import combine, read_layers
+from pam.train.systems import effective
 
 OPTIONS = ("feats", "warmup")  # keys of a scale that are options too
 STAGE = "train"
 REMEDY = "give the new one another name with --expname, or remove the folder"
-NO_RESULT = ("num_workers", "log_interval", "budgets", "fusions")  # of a scale
+NO_RESULT = ("num_workers", "log_interval", "budgets")  # what else has a budget changes nothing
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -60,43 +68,49 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def making_of(args: argparse.Namespace) -> Making:
-    """What exp/NAME depends on: the files of the configuration as they are merged, what the command
-    line adds to them, and what its data were made with."""
+    """exp/NAME: what its data were made with, and the configuration as files and command line give
+    it."""
     combined = read_record(args.train.parent, "combine")
-    conf = merge(
-        *(load_yaml(file) for file in (args.scale_config, args.llm_config) if file),
-        load_yaml(args.system_config),
-    )
-    chosen = {"budget_conf": (conf.get("budgets") or {}).get(args.budget)}
+    conf = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    budget = conf["budgets"].get(args.budget)
+    names = {
+        "scale": Path(args.scale_config).stem,
+        "system": Path(args.system_config).stem,
+        **({"llm": Path(args.llm_config).stem} if args.llm_config else {}),
+    }
+    given = {key: getattr(args, key) for key in (*OPTIONS, "init") if getattr(args, key)}
     return Making(
         args.expdir,
         STAGE,
         {
             **settings_of(combined),
-            "scale": Path(args.scale_config).stem,
-            "system": Path(args.system_config).stem,
-            **({"llm": Path(args.llm_config).stem} if args.llm_config else {}),
-            "budget": args.budget,
+            **names,
             "seed": args.seed,
-            "set": args.set,
+            "budget": args.budget,
+            "budget_conf": budget,
+            "use_encoders": list(conf["encoders"]),  # of those that are dumped
             **{key: value for key, value in conf.items() if key not in NO_RESULT},
-            **{key: value for key in OPTIONS if (value := getattr(args, key))},
-            **chosen,
-            "fusions": (conf.get("fusions") or {}).get(conf.get("fusion")),
-            **({"init": str(args.init)} if args.init else {}),
+            **{key: str(value) for key, value in given.items()},
         },
         {
             "train": data_digest(args.train, LEARNED),
             "dev": data_digest(args.dev, LEARNED),
             "prompts": prompts_of_data(args.train),
-            "init": args.init and file_digest(args.init / "model.pth"),
+            "init": args.init and init_digest(args.init),
         },
-        notes={"scale_hash": scale_hash(Path(args.scale_config))},
+        notes={"set": args.set, "scale_hash": scale_hash(Path(args.scale_config))},
         begun=has_weights(args.expdir),
         remedy=REMEDY,
         keeps_inputs=True,
         after=[combined],
     )
+
+
+def init_digest(exp: Path) -> str:
+    digest = file_digest(exp / "model.pth")
+    if digest is None:
+        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+    return digest
 
 
 def scale_hash(file: Path) -> str:
@@ -121,8 +135,6 @@ def read_init(exp: Path) -> dict:
     """What of an experiment's configuration belongs to its model."""
     from pam.model.build import PARTS
 
-    if not (exp / "model.pth").is_file():
-        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
     config = load_yaml(exp / "config.yaml")
     return {key: config[key] for key in (*PARTS, "trainable") if key in config}
 
@@ -136,20 +148,22 @@ def effective_config(args: argparse.Namespace) -> dict:
     start = read_init(args.init) if args.init else {}
     if start:
         scale, system = {k: v for k, v in scale.items() if k not in start}, start
-    config = combine(scale, system, args.set, tasks_of(args.train))
+    experiment = compose(scale, system, args.set)
+    config = effective(experiment, tasks_of(args.train))
     require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
     if start:
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)
-    budgets = config.pop("budgets")
-    if args.budget not in budgets:
-        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
-    check_budget(budgets[args.budget], args.budget, config["warmup"])
-    check_phases(config["phases"], config["warmup"])
+    del config["budgets"]
+    if args.budget not in experiment.budgets:
+        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
+    budget = experiment.budgets[args.budget]
+    check_budget(budget, args.budget, config["warmup"])
+    check_phases(experiment.phases, config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
-    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
+    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": plain(budget)}
     return names | chosen | config
 
 
@@ -187,8 +201,6 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if args.init and args.warmup == "ctc":
         raise UserError("--warmup ctc: a model that --init gives is warm already")
-    if args.init:
-        read_init(args.init)
     making = making_of(args)
     if making.is_complete():
         get_logger(__name__).info("complete: %s", args.expdir)

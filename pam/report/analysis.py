@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pam.analysis.similarity import MEASURES, NEEDS
 from pam.report.figures import base_losses
 from pam.report.markdown import GAP, escape, number, table
-from pam.report.similarity import MEASURES, NEEDS, similarity_table
 from pam.score.significance import count_clusters, too_few
 
 
@@ -89,7 +89,7 @@ def routing_part(found: Mapping[str, Any] | None) -> list[str]:
         "Margins p₁ − p₂ of the unseen prompts:",
         table(["task", "median:", "a tenth is below:", "least:"], rows),
         "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
-        "paraphrases in other styles (`pam/report/probes.yaml`), never revised by what a router "
+        "paraphrases in other styles (`pam/analysis/probes.yaml`), never revised by what a router "
         "made of them:",
         robustness_table(found),
     ]
@@ -165,3 +165,17 @@ def similarity_part(analysis: Mapping[str, Any]) -> list[str]:
     if missing:
         parts.append(f"{GAP}: {'; '.join(missing)} ({NEEDS}).")
     return parts
+
+
+def similarity_table(pairs: list[Mapping[str, Any]], measure: str) -> str | None:
+    """Table 12's layout for one measure; None where no pair has it."""
+    if all(value is None for pair in pairs for value in pair[measure]):
+        return None
+    depth = max(len(pair["layers"]) for pair in pairs)
+    header = [MEASURES[measure], "emb:", *(f"{layer}:" for layer in range(1, depth))]
+    rows = []
+    for pair in pairs:
+        values = [number(value) for value in pair[measure]]
+        name = escape(" & ".join(pair["encoders"]))
+        rows.append([name, *values, *[GAP] * (depth - len(values))])
+    return table(header, rows)

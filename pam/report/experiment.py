@@ -8,6 +8,7 @@ from typing import Any
 
 from pam.config import load_yaml
 from pam.config.made import Record, read_record, stage_seconds
+from pam.data.sample import evenly
 from pam.environment import environment
 from pam.errors import UserError
 from pam.score.items import Item, read_items
@@ -88,12 +89,6 @@ def spread(folder: Path, task: str, count: int) -> list[Item]:
         return []
     items = [item for item in read_items(folder / "hyp.jsonl") if item.task == task]
     return [items[place] for place in evenly(count, len(items))]
-
-
-def evenly(count: int, total: int) -> list[int]:
-    """`count` places of `total`, or all of them, evenly spread."""
-    count = min(count, total)
-    return [(2 * number + 1) * total // (2 * count) for number in range(count)]
 
 
 def read_json(path: Path, kind: type) -> Any:

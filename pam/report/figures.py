@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pam.analysis.layers import layer_weights
+from pam.analysis.plots import measures, routing
+from pam.analysis.plots import weights as weight_plots
 from pam.report.experiment import Experiment, read_json
-from pam.report.layers import layer_weights
 from pam.report.plots import curves as curve_plots
-from pam.report.plots import measures, routing, systems
-from pam.report.plots import weights as weight_plots
+from pam.report.plots import systems
 
 CAPTIONS = {
     "curves": "Training: every statistic by step; dashed and hollow: training, solid: development.",

@@ -35,7 +35,7 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         "format": FORMAT,
         "name": experiment.name,
         "system": config.get("system"),
-        "options": (experiment.made or {"settings": {}})["settings"].get("set", []),
+        "options": (experiment.made or {}).get("notes", {}).get("set", []),
         "encoders": {
             name: spec.get("num_states") for name, spec in (config.get("encoders") or {}).items()
         },
@@ -116,7 +116,7 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
     """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
-    from pam.report.layers import layer_weights, shares  # the model's room: not to read a store
+    from pam.analysis.layers import layer_weights, shares  # the model's room: not to read a store
 
     return {
         expert: [round(float(share), 5) for share in shares(weight_MS)]

@@ -113,7 +113,7 @@ def report(args):
         result = {
             "name": exp.name,
             **{key: made_with[key] for key in ("system", "scale", "budget", "seed")},
-            "options": made_with["set"],
+            "options": made.read_record(exp, "train")["notes"]["set"],
             "similarity": [] if not (exp / "analysis.json").exists() else SIMILARITY,
             "sets": {
                 score.parent.name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)}

@@ -53,8 +53,9 @@ def test_variants_keep_their_options_and_those_of_the_command(recipes):
     status, output = recipes.run("multitask", *argv)
     assert status == 0, output
     pair = "pam-whisper-wavlm_mini_short_s0"
-    settings = read_record(recipes.root / f"egs/multitask/exp/{pair}", "train")["settings"]
-    assert settings["set"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
+    made = read_record(recipes.root / f"egs/multitask/exp/{pair}", "train")
+    assert made["notes"]["set"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
+    assert made["settings"]["batch.max_utts"] == 4
     found = json.loads((recipes.root / f"egs/multitask/RESULTS/mini/{pair}.json").read_text())
     assert found["options"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
     assert verbs(recipes) == ["table", *EACH * 3]

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pam.report import figures
+from pam.analysis.plots import canvas, measures, routing, weights
+from pam.analysis.routing import analyse_routing
+from pam.config import load_yaml
+from pam.report import figures, page, store
 from pam.report.experiment import Experiment, SetResult
-from pam.report.plots import canvas, curves, measures, routing, systems, weights
-from pam.report.routing import analyse_routing
+from pam.report.plots import curves, systems
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ENCODERS = {"one": {"num_states": 2}, "two_b": {"num_states": 4}}
@@ -231,3 +233,20 @@ def test_figures_of_several_experiments(tmp_path):
     assert [f.stem for f in files] == ["systems_bars", "systems_radar", "layer_preference"]
     assert "one" in labels(files[-1]) and "two_b" not in labels(files[-1])
     assert figures.draw_comparison(exps[1:], tmp_path / "figures") == []
+
+
+def test_a_report_reads_a_checkpoint_once_and_a_newer_one_again(experiment, monkeypatch):
+    read = []
+    plain = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **how: read.append(file) or plain(file, **how))
+    config = load_yaml(experiment / "config.yaml")
+    drawn = figures.draw(experiment, [], config)
+    assert [file.stem for file in drawn] == ["weights", "weights_bands"]
+    before = page.weights(experiment), store.weight_shares(experiment, config)
+    assert read == [(experiment / "model.pth").resolve()]
+    states = {"fusion.shared.weight": torch.arange(10.0).view(2, 5)}
+    states |= {f"fusion.experts.{n}.weight": torch.full((2, 5), float(n)) for n in range(2)}
+    torch.save(states, experiment / "model.pth")
+    assert page.weights(experiment) != before[0]
+    assert store.weight_shares(experiment, config) != before[1]
+    assert len(read) == 2

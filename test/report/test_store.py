@@ -9,9 +9,9 @@ from stored_results import result
 from pam.bin import report
 from pam.config.made import Making
 from pam.errors import UserError
+from pam.paper.cells import sums_of
 from pam.report.store import read_store, write_stored
-from pam.report.table_cells import sums_of
-from pam.report.table_values import ratio
+from pam.score.compare import ratio
 from pam.score.utterances import Statistics, write_utterances
 
 CONFIG = {
@@ -38,8 +38,8 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
     (exp / "train/config.yaml").write_text(yaml.safe_dump({"train_dir": str(combined)}))
     data = {"clean_train": {"task": "asr_clean", "utterances": 7, "hours": 0.5}}
     (combined / "sets.json").write_text(json.dumps({"sets": data, "encoders": []}))
-    settings = {"set": ["a.b=1", 'encoders.x={"family":"y"}'], "seed": 3}
-    Making(exp, "train", settings, notes={"scale_hash": "abc"}).finish(seconds=100)
+    notes = {"set": ["a.b=1", 'encoders.x={"family":"y"}'], "scale_hash": "abc"}
+    Making(exp, "train", {"seed": 3}, notes=notes).finish(seconds=100)
     for name_, (task, metric, statistics) in SETS.items():
         folder = exp / tag / name_
         score = {"set": name_, "task": task, "metric": metric, "value": 10.0, "count": 2}

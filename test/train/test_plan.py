@@ -14,6 +14,7 @@ from toys import write_architectures
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pam.bin import plan as command
+from pam.config import read_layers
 from pam.errors import UserError
 from pam.fusion import FUSIONS
 from pam.llm.lora import inject_lora
@@ -21,7 +22,7 @@ from pam.model import architecture as architectures
 from pam.paths import conf_file
 from pam.train.memory import LIBRARIES, MEASURED, on_cpu, peak_resident, write_peak
 from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 GIB = 2**30
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from toydata import SHAPES, TASKS
 
-from pam.bin import plan
+from pam.bin import plan, train
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
 from pam.config.made import Making
@@ -201,6 +201,24 @@ def test_other_settings_for_a_trained_experiment_are_an_error(setup, capsys):
             train_main(options)
         assert "made with: seed: 5\n  now asked for:    seed: 0\n" in capsys.readouterr().err
         (exp / kept).unlink()
+
+
+def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, combined):
+    _, options = setup
+    Making(combined.parent, "combine", {"size": "tiny", "encoders": SHAPES}).finish()
+
+    def settings(*more):
+        return train.making_of(train.get_parser().parse_args([*options, *more])).settings
+
+    asked = settings()
+    assert asked["size"] == "tiny" and asked["budget_conf.steps"] == 12
+    for other in ("fusion_conf.num_fused=3", "use_encoders=[wavlm]", "budgets.short.steps=4"):
+        assert settings("--set", other) != asked, other
+    for other in (["--seed", "1"], ["--warmup", "none"], ["--budget", "long"]):
+        assert settings(*other) != asked, other
+    for same in (["--ngpu", "2"], ["--set", "num_workers=3"], ["--set", "log_interval=5"]):
+        assert settings(*same) == asked, same
+    (combined.parent / "made.json").unlink()
 
 
 def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
