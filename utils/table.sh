@@ -1,14 +1,14 @@
 # shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of the recipe, in subshells
-# Makes a table of the paper (conf/tables): trains and scores what RESULTS lacks of it, each system
-# through the stages of utils/recipe.sh, and writes the table anew after each. Sourced by run.sh in
-# their place where --table is given; the same command resumes.
+# Makes a table of the paper (conf/tables): trains and scores what --results and RESULTS lack of it,
+# each system through the stages of utils/recipe.sh, and writes the table anew after each, beside
+# --results. Sourced by run.sh in their place where --table is given; the same command resumes.
 
 . "$PAM_ROOT/utils/functions.sh"
 
 paper_table() { # paper_table OPTION...
     # shellcheck disable=SC2086  # seeds are a list
     "$python" -m pam.bin.table --table "$table" --scale "$scale" --budget "$budget" \
-        --results "$results" --seeds ${seeds:-$seed} --metrics "$metrics" --expdir "$expdir" "$@"
+        --results "$results" RESULTS --seeds ${seeds:-$seed} --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
 stages() { # stages FIRST LAST, with the options that are set now

@@ -7,7 +7,7 @@ are paired; their intervals resample clusters of utterances. The model was not t
 anything: a rise says that it relies on what is gone, not that it could not do without.
 """
 
-# B batch, U utterances
+# U utterances
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from pam.analysis.layers import bands
 from pam.analysis.states import mixes_layers
@@ -97,21 +94,6 @@ def num_experts(model: ESPnetPaMModel) -> int:
     return len(model.fusion.experts) if mixes_layers(model) else 0
 
 
-@torch.no_grad()
-def answer_losses(model: ESPnetPaMModel, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
-    """Cross-entropy of each utterance's answer, summed over its tokens."""
-    label = batch["task"] if model.routing == "label" else None
-    with model.autocast():
-        prompts = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
-        prompts = prompts.select(batch["prompt_index"][:, 0])
-        _, gate = model.route(prompts, label)
-        features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
-        text, lengths = batch["text"], batch["text_lengths"]
-        hidden, labels = model.answer(prompts, features, frames, text, lengths)
-        losses = F.cross_entropy(model.llm.logits(hidden), labels, reduction="none")
-    return torch.stack([part.sum() for part in losses.split(lengths.tolist())]).cpu()
-
-
 def dev_losses(
     model: ESPnetPaMModel, config: Mapping[str, Any], dev: Path, utts: int = 0
 ) -> Losses:
@@ -127,7 +109,7 @@ def dev_losses(
     for ids, task, batch in dev_batches(model, config, dev, utts):
         entry = found.setdefault(task, {"sums": [], "tokens": [], "clusters": []})
         entry["clusters"] += [clusters[utt] for utt in ids]
-        entry["sums"] += [round(loss, 4) for loss in answer_losses(model, batch).tolist()]
+        entry["sums"] += [round(loss, 4) for loss in model.utterance_losses(**batch).tolist()]
         entry["tokens"] += batch["text_lengths"].tolist()
     return {task: found[task] for task in config["tasks"] if task in found}
 

@@ -286,6 +286,27 @@ class ESPnetPaMModel(TrainableOnlyModel):
         return self.llm.logits(hidden), labels
 
     @torch.no_grad()
+    def utterance_losses(
+        self,
+        prompt: Int[Tensor, "K P"],
+        prompt_lengths: Int[Tensor, " K"],
+        prompt_index: Int[Tensor, "B Q"],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+        task: Int[Tensor, " B"],
+        **others: Tensor,
+    ) -> Float[Tensor, " B"]:
+        """The cross-entropy of each utterance's answer in nats, summed over its tokens, with the
+        gate of training. A batch is that of `forward`; the model must be in evaluation mode."""
+        with self.autocast():
+            prompts = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index[:, 0])
+            _, gate = self.route(prompts, task if self.routing == "label" else None)
+            audio = self.audio_of(others)
+            logits, labels = self.predict(prompts, gate, audio, text, text_lengths)
+        token_loss = F.cross_entropy(logits, labels, reduction="none")
+        return torch.stack([row.sum() for row in token_loss.split(text_lengths.tolist())])
+
+    @torch.no_grad()
     def routed_loss(
         self,
         token_loss: Float[Tensor, " N"],

@@ -5,14 +5,11 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from pam.paper.combined import add_averages, add_ranks
-from pam.paper.spec import Column, Row, TableSpec
-from pam.score.compare import Cell, Cells, Sums, mean_sums, summary
+from pam.paper.spec import Column, TableSpec
+from pam.paper.store import Store, stored_runs, sums_of
+from pam.score.compare import Cell, Cells, mean_sums, summary
 
-Store = Mapping[str, Mapping[str, Any]]  # stored results by the name of their experiment
-NOT_YET = "not trained and scored yet"
 ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
 
 
@@ -37,24 +34,6 @@ def table_cells(spec: TableSpec, store: Store, budget: str) -> Cells:
     return cells
 
 
-def stored_runs(
-    row: Row, store: Store, scale: str, budget: str
-) -> tuple[dict[int, Mapping[str, Any]], str | None]:
-    """The row's results by seed, and why there is none."""
-    if row.missing:
-        return {}, row.missing
-    found, gap = {}, NOT_YET
-    for name, result in store.items():
-        seed = result.get("seed")
-        if seed is None or name != row.experiment(scale, budget, seed):
-            continue
-        if result["system"] == row.system and set(row.options) <= set(result["options"]):
-            found[seed] = result
-        else:
-            gap = f"{name} was made with other options"
-    return dict(sorted(found.items())), None if found else gap
-
-
 def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | None) -> Cell:
     """The mean over the seeds that have the column."""
     if column.missing:
@@ -74,30 +53,6 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
 
 def _remedy(column: Column) -> str:
     return "" if column.metric in ALWAYS else f" (--metrics {column.metric} of the recipe)"
-
-
-def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
-    """From a set of a stored result."""
-    stored = entry["metrics"][metric]
-    numerators = np.asarray(stored["numerators"], dtype=np.float64)
-    denominators = stored.get("denominators")
-    ones = np.ones_like(numerators)
-    return Sums(
-        entry["ids"],
-        numerators,
-        ones if denominators is None else np.asarray(denominators, dtype=np.float64),
-        float(stored["scale"]),
-        bool(stored.get("errors")),
-        entry.get("references"),
-        stored.get("model"),
-        stored_clusters(entry),
-    )
-
-
-def stored_clusters(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The cluster of each utterance; None in results that do not say."""
-    found = entry.get("clusters")
-    return found and tuple(found["names"][place] for place in found["of"])
 
 
 def mean(members: Mapping[str, Cell]) -> Cell:

@@ -1,8 +1,8 @@
 """Table 5: what the systems of a scale were trained on."""
 
-from pam.paper.cells import Store
 from pam.paper.printed import load_paper
 from pam.paper.spec import TableSpec
+from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 
 

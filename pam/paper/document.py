@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pam.paper.cells import Store, table_cells
+from pam.paper.cells import table_cells
 from pam.paper.claims import claims_section
 from pam.paper.combined import ranked_columns
 from pam.paper.origin import made_with
 from pam.paper.parameters import parameters_part
 from pam.paper.printed import PaperTable, load_errata, load_paper
 from pam.paper.spec import Delta, TableSpec
+from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_digits, metric_label
 from pam.score.compare import LEVEL, SEEDS, Cells, compare

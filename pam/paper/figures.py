@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from pam.analysis.plots import weights as weight_plots
-from pam.paper.cells import Store, stored_runs, table_cells
+from pam.paper.cells import table_cells
 from pam.paper.document import EMPTY, words_of
 from pam.paper.printed import load_paper
 from pam.paper.spec import Row, TableSpec
+from pam.paper.store import Store, stored_runs
 from pam.report.markdown import escape
 from pam.report.plots import systems
 from pam.report.units import metric_label

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pam.config import load_yaml
-from pam.paper.cells import Store
 from pam.paper.document import errata_section
 from pam.paper.figures import figure_part
 from pam.paper.plan import budget_length
 from pam.paper.printed import load_paper
 from pam.paper.spec import CONF, TableSpec
+from pam.paper.store import Store
 from pam.registry import Registry
 from pam.report.markdown import GAP, escape
 

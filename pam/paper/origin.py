@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pam.paper.cells import Store, stored_clusters, stored_runs
 from pam.paper.plan import budget_length, length_words
 from pam.paper.spec import Row, TableSpec
+from pam.paper.store import KEPT_IN, Store, stored_clusters, stored_runs
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_label
 
@@ -27,6 +27,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     if not results:
         return []
     header = ["experiment", "encoders", "options", "commit", "configuration", "training s:"]
+    header += ["machine", "kept in"] if KEPT_IN in next(iter(results.values())) else ["machine"]
     rows = [_line(name, result) for name, result in sorted(results.items())]
     lines = [
         *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
@@ -39,7 +40,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
         *_commits(results),
     ]
     notes = ["\n".join(f"- {line}" for line in lines)] if lines else []
-    return ["## Made with", table([*header, "machine"], rows), *notes]
+    return ["## Made with", table(header, rows), *notes]
 
 
 def _runs(row: Row, spec: TableSpec, store: Store, budget: str) -> list[Mapping[str, Any]]:
@@ -58,6 +59,7 @@ def _line(name: str, result: Mapping[str, Any]) -> list[str]:
         escape(result.get("config_hash")),
         number(result.get("seconds", {}).get("train"), 0),
         escape(result.get("machine")),
+        *([escape(result[KEPT_IN])] if KEPT_IN in result else ()),
     ]
 
 

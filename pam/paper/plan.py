@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from pam.config import load_yaml
-from pam.paper.cells import Store, stored_runs
 from pam.paper.spec import CONF, TableSpec
+from pam.paper.store import Store, stored_runs
 from pam.report.markdown import GAP
 
 STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs

@@ -1,9 +1,9 @@
 """Tables 14 to 16: prompts, and whether each reaches the expert of its task."""
 
 from pam.data.prompts import load_all_prompts, normalise
-from pam.paper.cells import Store, stored_runs
 from pam.paper.origin import made_with
 from pam.paper.spec import TableSpec
+from pam.paper.store import Store, stored_runs
 from pam.report.markdown import GAP, escape, number, table
 from pam.score.router import POOLS
 

@@ -1,11 +1,11 @@
 """Table 12: how alike the encoders are, from the analysis that is stored with a system."""
 
-from pam.analysis.similarity import MEASURES, NEEDS
-from pam.paper.cells import Store, stored_runs
 from pam.paper.origin import made_with
 from pam.paper.printed import load_paper
 from pam.paper.spec import TableSpec
-from pam.report.analysis import similarity_table
+from pam.paper.store import Store, stored_runs
+from pam.report.analysis import similarity_tables
+from pam.report.blocks import to_markdown
 from pam.report.markdown import GAP, escape, number, table
 
 HOW = "`./run.sh --table 12` does it, where exp/NAME is"
@@ -32,7 +32,6 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 def _measures(name: str, found: list | None) -> list[str]:
     if not found:
         return [f"{GAP}, {name}: not analysed ({HOW})."]
-    tables = {measure: similarity_table(found, measure) for measure in MEASURES}
-    absent = "; ".join(MEASURES[measure] for measure, text in tables.items() if text is None)
-    gap = [f"{GAP}, {name}: {absent} ({NEEDS})."] if absent else []
-    return [f"{name}:", *filter(None, tables.values()), *gap]
+    tables, missing = similarity_tables(found)
+    gap = [f"{GAP}, {name}: {missing}."] if missing else []
+    return [f"{name}:", *(to_markdown([one]) for one in tables), *gap]

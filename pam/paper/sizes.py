@@ -5,9 +5,9 @@ from typing import Any
 from pam.config import load_yaml
 from pam.model.architecture import architecture, count, on_meta
 from pam.model.sizes import llm_with_lora
-from pam.paper.cells import Store
 from pam.paper.printed import load_paper
 from pam.paper.spec import CONF, TableSpec
+from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, table
 
 # What the models' own configurations call the paper's columns.

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from pam.paper.cells import Store, table_cells
+from pam.paper.cells import table_cells
 from pam.paper.claims import OPEN, RULES, claims_section, pairs, verdict
 from pam.paper.document import EMPTY, errata_section, labels_of
 from pam.paper.printed import load_paper
 from pam.paper.spec import TableSpec
+from pam.paper.store import Store
 from pam.report.markdown import escape
 
 

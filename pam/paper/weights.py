@@ -3,9 +3,9 @@
 import numpy as np
 
 from pam.analysis.layers import band_shares
-from pam.paper.cells import Store, stored_runs
 from pam.paper.origin import made_with
 from pam.paper.spec import TableSpec
+from pam.paper.store import Store, stored_runs
 from pam.report.markdown import GAP, escape, number, table
 
 SHARED = "shared"

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.config.made import Record, read_record
-from pam.errors import UserError
-from pam.report.experiment import MAIN_TAG, Experiment, read_json
+from pam.report.results import MAIN_TAG, Results, read_json
 from pam.score.items import read_items
 from pam.score.utterances import read_clusters, read_utterances, utterances_file
 
@@ -23,19 +23,17 @@ OWN = (
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
-NEEDED = ("system", "scale", "budget", "seed", "options", "sets")
 
 
-def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
+def stored_result(exp: Path, results: Results) -> dict[str, Any]:
     """The content of the file. Sets are those decoded with unseen prompts."""
-    config, trained_on = experiment.config, training_sets(exp)
-    sets = experiment.tags.get(MAIN_TAG, {})
+    config, trained_on = results["config"], training_sets(exp)
     alike = {key: value for key, value in config.items() if key not in OWN}
     return {
         "format": FORMAT,
-        "name": experiment.name,
+        "name": results["name"],
         "system": config.get("system"),
-        "options": (experiment.made or {}).get("notes", {}).get("set", []),
+        "options": results["notes"].get("set", []),
         "encoders": {
             name: spec.get("num_states") for name, spec in (config.get("encoders") or {}).items()
         },
@@ -48,15 +46,18 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         # Without its data it could be told from no other: unknown rather than seemingly another.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
-        "scale_hash": (experiment.made or {}).get("notes", {}).get("scale_hash"),
-        "commit": experiment.environment["commit"],
-        "machine": experiment.environment["machine"],
-        "seconds": dict(experiment.seconds),
+        "scale_hash": results["notes"].get("scale_hash"),
+        "commit": results["commit"],
+        "machine": results["environment"]["machine"],
+        "seconds": results["seconds"],
         "training_data": trained_on,
-        "router": experiment.router,
+        "router": results["router"],
         "weights": weight_shares(exp, config),
-        "similarity": (read_json(exp / "analysis.json", dict) or {}).get("similarity"),
-        "sets": {name: _set(exp / MAIN_TAG, name, result.score) for name, result in sets.items()},
+        "similarity": (results["analysis"] or {}).get("similarity"),
+        "sets": {
+            name: _set(exp / MAIN_TAG, name, decoded["score"])
+            for name, decoded in results["decodings"].get(MAIN_TAG, {}).items()
+        },
     }
 
 
@@ -116,8 +117,6 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
     """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
-    from pam.analysis.layers import layer_weights, shares  # the model's room: not to read a store
-
     return {
         expert: [round(float(share), 5) for share in shares(weight_MS)]
         for expert, weight_MS in layer_weights(exp / "model.pth", config).items()
@@ -140,17 +139,6 @@ def write_stored(path: Path, result: Mapping[str, Any]) -> None:
     sets = [f"    {_json(name)}: {_json(value)}" for name, value in result["sets"].items()]
     lines.append('  "sets": {\n' + ",\n".join(sets) + "\n  }")
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def read_store(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results of RESULTS/SCALE by name, in C order; `UserError` names a damaged file."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        result = read_json(path, dict)
-        if missing := [key for key in NEEDED if key not in result]:
-            raise UserError(f"{path}: no {missing[0]!r} in it: remove it and run the report again")
-        found[path.stem] = result
-    return found
 
 
 def _json(value: Any) -> str:

@@ -15,6 +15,7 @@ from pam.data.datadir import DataDir
 from pam.decode.decode_set import Settings
 from pam.model.build import build_model
 from pam.report import analysis
+from pam.report.blocks import to_markdown
 
 TASKS = {"asr_clean": "hello", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
 SHAPES = {"first": (3, 6), "second": (2, 4)}
@@ -122,7 +123,7 @@ def test_what_does_not_apply_is_left_out_and_said(tmp_path, tiny_config, dev, fe
     found = run(experiment(tmp_path / "single", tiny_config, **single), dev)
     assert set(found["left_out"]) == {"similarity", "routing", "bands", "forced"}
     assert list(found["importance"]["zeroed"]) == ["first"]
-    text = "\n\n".join(analysis.paragraphs(found))
+    text = to_markdown(analysis.section(found))
     assert "- routing: —, this system has no prompt router." in text
     assert "p₁" not in text and "every prompt is sent" not in text
 
@@ -141,7 +142,9 @@ def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, mon
     found = run(exp, dev, "--metric", str(dev))
     (name,) = found["metric"]
     assert list(found["metric"][name]) == ["as it is", "zeroed: first", "zeroed: second"]
-    assert "| zeroed: second | 1.00 (0.0–2.0) |" in "\n".join(analysis.metric_part(found["metric"]))
+    assert "| zeroed: second | 1.00 (0.0–2.0) |" in to_markdown(
+        analysis.metric_part(found["metric"])
+    )
 
 
 def test_the_metric_of_a_few_utterances(tiny_model, tiny_config, dev, tmp_path):
@@ -161,4 +164,4 @@ def test_the_metric_of_a_few_utterances(tiny_model, tiny_config, dev, tmp_path):
 
 
 def test_nothing_analysed_nothing_said():
-    assert analysis.paragraphs(None) == []
+    assert analysis.section(None) == []

@@ -3,7 +3,7 @@ import pytest
 import torch
 from toys import make_batch
 
-from pam.analysis.importance import ablations, answer_losses, change, forced, num_experts, zeroed
+from pam.analysis.importance import ablations, change, forced, num_experts, zeroed
 from pam.model.build import build_model
 
 
@@ -90,14 +90,15 @@ def test_losses_of_utterances_are_those_of_the_model(tiny_model):
         tasks=[2, 2],
         frames=[5, 8],
     )
-    losses = answer_losses(tiny_model, batch)
+    losses = tiny_model.utterance_losses(**batch)
     mean = tiny_model(**batch)[1]["loss_snv"]
     assert float(losses.sum() / batch["text_lengths"].sum()) == pytest.approx(float(mean), rel=1e-4)
     single = {k: v[:1] for k, v in batch.items() if not k.startswith("prompt")}
     single |= {k: batch[k] for k in ("prompt", "prompt_lengths")}
     single["prompt_index"] = batch["prompt_index"][:1]
     single["text"] = single["text"][:, : int(batch["text_lengths"][0])]
-    assert float(answer_losses(tiny_model, single)[0]) == pytest.approx(float(losses[0]), rel=1e-4)
+    alone = tiny_model.utterance_losses(**single)
+    assert float(alone[0]) == pytest.approx(float(losses[0]), rel=1e-4)
 
 
 def test_what_is_zeroed(tiny_model, tiny_config):

@@ -11,6 +11,7 @@ from pam.analysis.similarity import (
     similarities,
 )
 from pam.report.analysis import similarity_table
+from pam.report.blocks import to_markdown
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((20, 4)), RNG.standard_normal((20, 4))
@@ -70,7 +71,7 @@ def test_every_pair_is_measured_where_it_can_be():
 
 def test_the_table_has_the_papers_columns():
     pairs = similarities({"a": np.stack([X, Y]), "b": np.stack([Y, X]), "c": np.stack([WIDE] * 3)})
-    lines = similarity_table(pairs, "cka").splitlines()
+    lines = to_markdown([similarity_table(pairs, "cka")]).splitlines()
     assert lines[0] == "| linear CKA, raw states | emb | 1 | 2 |"
     assert lines[2].startswith("| a & b | ".replace("&", "\\&")) and lines[2].endswith("| — |")
     assert len(lines) == 5

@@ -8,7 +8,7 @@ from stored_results import LEVELS, SHORT, grid, render, result, table_1, write
 
 from pam.bin import table
 from pam.errors import UserError
-from pam.paper.cells import stored_runs, table_cells
+from pam.paper.cells import table_cells
 from pam.paper.claims import (
     FAILS,
     FEW_CLUSTERS,
@@ -24,6 +24,7 @@ from pam.paper.claims import (
 from pam.paper.document import mark
 from pam.paper.figures import mean_shares
 from pam.paper.spec import load_spec
+from pam.paper.store import stored_runs
 from pam.report.markdown import GAP
 from pam.score.compare import compare
 

@@ -2,9 +2,10 @@
 
 import subprocess
 
-from stored_results import BUDGET, SHORT, render, result, table_1, write
+from stored_results import BUDGET, SHORT, grid, render, result, table_1, write
 
 from pam import environment
+from pam.bin import table
 
 
 def test_experiments_that_were_not_made_alike_are_named(tmp_path):
@@ -103,3 +104,25 @@ def test_stored_results_are_no_source(tmp_path, monkeypatch):
     assert len(environment.commit()) == 40
     source.write_text("2")
     assert environment.commit().endswith("-dirty")
+
+
+def test_own_results_win_and_the_table_says_where_each_is_from(tmp_path):
+    own, committed = tmp_path / "exp/results", tmp_path / "RESULTS"
+    kept = table_1()
+    write(committed, kept)
+    pam = kept["pam_mini_short_s0"] | {"commit": "fedcba9876543210"}
+    write(own, {"pam_mini_short_s0": pam})
+    argv = ["--table", "1", "--results", str(own), str(committed)]
+    before = {path: path.read_bytes() for path in committed.rglob("*") if path.is_file()}
+    table.main(argv)
+    made_with = grid((own / "mini/table01.md").read_text(encoding="utf-8"), "Made with")
+    assert made_with["pam_mini_short_s0"][2] == "fedcba987654"
+    assert made_with["pam_mini_short_s0"][-1].endswith("exp/results/mini")
+    assert made_with["average_mini_short_s0"][-1].endswith("RESULTS/mini")
+    assert before == {path: path.read_bytes() for path in committed.rglob("*") if path.is_file()}
+    # Of one folder there is nothing to tell.
+    assert grid(render(committed), "Made with")["pam_mini_short_s0"][-1] == "a \\| machine"
+    table.main([*argv[:-1], str(own)])
+    made_with = grid((own / "mini/table01.md").read_text(encoding="utf-8"), "Made with")
+    assert made_with["experiment"][-1] == "machine" and "pam_mini_short_s0" in made_with
+    assert "average_mini_short_s0" not in made_with

@@ -9,7 +9,7 @@ from pam.bin import report
 from pam.config.made import Making
 from pam.errors import UserError
 from pam.report import tables
-from pam.report.experiment import SetResult
+from pam.report.blocks import to_markdown
 
 CONFIG = {
     "scale": "mini",
@@ -122,6 +122,8 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     found = json.loads((exp / "results.json").read_text())
     assert list(found) == (
         ["system", "scale", "seed", "budget", "commit", "sets", "router", "hearing", "seconds"]
+        + ["name", "decodings", "environment", "settings", "notes", "config", "curves", "weights"]
+        + ["analysis"]
     )
     assert (found["system"], found["scale"], found["seed"], found["budget"]) == (
         ("pam", "mini", 3, "short")
@@ -131,11 +133,15 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     assert found["sets"]["clean_test"]["ci95"] == [3.25, 20.75]
     for entry in found["sets"].values():
         assert {"task", "metric", "value", "count", "ci95"} <= entry.keys()
-    assert found["router"] == {
+    keys = ("correct", "count", "accuracy")
+    assert {pool: {key: entry[key] for key in keys} for pool, entry in found["router"].items()} == {
         "seen": {"correct": 100, "count": 100, "accuracy": 100.0},
         "unseen": {"correct": 299, "count": 300, "accuracy": 99.6667},
     }
-    assert found["hearing"] == {"asr_clean": {"dev_loss": 1.25, "dev_loss_shuffled": 3.5}}
+    assert (found["router"], found["hearing"]) == (ROUTER, HEARING)
+    assert found["name"] == "tiny" and found["config"] == CONFIG
+    decoded = found["decodings"]["greedy_unseen"]["clean_test"]
+    assert decoded["score"] == WER and decoded["samples"][0]["hyp"] == HOSTILE
     assert found["seconds"] == {"dump": 12.4, "train": 100}
 
 
@@ -258,15 +264,15 @@ def test_a_caption_score_without_a_baseline_says_so(tmp_path):
 def test_further_caption_metrics_and_what_they_lacked():
     cider = {"value": 0.51236, "ci95": [0.40001, 0.6], "count": 2, "references": 10}
     metrics = {"cider": cider, "spice": {"missing": "no jar | here"}}
-    shown = tables.caption_table(
-        {"ac_test": SetResult(score={**METEOR, "metrics": metrics}, samples=[])}
+    shown = to_markdown(
+        [tables.caption_table({"ac_test": {"score": METEOR | {"metrics": metrics}}})]
     )
     rows = [line for line in shown.splitlines() if line.startswith("| ac_test")]
     assert rows == [
         "| ac_test | CIDEr | 0.5124 (95 % CI 0.4000–0.6000) | 2 | 10 references |",
         "| ac_test | SPICE | — |  | —, not measured: no jar \\| here |",
     ]
-    assert tables.caption_table({"ac_test": SetResult(score=METEOR, samples=[])}) is None
+    assert tables.caption_table({"ac_test": {"score": METEOR}}) is None
 
 
 def test_wer_that_whispers_normalisation_has_no_words_for(tmp_path):
