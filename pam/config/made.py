@@ -19,10 +19,12 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from yaml import YAMLError
 
 from pam.config.files import parse_value
 from pam.errors import UserError
@@ -267,9 +269,15 @@ def add_pending(parser: argparse.ArgumentParser) -> None:
 
 
 def given(assignments: Iterable[str]) -> dict[str, Any]:
-    """Settings of the command line, NAME=VALUE."""
-    pairs = [text.partition("=")[::2] for text in assignments]
-    return {name: value if FOLDER.fullmatch(name) else parse_value(value) for name, value in pairs}
+    """Settings of the command line, NAME=VALUE; a value that is not YAML is a text."""
+    found: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        found[name] = text
+        if not FOLDER.fullmatch(name):
+            with suppress(YAMLError):
+                found[name] = parse_value(text)
+    return found
 
 
 def digest(*parts: str | bytes) -> str:

@@ -161,6 +161,7 @@ def test_settings_of_several_folders_are_one_mapping():
     records = [{"settings": {"size": "short", "seed": n}} for n in (0, 1, 0)]
     assert settings_of(*records, None) == {"size": "short", "seed": [0, 1]}
     assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [2]}) == {"a.b.c": 1, "e": [2]}
+    assert given(["a=[", "b=x=y"]) == {"a": "[", "b": "x=y"}
     assert given(["segments=0", "audio=flac", "CORPUS=/1"]) == {
         "segments": 0,
         "audio": "flac",
