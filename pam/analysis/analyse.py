@@ -1,6 +1,5 @@
 """All that is measured of a trained model, written to exp/NAME/analysis.json part by part."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,9 +14,10 @@ from pam.analysis.similarity import similarities
 from pam.analysis.states import gather, mixes_layers, state_loader
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.config.made import Making, file_digest
+from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
-from pam.decode.decode_set import Settings
-from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
+from pam.decode.settings import Settings
 from pam.device import device_for
 from pam.log import get_logger
 from pam.model.build import load_experiment
@@ -50,19 +50,23 @@ class Analysis:
         self.config = load_yaml(exp / "config.yaml")
         self.prompts = prompts_of(self.config)
         self.states = options.states or data
-        stamp = {
-            "model": model_stamp(exp),
-            "data": data_digest(data),
-            "states": data_digest(self.states),
-            "prompt_pools": prompts_digest(self.prompts),
-            "probes": hashlib.sha256(routing.PROBES.read_bytes()).hexdigest(),
-            **{key: getattr(options, key) for key in ("utts", "frames", "seed")},
-        }
-        self.found: dict[str, Any] = {"stamp": stamp, "left_out": {}}
-        if self.path.is_file():
-            before = json.loads(self.path.read_text(encoding="utf-8"))
-            if before.get("stamp") == stamp:
-                self.found = before
+        self.making = Making(
+            exp,
+            "analyse",
+            {key: getattr(options, key) for key in ("utts", "frames", "seed")},
+            {
+                "model": file_digest(exp / "model.pth"),
+                "data": data_digest(data),
+                "states": data_digest(self.states),
+                "prompts": prompts_digest(self.prompts),
+                "probes": file_digest(routing.PROBES),
+            },
+        )
+        self.found: dict[str, Any] = {"left_out": {}}
+        if (self.making.is_complete() or self.making.resumes()) and self.path.is_file():
+            self.found = json.loads(self.path.read_text(encoding="utf-8"))
+        else:
+            self.making.begin()
 
     @cached_property
     def model(self):

@@ -8,7 +8,8 @@ from pam.analysis.states import state_loader
 from pam.data.datadir import DataDir
 from pam.data.prompts import prompts_of
 from pam.data.sample import evenly
-from pam.decode.decode_set import Settings, decode_utterances
+from pam.decode.decode_set import decode_utterances
+from pam.decode.settings import Settings
 from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.score.items import Item

@@ -39,8 +39,11 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(args, name) < (0 if name == "utts" else 1):
             raise UserError(f"--{name} {getattr(args, name)}: too few")
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
-    for part in Analysis(args.exp, args.data, options).parts():
+    analysis = Analysis(args.exp, args.data, options)
+    for part in analysis.parts():
         logger.info("analysing %s", part)
+    if not analysis.making.is_complete():
+        analysis.making.finish()
     draw(args.exp)
 
 

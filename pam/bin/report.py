@@ -7,19 +7,29 @@ The recipe keeps the small results of its experiments in exp/results, which git 
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pam.atomic import write_json, write_text
-from pam.errors import run_main
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+    read_records,
+    record_digest,
+)
+from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report import figures
-from pam.report.blocks import to_markdown
-from pam.report.document import COMPARISON, document
-from pam.report.page import page
-from pam.report.readme import update_readme
-from pam.report.results import Results, read_results
-from pam.report.store import stored_result, write_stored
 
+if TYPE_CHECKING:
+    from pam.report.results import Results
+
+STAGE = "report"
+OWN = ("results.json", "made.json")  # of the files in exp/NAME, those that are not read
 logger = get_logger(__name__)
 
 
@@ -45,11 +55,65 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
     )
+    parser.add_argument(
+        "--needs", type=Path, nargs="*", default=[], help="EXP/TAG/SET … that must be scored"
+    )
+    add_pending(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    for folder in args.needs:
+        record = read_record(folder, "score")
+        if not (folder / "score.json").is_file() or not record:
+            raise UserError(f"{folder}/score.json is missing: run stage 7 first")
+    makings = [making_of(args, exp) for exp in args.exp]
+    if all(making.is_complete() for making in makings) and not args.readme:
+        logger.info("complete: %s", " ".join(map(str, products_of(args, args.exp[0]))))
+        return 0
+    if args.pending:
+        return PENDING
+    with ExitStack() as stack:
+        for making in makings:
+            stack.enter_context(making.work())
+        work(args)
+    return 0
+
+
+def products_of(args: argparse.Namespace, exp: Path) -> list[Path]:
+    out = args.out or args.exp[0] / "RESULTS.md"
+    products = [out, exp / "results.json"]
+    if args.html:
+        products.append(out.parent / "report.html" if args.html is True else args.html)
+    if args.store:
+        products.append(args.store / f"{exp.resolve().name}.json")
+    return products
+
+
+def making_of(args: argparse.Namespace, exp: Path) -> Making:
+    """The report of exp/NAME: made anew whenever something of it is another."""
+    files = sorted(file for file in exp.glob("*.json") if file.name not in OWN)
+    inputs = {file.name: file_digest(file) for file in [exp / "config.yaml", *files]}
+    for folder in sorted({score.parent for score in exp.glob("*/*/score*.json")}):
+        scores = [file.read_bytes() for file in sorted(folder.glob("score*.json"))]
+        records = [record_digest(record) or "" for record in read_records(folder).values()]
+        inputs[str(folder.relative_to(exp))] = digest(*scores, *records)
+    settings = {"samples": args.samples, "figures": args.figures, "html_clips": args.html_clips}
+    after = [record for file in sorted(exp.glob("*/*/made.json")) for record in (
+        read_records(file.parent).values())]  # fmt: skip
+    after += [record for stage, record in read_records(exp).items() if stage != STAGE]
+    return Making(exp, STAGE, settings, inputs, products=products_of(args, exp), after=after)
+
+
+def work(args: argparse.Namespace) -> None:
+    from pam.report import figures, tables
+    from pam.report.blocks import to_markdown
+    from pam.report.document import COMPARISON, document
+    from pam.report.readme import update_readme
+    from pam.report.results import read_results
+    from pam.report.store import stored_result, write_stored
+
     out = args.out or args.exp[0] / "RESULTS.md"
     experiments = [read_results(exp, args.samples) for exp in args.exp]
     pairs = list(zip(args.exp, experiments, strict=True))
@@ -66,19 +130,23 @@ def main(argv: list[str] | None = None) -> None:
     if args.store:
         for exp, results in pairs:
             write_stored(args.store / f"{results['name']}.json", stored_result(exp, results))
-    # Last: the recipe takes results.json for the sign that the report is done.
     for exp, results in pairs:
         write_json(exp / "results.json", results)
+        if main := next(iter(results["decodings"].values()), None):
+            print(to_markdown([tables.main_table(main)]))
     logger.info("%s", out)
 
 
 def write_page(
     args: argparse.Namespace,
     folder: Path,
-    experiments: Sequence[Results],
+    experiments: Sequence["Results"],
     drawn: Mapping[str, Sequence[Path]],
 ) -> None:
     """The page has all answers: its document needs no samples of them."""
+    from pam.report.document import document
+    from pam.report.page import page
+
     out = folder / "report.html" if args.html is True else args.html
     blocks = document(experiments, drawn, folder, samples=False)
     data = [args.html_data or exp.resolve().parents[1] / "dump" / "raw" for exp in args.exp]
@@ -88,6 +156,8 @@ def write_page(
 
 
 def can_draw() -> bool:
+    from pam.report import figures
+
     if not figures.can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
     return figures.can_draw()

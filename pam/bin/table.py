@@ -9,6 +9,7 @@ that has a result wins, each result's folder is named, and tables go into the fi
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
-        "--plan", action="store_true", help="the same, one run a line, for the recipe"
+        "--plan", action="store_true", help="the same as commands of the recipe: utils/table.sh"
     )
     return parser
 
@@ -66,8 +67,11 @@ def main(argv: list[str] | None = None) -> None:
             print("\n".join(describe(runs, specs, store, args.budget)))
         refuse(gone(runs, args.expdir), store, folder, args.expdir)
         for run in runs if args.plan else ():
-            options = " ".join(f"--set {option}" for option in run.options)
-            print(run.name, run.system, run.seed, str(run.analysed).lower(), options)
+            options = [word for option in run.options for word in ("--set", option)]
+            analyse = str(run.analysed).lower()
+            print(
+                shlex.join(["experiment", run.name, run.system, str(run.seed), analyse, *options])
+            )
         return
     for spec in specs:
         out = args.out or folder / f"{spec.name}.md"

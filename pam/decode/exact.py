@@ -37,8 +37,6 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
-EXACT = True  # costs 2 to 17 % more than plain batches of 8 (tools/bench_decode.py)
-BATCH_SIZE = 32  # utterances that wait for each other: fewer fill the LLM's rows less well
 READ_ROWS, READ_STEP = 4, 16  # rows of a pass over prompts or audio, and the step of their lengths
 ROWS = 8  # of a pass over one token each
 SHORTEST_PROMPT, SHORTEST_CACHE = 64, 128

@@ -20,8 +20,6 @@ from pam.llm.prompts import PromptStates, pad_left
 from pam.model.speech_llm import ESPnetPaMModel
 
 SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio
-# Fast speech has 6; of the 5,000 utterances of the mini corpora that are speech none has 8.
-MAX_TOKENS_PER_SECOND = 8.0
 
 
 @dataclass

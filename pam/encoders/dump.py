@@ -2,9 +2,10 @@
 
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
-    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
+    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
+                    made.json (pam.config.made)
 
-A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
+A set is complete when its wav.scp exists, states when made.json says so. The same command resumes.
 """
 
 import json
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pam.atomic import write_json
+from pam.config.made import Making
 from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
@@ -104,31 +105,34 @@ def dump(
 class _Job:
     """One encoder's share of a dump."""
 
-    def __init__(self, folder: Path, shards: list[Shard], settings: dict[str, Any]):
-        self.folder, self.shards, self.settings = folder, shards, settings
-        self.is_done = (folder / "feats.scp").is_file()
+    def __init__(self, shards: list[Shard], making: Making):
+        self.folder, self.shards, self.making = making.folder, shards, making
+        self.is_done = making.is_complete()
 
     @classmethod
     def make(
         cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
     ) -> "_Job":
         folder = opts.encoder_dir / name / set_name
-        settings = {
-            "encoder": dict(opts.encoders[name]),
-            "weights": fingerprint(encoder),
-            "num_states": encoder.num_states,
-            "dim": encoder.dim,
-            "dtype": "float16",
-            "clips": _clips_digest(clips),
-        }
-        started = folder / ".parts" / "settings.json"
-        for file in (folder / "dump.json", started):
-            if file.is_file() and not settings.items() <= json.loads(file.read_text()).items():
-                logger.info("%s: was dumped with other settings or audio, starting again", folder)
+        making = Making(
+            folder,
+            "dump",
+            {
+                "encoder": dict(opts.encoders[name]),
+                "num_states": encoder.num_states,
+                "dim": encoder.dim,
+                "dtype": "float16",
+            },
+            {"weights": fingerprint(encoder), "clips": _clips_digest(clips)},
+            products=[folder / "feats.scp"],
+        )
+        job = cls(plan(name, folder, clips), making)
+        if not job.is_done and not making.resumes():
+            if folder.exists():
+                what = "%s: was dumped with other settings or audio, starting again"
+                logger.info(what, folder)
                 forget(folder)
-        job = cls(folder, plan(name, folder, clips), settings)
-        if not job.is_done:
-            write_json(started, settings)
+            making.begin()
         return job
 
     @property
@@ -148,7 +152,7 @@ class _Job:
         receipt = read_receipts(self.shards)
         hours = sum(shard.seconds for shard in self.shards) / 3600
         size = sum(file.stat().st_size for file in self.folder.glob("feats.*.ark"))
-        summary = self.settings | {
+        summary = {
             "utterances": len(good),
             "hours": round(hours, 4),
             "gigabytes": round(size / GIGABYTE, 4),
@@ -160,6 +164,8 @@ class _Job:
             self.folder, len(good), hours, size / GIGABYTE, receipt.cpu_seconds / hours,
         )  # fmt: skip
         finish(self.folder, self.shards, good, summary)
+        self.making.finish()
+        shutil.rmtree(self.folder / ".parts")
 
 
 def _encode(

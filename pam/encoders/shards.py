@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pam.atomic import write_json
+from pam.config.made import FILE
 from pam.data.archive import merge_scp, write_archive
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.scan import Clip
@@ -196,7 +197,7 @@ def read_receipts(shards: Sequence[Shard]) -> Receipt:
 
 def forget(folder: Path) -> None:
     """Remove what an earlier dump left, the mark of completeness first."""
-    for name in ("feats.scp", "utt2num_frames", "dump.json"):
+    for name in (FILE, "feats.scp", "utt2num_frames", "dump.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ".parts", ignore_errors=True)
     for archive in folder.glob("feats.*.ark"):
@@ -213,4 +214,3 @@ def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict)
     merge_scp([shard.scp for shard in shards], merged)
     pointers = {utt: where for utt, where in read_table(merged).items() if utt in good}
     write_table(folder / "feats.scp", pointers)
-    shutil.rmtree(folder / ".parts")

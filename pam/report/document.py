@@ -11,7 +11,6 @@ from pam.report.figures import CAPTIONS
 from pam.report.markdown import GAP
 from pam.report.results import Results
 
-NO_OPTIONS = ("model", "data", "prompt_pools")  # of decode.json
 COMPARISON = ""  # no experiment's name: the figures of all of them
 NOTES = (
     "WER: errors of the whole set over its reference words, after lower-casing and removing "
@@ -83,8 +82,8 @@ def decoding_options(decoded: tables.Decoded) -> list[Block]:
     """What the answers depend on beside model, data and the texts of the prompts."""
     found: dict[str, list[str]] = {}
     for name, entry in decoded.items():
-        known = {k: v for k, v in entry["decoding"].items() if k not in NO_OPTIONS}
-        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known.items())
+        known = entry["decoding"].items()
+        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known)
         found.setdefault(options or "not recorded", []).append(name)
     if len(found) == 1:
         return [paragraph(f"Options of decoding: {next(iter(found))}.")]
@@ -112,5 +111,7 @@ def environment_blocks(experiment: Results) -> list[Block]:
     }
     blocks = [bullets(f"{k}: {GAP if v is None else v}" for k, v in entries.items())]
     if experiment["settings"]:
-        blocks += [paragraph("Settings of the recipe:"), code(experiment["settings"])]
+        settings = experiment["settings"].items()
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings]
+        blocks += [paragraph("Settings of the training:"), code("\n".join(lines))]
     return blocks

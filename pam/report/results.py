@@ -9,6 +9,7 @@ from typing import Any
 
 from pam.analysis.layers import layer_weights
 from pam.config import load_yaml
+from pam.config.made import read_record, stage_seconds
 from pam.data.sample import evenly
 from pam.environment import environment
 from pam.errors import UserError
@@ -25,8 +26,8 @@ def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
 
     Gaps are None or empty. `sets` are the scores of the main decoding; `decodings` holds every
     decoding, {tag: {set: score, decoding, samples}}, the main one first, with `samples` answers of
-    each set. `environment` is where it was trained, or, of one that did not record it, where this
-    runs.
+    each set. `settings` and `notes` are those of its training (made.json). `environment` is where
+    it was trained, or, of one that did not record it, where this runs.
 
     Raises:
         UserError: it is no experiment, or one of its files is damaged.
@@ -38,18 +39,19 @@ def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
     made_in = read_json(exp / "environment.json", dict) or environment()
     decodings = read_decodings(exp, samples)
     main = next(iter(decodings.values()), {})
-    settings = exp / ".settings"
+    made = read_record(exp, "train") or {}
     return {
         **{key: config.get(key) for key in ("system", "scale", "seed", "budget")},
         "commit": made_in["commit"],
         "sets": {name: _brief(decoded["score"]) for name, decoded in main.items()},
         "router": read_json(exp / "router.json", dict),
         "hearing": read_json(exp / "hearing.json", dict),
-        "seconds": read_json(exp / "seconds.json", dict) or {},
+        "seconds": stage_seconds(exp),
         "name": exp.resolve().name,
         "decodings": decodings,
         "environment": dict(made_in),
-        "settings": settings.read_text(encoding="utf-8") if settings.is_file() else None,
+        "settings": made.get("settings"),
+        "notes": made.get("notes", {}),
         "config": config,
         "curves": read_json(exp / "curves.json", list) or [],
         "weights": mean_weights(exp, config),
@@ -70,7 +72,7 @@ def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any
             raise UserError(f"{path}: no {min(missing)!r} in it: run the score stage again")
         found.setdefault(path.parent.parent.name, {})[score["set"]] = {
             "score": score,
-            "decoding": read_json(path.parent / "decode.json", dict) or {},
+            "decoding": (read_record(path.parent, "decode") or {}).get("settings", {}),
             "samples": _samples(path.parent / "hyp.jsonl", score["task"], samples),
         }
     return dict(sorted(found.items(), key=lambda item: (item[0] != MAIN_TAG, item[0])))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
 from pam.config import load_yaml
+from pam.config.made import Record, read_record
 from pam.report.results import MAIN_TAG, Results, read_json
 from pam.score.items import read_items
 from pam.score.utterances import read_clusters, read_utterances, utterances_file
@@ -23,7 +23,6 @@ OWN = (
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
-NO_DECODING = ("model", "data", "feats")  # of decode.json: all else is an option, or the prompts
 
 
 def stored_result(exp: Path, results: Results) -> dict[str, Any]:
@@ -34,7 +33,7 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
         "format": FORMAT,
         "name": results["name"],
         "system": config.get("system"),
-        "options": options(results["settings"]),
+        "options": results["notes"].get("set", []),
         "encoders": {
             name: spec.get("num_states") for name, spec in (config.get("encoders") or {}).items()
         },
@@ -47,7 +46,7 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
         # Without its data it could be told from no other: unknown rather than seemingly another.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
-        "scale_hash": scale_hash(results["settings"]),
+        "scale_hash": results["notes"].get("scale_hash"),
         "commit": results["commit"],
         "machine": results["environment"]["machine"],
         "seconds": results["seconds"],
@@ -76,7 +75,7 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "clusters": clusters_entry(read_clusters(utterances_file(score))),
         "references": _references(decoded / plain / "hyp.jsonl", task),
-        "decoding": _decoding(decoded / plain / "decode.json"),
+        "decoding": _decoding(read_record(decoded / plain, "decode")),
         "metrics": {
             metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
             | ({"model": models[metric]} if metric in models else {})
@@ -103,10 +102,12 @@ def _references(answers: Path, task: str) -> str | None:
     return _hash([[i.id, i.references(), i.choices] for i in read_items(answers) if i.task == task])
 
 
-def _decoding(file: Path) -> dict[str, Any] | None:
-    """The options that the answers depend on; None where they are gone."""
-    found = read_json(file, dict)
-    return found and {key: value for key, value in found.items() if key not in NO_DECODING}
+def _decoding(made: Record | None) -> dict[str, Any] | None:
+    """The options and the prompts that the answers depend on; None where they are not known."""
+    if made is None:
+        return None
+    options = {key: value for key, value in made["settings"].items() if key != "feats"}
+    return options | {"prompt_pools": made["inputs"]["prompts"]}
 
 
 def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
@@ -120,19 +121,6 @@ def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]
         expert: [round(float(share), 5) for share in shares(weight_MS)]
         for expert, weight_MS in layer_weights(exp / "model.pth", config).items()
     }
-
-
-def options(settings: str | None) -> list[str]:
-    """The --set of the recipe's train_args, as .settings records them."""
-    found = re.search(r"^train_args: (.*)$", settings or "", re.MULTILINE)
-    words = found[1].split() if found else []  # as the shell splits them: quotes are kept
-    return [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
-
-
-def scale_hash(settings: str | None) -> str | None:
-    """The checksum of the scale's file when it was trained, as .settings records it."""
-    found = re.search(r"^scale: \S+, \S+: (\w+)$", settings or "", re.MULTILINE)
-    return found[1] if found else None
 
 
 def training_sets(exp: Path) -> dict[str, Any] | None:

@@ -257,7 +257,7 @@ def test_optional_files(folder):
 
 def test_misspelled_file_is_a_warning(folder):
     (folder / "text_ref_2").write_text("ann-1 x\n")
-    for name in ("bad_utts", "sets.json", ".settings"):
+    for name in ("bad_utts", "sets.json", "made.json"):
         (folder / name).write_text("x")
     assert messages(folder) == []
     assert len(messages(folder, warnings=True)) == 1

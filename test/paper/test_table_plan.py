@@ -14,12 +14,13 @@ def test_the_plan_names_each_experiment_once(tmp_path, capsys):
     argv = ["--table", "1", "--results", str(results)]
     table.main([*argv, "--plan", "--seeds", "0", "1"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["salmonn_mini_short_s0", "salmonn", "0", "false"]
-    assert [line[0] for line in lines[1:]] == [f"{system}_mini_short_s1" for system in LEVELS]
+    assert lines[0] == ["experiment", "salmonn_mini_short_s0", "salmonn", "0", "false"]
+    assert [line[1] for line in lines[1:]] == [f"{system}_mini_short_s1" for system in LEVELS]
     table.main(["--table", "13", "--results", str(results), "--plan"])
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[0] == "pam-whisper-wavlm_mini_short_s0 pam 0 false --set use_encoders=[whisper,wavlm]"
+    assert lines[0] == (
+        "experiment pam-whisper-wavlm_mini_short_s0 pam 0 false "
+        "--set 'use_encoders=[whisper,wavlm]'"
     )
     assert len(lines) == 3  # the other pairs; those with HuBERT cannot be had
 
@@ -57,7 +58,9 @@ def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, c
     model.parent.mkdir(parents=True)
     model.touch()
     table.main([*argv, "--plan"])
-    assert capsys.readouterr().out.split() == ["pam_mini_short_s0", "pam", "0", "false"]
+    assert capsys.readouterr().out.split() == [
+        *("experiment", "pam_mini_short_s0", "pam", "0", "false")
+    ]
     table.main([*argv, "--dry_run"])  # decoding, scoring, report
     assert "missing: cider of pam_mini_short_s0, about 4 min\n" in capsys.readouterr().out
     model.unlink()
@@ -81,7 +84,7 @@ def test_a_result_without_a_set_of_the_table_is_not_done(tmp_path, capsys):
         (tmp_path / f"{name}_mini_short_s0/model.pth").touch()
     table.main([*argv, "--plan"])
     planned = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in planned] == [
+    assert [line.split()[1] for line in planned] == [
         "salmonn_mini_short_s0",
         "average_mini_short_s0",
     ]
@@ -100,7 +103,9 @@ def test_table_12_needs_an_analysis(tmp_path, capsys):
     table.main([*argv, "1"])
     assert capsys.readouterr().out == ""
     table.main([*argv, "12"])
-    assert capsys.readouterr().out.split() == ["pam_mini_short_s0", "pam", "0", "true"]
+    assert capsys.readouterr().out.split() == [
+        *("experiment", "pam_mini_short_s0", "pam", "0", "true")
+    ]
     kept["pam_mini_short_s0"]["similarity"] = [{}]
     write(tmp_path, kept)
     table.main([*argv, "12"])

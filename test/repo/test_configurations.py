@@ -4,12 +4,12 @@ import importlib
 import re
 import runpy
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from pam.bin import recipe
 from pam.config import (
     Experiment,
     check_budget,
@@ -18,6 +18,7 @@ from pam.config import (
     keys_of,
     load_yaml,
     parse_value,
+    plain,
     read_experiment,
     read_layers,
 )
@@ -170,15 +171,26 @@ def test_the_examples_of_the_help_are_options_that_exist():
         assert combine(*read_layers(scale, ROOT / "conf/systems/pam.yaml"), settings)
 
 
-@pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])
-@pytest.mark.parametrize("file", SCALES, ids=name)
-def test_the_shell_reads_the_same_names(file, key):
-    script = (ROOT / "utils/recipe.sh").read_text(encoding="utf-8")
-    function = script[script.index("in_scale() {") :]
-    function = function[: function.index("\n}\n") + 3]
-    shell = f"scale_config={file}\n{function}in_scale {key}"
-    output = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
-    assert output.stdout.split() == list(load_yaml(file)[key])
+@pytest.mark.parametrize("llm", ["", *(file.stem for file in LLMS)])
+@pytest.mark.parametrize("scale", [file.stem for file in SCALES])
+def test_recipes_read_what_training_reads(scale, llm):
+    options = {"scale": scale, "system": "pam", "llm": llm}
+    conf = recipe.configuration(options, ROOT / "conf")
+    files = [ROOT / f"conf/{kind}/{name}.yaml" for kind, name in (("scale", scale), ("llm", llm))]
+    trained = plain(read_experiment(files[0], ROOT / "conf/systems/pam.yaml", llm and files[1]))
+    for key in ("encoders", "llm_conf", "budgets"):
+        assert conf[key].keys() == trained[key].keys(), key
+    assert conf["llm_conf"]["path"] == trained["llm_conf"]["path"]
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("[ue]*s/**/*.sh")), ids=name)
+def test_no_shell_parses_yaml_or_json(script):
+    """What is left of sed and awk reads the options of shell scripts."""
+    text = script.read_text(encoding="utf-8")
+    used = {word for word in ("sed", "awk", "grep", "jq") if re.search(rf"\b{word}\b", text)}
+    reads_options = script.name in ("parse_options.sh", "new_recipe.sh")
+    assert used <= ({"sed", "awk"} if reads_options else set())
+    assert not re.search(r"\b(sed|awk)\b.*\.(ya?ml|json)", text)
 
 
 def test_every_dependency_is_pinned(monkeypatch):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pam.config.made import read_record
+
 SETS = ("asr_clean_test", "asr_noisy_test", "snv_test_real", "ac_test")
 METRICS = ("wer", "accuracy", "meteor")
 HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
@@ -51,8 +53,9 @@ def test_variants_keep_their_options_and_those_of_the_command(recipes):
     status, output = recipes.run("multitask", *argv)
     assert status == 0, output
     pair = "pam-whisper-wavlm_mini_short_s0"
-    settings = (recipes.root / f"egs/multitask/exp/{pair}/.settings").read_text()
-    assert "train_args: --set batch.max_utts=4 --set use_encoders=[whisper,wavlm]\n" in settings
+    made = read_record(recipes.root / f"egs/multitask/exp/{pair}", "train")
+    assert made["notes"]["set"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
+    assert made["settings"]["batch.max_utts"] == 4
     found = json.loads((recipes.root / f"egs/multitask/exp/results/mini/{pair}.json").read_text())
     assert found["options"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
     assert verbs(recipes) == ["table", *EACH * 3]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pam.bin import report
+from pam.config.made import Making
 from pam.errors import UserError
 from pam.report import tables
 from pam.report.blocks import to_markdown
@@ -100,8 +101,9 @@ def make(root, name="tiny", **config):
     (exp / "greedy_unseen/clean_test/hyp.jsonl").write_text("\n".join(lines) + "\n")
     write_json(exp / "hearing.json", HEARING)
     write_json(exp / "router.json", ROUTER)
-    write_json(exp / "seconds.json", {"dump": 12.4, "train": 100})
-    (exp / ".settings").write_text("seed: 3\ntrain_args: ```\n")
+    Making(
+        exp, "train", {"seed": 3, "size": "```"}, after=[{"seconds": {"dump raw/a": 12.4}}]
+    ).finish(seconds=100)
     return exp
 
 
@@ -120,7 +122,7 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     found = json.loads((exp / "results.json").read_text())
     assert list(found) == (
         ["system", "scale", "seed", "budget", "commit", "sets", "router", "hearing", "seconds"]
-        + ["name", "decodings", "environment", "settings", "config", "curves", "weights"]
+        + ["name", "decodings", "environment", "settings", "notes", "config", "curves", "weights"]
         + ["analysis"]
     )
     assert (found["system"], found["scale"], found["seed"], found["budget"]) == (
@@ -208,7 +210,7 @@ def test_every_table_is_rectangular_whatever_was_said(tmp_path):
 
 def test_settings_cannot_end_their_code_block(tmp_path):
     text = run(make(tmp_path))
-    assert "````text\nseed: 3\ntrain_args: ```\n````" in text
+    assert '````text\nseed: 3\nsize: "```"\n````' in text
 
 
 def test_samples_are_taken_evenly(tmp_path):
@@ -351,13 +353,13 @@ def test_options_of_decoding_are_reported(tmp_path):
     exp = make(tmp_path)
     assert "Options of decoding: not recorded." in run(exp)
     made = {"prompts": "unseen", "exact": True, "batch_size": 32, "dtype": "bfloat16"}
-    others = {"model": [1, 2], "data": "d0", "prompt_pools": "p0"}
+    inputs = {"model": "m0", "data": "d0", "prompts": "p0"}
     for score in (WER, METEOR):
-        write_json(exp / "greedy_unseen" / score["set"] / "decode.json", made | others)
+        Making(exp / "greedy_unseen" / score["set"], "decode", made, inputs).finish()
     line = 'prompts "unseen", exact true, batch_size 32, dtype "bfloat16".'
     assert f"Options of decoding: {line}" in run(exp).replace("\\_", "_")
     other = made | {"exact": False, "batch_size": 8}
-    write_json(exp / "greedy_unseen" / METEOR["set"] / "decode.json", other)
+    Making(exp / "greedy_unseen" / METEOR["set"], "decode", other, inputs).finish()
     text = run(exp).replace("\\_", "_")
     assert f"Options of decoding {WER['set']}: {line}" in text
     changed = line.replace("exact true, batch_size 32", "exact false, batch_size 8")

@@ -11,9 +11,10 @@ import torch
 import yaml
 from toydata import SHAPES, TASKS
 
-from pam.bin import plan
+from pam.bin import plan, train
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
+from pam.config.made import Making
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
@@ -189,20 +190,39 @@ def test_epochs_of_a_budget_are_passes_over_the_data(setup, tmp_path):
     assert plan.steps_of(exp, config) == 24
 
 
-def test_other_settings_for_a_trained_experiment_are_an_error(setup):
+def test_other_settings_for_a_trained_experiment_are_an_error(setup, capsys):
     exp, options = setup
     (exp / "train").mkdir(parents=True)
-    (exp / "config.yaml").write_text("seed: 5\n")
+    Making(exp, "train", {"seed": 5}).begin()
     for kept in ("model.pth", "warmup/last.pth", "train/checkpoint.pth"):
         (exp / kept).parent.mkdir(exist_ok=True)
         (exp / kept).touch()
-        with pytest.raises(UserError, match="trained with other settings .*seed"):
+        with pytest.raises(UserError, match="made with other settings; .*--expname"):
             train_main(options)
+        assert "made with: seed: 5\n  now asked for:    seed: 0\n" in capsys.readouterr().err
         (exp / kept).unlink()
 
 
+def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, combined):
+    _, options = setup
+    Making(combined.parent, "combine", {"size": "tiny", "encoders": SHAPES}).finish()
+
+    def settings(*more):
+        return train.making_of(train.get_parser().parse_args([*options, *more])).settings
+
+    asked = settings()
+    assert asked["size"] == "tiny" and asked["budget_conf.steps"] == 12
+    for other in ("fusion_conf.num_fused=3", "use_encoders=[wavlm]", "budgets.short.steps=4"):
+        assert settings("--set", other) != asked, other
+    for other in (["--seed", "1"], ["--warmup", "none"], ["--budget", "long"]):
+        assert settings(*other) != asked, other
+    for same in (["--ngpu", "2"], ["--set", "num_workers=3"], ["--set", "log_interval=5"]):
+        assert settings(*same) == asked, same
+    (combined.parent / "made.json").unlink()
+
+
 def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
-    setup, monkeypatch
+    setup, monkeypatch, capsys
 ):
     exp, options = setup
 
@@ -218,8 +238,9 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
     train_main(others)
     assert not text.exists() and (exp / "template.json").read_text() != "of another LLM"
     assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
-    with pytest.raises(UserError, match="trained with other settings .*seed"):
+    with pytest.raises(UserError, match="made with other settings"):
         train_main(options)
+    assert "  it was made with: seed: 1\n" in capsys.readouterr().err
 
 
 def only(combined, folder, *tasks):
