@@ -34,7 +34,5 @@ mapfile -t scripts < <(find egs test tools utils -name '*.sh' -not -path 'tools/
 shellcheck --external-sources --source-path=SCRIPTDIR .ci/run "${scripts[@]}"
 
 step "tests"
-# A file's tests run in one process, in order, so that nothing is set up twice.
-python3 -m pytest -c test/pytest.ini test --durations 10 -r s \
-    -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"
+python3 -m pytest -c test/pytest.ini test --durations 10 -r s "$@"
 step "all is well"
