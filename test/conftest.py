@@ -1,6 +1,8 @@
 """Fixtures that several rooms use: a tiny LLM on disk, a tiny Speech LLM, a tiny combined set."""
 
 import os
+from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,6 +15,9 @@ install_import_hook(["pam.fusion", "pam.llm", "pam.model"], "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from toys import build_with_lora, make_batch  # noqa: E402
+
+SLOW = Path(__file__).with_name("slow.txt")
+SLOW_SECONDS = 1.0  # of all cases of a test function together
 
 ENCODERS = {
     "first": {"family": "whisper", "path": "nowhere", "dim": 6, "num_states": 3},
@@ -30,6 +35,52 @@ TINY = {  # a random LLM
     "bos_token_id": 0,
     "initializer_range": 0.2,
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--measure", action="store_true", help="write test/slow.txt from what the tests take"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.measure and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Measure())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests; start with the end-to-end run, which takes longest."""
+    slow = read_slow()
+    for item in items:
+        if function_of(item.nodeid) in slow:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not item.nodeid.startswith("e2e/"))
+
+
+class Measure:
+    """The seconds of each test function that runs; those that do not run keep their line."""
+
+    def __init__(self):
+        self.seconds = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[function_of(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        found = read_slow() | self.seconds
+        lines = [f"{s:.1f} {name}\n" for name, s in sorted(found.items()) if s >= SLOW_SECONDS]
+        SLOW.write_text("".join(lines))
+
+
+def function_of(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
+
+
+def read_slow() -> dict[str, float]:
+    """{test function: its seconds} of test/slow.txt."""
+    lines = (line.split() for line in SLOW.read_text().splitlines())
+    return {name: float(seconds) for seconds, name in lines}
 
 
 @pytest.fixture(scope="session")

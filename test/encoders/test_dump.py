@@ -433,7 +433,7 @@ import fcntl, time
 lock = open({str(out_of(options) / ".lock")!r}, "w")
 fcntl.lockf(lock, fcntl.LOCK_EX)
 print("locked", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
