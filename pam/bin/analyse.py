@@ -1,23 +1,10 @@
-"""Look into a trained model: exp/NAME/analysis.json and figures (pam/report/analysis.py)."""
+"""Look into a trained model: exp/NAME/analysis.json and figures (pam/analysis)."""
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from pam.analysis import importance, routing
-from pam.analysis.metric import set_metric
-from pam.analysis.similarity import similarities
-from pam.analysis.states import gather, mixes_layers, state_loader
-from pam.atomic import write_json
-from pam.config import load_yaml
-from pam.config.made import Making, file_digest
-from pam.data.digests import data_digest, prompts_digest
-from pam.data.prompts import prompts_of
-from pam.decode.settings import Settings
+from pam.analysis.analyse import Analysis, Options
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
@@ -25,7 +12,6 @@ from pam.report import figures
 from pam.report.results import read_results
 
 logger = get_logger(__name__)
-CLIPS = 50  # that the frames for similarities and norms are taken from
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -33,14 +19,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--data", type=Path, required=True, help="combined development directory")
     parser.add_argument("--states", type=Path, help="set whose states are compared; default: DATA")
-    parser.add_argument("--utts", type=int, default=32, help="of each task; 0: all of DATA")
-    parser.add_argument("--frames", type=int, default=2000, help="to compare states on")
+    parser.add_argument("--utts", type=int, default=Options.utts, help="of each task; 0: all")
+    parser.add_argument("--frames", type=int, default=Options.frames, help="to compare states on")
     parser.add_argument(
         "--metric", type=Path, nargs="*", default=[], help="also decode these sets each time"
     )
-    parser.add_argument("--metric_utts", type=int, default=20, help="of each task of these sets")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
+    parser.add_argument(
+        "--metric_utts", type=int, default=Options.metric_utts, help="of each task there"
+    )
+    parser.add_argument("--seed", type=int, default=Options.seed)
+    parser.add_argument("--ngpu", type=int, default=Options.ngpu, help="0: CPU; 1: the first GPU")
     return parser
 
 
@@ -50,11 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("utts", "frames", "metric_utts"):
         if getattr(args, name) < (0 if name == "utts" else 1):
             raise UserError(f"--{name} {getattr(args, name)}: too few")
-    analysis = Analysis(args)
-    for part in analysis.parts():
+    options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
+    for part in Analysis(args.exp, args.data, options).parts():
         logger.info("analysing %s", part)
-    if not analysis.making.is_complete():
-        analysis.making.finish()
     draw(args.exp)
 
 
@@ -63,153 +49,6 @@ def draw(exp: Path) -> None:
 
     for path in figures.draw(exp, read_results(exp, samples=0)) if can_draw() else ():
         logger.info("%s", path)
-
-
-class Analysis:
-    """analysis.json as it grows: each result is written as soon as it is there, and not measured
-    again unless the model, the data or the settings are others."""
-
-    def __init__(self, args: argparse.Namespace):
-        self.args, self.path = args, args.exp / "analysis.json"
-        self.config = load_yaml(args.exp / "config.yaml")
-        self.prompts = prompts_of(self.config)
-        self.states = args.states or args.data
-        self.making = Making(
-            args.exp,
-            "analyse",
-            {key: getattr(args, key) for key in ("utts", "frames", "seed")},
-            {
-                "model": file_digest(args.exp / "model.pth"),
-                "data": data_digest(args.data),
-                "states": data_digest(self.states),
-                "prompts": prompts_digest(self.prompts),
-                "probes": file_digest(routing.PROBES),
-            },
-        )
-        self.found: dict[str, Any] = {"left_out": {}}
-        if (self.making.is_complete() or self.making.resumes()) and self.path.is_file():
-            self.found = json.loads(self.path.read_text(encoding="utf-8"))
-        else:
-            self.making.begin()
-
-    @cached_property
-    def model(self):
-        from pam.model.build import load_experiment
-
-        model = load_experiment(self.args.exp, online=self.config["feats"] == "online")
-        return model.to(device_for(self.args.ngpu))
-
-    def parts(self) -> Iterator[str]:
-        """Measure what is missing, saying what comes next."""
-        for name, measure in (("similarity", self.compare), ("routing", self.route)):
-            if name not in self.found and name not in self.found["left_out"]:
-                yield name
-                measure()
-        yield from self.intervene()
-        yield from self.decode()
-
-    def save(self) -> None:
-        write_json(self.path, self.found)
-
-    def leave_out(self, part: str, why: str) -> None:
-        logger.info("%s: left out: %s", part, why)
-        self.found["left_out"][part] = why
-        self.save()
-
-    def compare(self) -> None:
-        utterances, loader = state_loader(self.model, self.states, self.config["feats"])
-        states = gather(self.model, utterances, loader, self.args.frames, CLIPS)
-        self.found["norms"] = states.norms()
-        counts = {
-            kind: found[next(iter(found))].shape[1] if found else 0
-            for kind, found in (("raw", states.raw), ("mapped", states.mapped))
-        }
-        self.found["frames"] = {"set": self.states.name, **counts}
-        if len(states.raw) < 2:
-            self.leave_out("similarity", "one encoder has nothing to be compared with")
-            return
-        self.found["similarity"] = similarities(states.raw, states.mapped)
-        self.save()
-
-    def route(self) -> None:
-        if self.model.router is None:
-            self.leave_out("routing", "this system has no prompt router")
-            return
-
-        def posteriors(texts):
-            return self.model.prompt_posteriors(texts).float().cpu().numpy()
-
-        self.found["routing"] = routing.analyse_routing(
-            posteriors, self.prompts, routing.load_probes(), self.model.experts, self.args.seed
-        )
-        self.save()
-
-    def interventions(self) -> dict[str, dict[str, Callable[[], AbstractContextManager]]]:
-        """{"zeroed": …, "forced": …}: name: what makes it so."""
-        experts = self.expert_names()
-        return {
-            "zeroed": {
-                name: partial(importance.zeroed, self.model, layers)
-                for name, layers in importance.ablations(self.model).items()
-            },
-            "forced": {
-                name: partial(importance.forced, self.model, place)
-                for place, name in enumerate(experts)
-            },
-        }
-
-    def expert_names(self) -> list[str]:
-        from pam.model.experts import expert_names, experts_have_tasks
-
-        names = expert_names(self.config["tasks"], experts_have_tasks(self.config))
-        return names[: importance.num_experts(self.model)]
-
-    def intervene(self) -> Iterator[str]:
-        if self.found.get("importance", {}).get("complete"):
-            return
-        entry = self.found.setdefault("importance", {"zeroed": {}, "forced": {}})
-        if "base" not in entry:
-            yield "the loss as it is"
-            entry["base"] = self.losses()
-            self.save()
-        for kind, interventions in self.interventions().items():
-            for name, intervention in interventions.items():
-                if name in entry[kind]:
-                    continue
-                yield f"the loss, {kind}: {name}"
-                with intervention():
-                    after = self.losses()
-                entry[kind][name] = importance.change(entry["base"], after, self.args.seed)
-                self.save()
-        entry["complete"] = True
-        if not mixes_layers(self.model):
-            self.leave_out("bands", "this system hears only the last layer of each encoder")
-        if not entry["forced"]:
-            self.leave_out("forced", "this system has no routed experts")
-        self.save()
-
-    def losses(self) -> importance.Losses:
-        return importance.dev_losses(self.model, self.config, self.args.data, self.args.utts)
-
-    def decode(self) -> Iterator[str]:
-        if not self.args.metric:
-            return
-        settings = Settings(seed=self.args.seed, feats=self.config["feats"])
-        entry = self.found.setdefault("metric", {})
-        todo = {"as it is": nullcontext}
-        for kind, interventions in self.interventions().items():
-            todo |= {f"{kind}: {name}": made for name, made in interventions.items()}
-        for data in self.args.metric:
-            found = entry.setdefault(f"{data.name} ({self.args.metric_utts} utterances)", {})
-            for name, intervention in todo.items():
-                if name in found:
-                    continue
-                yield f"{data.name}, {name}"
-                with intervention():
-                    found[name] = set_metric(
-                        self.model, data, self.config, settings, self.args.metric_utts
-                    )
-                self.save()
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from pam.atomic import write_text
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.paper.figures import draw
-from pam.paper.kinds import table_document
+from pam.paper.kinds import summary_document, table_document
 from pam.paper.plan import Run, describe, gone, missing_runs
 from pam.paper.spec import load_spec, table_name, table_names
 from pam.paper.store import KEPT_IN, Store, read_store
-from pam.paper.summary import summary_document
 from pam.report.figures import can_draw
 
 logger = get_logger(__name__)

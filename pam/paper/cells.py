@@ -1,13 +1,13 @@
 """The cells of a table, from stored results: means over seeds and rows, and columns of columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from pam.paper.combined import add_averages, add_ranks
 from pam.paper.spec import Column, TableSpec
 from pam.paper.store import Store, stored_runs, sums_of
+from pam.score.combine import averages, ranks
 from pam.score.compare import Cell, Cells, mean_sums, summary
 
 ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
@@ -76,3 +76,50 @@ def best(members: Mapping[str, Cell], column: Column) -> Cell:
     choose = min if column.better == "lower" else max
     chosen = choose(cells, key=lambda cell: cell.value)
     return replace(chosen, ci95=None, sd=None, sums={}, by_seed={})
+
+
+def add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
+    """Over the columns that the scale has; of a best row over its members, as the paper does it."""
+    there = [column for column in columns if not spec.columns[column].missing]
+    own = {row: [cells[row][column] for column in there] for row in spec.all_rows}
+    complete = [
+        row.name
+        for row in spec.all_rows.values()
+        if row.how != "best" and there and all(cell.value is not None for cell in own[row.name])
+    ]
+    found = averages([own[row] for row in complete])
+    for row in spec.all_rows.values():
+        absent = [c for c, cell in zip(there, own[row.name], strict=True) if cell.value is None]
+        cells[row.name][name] = Cell(gap=f"needs {', '.join(absent or columns)}")
+    for row, cell in zip(complete, found, strict=True):
+        cells[row][name] = cell
+    for row in spec.all_rows.values():
+        values = [cells[member][name].value for member in row.members]
+        known = [value for value in values if value is not None]
+        if row.how == "best" and known:
+            cells[row.name][name] = Cell(value=fmean(known))
+
+
+def add_ranks(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
+    """Among the shown rows that have a value, over the columns in which one of them has."""
+    there = ranked_columns(cells, spec, columns)
+    ranked = []
+    for row in spec.rows.values():
+        own = [cells[row.name][c] for c in columns if not spec.columns[c].missing]
+        gaps = dict.fromkeys(cell.gap for cell in own if cell.gap)
+        why = "; ".join(gaps) or "fewer than two rows to rank"
+        if row.how == "best":
+            why = "not ranked: taken from other rows"
+        elif any(cells[row.name][c].value is not None for c in there):
+            ranked.append(row.name)
+        cells[row.name][name] = Cell(gap=why)
+    if len(ranked) > 1:
+        better = [spec.columns[column].better for column in there]
+        found = ranks([[cells[row][column] for column in there] for row in ranked], better)
+        for row, cell in zip(ranked, found, strict=True):
+            cells[row][name] = cell
+
+
+def ranked_columns(cells: Cells, spec: TableSpec, columns: Sequence[str]) -> list[str]:
+    """Those of a rank's columns in which a shown row has a value."""
+    return [c for c in columns if any(cells[row][c].value is not None for row in spec.rows)]

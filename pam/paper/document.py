@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pam.paper.cells import table_cells
+from pam.paper.cells import ranked_columns, table_cells
 from pam.paper.claims import claims_section
-from pam.paper.combined import ranked_columns
 from pam.paper.origin import made_with
-from pam.paper.parameters import parameters_part
 from pam.paper.printed import PaperTable, load_errata, load_paper
 from pam.paper.spec import Delta, TableSpec
 from pam.paper.store import Store
@@ -28,7 +26,10 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
     parts = [*_ours(spec, cells, labels), *_papers(spec, paper, cells, labels)]
     if spec.delta:
         parts += _deltas(spec, spec.delta, cells, labels)
-    parts += parameters_part(spec, labels)
+    if spec.conf.get("parameters"):
+        from pam.paper.sizes import parameters_part  # seconds of imports: most tables count nothing
+
+        parts += parameters_part(spec, labels)
     parts += claims_section(spec, cells, labels)
     parts += gaps_section(spec, cells, labels)
     return parts + made_with(spec, store, budget)

@@ -1,10 +1,12 @@
-"""How a table is rendered: by the function of its kind, with the same head and foot for all."""
+"""Whole documents: a table, rendered by the function of its kind, and the summary of all tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pam.config import load_yaml
-from pam.paper.document import errata_section
+from pam.paper.cells import table_cells
+from pam.paper.claims import OPEN, RULES, claims_section, pairs, verdict
+from pam.paper.document import EMPTY, errata_section, labels_of
 from pam.paper.figures import figure_part
 from pam.paper.plan import budget_length
 from pam.paper.printed import load_paper
@@ -24,9 +26,9 @@ KINDS = Registry(
         "systems": "pam.paper.document:render",
         "data": "pam.paper.data:render",
         "prompts": "pam.paper.prompts:render",
-        "similarity": "pam.paper.similarity:render",
+        "similarity": "pam.paper.inside:render_similarity",
         "sizes": "pam.paper.sizes:render",
-        "weights": "pam.paper.weights:render",
+        "weights": "pam.paper.inside:render_weights",
     },
 )
 
@@ -70,3 +72,29 @@ def _body(spec: TableSpec, store: Store, budget: str) -> list[str]:
             raise  # a library that is not installed
         return [f"{GAP}: nothing renders this table yet ({escape(error.name)} is missing)."]
     return render(spec, store, budget)
+
+
+def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> str:
+    """The whole file; tables are linked as NAME.md beside it."""
+    parts = [
+        "# The paper's tables",
+        f"Scale {escape(specs[0].scale)}, budget {escape(budget)}. Written by `python -m "
+        "pam.bin.table --table all`: run it again, do not edit.",
+        "\n".join(f"- [{escape(spec.title)}]({spec.name}.md)" for spec in specs),
+        "# What the paper says",
+    ]
+    counts: dict[str, int] = {}
+    sections: list[str] = []
+    for spec in specs:
+        if not spec.claims:
+            continue
+        cells = table_cells(spec, store, budget)
+        for claim in spec.claims:
+            found = verdict(pairs(claim, spec, cells))
+            counts[found] = counts.get(found, 0) + 1
+        paper = load_paper()[spec.paper] if spec.paper else EMPTY
+        *_, lines = claims_section(spec, cells, labels_of(spec, paper))
+        sections += [f"## {escape(spec.title)}", lines]
+    total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
+    parts += [f"{sum(counts.values())} claims ({total}). {RULES}"] if counts else [f"{OPEN}."]
+    return "\n\n".join([*parts, *sections, *errata_section(None)]) + "\n"

@@ -1,15 +1,19 @@
-"""Table 6: sizes of encoders, and of LoRA in LLMs, counted from their architectures."""
+"""Sizes, counted from architectures: encoders and LoRA (Table 6), what each system trains."""
 
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.model.architecture import architecture, count, on_meta
-from pam.model.sizes import llm_with_lora
+from pam.model.sizes import llm_with_lora, sizes
 from pam.paper.printed import load_paper
 from pam.paper.spec import CONF, TableSpec
 from pam.paper.store import Store
+from pam.paths import conf_file
 from pam.report.markdown import GAP, escape, table
+from pam.train.systems import combine
 
+MILLION = 1e6
+PAPER = "paper"
 # What the models' own configurations call the paper's columns.
 KEYS = {
     "layers": ("encoder_layers", "num_hidden_layers"),
@@ -45,9 +49,9 @@ def model_sizes(path: str, llm_conf: dict[str, Any]) -> dict[str, float]:
     }
     found["d_head"] = config.get("head_dim", found["d_model"] // found["heads"])
     if "inputs" in spec:  # an encoder
-        return {**found, "parameters": count(on_meta(path)) / 1e6}
+        return {**found, "parameters": count(on_meta(path)) / MILLION}
     llm, frozen = llm_with_lora({**llm_conf, "path": path})
-    return {**found, "parameters": (count(llm) - frozen) / 1e6}
+    return {**found, "parameters": (count(llm) - frozen) / MILLION}
 
 
 def _cell(ours: float | None, printed: Any) -> str:
@@ -55,3 +59,28 @@ def _cell(ours: float | None, printed: Any) -> str:
         return f"{GAP} ({escape(printed)})"
     text = f"{ours:.2f}" if isinstance(ours, float) else str(ours)
     return text if int(ours) == printed else f"{text} ({escape(printed)})"
+
+
+def parameters_part(spec: TableSpec, labels: dict[str, str]) -> list[str]:
+    """How many parameters the systems train, at the table's scale and at the paper's."""
+    scales = list(dict.fromkeys([spec.scale, PAPER]))
+    rows = [
+        [labels[name], *(cell for scale in scales for cell in _millions(row.system, scale))]
+        for name, row in spec.rows.items()
+    ]
+    header = [
+        f"{what} at scale {scale}:" for scale in scales for what in ("trained", "of it active")
+    ]
+    return [
+        "## Parameters",
+        "Millions, LoRA's among them, counted from the configurations; active: what an answer uses."
+        " The paper cuts to whole millions: 37 trained of the concatenation, 29 of the reduced PaM "
+        "(26 active).",
+        table(["system", *header], rows),
+    ]
+
+
+def _millions(system: str, scale: str) -> list[str]:
+    layers = read_layers(conf_file("scale", scale), conf_file("systems", system))
+    counted = sizes(combine(*layers, []))
+    return [f"{value / MILLION:.2f}" for value in (counted.trainable, counted.active)]

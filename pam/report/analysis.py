@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pam.analysis.figures import base_losses
 from pam.analysis.similarity import MEASURES, NEEDS
 from pam.report.blocks import Block, bullets, heading, paragraph, table
-from pam.report.figures import base_losses
 from pam.report.markdown import GAP, number
 from pam.score.significance import count_clusters, too_few
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pam.analysis.figures import draw_analysis
 from pam.analysis.layers import layer_weights
-from pam.analysis.plots import measures, routing
+from pam.analysis.plots import routing
 from pam.analysis.plots import weights as weight_plots
 from pam.report.plots import curves as curve_plots
 from pam.report.plots import systems
@@ -69,11 +70,7 @@ def draw(exp: Path, results: Results) -> list[Path]:
     files += _draw_weights(exp, results["config"], analysis, folder)
     if router is not None:
         files.append(routing.plot_confusion(router, folder / "router_confusion.png"))
-    files += _draw_routing(analysis.get("routing"), folder)
-    files += _draw_importance(analysis.get("importance"), folder)
-    if analysis.get("similarity"):
-        files.append(measures.plot_similarity(analysis["similarity"], folder / "similarity.png"))
-    return files
+    return files + draw_analysis(analysis, folder)
 
 
 def _draw_weights(
@@ -93,34 +90,6 @@ def _draw_weights(
         out = folder / "weights_bands_norm.png"
         files.append(weight_plots.plot_bands(weights, encoders, out, norms_S))
     return files
-
-
-def _draw_routing(found: Mapping[str, Any] | None, folder: Path) -> list[Path]:
-    if not found:
-        return []
-    posteriors, experts = found["posteriors"], found["experts"]
-    files = [
-        routing.plot_posteriors(posteriors, experts, folder / "posteriors.png"),
-        routing.plot_margins(posteriors, experts, folder / "margins.png"),
-    ]
-    if found["paraphrases"]["correct"] is not None:
-        files.append(routing.plot_robustness(found, folder / "robustness.png"))
-    return files
-
-
-def _draw_importance(found: Mapping[str, Any] | None, folder: Path) -> list[Path]:
-    if not found or not found.get("complete"):
-        return []
-    files = [measures.plot_importance(found["zeroed"], folder / "importance.png")]
-    if found["forced"]:
-        base = base_losses(found["base"])
-        files.append(routing.plot_forced(found["forced"], base, folder / "forced_experts.png"))
-    return files
-
-
-def base_losses(base: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
-    """Each task's dev loss per token, of the utterances' sums in analysis.json."""
-    return {task: sum(entry["sums"]) / sum(entry["tokens"]) for task, entry in base.items()}
 
 
 def draw_comparison(experiments: Sequence[tuple[Path, Results]], folder: Path) -> list[Path]:

@@ -50,7 +50,7 @@ def few_prompts(monkeypatch):
         pools = load_all_prompts(config["tasks"])
         return {task: Prompts(pool.train[:4], pool.unseen[:4]) for task, pool in pools.items()}
 
-    monkeypatch.setattr(analyse, "prompts_of", few)
+    monkeypatch.setattr("pam.analysis.analyse.prompts_of", few)
 
 
 def experiment(folder, config, **changes):
@@ -81,7 +81,7 @@ def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, monkeypatc
     assert drawn >= {"importance", "forced_experts", "similarity", "posteriors", "margins"}
 
     # Nothing is measured twice: the model is not even loaded.
-    monkeypatch.setattr("pam.model.build.load_experiment", None)
+    monkeypatch.setattr("pam.analysis.analyse.load_experiment", None)
     assert run(exp, dev) == found
     report.main(["--exp", str(exp)])
     text = (exp / "RESULTS.md").read_text(encoding="utf-8")
@@ -136,7 +136,8 @@ def test_experts_that_the_audio_chooses(tmp_path, tiny_config, dev, few_prompts)
 
 def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, monkeypatch):
     monkeypatch.setattr(
-        analyse, "set_metric", lambda *_: {"ac": {"metric": "meteor", "value": 1, "ci95": [0, 2]}}
+        "pam.analysis.analyse.set_metric",
+        lambda *_: {"ac": {"metric": "meteor", "value": 1, "ci95": [0, 2]}},
     )
     exp = experiment(tmp_path / "exp", tiny_config, fusion="concat", fusion_conf={})
     found = run(exp, dev, "--metric", str(dev))

@@ -205,7 +205,7 @@ def test_what_the_seeds_differ_by_is_part_of_the_doubt():
 
 def test_sets_of_the_same_clips_are_resampled_together():
     """Two tasks on the same clips, all alike: their average is as uncertain as one of them."""
-    from pam.paper.combined import add_averages
+    from pam.paper.cells import add_averages
 
     spec = replace(load_spec("table13", "mini"), averages={"both": ("ami_wer", "audiocaps_meteor")})
     kept = {"single_whisper_mini_short_s0": result("single_whisper")}

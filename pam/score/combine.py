@@ -1,0 +1,161 @@
+"""Scores that are made of others: averages and ranks over sets, with their seeds and resamples."""
+
+# K systems, C columns (a metric of a set each), N bootstrap samples
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from pam.score.compare import (
+    Cell,
+    Sums,
+    fewest_clusters,
+    from_samples,
+    mean_sums,
+    same_utterances,
+    spread,
+)
+from pam.score.rank import average_rank
+from pam.score.significance import (
+    ClusterCount,
+    bootstrap_ratios,
+    cluster_sums,
+    degrees_of_freedom,
+)
+
+Grid = Sequence[Sequence[Cell]]  # K rows of C cells
+
+
+def averages(grid: Grid) -> list[Cell]:
+    """The mean over the columns for every row; all cells have values."""
+    compared = _sampled(grid, _common_seeds(grid), _mean_of_columns)
+    found = []
+    for own, samples_N in zip(grid, compared, strict=True):
+        seeds = _common_seeds([own])
+        by_seed = {seed: fmean(cell.by_seed[seed] for cell in own) for seed in seeds}
+        (alone_N,) = _sampled([own], seeds, _mean_of_columns)
+        value, doubt = fmean(cell.value for cell in own), _doubt([own], seeds)
+        found.append(_combined(value, by_seed, alone_N, samples_N, doubt, (0, np.inf)))
+    return found
+
+
+def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
+    return values_CKN.mean(0)
+
+
+def ranks(grid: Grid, better: Sequence[str]) -> list[Cell]:
+    """The mean rank of every row; `better` says of each column whether "lower" or "higher" is.
+
+    A row that lacks a column ranks worst in it, and proves nothing.
+    """
+    sign_C11 = np.array([1.0 if way == "lower" else -1.0 for way in better])[:, None, None]
+
+    def shared_ranks(values_CKN: np.ndarray) -> np.ndarray:
+        # Equal rows share a rank here: the order of a table must not count as proof.
+        return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
+
+    seeds = _common_seeds(grid)
+    of_seeds = {
+        seed: average_rank([[cell.by_seed.get(seed) for cell in own] for own in grid], better)
+        for seed in seeds
+    }
+    sampled, doubt = _sampled(grid, seeds, shared_ranks), _doubt(grid, seeds)
+    found = []
+    values = average_rank([[cell.value for cell in own] for own in grid], better)
+    for place, (own, value) in enumerate(zip(grid, values, strict=True)):
+        if any(cell.value is None for cell in own):
+            found.append(Cell(value=value))
+            continue
+        by_seed = {seed: of_seed[place] for seed, of_seed in of_seeds.items()}
+        samples_N = sampled[place]
+        found.append(_combined(value, by_seed, samples_N, samples_N, doubt, (1, len(grid))))
+    return found
+
+
+def _combined(
+    value: float,
+    by_seed: Mapping[int, float],
+    alone_N: Float[np.ndarray, " N"] | None,
+    samples_N: Float[np.ndarray, " N"] | None,
+    doubt: tuple[float, ClusterCount | None],
+    limits: tuple[float, float],
+) -> Cell:
+    """Its interval is that of `alone_N`, within `limits`, and `samples_N` is what it is compared
+    by; `doubt`: degrees of freedom, and clusters."""
+    df, clusters = doubt
+    interval = None
+    if alone_N is not None:
+        low, high = np.clip(from_samples(alone_N, df).ci95(), *limits).tolist()
+        interval = (low, high)
+    return Cell(
+        value,
+        sd=spread(by_seed),
+        ci95=interval,
+        by_seed=by_seed,
+        samples_N=samples_N,
+        df=df,
+        clusters=clusters,
+    )
+
+
+def _doubt(grid: Grid, seeds: Sequence[int]) -> tuple[float, ClusterCount | None]:
+    """The least degrees of freedom of the columns, and their fewest clusters."""
+    known = [
+        cell for column in zip(*grid, strict=True) for cell in column if cell.value is not None
+    ]
+    sums = [cell.sums[seed] for cell in known for seed in seeds if seed in cell.sums]
+    if not sums:
+        return 1.0, None
+    sizes = [
+        cluster_sums(one.numerators_U[None], one.denominators_U, one.clusters)[1] for one in sums
+    ]
+    return min(map(degrees_of_freedom, sizes)), fewest_clusters([cell.clusters for cell in known])
+
+
+def _common_seeds(grid: Grid) -> list[int]:
+    """The seeds of every value that there is."""
+    seeds = [set(cell.by_seed) for own in grid for cell in own if cell.value is not None]
+    return sorted(set.intersection(*seeds)) if seeds else []
+
+
+def _sampled(
+    grid: Grid, seeds: Sequence[int], together: Callable[[np.ndarray], np.ndarray]
+) -> Sequence[Float[np.ndarray, " N"] | None]:
+    """What `together` makes of samples [C, K, N] for every row, when the clusters of every set are
+    resampled, the same ones for all rows; None where these or the seeds are not the same."""
+    resampled = [_resampled(column, seeds) for column in zip(*grid, strict=True)]
+    if not resampled or any(values_KN is None for values_KN in resampled):
+        return [None] * len(grid)
+    return together(np.stack(resampled))
+
+
+def _resampled(column: Sequence[Cell], seeds: Sequence[int]) -> Float[np.ndarray, "K N"] | None:
+    """A column's values when its clusters are resampled; NaN in rows without one."""
+    known = [place for place, cell in enumerate(column) if cell.value is not None]
+    own = [[column[place].sums.get(seed) for seed in seeds] for place in known]
+    if any(None in sums for sums in own):
+        return None
+    pooled = [mean_sums(sums) for sums in own]
+    if not pooled or None in pooled or not same_utterances(pooled):
+        return None
+    numerators_KU = np.stack([sums.numerators_U for sums in pooled])
+    clusters = next((sums.clusters for sums in pooled if sums.clusters), None)
+    ratios_KN = bootstrap_ratios(
+        numerators_KU, pooled[0].denominators_U, _seed(pooled[0], clusters), clusters
+    )
+    values_KN = np.full((len(column), ratios_KN.shape[1]), np.nan)
+    values_KN[known] = pooled[0].scale * ratios_KN
+    return values_KN
+
+
+def _seed(sums: Sums, clusters: Sequence[str] | None) -> int:
+    """Sets of the same clusters (the same clips, two tasks) draw the same ones; others their own.
+
+    Their order is that of the names, so that the same places are the same clusters.
+    """
+    names = sorted(set(clusters)) if clusters else [sums.ids]
+    return zlib.crc32("\n".join(names).encode())
