@@ -81,6 +81,8 @@ class Analysis:
                 measure()
         yield from self.intervene()
         yield from self.decode()
+        if not self.making.is_complete():
+            self.making.finish()
 
     def save(self) -> None:
         write_json(self.path, self.found)

@@ -42,8 +42,6 @@ def main(argv: list[str] | None = None) -> None:
     analysis = Analysis(args.exp, args.data, options)
     for part in analysis.parts():
         logger.info("analysing %s", part)
-    if not analysis.making.is_complete():
-        analysis.making.finish()
     draw(args.exp)
 
 

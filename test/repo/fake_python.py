@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 METRICS = ("wer", "accuracy", "meteor")
 COSINES = ("cosine_mapped", "mean_cosine_mapped", "cosine", "mean_cosine", "cka")
@@ -47,6 +48,12 @@ def note(verb: str, what: str = "") -> None:
 
 def task_of(name: str) -> str:
     return next(task for task in TASKS if name.startswith(task))
+
+
+def limit_of(args, data):
+    """As the real one, whose type is imported with much that reads audio."""
+    most = math.inf if args.max_seconds is None else args.max_seconds
+    return SimpleNamespace(most=most, drops=dump.is_limited(args, data))
 
 
 def dumper(args):
@@ -135,7 +142,7 @@ if name in ("data", "recipe", "table", "dump", *work):
 
     verb = importlib.import_module(argv[1])
     if name == "dump":
-        dump, verb.dumper = verb, dumper
+        dump, verb.dumper, verb.limit_of = verb, dumper, limit_of
     elif name in work:
         verb.work = work[name]
     run_main(lambda: verb.main(argv[2:]))

@@ -486,7 +486,7 @@ def test_lengths_are_limited_where_a_model_learns(recipes, recipe):
 def test_limits_that_drop_everything_can_be_corrected(recipes):
     """A dump that has made no states yet binds to nothing."""
     assert recipes.run("mini", "--max_seconds", "0.1", FAIL="dump")[0] != 0
-    (recipes.root / "egs/mini/dump/raw/ac_train/scan.jsonl").touch()
+    (recipes.root / "egs/mini/dump/raw/asr_clean_train/scan.jsonl").touch()
     assert recipes.run("mini", "--max_seconds", "20", "--stop_stage", "2")[0] == 0
 
 
