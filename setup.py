@@ -16,7 +16,9 @@ setup(
     packages=find_packages(include=["pam", "pam.*"]),
     package_data={
         "pam.model": ["architectures/*.json", "*.yaml"],
-        "pam.report": ["page.html", "page.css", "page.js", "paper.yaml", "probes.yaml"],
+        "pam.analysis": ["probes.yaml"],
+        "pam.report": ["page.html", "page.css", "page.js"],
+        "pam.paper": ["paper.yaml"],
     },
     # 202511 is the last espnet for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
     python_requires=">=3.11,<3.12",

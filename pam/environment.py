@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -30,11 +31,16 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> str:
-    """CPU model, cores, memory, GPU."""
+    """CPU model, cores, memory, and the GPUs of a program that uses torch."""
     cpu = _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     memory = _first("/proc/meminfo", "MemTotal")
     gib = f"{int(memory.split()[0]) / 2**20:.0f} GiB RAM" if memory else "RAM unknown"
-    return f"{cpu}, {os.cpu_count()} cores, {gib}, {_gpus()}"
+    gpus = [_gpus()] if "torch" in sys.modules else []  # to import it takes seconds
+    return ", ".join([cpu, f"{os.cpu_count()} cores", gib, *gpus])
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def environment() -> Mapping[str, str | None]:
@@ -42,7 +48,7 @@ def environment() -> Mapping[str, str | None]:
     return {
         "command": os.environ.get(COMMAND_VARIABLE),
         "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": now(),
         "machine": machine(),
         **versions(),
     }

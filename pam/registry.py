@@ -26,9 +26,13 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self.entries)
 
-    def get(self, name: str) -> Any:
-        """The part called `name`; `UserError` with the nearest name where there is none."""
+    def check(self, name: str) -> None:
+        """`UserError` with the nearest name where there is no such part; nothing is imported."""
         if name not in self.entries:
             raise UserError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
+
+    def get(self, name: str) -> Any:
+        """The part called `name`; `UserError` with the nearest name where there is none."""
+        self.check(name)
         module, attribute = self.entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)

@@ -34,20 +34,11 @@ def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
         "text_lengths": torch.tensor([len(x) for x in answers]),
         "task": torch.tensor(tasks),
     }
-    if model.pools:
-        batch["frames"] = torch.tensor(frames)
-    for number, shape in enumerate(model.shapes):
-        own = native_lengths(frames, shape.hop_samples, number) if model.pools else frames
-        size = (len(texts), max(own), shape.num_states * shape.dim)
+    for shape in model.shapes:
+        size = (len(texts), max(frames), shape.num_states * shape.dim)
         batch[shape.name] = torch.randn(size, generator=generator)
-        batch[f"{shape.name}_lengths"] = torch.tensor(own)
+        batch[f"{shape.name}_lengths"] = torch.tensor(frames)
     return batch
-
-
-def native_lengths(frames, hop_samples, more) -> list[int]:
-    """The fewest native frames that reach into the last frame at 25 Hz, and `more`: encoders need
-    not end together."""
-    return [(640 * (count - 1)) // hop_samples + 1 + more for count in frames]
 
 
 def write_architectures(folder: Path, llm: str) -> None:

@@ -82,8 +82,8 @@ def steps(count: int, folder: Path, options: argparse.Namespace) -> dict[str, li
         "dump": [*verb, "pam.bin.dump", "--data", str(data), "--out", str(raw)]
         + ["--feats", "online", "--nj", str(options.nj)],
         "validate dumped": [*verb, "pam.bin.validate", str(raw / "set")],
-        "combine": [*verb, "pam.bin.combine", "--sets", str(raw / "set")]
-        + ["--out", str(folder / "dump/combined")],
+        "combine": [*verb, "pam.bin.combine", "--train", str(raw / "set")]
+        + ["--dev", str(raw / "set"), "--out", str(folder / "dump/combined")],
     }
 
 

@@ -1,5 +1,5 @@
-# shellcheck shell=bash
-# What the stages are written with; sourced by utils/recipe.sh.
+# shellcheck shell=bash disable=SC2034,SC2154  # options; what is set here is read by recipe.sh
+# What the stages are written with; sourced by utils/recipe.sh and utils/table.sh.
 
 log() {
     echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
@@ -10,136 +10,85 @@ die() {
     exit 1
 }
 
-check_choice() { # check_choice OPTION VALUE CHOICE...
-    local option=$1 value=$2
-    shift 2
-    [[ " $* " == *" $value "* ]] || die "--$option $value: choose from $*"
-}
+# What `resolve_options` sets:
+exp='' decoded='' combined=''                  # exp/NAME, exp/NAME/TAG, the joined sets
+scale_config='' system_config='' llm_config='' # files of conf/
+encoders=() models=()                          # of the scale: dumped; to be fetched
+sets=() tested=() limited=()                   # all; those of test_sets; those of no test set
+train=() dev=() test=()                        # folders of dumped sets
+made_with=()                                   # NAME=VALUE: what the data depend on
+wanted=()                                      # corpora that have sets of these
 
-choices_in() { # the names of the YAML files of a folder
-    local file
-    for file in "$1"/*.yaml; do
-        file=${file##*/}
-        echo "${file%.yaml}"
+# Check the options, and see what they come to (pam/bin/recipe.py).
+resolve_options() {
+    [[ -n $train_sets$dev_sets$test_sets$corpora ]] || die "$0: set train_sets, or corpora to take sets from"
+    [[ $python != */* ]] || python=$(realpath -s "$python")
+    [[ $python != python3 ]] || "$PAM_ROOT/tools/install.sh"
+    local name assigned options=()
+    for name in $(_option_names "${_option_files[@]}"); do
+        options+=("$name=${!name}")
     done
+    assigned=$("$python" -m pam.bin.recipe "${options[@]}") || exit 1
+    eval "$assigned"
 }
 
 # launch LOG COMMAND... | launch [--parallel N] JOB=a,b LOG COMMAND...: see utils/run.py
-# shellcheck disable=SC2034  # read by utils/recipe.sh
 launch() {
-    worked=true
     python3 "$PAM_ROOT/utils/run.py" "$@"
 }
 
-# The content of YAML files without comments, as one checksum: editing a comment changes nothing.
-checksum() {
-    cat -- "$@" | sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' | sha256sum | cut -c 1-16
+# pending VERB OPTION...: has a verb something to do? It says what is complete, and ends the run
+# where a folder was made with other settings. Nothing is queued, and torch is not imported.
+pending() {
+    local status=0
+    "$python" -m "pam.bin.$1" "${@:2}" --pending || status=$?
+    ((status == 0 || status == 10)) || exit "$status"
+    ((status == 10))
 }
 
-# folders_of CORPUS: the folders that its db.sh names, as "NAME: /absolute/path" lines; where it
-# names none now, those that its data were made of.
-# shellcheck disable=SC2154  # an option
-folders_of() (
-    cd "../$1" || exit
-    # shellcheck source=/dev/null
-    . ./db.sh
-    named=$(while read -r name; do
-        [[ -z ${!name} ]] || echo "$name: $(realpath -ms -- "${!name}")"
-    done < <(sed -n 's/^\([A-Z][A-Z0-9_]*\)=.*/\1/p' db.sh))
-    if [[ -n $named ]]; then
-        echo "$named"
-    elif [[ -f $datadir/.settings ]]; then
-        grep -E "$folder_lines" "$datadir/.settings" || true
-    fi
-)
-
-folder_lines='^[A-Z][A-Z0-9_]*: ' # of settings; options are in lower case
-
-# differs RECORDED WANTED: whether these settings contradict each other. A folder that is not named
-# any more, or now named for further sets, is no contradiction; another folder is.
-differs() {
-    local gone new
-    [[ $(grep -vE "$folder_lines" <<<"$1") == "$(grep -vE "$folder_lines" <<<"$2")" ]] || return 0
-    gone=$(comm -23 <(grep -E "$folder_lines" <<<"$1" | sort) <(sort <<<"$2"))
-    new=$(comm -13 <(sort <<<"$1") <(grep -E "$folder_lines" <<<"$2" | sort))
-    [[ -n $gone && -n $new ]]
+# run VERB LOG PREFIX OPTION...: let a verb do what is pending, and set `worked`; PREFIX is one of
+# cmd.sh. Several jobs: `jobs` has the options of utils/run.py.
+run() {
+    local verb=$1 log=$2 prefix=$3
+    shift 3
+    worked=false
+    pending "$verb" "$@" || return 0
+    worked=true
+    # shellcheck disable=SC2086  # a prefix is a command with its arguments
+    launch "${jobs[@]}" "$log" $prefix "$python" -m "pam.bin.$verb" "$@"
 }
 
-# moved RECORDED WANTED: whether a folder that both name is another one now.
-moved() {
-    local line
-    while read -r line; do
-        [[ ! $line =~ $folder_lines || $'\n'$2$'\n' == *$'\n'"$line"$'\n'* ]] ||
-            ! grep -q "^${line%%: *}: " <<<"$2" || return 0
-    done <<<"$1"
-    return 1
-}
-
-# refuse_other DIR RECORDED WANTED REMEDY: end with what DIR was made with, and what is wanted now.
-refuse_other() {
-    diff <(echo "$2") <(echo "$3") |
-        sed -n 's/^</  it was made with:/p; s/^>/  now asked for:   /p' >&2 || true
-    die "$1 was made with other settings; $4"
-}
-
-# has_any DIR PATTERNS: whether a file of DIR has a name that one of the patterns fits.
-has_any() {
-    local pattern patterns found
-    read -ra patterns <<<"$2"
-    for pattern in "${patterns[@]}"; do
-        # shellcheck disable=SC2206  # it is a pattern
-        found=("$1"/$pattern)
-        [[ ! -e ${found[0]} ]] || return 0
+in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
+    local corpus list lists
+    for corpus in "${wanted[@]}"; do
+        lists=()
+        for list in train_sets dev_sets test_sets; do
+            local asked=${corpus}_$list
+            lists+=("--$list" "${!asked}")
+        done
+        launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
+            --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
+            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" \
+            --min_seconds "$min_seconds" --max_seconds "$max_seconds" \
+            --ngpu "$ngpu" --metrics "$metrics" "${lists[@]}"
     done
-    return 1
 }
 
-# claim DIR MADE REMEDY SETTINGS...: the command SETTINGS prints what DIR is, or will be, made with.
-# It is recorded in DIR. Once there is a file that a pattern of MADE names in DIR, other settings are
-# an error that shows both.
-claim() {
-    local file=$1/.settings wanted recorded=''
-    wanted=$("${@:4}")
-    # a tolerance is no setting; earlier versions recorded it
-    [[ ! -f $file ]] || recorded=$(grep -v '^max_bad: ' "$file")
-    if [[ -f $file ]] && has_any "$1" "$2"; then
-        ! differs "$recorded" "$wanted" || refuse_other "$1" "$recorded" "$wanted" "$3"
-        ((${#wanted} > ${#recorded})) || return 0
-    fi
-    [[ ! -f $file || $wanted != "$recorded" ]] || return 0
-    mkdir -p "$1"
-    echo "$wanted" >"$file.part"
-    mv "$file.part" "$file"
-}
-
-# add_seconds FILE STAGE SECONDS: add to the count of a stage in a JSON file {"stage": seconds, …}.
-# Counts of a file DUMPED, if given, replace those of its stages.
-add_seconds() {
-    local file=$1 dumped=${4:-/dev/null}
-    [[ -f $file ]] || { mkdir -p "${file%/*}" && echo "{}" >"$file"; }
-    [[ -f $dumped ]] || dumped=/dev/null
-    awk -F '[": ,]+' -v stage="$2" -v more="$3" '
-        NF >= 3 && !($2 in total) { name[++n] = $2; total[$2] = $3 }
-        END {
-            if (!(stage in total)) name[++n] = stage
-            total[stage] += more
-            print "{"
-            for (i = 1; i <= n; i++)
-                printf "  \"%s\": %d%s\n", name[i], total[name[i]], i < n ? "," : ""
-            print "}"
-        }' "$dumped" "$file" >"$file.part"
-    mv "$file.part" "$file"
-}
-
-# warn_of_leaks TABLE OTHER...: say which ids of the table of a training set are in others too.
-warn_of_leaks() {
-    local file files=()
-    for file in "$@"; do
-        [[ ! -f $file ]] || files+=("$file")
+run_stages() { # those that are asked for; however it ends, the stage that failed is named
+    local number name
+    trap 'failed $?' EXIT
+    for number in "${!stage_names[@]}"; do
+        if ((number >= stage && number <= stop_stage)) && [[ " $skip_stages " != *" $number "* ]]; then
+            current=$number started=$SECONDS jobs=() name=${stage_names[$number]}
+            log "stage $number: $name → ${stage_places[$number]}"
+            "stage_$number"
+            log "stage $number: $name took $((SECONDS - started)) s"
+        fi
     done
-    [[ ${files[0]-} == "$1" ]] || return 0
-    awk 'NR == FNR { train[$1]; next }
-        $1 in train { if (!n++) first = $1 " of " FILENAME }
-        END { if (n) print "warning: " n " utterances of the training set are in other sets too," \
-            " the first is " first }' "${files[@]}"
+    trap - EXIT
+}
+
+failed() {
+    (($1 == 0)) || echo "error: stage $current (${stage_names[$current]}) of $0 failed;" \
+        "the same command resumes when it is mended" >&2
 }

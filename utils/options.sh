@@ -18,7 +18,6 @@ system=pam           # what is trained: a file of conf/systems
 seed=0               # of initialisation and of the order of training
 budget=short         # length of training: a name under `budgets` of the scale
 feats=               # dumped: encoder states from disk; online: encoders run; empty: as the scale says
-pool=                # frames of 40 ms are made before or after FFN_e; empty: as the scale says, else before
 warmup=              # warm-up of the adapters, ctc or none; empty: as the scale says
 max_bad=0.5%         # share of unusable utterances of a set that is tolerated
 min_seconds=         # of training and validation sets, drop shorter utterances; test sets keep all

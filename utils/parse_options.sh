@@ -3,7 +3,7 @@
 #
 #   --max_bad 1%, --max-bad 1%, --max_bad=1%   set a variable that the recipe has; others are errors
 #   --config FILE                              take variables from a file of NAME=VALUE lines
-#   --print NAME                               print the value of a variable and exit
+#   --print NAME                               print the value of a variable (or of several) and exit
 #   --help                                     print every option with its value and meaning
 #
 # An option is a variable that utils/options.sh or run.sh sets at the beginning of a line.
@@ -63,7 +63,7 @@ if [[ -z ${PAM_COMMAND-} ]]; then
 fi
 
 _wants_help=false
-_print_name=
+_print_names=()
 while (($# > 0)); do
     case $1 in
         --help | -h) _wants_help=true && shift && continue ;;
@@ -80,8 +80,10 @@ while (($# > 0)); do
     case $_name in
         config) _source_config "$_value" ;;
         print)
-            _print_name=${_value//-/_}
-            _check_option "$_print_name" "--print"
+            read -ra _print_names <<<"${_value//-/_}"
+            for _name in "${_print_names[@]}"; do
+                _check_option "$_name" "--print"
+            done
             ;;
         *)
             _check_option "$_name" "$_recipe"
@@ -94,7 +96,9 @@ if $_wants_help; then
     _print_help
     exit 0
 fi
-if [[ -n $_print_name ]]; then
-    echo "${!_print_name}"
+if ((${#_print_names[@]} > 0)); then
+    for _name in "${_print_names[@]}"; do
+        echo "${!_name}"
+    done
     exit 0
 fi

@@ -4,8 +4,8 @@
 #   CORPUS=/data/TEMPLATE ./run.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 

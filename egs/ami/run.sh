@@ -8,8 +8,8 @@
 # Alone it trains one task; egs/multitask joins it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
@@ -23,11 +23,9 @@ test_sets="ami_test"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    check_choice download "$download" true false
     [[ $download == false ]] || launch - "$python" local/download.py "$AMI"
-    # shellcheck disable=SC2046  # names of sets
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$AMI" \
-        --parquet "$AMI_PARQUET" --out "$datadir" --size "$size" --sets $(all_sets)
+        --parquet "$AMI_PARQUET" --out "$datadir" --size "$size" --sets "${sets[@]}"
 }
 
 . "$PAM_ROOT/utils/recipe.sh"

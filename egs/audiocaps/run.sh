@@ -6,8 +6,8 @@
 # Alone it trains one task; egs/multitask joins it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
@@ -21,9 +21,8 @@ test_sets="audiocaps_test audiocaps_test_audiobench audiocaps_test_qa"
 
 prepare() { # stage 1: this corpus' own preparation
     launch - "$python" "$PAM_ROOT/tools/fetch_wordnet.py" # METEOR needs it, in stage 7
-    # shellcheck disable=SC2046  # names of sets
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --out "$datadir" --size "$size" \
-        --audiocaps "$AUDIOCAPS" --audiobench "$AUDIOBENCH" --sets $(all_sets)
+        --audiocaps "$AUDIOCAPS" --audiobench "$AUDIOBENCH" --sets "${sets[@]}"
 }
 
 . "$PAM_ROOT/utils/recipe.sh"

@@ -7,8 +7,8 @@
 # Alone it trains one task; egs/multitask joins it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
@@ -22,9 +22,8 @@ test_sets="librispeech_test_clean librispeech_test_other"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    check_choice download "$download" true false
-    local parts
-    mapfile -t parts < <(all_sets | sed 's/^librispeech_//; y/_/-/')
+    local parts=("${sets[@]#librispeech_}")
+    parts=("${parts[@]//_/-}")
     [[ $download == false ]] || launch - "$python" local/download.py "$LIBRISPEECH" "${parts[@]}"
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$LIBRISPEECH" \
         --out "$datadir" --size "$size" --parts "${parts[@]}"

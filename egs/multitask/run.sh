@@ -8,13 +8,13 @@
 # A corpus is a folder of egs/: to add one to the mixture, add its name to `corpora`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
 corpora=mini         # corpora under egs/ whose sets are joined
-results=RESULTS      # folder that keeps a small result of each experiment, for tables; empty: none
+results=exp/results  # folder that keeps a small result of each experiment, for tables; empty: none
 table=               # table of the paper to make, as in 1, 13, figure3, all (conf/tables)
 seeds=               # with --table: seeds of its systems, as in "0 1"; empty: --seed
 dry_run=false        # with --table: true only prints what is missing, and how long it will take

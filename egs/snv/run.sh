@@ -7,8 +7,8 @@
 # Alone it trains one task; egs/multitask joins it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-. ./path.sh
-. ./cmd.sh
+. ../../utils/path.sh
+. "$PAM_ROOT/utils/cmd.sh"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
@@ -25,9 +25,8 @@ test_sets="snv_airbench snv_airbench_official"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    # shellcheck disable=SC2046  # names of sets
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --out "$datadir" --size "$size" \
-        --common_voice "$COMMON_VOICE" --air_bench "$AIR_BENCH" --sets $(all_sets) --nj "$nj" \
+        --common_voice "$COMMON_VOICE" --air_bench "$AIR_BENCH" --sets "${sets[@]}" --nj "$nj" \
         --num_items "$num_items" --segments "$segments" --seed "$data_seed" --audio "$audio"
 }
 

@@ -1,7 +1,6 @@
 """Look into a trained model: exp/NAME/analysis.json and figures (pam/report/analysis.py)."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -9,19 +8,21 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from pam.analysis import importance, routing
+from pam.analysis.metric import set_metric
+from pam.analysis.similarity import similarities
+from pam.analysis.states import gather, mixes_layers, state_loader
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.config.made import Making, file_digest
+from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
-from pam.decode.decode_set import Settings
-from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
+from pam.decode.settings import Settings
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report import importance, routing
-from pam.report.experiment import read_experiment
-from pam.report.metric import set_metric
-from pam.report.similarity import similarities
-from pam.report.states import gather, mixes_layers, state_loader
+from pam.report import figures
+from pam.report.results import read_results
 
 logger = get_logger(__name__)
 CLIPS = 50  # that the frames for similarities and norms are taken from
@@ -52,13 +53,15 @@ def main(argv: list[str] | None = None) -> None:
     analysis = Analysis(args)
     for part in analysis.parts():
         logger.info("analysing %s", part)
+    if not analysis.making.is_complete():
+        analysis.making.finish()
     draw(args.exp)
 
 
 def draw(exp: Path) -> None:
-    from pam.bin.report import draw_figures
+    from pam.bin.report import can_draw
 
-    for path in draw_figures(exp, read_experiment(exp, samples=0)):
+    for path in figures.draw(exp, read_results(exp, samples=0)) if can_draw() else ():
         logger.info("%s", path)
 
 
@@ -71,19 +74,23 @@ class Analysis:
         self.config = load_yaml(args.exp / "config.yaml")
         self.prompts = prompts_of(self.config)
         self.states = args.states or args.data
-        stamp = {
-            "model": model_stamp(args.exp),
-            "data": data_digest(args.data),
-            "states": data_digest(self.states),
-            "prompt_pools": prompts_digest(self.prompts),
-            "probes": hashlib.sha256(routing.PROBES.read_bytes()).hexdigest(),
-            **{key: getattr(args, key) for key in ("utts", "frames", "seed")},
-        }
-        self.found: dict[str, Any] = {"stamp": stamp, "left_out": {}}
-        if self.path.is_file():
-            before = json.loads(self.path.read_text(encoding="utf-8"))
-            if before.get("stamp") == stamp:
-                self.found = before
+        self.making = Making(
+            args.exp,
+            "analyse",
+            {key: getattr(args, key) for key in ("utts", "frames", "seed")},
+            {
+                "model": file_digest(args.exp / "model.pth"),
+                "data": data_digest(args.data),
+                "states": data_digest(self.states),
+                "prompts": prompts_digest(self.prompts),
+                "probes": file_digest(routing.PROBES),
+            },
+        )
+        self.found: dict[str, Any] = {"left_out": {}}
+        if (self.making.is_complete() or self.making.resumes()) and self.path.is_file():
+            self.found = json.loads(self.path.read_text(encoding="utf-8"))
+        else:
+            self.making.begin()
 
     @cached_property
     def model(self):

@@ -4,17 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from pam.atomic import atomic_path, write_json
 from pam.config import load_yaml
+from pam.config.made import PENDING, Making, add_pending, read_record, record_digest
+from pam.data.digests import LEARNED, data_digest
 from pam.device import device_for
-from pam.errors import run_main
+from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.model.build import load_experiment
-from pam.train.checkpoint import average, choose
-from pam.train.hearing import measure_hearing
 
+STAGE = "average"
 logger = get_logger(__name__)
 
 
@@ -25,7 +23,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=["last", "best"], default="last", help="A.6: last")
     parser.add_argument("--num", type=int, default=1, help="how many checkpoints to average")
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
+    add_pending(parser)
     return parser
+
+
+def making_of(args: argparse.Namespace) -> Making:
+    trained = read_record(args.exp, "train")
+    return Making(
+        args.exp,
+        STAGE,
+        {"method": args.method, "num": args.num},
+        {"training": record_digest(trained), "dev": data_digest(args.dev, LEARNED)},
+        products=[args.exp / "model.pth", args.exp / "hearing.json"],
+        after=[trained],
+    )
 
 
 def dev_losses(exp: Path) -> dict[int, float]:
@@ -43,9 +54,29 @@ def dev_losses(exp: Path) -> dict[int, float]:
     return losses
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    making = making_of(args)
+    if making.is_complete():
+        logger.info("complete: %s", args.exp / "model.pth")
+        return 0
+    if args.pending:
+        return PENDING
+    with making.work():
+        work(args)
+    return 0
+
+
+def work(args: argparse.Namespace) -> None:
+    import torch
+
+    from pam.model.build import load_experiment
+    from pam.train.checkpoint import average, choose
+    from pam.train.hearing import measure_hearing
+
     device = device_for(args.ngpu)
+    if not (args.exp / "curves.json").is_file():
+        raise UserError(f"{args.exp} is not trained: run stage 4 first")
     chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
     logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
     with atomic_path(args.exp / "model.pth") as part:

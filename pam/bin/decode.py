@@ -1,26 +1,37 @@
 """Stage 6: decode data directories with a trained model: OUT/SET/{hyp.jsonl,hyp,ref}."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml
-from pam.data.audio import SAMPLE_RATE
-from pam.data.longest import is_beyond, read_longest
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+)
+from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import POOLS, Prompts, prompts_of
 from pam.data.scp import read_table
-from pam.decode.decode_set import PLAIN_BATCH_SIZE, Settings, Share, decode_part, has_part, join
-from pam.decode.exact import BATCH_SIZE, EXACT
-from pam.decode.fingerprint import data_digest, model_stamp, prompts_digest
-from pam.decode.greedy import MAX_TOKENS_PER_SECOND
+from pam.decode.settings import (
+    BATCH_SIZE,
+    EXACT,
+    MAX_TOKENS_PER_SECOND,
+    PLAIN_BATCH_SIZE,
+    Settings,
+)
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.model.build import load_experiment
 
+STAGE = "decode"
+REMEDY = "give the new one another name with --inference_tag, or remove the folder"
 logger = get_logger(__name__)
 
 
@@ -59,39 +70,70 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU (see CUDA_VISIBLE_DEVICES)"
     )
+    add_pending(parser)
     return parser
 
 
 @dataclass(frozen=True)
 class Job:
-    """This job's part of one set, and what its answers depend on."""
+    """A set to decode, and what its answers depend on."""
 
     data: Path
-    out: Path
     prompts: Mapping[str, Prompts]
-    made_with: Mapping[str, Any]
+    making: Making
+
+    @property
+    def key(self) -> str:
+        return digest(repr(sorted(self.making.settings.items())), repr(self.making.inputs))
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    share, device = share_of(args.job), one_device(args.ngpu)
-    stamp = model_stamp(args.exp)
+    one_device(args.ngpu)
+    if not args.pending:
+        share_of(args.job)
+    model = file_digest(args.exp / "model.pth")
+    if model is None:
+        what = args.exp / "model.pth"
+        raise UserError(f"{what}: no trained model here: run stages 4 and 5 of the recipe first")
     config = load_yaml(args.exp / "config.yaml")
     settings = settings_of(args, config)
-    jobs = [make_job(data, args.out, config, settings, stamp) for data in args.data]
-    jobs = [job for job in jobs if not is_decoded(job)]
-    pending = [job for job in jobs if not has_part(job.out, share, job.made_with)]
-    if pending:
-        model = load_experiment(args.exp, online=settings.feats == "online").to(device)
+    jobs = []
+    for data in args.data:
+        job = make_job(args, data, config, settings, model)
+        if job.making.is_complete():
+            logger.info("complete: %s", job.making.folder)
+        elif not (data / "wav.scp").is_file():
+            raise UserError(f"{data} is not complete: run stage 2 first")
+        else:
+            jobs.append(job)
+    if args.pending or not jobs:
+        return PENDING if jobs else 0
+    work(args, settings, jobs)
+    return 0
+
+
+def work(args: argparse.Namespace, settings: Settings, jobs: list[Job]) -> None:
+    """Decode this job's part of each set, and join the sets of which all parts are there."""
+    from pam.decode.decode_set import Share, decode_part, has_part, join
+    from pam.model.build import load_experiment
+
+    share, model = Share(*share_of(args.job)), None
     for job in jobs:
-        if job in pending:
+        out = job.making.folder
+        job.making.begin()
+        if not has_part(out, share, job.key):
+            if model is None:
+                model = load_experiment(args.exp, online=settings.feats == "online")
+                model = model.to(device_for(args.ngpu))
             if share.number == 1:
                 warn_of_long(job.data, args.exp)
-            rest = job.prompts, settings, job.made_with, share, args.encoder_dir
-            decode_part(model, job.data, job.out, *rest)
-        count = join(job.out, share, job.made_with)
+            decode_part(
+                model, job.data, out, job.prompts, settings, job.key, share, args.encoder_dir
+            )
+        count = join(out, share, job.key, partial(job.making.finish, True))
         if count is not None:
-            logger.info("%s: %d utterances decoded", job.out, count)
+            logger.info("%s: %d utterances decoded", out, count)
 
 
 def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings:
@@ -115,47 +157,58 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     )
 
 
-def one_device(ngpu: int) -> str:
+def one_device(ngpu: int) -> None:
     if ngpu > 1:
         raise UserError(
             f"--ngpu {ngpu}: a job decodes on one GPU: start {ngpu} jobs, --job 1/{ngpu} and so "
             "on, each with its own CUDA_VISIBLE_DEVICES, as stage 6 of a recipe does"
         )
-    return device_for(ngpu)
 
 
-def share_of(job: str) -> Share:
+def share_of(job: str) -> tuple[int, int]:
+    """I and N of `I/N`."""
     number, _, jobs = job.partition("/")
     if not (number.isdigit() and jobs.isdigit() and 1 <= int(number) <= int(jobs)):
         raise UserError(f"--job {job!r}: expected I/N, the I-th of N jobs")
-    return Share(int(number), int(jobs))
+    return int(number), int(jobs)
 
 
 def make_job(
-    data: Path, parent: Path, config: Mapping[str, Any], settings: Settings, stamp: list[int]
+    args: argparse.Namespace,
+    data: Path,
+    config: Mapping[str, Any],
+    settings: Settings,
+    model: str,
 ) -> Job:
-    prompts = prompts_of(config, sorted(set(read_table(data / "utt2task").values())))
-    made_with = {
-        **asdict(settings),
-        "model": stamp,
-        "data": data_digest(data),
-        "prompt_pools": prompts_digest(prompts),
-    }
-    return Job(data, parent / data.name, prompts, made_with)
-
-
-def is_decoded(job: Job) -> bool:
-    """Was the set decoded with these settings? If with others, its mark of completeness goes."""
-    done = job.out / "decode.json"
-    if done.is_file() and (job.out / "hyp.jsonl").is_file() and _read(done) == job.made_with:
-        logger.info("%s: decoded already with these settings, skipped", job.out)
-        return True
-    done.unlink(missing_ok=True)
-    return False
+    out, prompts = args.out / data.name, {}
+    if (data / "utt2task").is_file():
+        prompts = prompts_of(config, sorted(set(read_table(data / "utt2task").values())))
+    making = Making(
+        out,
+        STAGE,
+        asdict(settings),
+        {
+            "model": model,
+            "data": data_digest(data),
+            "prompts": prompts_digest(prompts) if prompts else None,
+        },
+        products=[out / "hyp.jsonl"],
+        begun=any(out.glob(".parts/*.json")) or (out / "hyp.jsonl").exists(),
+        remedy=REMEDY,
+        after=[
+            read_record(args.exp, "train"),
+            read_record(args.exp, "average"),
+            read_record(data, "dump"),
+        ],
+    )
+    return Job(data, prompts, making)
 
 
 def warn_of_long(data: Path, exp: Path) -> None:
     """One warning where a set has clips longer than those that were trained on."""
+    from pam.data.audio import SAMPLE_RATE
+    from pam.data.longest import is_beyond, read_longest
+
     longest, file = read_longest(exp), data / "utt2num_samples"
     if longest is None or not file.is_file():
         return
@@ -168,13 +221,6 @@ def warn_of_long(data: Path, exp: Path) -> None:
             "themselves",
             *(data, len(beyond), len(seconds), max(beyond), longest),
         )
-
-
-def _read(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
 
 
 if __name__ == "__main__":

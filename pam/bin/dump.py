@@ -6,33 +6,104 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pam.bin import data as data_verb
 from pam.config import load_yaml
-from pam.data.raw import LengthLimit, dump_audio
+from pam.config.made import PENDING, Making, add_pending, given, read_record
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 
+if TYPE_CHECKING:
+    from pam.data.raw import LengthLimit
+
 # (data/SET, raw/SET, limit) → the bad utterances
-DumpSet = Callable[[Path, Path, LengthLimit], dict[str, str]]
+DumpSet = Callable[[Path, Path, "LengthLimit"], dict[str, str]]
+
+STAGE = "dump"
+REMEDY = "remove the folders of its sets, or dump elsewhere with --dumpdir"
+logger = get_logger(__name__)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.dump --data data/SET… --out dump/raw --scale_config FILE …"""
     args = get_parser().parse_args(argv)
-    dump_set = _with_states(args) if args.feats == "dumped" else _audio_only(args)
+    pending = []
     for data in args.data:
-        drops = args.limited is None or data.name in args.limited
-        limit = LengthLimit(args.min_seconds, args.max_seconds, drops)
-        bad = dump_set(data, args.out / data.name, limit)
-        get_logger(__name__).info("%s: complete, %d bad utterances", args.out / data.name, len(bad))
+        making = making_of(args, data)
+        if making.is_complete():
+            logger.info("complete: %s", making.folder)
+        else:
+            refuse_other_data(args, data)
+            pending.append((data, making))
+    if args.pending or not pending:
+        return PENDING if pending else 0
+    dump_set = dumper(args)
+    for data, making in pending:
+        with making.work():
+            bad = dump_set(data, making.folder, limit_of(args, data))
+        logger.info("%s: complete, %d bad utterances", making.folder, len(bad))
+    return 0
 
 
-def _audio_only(args: argparse.Namespace) -> DumpSet:
-    return lambda data, out, limit: dump_audio(data, out, args.nj, args.max_bad, limit)
+def making_of(args: argparse.Namespace, data: Path) -> Making:
+    """raw/SET and ENCODER/SET. Audio that was looked at binds to nothing, states do."""
+    out, states = args.out / data.name, []
+    prepared = read_record(data.parent, data_verb.STAGE)
+    settings = given(args.made_with) or (prepared or {}).get("settings", {})
+    settings |= {"feats": args.feats}
+    if is_limited(args, data):
+        limits = {"min_seconds": args.min_seconds, "max_seconds": args.max_seconds}
+        settings |= {key: limit for key, limit in limits.items() if limit is not None}
+    if args.feats == "dumped":
+        settings["encoders"] = encoders_of(args)
+        states = [args.encoder_dir / name / data.name for name in settings["encoders"]]
+    begun = [*args.encoder_dir.glob(f"*/{data.name}/.parts"), out / "wav.scp"]
+    return Making(
+        out,
+        STAGE,
+        settings,
+        products=[out / "wav.scp", *(folder / "feats.scp" for folder in states)],
+        begun=any(path.exists() for path in begun),
+        remedy=REMEDY,
+        after=[prepared],
+    )
 
 
-def _with_states(args: argparse.Namespace) -> DumpSet:
+def refuse_other_data(args: argparse.Namespace, data: Path) -> None:
+    """UserError where the set is missing, or was prepared with other settings than asked for."""
+    if not (data / "wav.scp").is_file():
+        raise UserError(f"{data} is missing: run stage 1 first")
+    if args.made_with and read_record(data.parent, data_verb.STAGE):
+        wanted = given(args.made_with)
+        Making(data.parent, data_verb.STAGE, wanted, begun=True, remedy=data_verb.REMEDY).check()
+
+
+def is_limited(args: argparse.Namespace, data: Path) -> bool:
+    return args.limited is None or data.name in args.limited
+
+
+def limit_of(args: argparse.Namespace, data: Path) -> "LengthLimit":
+    from pam.data.raw import LengthLimit
+
+    least, most = args.min_seconds or 0.0, args.max_seconds
+    return LengthLimit(least, math.inf if most is None else most, is_limited(args, data))
+
+
+def encoders_of(args: argparse.Namespace) -> dict[str, dict]:
+    specs = load_yaml(args.scale_config).get("encoders")
+    if not specs:
+        raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
+    return specs
+
+
+def dumper(args: argparse.Namespace) -> DumpSet:
+    """What dumps a set, with its encoders loaded."""
+    if args.feats == "online":
+        from pam.data.raw import dump_audio
+
+        return lambda data, out, limit: dump_audio(data, out, args.nj, args.max_bad, limit)
     import torch  # takes seconds and half a gigabyte: not for audio alone
 
     from pam.encoders import load_encoder
@@ -42,12 +113,8 @@ def _with_states(args: argparse.Namespace) -> DumpSet:
     # Before anything computes: a process that forks must not have started torch's threads. Alone,
     # it may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
-    specs = load_yaml(args.scale_config).get("encoders")
-    if not specs:
-        raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
-    options = DumpOptions(
-        specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu, args.pool == "after"
-    )
+    specs = encoders_of(args)
+    options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu)
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
     return lambda data, out, limit: dump(data, out, replace(options, limit=limit), encoders)
 
@@ -58,26 +125,32 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; SET is added")
     parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml, for its encoders")
     parser.add_argument("--feats", choices=("dumped", "online"), default="dumped")
-    parser.add_argument(
-        "--pool",
-        choices=("before", "after"),
-        default="before",
-        help="after: states at the encoders' own rates, in DUMPDIR/ENCODER_native",
-    )
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
     parser.add_argument(
         "--nj", type=_positive, default=1, help="processes; on GPUs: threads that read audio"
     )
     parser.add_argument("--max_bad", type=_share, default=0.005, help="0.5%% or 0.005")
-    parser.add_argument("--min_seconds", type=float, default=0.0, help="drop shorter utterances")
-    parser.add_argument("--max_seconds", type=float, default=math.inf, help="drop longer ones")
+    parser.add_argument("--min_seconds", type=_seconds, help="drop shorter utterances")
+    parser.add_argument("--max_seconds", type=_seconds, help="drop longer ones")
     parser.add_argument(
         "--limited", nargs="*", metavar="SET", help="sets these limits are for; default: all"
     )
     parser.add_argument(
+        "--made_with",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what the sets must have been prepared with; default: what they were",
+    )
+    parser.add_argument(
         "--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N GPUs"
     )
+    add_pending(parser)
     return parser
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text else None
 
 
 def _share(text: str) -> float:

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.errors import UserError, run_main
 from pam.paths import conf_file, conf_names
 from pam.report.markdown import GAP, table
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 MILLION = 1e6
 PAPER = Path(__file__).resolve().parents[1] / "model" / "paper_sizes.yaml"

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
+from pam.data.audio import FRAMES_PER_SECOND
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, on_cpu
-from pam.train.systems import combine, read_layers, with_pool
+from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
-OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "pool", "set")  # it has its own
+OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own
 GIB = 2**30
 TOLERANCE = 0.2
 
@@ -37,7 +38,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, help="exp/NAME, in place of all that configures one")
     parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
-    parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. batch.max_utts=8"
     )
@@ -83,7 +83,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     scale = conf_file("scale", args.scale or SCALE)
     layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
-    return with_pool(config | {"feats": args.feats or config["feats"]}, args.pool)
+    return config | {"feats": args.feats or config["feats"]}
 
 
 def steps_of(exp: Path | None, config: Mapping[str, Any]) -> float:
@@ -122,7 +122,7 @@ def text(result: dict[str, Any], config: dict[str, Any]) -> str:
     rows = [[part, number(value / GIB)] for part, value in result["memory_bytes"].items()]
     rows.append(["**peak**", number(result["peak_bytes"] / GIB)])
     flops = result["flops_per_audio_second"]
-    seconds = batch["rows"] * batch["frames"] / 25
+    seconds = batch["rows"] * batch["frames"] / FRAMES_PER_SECOND
     lines = [
         f"Parameters: {sizes['total'] / 1e6:.1f} M, of which {sizes['trainable'] / 1e6:.2f} M are "
         f"trained and {sizes['active'] / 1e6:.2f} M of those are active at inference.",

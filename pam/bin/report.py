@@ -1,25 +1,42 @@
-"""Report experiments: results.json for each, RESULTS.md and report.html for all of them."""
+"""Report experiments: results.json for each, RESULTS.md and report.html for all of them.
+
+    python -m pam.bin.report --exp exp/NAME --store RESULTS/SCALE      keep a result, to commit it
+
+The recipe keeps the small results of its experiments in exp/results, which git ignores.
+"""
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pam.atomic import write_json, write_text
-from pam.errors import run_main
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+    read_records,
+    record_digest,
+)
+from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.report import figures
-from pam.report.document import COMPARISON, document
-from pam.report.experiment import Experiment, read_experiment
-from pam.report.page import page
-from pam.report.readme import update_readme
-from pam.report.results import results
-from pam.report.store import stored_result, write_stored
 
+if TYPE_CHECKING:
+    from pam.report.results import Results
+
+STAGE = "report"
+OWN = ("results.json", "made.json")  # of the files in exp/NAME, those that are not read
 logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp", type=Path, nargs="+", required=True, help="exp/NAME …")
     parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first of them")
     parser.add_argument("--readme", type=Path, help="also put the tables into this README")
@@ -38,55 +55,112 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
     )
+    parser.add_argument(
+        "--needs", type=Path, nargs="*", default=[], help="EXP/TAG/SET … that must be scored"
+    )
+    add_pending(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    for folder in args.needs:
+        record = read_record(folder, "score")
+        if not (folder / "score.json").is_file() or not record:
+            raise UserError(f"{folder}/score.json is missing: run stage 7 first")
+    makings = [making_of(args, exp) for exp in args.exp]
+    if all(making.is_complete() for making in makings) and not args.readme:
+        logger.info("complete: %s", " ".join(map(str, products_of(args, args.exp[0]))))
+        return 0
+    if args.pending:
+        return PENDING
+    with ExitStack() as stack:
+        for making in makings:
+            stack.enter_context(making.work())
+        work(args)
+    return 0
+
+
+def products_of(args: argparse.Namespace, exp: Path) -> list[Path]:
     out = args.out or args.exp[0] / "RESULTS.md"
-    experiments = [read_experiment(exp, args.samples) for exp in args.exp]
-    drawn = {
-        experiment.name: draw_figures(exp, experiment)
-        for exp, experiment in zip(args.exp, experiments, strict=True)
-        if args.figures == "yes"
-    }
-    if len(experiments) > 1 and args.figures == "yes" and figures.can_draw():
-        pairs = list(zip(args.exp, experiments, strict=True))
-        drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
-    write_text(out, document(experiments, drawn, out.parent))
+    products = [out, exp / "results.json"]
     if args.html:
-        write_page(args, out.parent, drawn)
+        products.append(out.parent / "report.html" if args.html is True else args.html)
+    if args.store:
+        products.append(args.store / f"{exp.resolve().name}.json")
+    return products
+
+
+def making_of(args: argparse.Namespace, exp: Path) -> Making:
+    """The report of exp/NAME: made anew whenever something of it is another."""
+    files = sorted(file for file in exp.glob("*.json") if file.name not in OWN)
+    inputs = {file.name: file_digest(file) for file in [exp / "config.yaml", *files]}
+    for folder in sorted({score.parent for score in exp.glob("*/*/score*.json")}):
+        scores = [file.read_bytes() for file in sorted(folder.glob("score*.json"))]
+        records = [record_digest(record) or "" for record in read_records(folder).values()]
+        inputs[str(folder.relative_to(exp))] = digest(*scores, *records)
+    settings = {"samples": args.samples, "figures": args.figures, "html_clips": args.html_clips}
+    after = [record for file in sorted(exp.glob("*/*/made.json")) for record in (
+        read_records(file.parent).values())]  # fmt: skip
+    after += [record for stage, record in read_records(exp).items() if stage != STAGE]
+    return Making(exp, STAGE, settings, inputs, products=products_of(args, exp), after=after)
+
+
+def work(args: argparse.Namespace) -> None:
+    from pam.report import figures, tables
+    from pam.report.blocks import to_markdown
+    from pam.report.document import COMPARISON, document
+    from pam.report.readme import update_readme
+    from pam.report.results import read_results
+    from pam.report.store import stored_result, write_stored
+
+    out = args.out or args.exp[0] / "RESULTS.md"
+    experiments = [read_results(exp, args.samples) for exp in args.exp]
+    pairs = list(zip(args.exp, experiments, strict=True))
+    drawn: dict[str, list[Path]] = {}
+    if args.figures == "yes" and can_draw():
+        drawn = {results["name"]: figures.draw(exp, results) for exp, results in pairs}
+        if len(pairs) > 1:
+            drawn[COMPARISON] = figures.draw_comparison(pairs, out.parent / "figures")
+    write_text(out, to_markdown(document(experiments, drawn, out.parent)) + "\n")
+    if args.html:
+        write_page(args, out.parent, experiments, drawn)
     if args.readme:
         update_readme(args.readme, experiments)
     if args.store:
-        for exp, experiment in zip(args.exp, experiments, strict=True):
-            write_stored(args.store / f"{experiment.name}.json", stored_result(exp, experiment))
-    # Last: the recipe takes results.json for the sign that the report is done.
-    for exp, experiment in zip(args.exp, experiments, strict=True):
-        write_json(exp / "results.json", results(experiment))
+        for exp, results in pairs:
+            write_stored(args.store / f"{results['name']}.json", stored_result(exp, results))
+    for exp, results in pairs:
+        write_json(exp / "results.json", results)
+        if main := next(iter(results["decodings"].values()), None):
+            print(to_markdown([tables.main_table(main)]))
     logger.info("%s", out)
 
 
 def write_page(
     args: argparse.Namespace,
     folder: Path,
+    experiments: Sequence["Results"],
     drawn: Mapping[str, Sequence[Path]],
 ) -> None:
     """The page has all answers: its document needs no samples of them."""
+    from pam.report.document import document
+    from pam.report.page import page
+
     out = folder / "report.html" if args.html is True else args.html
-    experiments = [read_experiment(exp, samples=0) for exp in args.exp]
-    text = document(experiments, drawn, folder)
+    blocks = document(experiments, drawn, folder, samples=False)
     data = [args.html_data or exp.resolve().parents[1] / "dump" / "raw" for exp in args.exp]
-    written = page(text, folder, args.exp, data, args.html_clips)
+    written = page(blocks, folder, experiments, args.exp, data, args.html_clips)
     write_text(out, written)
     logger.info("%s: %.1f MB", out, len(written) / 1e6)
 
 
-def draw_figures(exp: Path, experiment: Experiment) -> list[Path]:
+def can_draw() -> bool:
+    from pam.report import figures
+
     if not figures.can_draw():
         logger.info("no figures: matplotlib is not installed (pip install .[report])")
-        return []
-    return figures.draw(exp, experiment.curves, experiment.config)
+    return figures.can_draw()
 
 
 if __name__ == "__main__":

@@ -6,26 +6,31 @@ scoring measured beside what is asked for now is measured again, and kept.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+import pam.score
 from pam.atomic import write_json
 from pam.config import load_yaml
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    code_digest,
+    file_digest,
+    read_record,
+)
+from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
-from pam.decode.fingerprint import model_stamp, prompts_digest
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.score import CAPTION_METRICS
-from pam.score.captions import ALWAYS, metric_names, missing
-from pam.score.clusters import doubt
-from pam.score.router import router_accuracy
-from pam.score.sbert import DEFAULT as SBERT
-from pam.score.score_set import Options, score_set
+from pam.score import ALWAYS, CAPTION_METRICS, SBERT, metric_names
 
+STAGE = "score"
+TRAINED = ("text", "utt2task")  # what the captions' baseline is made of
 logger = get_logger(__name__)
 
 
@@ -56,29 +61,81 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
     parser.add_argument("--ngpu", type=int, default=0, help="0: the router on the CPU; 1: on a GPU")
+    add_pending(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    exp, device = args.exp or args.decode_dir.parent, device_for(args.ngpu)
+    args.exp = args.exp or args.decode_dir.parent
+    args.metrics, args.train_dir = (
+        metric_names(args.metrics),
+        args.train_dir or trained_on(args.exp),
+    )
+    makings = [making_of(args, folder) for folder in decoded(args.decode_dir, args.sets)]
+    pending = []
+    for making in makings:
+        if making.is_complete():
+            logger.info("complete: %s", making.folder / "score.json")
+        else:
+            pending.append(making)
+    routes = args.router == "yes" and not router_making(args.exp).is_complete()
+    if args.pending or not (pending or routes):
+        return PENDING if pending or routes else 0
+    work(args, pending)
+    return 0
+
+
+def making_of(args: argparse.Namespace, folder: Path) -> Making:
+    """The score of a decoded set; another one is measured anew."""
+    record = read_record(folder, "decode")
+    answers = folder / "hyp.jsonl"
+    if not answers.is_file():
+        raise UserError(f"{answers}: no such file: run stage 6 first")
+    if record and not record["complete"]:
+        raise UserError(f"{folder} is not decoded: run stage 6 first")
+    return Making(
+        folder,
+        STAGE,
+        {"metrics": args.metrics, "sbert": args.sbert, "seed": args.seed},
+        {
+            "answers": file_digest(answers),
+            "training captions": args.train_dir and data_digest(args.train_dir, TRAINED),
+        },
+        code_digest(Path(pam.score.__file__).parent),
+        products=[next(iter(sorted(folder.glob("score*.json"))), folder / "score.json")],
+        after=[record],
+    )
+
+
+def work(args: argparse.Namespace, pending: list[Making]) -> None:
+    from pam.score.captions import missing
+    from pam.score.score_set import Options, score_set
+
+    device = device_for(args.ngpu)
     options = Options(
         seed=args.seed,
-        metrics=metric_names(args.metrics),
-        train_captions=train_captions(args.train_dir or trained_on(exp)),
+        metrics=args.metrics,
+        train_captions=train_captions(args.train_dir),
         sbert=args.sbert,
     )
-    results = []
-    for folder in decoded(args.decode_dir, args.sets):
-        for result in score_set(folder, options):
+    lacking: dict[str, str] = {}
+    for making in pending:
+        making.begin()
+        results = score_set(making.folder, options)
+        for result in results:
             log_result(result)
-            results.append(result)
+        lacks = missing(results)
+        making.finish(complete=not lacks)  # the same command tries again
+        lacking |= lacks
     if args.router == "yes":
-        score_router(exp, device)
-    report_missing(missing(results), args.go_on)
+        score_router(args.exp, device)
+    report_missing(lacking, args.go_on)
 
 
 def log_result(result: dict[str, Any]) -> None:
+    from pam.score.clusters import doubt
+
     further = {k: v for k, v in result.get("metrics", {}).items() if "value" in v}
     for metric, entry in {result["metric"]: result, **further}.items():
         low, high = entry["ci95"]
@@ -124,27 +181,39 @@ def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
     return folders
 
 
-def score_router(exp: Path, device: str = "cpu") -> None:
-    """Write exp/router.json, once per checkpoint; nothing where no prompt is routed to a task."""
-    from pam.model.build import load_experiment
-
+def router_making(exp: Path) -> Making:
+    """exp/router.json, once for a checkpoint."""
+    model = file_digest(exp / "model.pth")
+    if model is None:
+        raise UserError(f"{exp / 'model.pth'}: no trained model here: run stages 4 and 5 first")
     prompts = prompts_of(load_yaml(exp / "config.yaml"))
-    out = exp / "router.json"
-    stamp = {"model": model_stamp(exp), "prompt_pools": prompts_digest(prompts)}
-    if out.is_file() and stamp.items() <= json.loads(out.read_text(encoding="utf-8")).items():
-        logger.info("%s: routed already, skipped", out)
+    return Making(
+        exp, STAGE, {"file": "router.json"}, {"model": model, "prompts": prompts_digest(prompts)}
+    )
+
+
+def score_router(exp: Path, device: str = "cpu") -> None:
+    """Write exp/router.json; nothing where no prompt is routed to a task."""
+    making = router_making(exp)
+    if making.is_complete():
+        logger.info("%s: routed already, skipped", exp / "router.json")
         return
+    from pam.model.build import load_experiment
+    from pam.score.router import router_accuracy
+
+    making.begin()
     model = load_experiment(exp).to(device)
     if model.router is None:
         logger.info("%s: this system has no prompt router", exp)
-        return
-    if not model.labelled:
+    elif not model.labelled:
         logger.info("%s: the experts have no tasks, so routing has no accuracy", exp)
-        return
-    result = router_accuracy(model.prompt_posteriors, prompts, model.tasks)
-    for name, entry in result.items():
-        logger.info("router, %s prompts: %d of %d", name, entry["correct"], entry["count"])
-    write_json(out, {**result, **stamp})
+    else:
+        prompts = prompts_of(load_yaml(exp / "config.yaml"))
+        result = router_accuracy(model.prompt_posteriors, prompts, model.tasks)
+        for name, entry in result.items():
+            logger.info("router, %s prompts: %d of %d", name, entry["correct"], entry["count"])
+        write_json(exp / "router.json", result)
+    making.finish()
 
 
 if __name__ == "__main__":

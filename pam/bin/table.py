@@ -3,23 +3,26 @@
     python -m pam.bin.table --table 1 --results egs/multitask/RESULTS                one table
     python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    what is missing
 
-RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside them.
+RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside them. With several
+folders (`--results exp/results RESULTS`: one's own results, then those of the repository) the first
+that has a result wins, each result's folder is named, and tables go into the first.
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from pam.atomic import write_text
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.paper.figures import draw
+from pam.paper.kinds import table_document
+from pam.paper.plan import Run, describe, gone, missing_runs
+from pam.paper.spec import load_spec, table_name, table_names
+from pam.paper.store import KEPT_IN, Store, read_store
+from pam.paper.summary import summary_document
 from pam.report.figures import can_draw
-from pam.report.store import read_store
-from pam.report.table_figures import draw
-from pam.report.table_kinds import table_document
-from pam.report.table_plan import Run, describe, gone, missing_runs
-from pam.report.table_spec import load_spec, table_name, table_names
-from pam.report.table_summary import summary_document
 
 logger = get_logger(__name__)
 ALL = "all"
@@ -31,10 +34,12 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--table", required=True, help="1, 13, figure3, … (conf/tables), or all")
-    parser.add_argument("--results", type=Path, required=True, help="holds SCALE/NAME.json")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", required=True, help="folders that hold SCALE/NAME.json"
+    )
     parser.add_argument("--scale", default="mini", help="a file of conf/scale")
     parser.add_argument("--budget", default="short", help="only results of this budget are shown")
-    parser.add_argument("--out", type=Path, help="default: RESULTS/SCALE/TABLE.md")
+    parser.add_argument("--out", type=Path, help="default: SCALE/TABLE.md in the first of RESULTS")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="for what is missing")
     parser.add_argument(
         "--metrics", default="", help="a result that lacks one of these in a column is missing too"
@@ -43,7 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
-        "--plan", action="store_true", help="the same, one run a line, for the recipe"
+        "--plan", action="store_true", help="the same as commands of the recipe: utils/table.sh"
     )
     return parser
 
@@ -54,17 +59,20 @@ def main(argv: list[str] | None = None) -> None:
     if args.out and len(names) > 1:
         raise UserError(f"--out {args.out}: one file for {len(names)} tables: leave it out")
     specs = [load_spec(name, args.scale) for name in names]
-    folder = args.results / args.scale
-    store = read_store(folder)
+    folders = [results / args.scale for results in dict.fromkeys(args.results)]
+    folder, store = folders[0], read_store(*folders)
     if args.dry_run or args.plan:
         metrics = args.metrics.replace(",", " ").split()
         runs = missing_runs(specs, store, args.budget, args.seeds, metrics)
         if args.dry_run:
             print("\n".join(describe(runs, specs, store, args.budget)))
-        refuse(gone(runs, args.expdir), folder, args.expdir)
+        refuse(gone(runs, args.expdir), store, folder, args.expdir)
         for run in runs if args.plan else ():
-            options = " ".join(f"--set {option}" for option in run.options)
-            print(run.name, run.system, run.seed, str(run.analysed).lower(), options)
+            options = [word for option in run.options for word in ("--set", option)]
+            analyse = str(run.analysed).lower()
+            print(
+                shlex.join(["experiment", run.name, run.system, str(run.seed), analyse, *options])
+            )
         return
     for spec in specs:
         out = args.out or folder / f"{spec.name}.md"
@@ -76,13 +84,14 @@ def main(argv: list[str] | None = None) -> None:
         logger.info("%s", folder / f"{SUMMARY}.md")
 
 
-def refuse(runs: Sequence[Run], folder: Path, expdir: Path) -> None:
+def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:
     """To train what has a result anew would replace it by another."""
     if runs:
+        file = Path(store[runs[0].name].get(KEPT_IN, folder), f"{runs[0].name}.json")
         lacks = "; ".join(f"{run.name} lacks {', '.join(run.lacks)}" for run in runs)
         raise UserError(
             f"{folder}: {lacks}, and {expdir}/{runs[0].name} has no model.pth: score it where it "
-            f"was trained, or remove {runs[0].name}.json to train it here"
+            f"was trained, or remove {file} to train it here"
         )
 
 

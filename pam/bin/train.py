@@ -2,23 +2,45 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.config import load_yaml
-from pam.data.longest import record_longest
+from pam.config import (
+    check_budget,
+    check_phases,
+    compose,
+    load_yaml,
+    plain,
+    read_experiment,
+    read_layers,
+    require,
+)
+from pam.config.made import (
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    file_digest,
+    read_record,
+    settings_of,
+)
+from pam.data.digests import LEARNED, data_digest, training_prompts_digest
+from pam.data.prompts import load_all_prompts
 from pam.data.scp import read_table
 from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
-from pam.train.schema import check_budget, check_phases, require
-from pam.train.systems import combine, read_layers, with_pool
+from pam.train.systems import effective
 
-OPTIONS = ("feats", "pool", "warmup")  # keys of a scale that are options too
+OPTIONS = ("feats", "warmup")  # keys of a scale that are options too
+STAGE = "train"
+REMEDY = "give the new one another name with --expname, or remove the folder"
+NO_RESULT = ("num_workers", "log_interval", "budgets")  # what else has a budget changes nothing
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -35,33 +57,86 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
     parser.add_argument("--budget", default="short", help="a budget of the scale's configuration")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
-    parser.add_argument("--pool", choices=["before", "after"], help="else the scale's own")
     parser.add_argument("--warmup", choices=["ctc", "none"], help="else the scale's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
+    add_pending(parser)
     return parser
+
+
+def making_of(args: argparse.Namespace) -> Making:
+    """exp/NAME: what its data were made with, and the configuration as files and command line give
+    it."""
+    combined = read_record(args.train.parent, "combine")
+    conf = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    budget = conf["budgets"].get(args.budget)
+    names = {
+        "scale": Path(args.scale_config).stem,
+        "system": Path(args.system_config).stem,
+        **({"llm": Path(args.llm_config).stem} if args.llm_config else {}),
+    }
+    given = {key: getattr(args, key) for key in (*OPTIONS, "init") if getattr(args, key)}
+    return Making(
+        args.expdir,
+        STAGE,
+        {
+            **settings_of(combined),
+            **names,
+            "seed": args.seed,
+            "budget": args.budget,
+            "budget_conf": budget,
+            "use_encoders": list(conf["encoders"]),  # of those that are dumped
+            **{key: value for key, value in conf.items() if key not in NO_RESULT},
+            **{key: str(value) for key, value in given.items()},
+        },
+        {
+            "train": data_digest(args.train, LEARNED),
+            "dev": data_digest(args.dev, LEARNED),
+            "prompts": prompts_of_data(args.train),
+            "init": args.init and init_digest(args.init),
+        },
+        notes={"set": args.set, "scale_hash": scale_hash(Path(args.scale_config))},
+        begun=has_weights(args.expdir),
+        remedy=REMEDY,
+        keeps_inputs=True,
+        after=[combined],
+    )
+
+
+def init_digest(exp: Path) -> str:
+    digest = file_digest(exp / "model.pth")
+    if digest is None:
+        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+    return digest
+
+
+def scale_hash(file: Path) -> str:
+    """Of the scale's file without comments: stored results of one table should have the same."""
+    lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
+
+
+def prompts_of_data(train: Path) -> str | None:
+    """A digest of the prompts that are trained on; None where the data are not there any more."""
+    if not (train / "utt2task").is_file():
+        return None
+    return training_prompts_digest(load_all_prompts(tasks_of(train)))
+
+
+def has_weights(exp: Path) -> bool:
+    """Is there a model, or a checkpoint of a phase? Without one an attempt binds to nothing."""
+    return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
 def read_init(exp: Path) -> dict:
     """What of an experiment's configuration belongs to its model."""
     from pam.model.build import PARTS
 
-    if not (exp / "model.pth").is_file():
-        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
     config = load_yaml(exp / "config.yaml")
-    return {key: config[key] for key in (*PARTS, "pool", "trainable") if key in config}
-
-
-def refuse_other_pool(args: argparse.Namespace, start: dict) -> None:
-    pool = start.get("pool", "before")
-    if args.pool not in (None, pool):
-        raise UserError(
-            f"--pool {args.pool}: {args.init} was trained with frames pooled {pool} FFN_e: "
-            f"give --pool {pool}"
-        )
+    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
 
 
 def effective_config(args: argparse.Namespace) -> dict:
@@ -72,25 +147,23 @@ def effective_config(args: argparse.Namespace) -> dict:
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
     start = read_init(args.init) if args.init else {}
     if start:
-        refuse_other_pool(args, start)
-        scale, system = {k: v for k, v in scale.items() if k not in (*start, "pool")}, start
-    config = combine(scale, system, args.set, tasks_of(args.train))
+        scale, system = {k: v for k, v in scale.items() if k not in start}, start
+    experiment = compose(scale, system, args.set)
+    config = effective(experiment, tasks_of(args.train))
     require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
-    config = with_pool(config, args.pool)
     if start:
-        if args.warmup == "ctc":
-            raise UserError("--warmup ctc: a model that --init gives is warm already")
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)
-    budgets = config.pop("budgets")
-    if args.budget not in budgets:
-        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
-    check_budget(budgets[args.budget], args.budget, config["warmup"])
-    check_phases(config["phases"], config["warmup"])
+    del config["budgets"]
+    if args.budget not in experiment.budgets:
+        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
+    budget = experiment.budgets[args.budget]
+    check_budget(budget, args.budget, config["warmup"])
+    check_phases(experiment.phases, config["warmup"])
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
-    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": budgets[args.budget]}
+    chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": plain(budget)}
     return names | chosen | config
 
 
@@ -124,26 +197,43 @@ def tasks_of(folder: Path) -> list[str]:
     return sorted(found, key=lambda name: get_task(name).expert)
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    if args.init and args.warmup == "ctc":
+        raise UserError("--warmup ctc: a model that --init gives is warm already")
+    making = making_of(args)
+    if making.is_complete():
+        get_logger(__name__).info("complete: %s", args.expdir)
+        return 0
+    if not (args.train / "wav.scp").is_file() and args.pending:
+        raise UserError(f"{args.train} is not complete: run stage 3 first")
+    if args.pending:
+        return PENDING
+    work(args, making)
+    return 0
+
+
+def work(args: argparse.Namespace, making: Making) -> None:
+    """Train, or go on. A training that has weights goes on with the configuration it has."""
     device_for(args.ngpu)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = effective_config(args)
+    frozen = making.resumes() and making.begun
+    config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
+    from pam.data.longest import record_longest
     from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
     phases = [phase for phase in ("ctc", "llm") if phase == "llm" or config["warmup"] == "ctc"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
-    freeze_config(args.expdir, config)
-    record_longest(args.expdir, args.train)
-    before = (args.expdir / "train" / "last.pth").is_file()
-    for phase, length in lengths.items():
-        run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
-    write_curves(args.expdir)
-    if not before:
+    with making.work():
+        freeze_config(args.expdir, config)
+        record_longest(args.expdir, args.train)
+        for phase, length in lengths.items():
+            run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+        write_curves(args.expdir)
         write_json(args.expdir / "environment.json", environment())
-    write_peak(args.expdir, args.ngpu)
+        write_peak(args.expdir, args.ngpu)
     get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
 
 

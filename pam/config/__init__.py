@@ -1,5 +1,15 @@
 """Configuration files, their types, and what a folder was made with; torch is not imported."""
 
+from pam.config.experiment import (
+    check_budget,
+    check_phases,
+    compose,
+    read_experiment,
+    read_layers,
+    read_scale,
+    require,
+    select_encoders,
+)
 from pam.config.files import (
     check_init_options,
     check_keys,
@@ -8,12 +18,30 @@ from pam.config.files import (
     parse_value,
     set_option,
 )
+from pam.config.keys import keys_of, plain, typed
+from pam.config.schema import Budget, Experiment, Optim, Phases, Scale
 
 __all__ = [
+    "Budget",
+    "Experiment",
+    "Optim",
+    "Phases",
+    "Scale",
+    "check_budget",
     "check_init_options",
     "check_keys",
+    "check_phases",
+    "compose",
+    "keys_of",
     "load_yaml",
     "merge",
     "parse_value",
+    "plain",
+    "read_experiment",
+    "read_layers",
+    "read_scale",
+    "require",
+    "select_encoders",
     "set_option",
+    "typed",
 ]

@@ -13,7 +13,7 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """SafeLoader that reads `1e-4` as a float (YAML 1.2), which PyYAML takes for a string."""
 
 

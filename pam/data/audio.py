@@ -18,6 +18,9 @@ from pam.errors import UserError
 from pam.log import get_logger
 
 SAMPLE_RATE = 16000
+FRAMES_PER_SECOND = (
+    25  # of the states that fusions get, whatever the encoder (pam.encoders.pooling)
+)
 MAX_OVERSHOOT_SECONDS = 0.5  # segment ends are rounded; further than this they are wrong
 CANCELLED = 0.1  # all channels together, as a share of the loudest one: they cancel each other
 logger = get_logger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.atomic import write_json
-from pam.data.audio import SAMPLE_RATE
+from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.disk import writing
 from pam.data.scp import read_table, write_table
@@ -19,7 +19,7 @@ from pam.data.tasks import get_task
 from pam.errors import UserError
 from pam.log import get_logger
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // 25
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAMES_PER_SECOND
 SUMMARY = "sets.json"
 logger = get_logger(__name__)
 

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from pam.atomic import write_json
+from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.scp import read_table
 
 RECORD = "training_audio.json"
-FRAMES_PER_SECOND = 25  # of utt2num_frames
 TOLERANCE = 1.05  # a clip that is hardly longer is none to warn of
 
 

@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.longest import beyond, is_beyond, read_longest
-from pam.decode.exact import EXACT, ExactMemory, greedy_exact
-from pam.decode.greedy import MAX_TOKENS_PER_SECOND, PromptMemory, greedy
+from pam.decode.exact import ExactMemory, greedy_exact
+from pam.decode.greedy import PromptMemory, greedy
+from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.model.build import load_experiment

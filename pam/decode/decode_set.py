@@ -1,7 +1,8 @@
 """Decode one data directory to hyp.jsonl, with Kaldi-style hyp and ref beside it.
 
 Several jobs share a set: each decodes a part of its utterances to .parts/I-N.json, and whichever
-job finds all N parts joins them. A job whose part is there does nothing.
+job finds all N parts joins them. A job whose part is there does nothing. What a part was made with
+is its `key`: parts of other settings are never joined.
 """
 
 import fcntl
@@ -23,41 +24,21 @@ from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
-from pam.decode.exact import BATCH_SIZE, EXACT, ExactMemory, greedy_exact
-from pam.decode.greedy import MAX_TOKENS_PER_SECOND, GreedyOutput, PromptMemory, greedy
+from pam.decode.exact import ExactMemory, greedy_exact
+from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
+from pam.decode.settings import Settings
 from pam.decode.utterances import (
     Utterance,
     batches,
     feature_tables,
-    frame_counts,
     read_utterances,
 )
-from pam.encoders.pooling import dump_name
 from pam.log import progress
-from pam.model.speech_llm import AUDIO, FRAMES, ESPnetPaMModel
+from pam.model.speech_llm import AUDIO, ESPnetPaMModel
 
 PARTS = ".parts"
-PLAIN_BATCH_SIZE = 8
 
 Loader = Callable[[Sequence[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the answers depend on.
-
-    `exact`: a batch gives what single utterances give (`pam.decode.exact`). Of other batches the
-    answers depend a little on `batch_size`, in bfloat16. `dtype` is that of the LLM's weights.
-    """
-
-    prompts: str = "unseen"
-    seed: int = 0
-    max_new_tokens: int = 128
-    max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
-    feats: str = "dumped"
-    exact: bool = EXACT
-    batch_size: int = BATCH_SIZE if EXACT else PLAIN_BATCH_SIZE
-    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +66,7 @@ def decode_part(
     out: Path,
     prompts: Mapping[str, Prompts],
     settings: Settings,
-    made_with: Mapping[str, Any],
+    key: str,
     share: Share = Share(),
     encoder_dir: Path | None = None,
 ) -> None:
@@ -98,33 +79,34 @@ def decode_part(
     seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE
-    part = {"made_with": made_with, "lines": lines, "decode": seconds, "audio": audio}
+    part = {"key": key, "lines": lines, "decode": seconds, "audio": audio}
     write_json(share.file(out), part)
 
 
-def has_part(out: Path, share: Share, made_with: Mapping[str, Any]) -> bool:
+def has_part(out: Path, share: Share, key: str) -> bool:
     """Is this job's part done?"""
-    return read_part(share.file(out), made_with) is not None
+    return read_part(share.file(out), key) is not None
 
 
-def read_part(file: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_part(file: Path, key: str) -> dict[str, Any] | None:
     """A part; None where it is not there, damaged, or made with something else."""
     try:
         part = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return part if part["made_with"] == made_with else None
+    return part if part["key"] == key else None
 
 
-def join(out: Path, share: Share, made_with: Mapping[str, Any]) -> int | None:
-    """Write what a decoded set consists of, decode.json last, once all parts are there.
+def join(out: Path, share: Share, key: str, done: Callable[[float], None]) -> int | None:
+    """Write what a decoded set consists of once all parts are there, then call `done` with the
+    seconds of the slowest job.
 
     Returns the number of utterances; None while parts are missing, or where another job did it.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        parts = [read_part(file, made_with) for file in share.files(out)]
+        parts = [read_part(file, key) for file in share.files(out)]
         if None in parts:
             return None
         lines = [line for part in parts for line in part["lines"]]
@@ -133,7 +115,7 @@ def join(out: Path, share: Share, made_with: Mapping[str, Any]) -> int | None:
         total = None if None in audio else round(sum(audio), 2)
         seconds = round(sum(part["decode"] for part in parts), 2)
         write_json(out / "decode_seconds.json", {"decode": seconds, "audio": total})
-        write_json(out / "decode.json", made_with)
+        done(max(part["decode"] for part in parts))
         shutil.rmtree(out / PARTS)
     return len(lines)
 
@@ -172,17 +154,12 @@ def loader_of(
     """What loads the audio of a directory, or the states that were dumped of it, for a model."""
     if feats == "online":
         return audio_loader(data)
-    names = {shape.name: dump_name(shape.name, model.pools) for shape in model.shapes}
-    pointers = feature_tables(data_dir, data, names.values(), encoder_dir)
-    counts = frame_counts(data_dir, data, names.values(), encoder_dir) if model.pools else None
-    return dumped_loader({name: pointers[folder] for name, folder in names.items()}, counts)
+    names = [shape.name for shape in model.shapes]
+    return dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
 
 
-def dumped_loader(
-    tables: Mapping[str, Mapping[str, str]], counts: Mapping[str, int] | None = None
-) -> Loader:
-    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives; of states at native
-    rates also the `frames` at 25 Hz, [B], from `counts`."""
+def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
+    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives."""
 
     def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         features, lengths = {}, {}
@@ -190,8 +167,6 @@ def dumped_loader(
             rows = [torch.from_numpy(load(table[utt])).float() for utt in utts]
             features[encoder] = pad_sequence(rows, batch_first=True)
             lengths[encoder] = torch.tensor([len(row) for row in rows])
-        if counts is not None:
-            features[FRAMES] = torch.tensor([counts[utt] for utt in utts])
         return features, lengths
 
     return loader

@@ -37,8 +37,6 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
-EXACT = True  # costs 2 to 17 % more than plain batches of 8 (tools/bench_decode.py)
-BATCH_SIZE = 32  # utterances that wait for each other: fewer fill the LLM's rows less well
 READ_ROWS, READ_STEP = 4, 16  # rows of a pass over prompts or audio, and the step of their lengths
 ROWS = 8  # of a pass over one token each
 SHORTEST_PROMPT, SHORTEST_CACHE = 64, 128
@@ -91,9 +89,9 @@ def greedy_exact(
             batch = {name: value.to(model.device) for name, value in batch.items()}
             read = memory([prompt])
             logits, gate = model.route(read, None)
-            states, frames, pooling = model.states(batch)
+            states, frames = model.states(batch)
             limit = int(token_limits(frames, max_new_tokens, max_tokens_per_second))
-            rows.append(Fused(read, *model.hear(states, frames, pooling, gate), limit))
+            rows.append(Fused(read, *model.hear(states, frames, gate), limit))
             routed.append((logits, gate))
         tokens = exact_search(model.llm, listen_exactly(model, rows), [row.limit for row in rows])
     if routed[0][0] is None:

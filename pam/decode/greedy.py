@@ -14,14 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from pam.data.audio import FRAMES_PER_SECOND
 from pam.encoders.padding import padding_mask
 from pam.llm.prompts import PromptStates, pad_left
 from pam.model.speech_llm import ESPnetPaMModel
 
 SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio
-# Fast speech has 6; of the 5,000 utterances of the mini corpora that are speech none has 8.
-MAX_TOKENS_PER_SECOND = 8.0
-FRAMES_PER_SECOND = 25  # of `ESPnetPaMModel.states`
 
 
 @dataclass
@@ -115,9 +113,9 @@ def greedy(
     prompt = (memory or PromptMemory(model))(prompts)
     with model.autocast():
         logits, gate = model.route(prompt, expert)
-        states, frames, pooling = model.states(batch)
+        states, frames = model.states(batch)
         limits = token_limits(frames, max_new_tokens, max_tokens_per_second)
-        tokens = search(model, prompt, *model.hear(states, frames, pooling, gate), limits)
+        tokens = search(model, prompt, *model.hear(states, frames, gate), limits)
     return output_of(model, tokens, logits, gate)
 
 

@@ -8,7 +8,6 @@ from pam.data.archive import read_scp
 from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts, draw
-from pam.data.scp import read_table
 from pam.errors import UserError
 
 
@@ -88,15 +87,3 @@ def feature_tables(
                 "remove feats.scp and run the dump stage again"
             )
     return tables
-
-
-def frame_counts(
-    data_dir: Path, data: DataDir, encoders: Iterable[str], encoder_dir: Path | None
-) -> dict[str, int]:
-    """The frames at 25 Hz of all utterances, the least over the encoders."""
-    if "utt2num_frames" in data:  # combined
-        return {utt: int(frames) for utt, frames in data["utt2num_frames"].items()}
-    root = encoder_dir or data_dir.parent.parent
-    files = [root / encoder / data_dir.name / "utt2num_frames" for encoder in encoders]
-    tables = [read_table(file) for file in files]
-    return {utt: min(int(table[utt]) for table in tables) for utt in data["text"]}

@@ -1,22 +1,13 @@
 """Frozen audio encoders under one contract, named in one table.
 
 An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
-layer) at 25 frames a second or, as `native` gives them, at its own rate. It never trains, and its
-numbers depend on nothing but the clip: not on its neighbours in the batch, not on padding, not on
-the outer model's mode or dtype.
+layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip: not
+on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
 
-    family      models                                    frames/s  width × states        at 25 Hz
-    whisper     openai/whisper-tiny, -base, -small              50  384×5, 512×7, 768×13  mean of 2
-                openai/whisper-medium, -large-v3                50  1024×25, 1280×33      mean of 2
-    wav2vec2    facebook/wav2vec2-base-960h, -large-960h        50  768×13, 1024×25       mean of 2
-    hubert      facebook/hubert-base-ls960, -large-ll60k        50  768×13, 1024×25       mean of 2
-    wavlm       microsoft/wavlm-base-plus, -large               50  768×13, 1024×25       mean of 2
-    moonshine   UsefulSensors/moonshine-tiny, -base           41.7  288×7, 416×9          of 2 or 3
-    wakehubert  cache:wakehubert-tiny                           50  256×9                 mean of 2
-    beats       BEATs_iter3_plus_AS2M.pt and its kin          6.25  768×13                repeated
-    eat         worstchan/EAT-base_epoch30_pretrain           6.25  768×13                repeated
-    ecapa       cache:ecapa-voxceleb (SpeechBrain)             100  1024×4                mean of 4
-    yamnet      cache:yamnet                               2.08  1024×2                repeated
+Each family declares in its own file its options (its constructor's keyword arguments), its rate
+(`hop_samples`) and the shapes of its models (`models`); `python -m pam.bin.config --explain
+encoders` prints them. Pooling to 25 Hz takes the mean of 2 frames of a family at 50 Hz, of 4 at
+100 Hz, of 2 or 3 at 41.7 Hz, and repeats the frames of slower families.
 
 BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`patches.py`): their
 mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
@@ -28,15 +19,16 @@ compared with their original or a slow transcription of it.
 
 # B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pam.config import check_keys
-from pam.encoders.pooling import SAMPLE_RATE, clip_length, pool_frames
+from pam.config import check_init_options, check_keys
+from pam.data.audio import SAMPLE_RATE
+from pam.encoders.pooling import clip_length, pool_frames
 from pam.encoders.precision import keep_narrow_convolutions_in_float32
 from pam.errors import UserError
 from pam.registry import Registry
@@ -56,6 +48,7 @@ ENCODERS = Registry(
         "yamnet": "pam.encoders.yamnet:YamnetEncoder",
     },
 )
+Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -63,21 +56,24 @@ class AudioEncoder(nn.Module):
     """What every encoder gives: `dim`, `num_states`, `output_length` and `forward`.
 
     A family has one `hop_samples`, defines `native_length` and `encode`, sets `dim` and
-    `num_states` and ends its constructor with `freeze()`. conf: its options, `dtype` among them.
+    `num_states` and ends its constructor with `freeze()`. `models` are (dim, num_states) of the
+    checkpoints that are known, by path; others may be given too.
+
+    Args:
+        dtype: of its weights and of its arithmetic.
     """
 
     sample_rate: int = SAMPLE_RATE
     hop_samples: int
     dim: int
     num_states: int
+    models: ClassVar[Mapping[str, tuple[int, int]]] = {}
 
-    def __init__(self, conf: Mapping[str, Any], allowed: Iterable[str]):
+    def __init__(self, dtype: Dtype = "float32"):
         super().__init__()
-        check_keys(conf, allowed, f"conf of {type(self).__name__}")
-        name = conf.get("dtype", "float32")
-        if name not in DTYPES:
-            raise UserError(f"encoder dtype {name!r}: known: {', '.join(DTYPES)}")
-        self.dtype = DTYPES[name]
+        if dtype not in DTYPES:
+            raise UserError(f"encoder dtype {dtype!r}: known: {', '.join(DTYPES)}")
+        self.dtype = DTYPES[dtype]
 
     def native_length(self, samples: int) -> int:
         """Frames at the encoder's own rate; 0 where the clip is too short."""
@@ -158,16 +154,6 @@ class AudioEncoder(nn.Module):
         return super()._apply(keep_dtype, recurse)
 
 
-def run_encoder(
-    encoder: nn.Module, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"], native: bool
-) -> tuple[Float[Tensor, "B S T D"], Int[Tensor, "B"]]:
-    """States at 25 Hz, or `native` ones at the encoder's own rate, and each clip's real frames."""
-    if native:
-        return encoder.native(audio, lengths)
-    states, mask = encoder(audio, lengths)
-    return states, mask.sum(1)
-
-
 def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
     """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`.
 
@@ -177,7 +163,9 @@ def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
     for key in ("family", "path"):
         if key not in spec:
             raise UserError(f"encoder {dict(spec)}: {key!r} is missing")
-    encoder = ENCODERS.get(spec["family"])(spec["path"], dict(spec.get("conf") or {}))
+    cls, conf = ENCODERS.get(spec["family"]), spec.get("conf") or {}
+    check_init_options(cls, conf, f"conf of {cls.__name__}")
+    encoder = cls(spec["path"], **conf)
     for key in ("dim", "num_states"):
         actual = getattr(encoder, key)
         if spec.get(key, actual) != actual:

@@ -15,7 +15,7 @@ and attend with a bias :math:`g_i b_{j-i}` on the distance between patches i and
 # B batch, N samples, F windows, M mel bands, P patches, H heads, C width of a head, D width
 
 import math
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pam.encoders import Dtype
 from pam.encoders.loading import load_pretrained, read_original, require
 from pam.encoders.padding import attention_bias
 from pam.encoders.patches import PATCH, PatchEncoder, log_mel
@@ -185,8 +186,10 @@ class BeatsEncoder(PatchEncoder):
     """State 0 is what enters the first layer (patches plus positions, after a layer norm); every
     other state is what leaves a layer, normalised as all post-norm layers' are."""
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype"])
+    models: ClassVar = {"BEATs_iter3_plus_AS2M.pt": (768, 13)}
+
+    def __init__(self, path: str, dtype: Dtype = "float32"):
+        super().__init__(dtype)
         original = None
         if path.endswith(".pt"):
             cfg, weights = read_original(path)

@@ -2,11 +2,10 @@
 
     raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
-    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json
-    ENCODER_native/SET/    for `pool: after`: the same at the encoder's own rate, but for
-                           utt2num_frames, which is of the frames at 25 Hz
+    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
+                    made.json (pam.config.made)
 
-A folder is complete when its wav.scp or feats.scp exists. The same command resumes.
+A set is complete when its wav.scp exists, states when made.json says so. The same command resumes.
 """
 
 import json
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pam.atomic import write_json
+from pam.config.made import Making
 from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
@@ -32,7 +31,6 @@ from pam.data.scan import Clip, digest_of, read_data, scan
 from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
 from pam.encoders.gpus import encode_on_gpus
-from pam.encoders.pooling import dump_name
 from pam.encoders.shards import (
     Shard,
     ShardEncoder,
@@ -53,7 +51,7 @@ logger = get_logger(__name__)
 @dataclass
 class DumpOptions:
     """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    native: states at the encoders' own rates; limit: of the utterances' lengths.
+    limit: of the utterances' lengths.
 
     nj: processes on the CPU; with `gpus` (0: none) there is one process for each GPU, and nj
     threads in all read audio for them.
@@ -64,7 +62,6 @@ class DumpOptions:
     nj: int = 1
     max_bad: float = 0.005
     gpus: int = 0
-    native: bool = False
     limit: LengthLimit = NO_LIMIT
 
 
@@ -108,31 +105,34 @@ def dump(
 class _Job:
     """One encoder's share of a dump."""
 
-    def __init__(self, folder: Path, shards: list[Shard], settings: dict[str, Any]):
-        self.folder, self.shards, self.settings = folder, shards, settings
-        self.is_done = (folder / "feats.scp").is_file()
+    def __init__(self, shards: list[Shard], making: Making):
+        self.folder, self.shards, self.making = making.folder, shards, making
+        self.is_done = making.is_complete()
 
     @classmethod
     def make(
         cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
     ) -> "_Job":
-        folder = opts.encoder_dir / dump_name(name, opts.native) / set_name
-        settings = {
-            "encoder": dict(opts.encoders[name]),
-            "weights": fingerprint(encoder),
-            "num_states": encoder.num_states,
-            "dim": encoder.dim,
-            "dtype": "float16",
-            "clips": _clips_digest(clips),
-        }
-        started = folder / ".parts" / "settings.json"
-        for file in (folder / "dump.json", started):
-            if file.is_file() and not settings.items() <= json.loads(file.read_text()).items():
-                logger.info("%s: was dumped with other settings or audio, starting again", folder)
+        folder = opts.encoder_dir / name / set_name
+        making = Making(
+            folder,
+            "dump",
+            {
+                "encoder": dict(opts.encoders[name]),
+                "num_states": encoder.num_states,
+                "dim": encoder.dim,
+                "dtype": "float16",
+            },
+            {"weights": fingerprint(encoder), "clips": _clips_digest(clips)},
+            products=[folder / "feats.scp"],
+        )
+        job = cls(plan(name, folder, clips), making)
+        if not job.is_done and not making.resumes():
+            if folder.exists():
+                what = "%s: was dumped with other settings or audio, starting again"
+                logger.info(what, folder)
                 forget(folder)
-        job = cls(folder, plan(name, folder, clips), settings)
-        if not job.is_done:
-            write_json(started, settings)
+            making.begin()
         return job
 
     @property
@@ -152,7 +152,7 @@ class _Job:
         receipt = read_receipts(self.shards)
         hours = sum(shard.seconds for shard in self.shards) / 3600
         size = sum(file.stat().st_size for file in self.folder.glob("feats.*.ark"))
-        summary = self.settings | {
+        summary = {
             "utterances": len(good),
             "hours": round(hours, 4),
             "gigabytes": round(size / GIGABYTE, 4),
@@ -164,6 +164,8 @@ class _Job:
             self.folder, len(good), hours, size / GIGABYTE, receipt.cpu_seconds / hours,
         )  # fmt: skip
         finish(self.folder, self.shards, good, summary)
+        self.making.finish()
+        shutil.rmtree(self.folder / ".parts")
 
 
 def _encode(
@@ -173,9 +175,9 @@ def _encode(
     _check_disk(missing, encoders, opts)
     missing.sort(key=lambda shard: -shard.seconds)  # short ones last: all workers end together
     if opts.gpus:
-        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj, opts.native)
+        done = encode_on_gpus(missing, opts.encoders, opts.gpus, opts.nj)
     else:
-        done = run_tasks(ShardEncoder(encoders, "cpu", opts.native), missing, opts.nj)
+        done = run_tasks(ShardEncoder(encoders, "cpu"), missing, opts.nj)
     for _ in progress(done, len(missing), "shards"):
         pass
 
@@ -183,7 +185,7 @@ def _encode(
 def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: DumpOptions) -> None:
     needed, where = dict.fromkeys(encoders, 0), opts.encoder_dir
     for shard in shards:
-        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips, opts.native)
+        needed[shard.encoder] += predicted_bytes(encoders[shard.encoder], shard.clips)
     if not shards:
         return
     where.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ length. The CLS token takes part in attention and is dropped from the states.
 
 # B batch, N samples, F windows, M mel bands, P patches, D width
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pam.encoders import Dtype
 from pam.encoders.loading import load_pretrained, read_original, require
 from pam.encoders.padding import attention_bias
 from pam.encoders.patches import BANDS, MEL_BANDS, PATCH, PatchEncoder, log_mel
@@ -119,8 +120,10 @@ class EatEncoder(PatchEncoder):
     """State 0 is what enters the first block (patches plus positions, after a layer norm); every
     other state is what leaves a block, normalised as all post-norm blocks' are."""
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype"])
+    models: ClassVar = {"worstchan/EAT-base_epoch30_pretrain": (768, 13)}
+
+    def __init__(self, path: str, dtype: Dtype = "float32"):
+        super().__init__(dtype)
         self.model = load_pretrained(
             EatModel,
             path,

@@ -11,7 +11,7 @@ over time and the speaker embedding after them are left out, for they have no fr
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pam.checkpoint import read_checkpoint
-from pam.encoders import AudioEncoder
+from pam.data.audio import SAMPLE_RATE
+from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
-from pam.encoders.pooling import SAMPLE_RATE
 from pam.errors import UserError
 
 FFT_SAMPLES = 400
@@ -123,9 +123,10 @@ class EcapaEncoder(AudioEncoder):
     """State 0 is after the first TDNN layer, every other state after an SE-Res2Net block."""
 
     hop_samples = MEL_HOP_SAMPLES
+    models: ClassVar = {"cache:ecapa-voxceleb": (1024, 4)}
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype"])
+    def __init__(self, path: str, dtype: Dtype = "float32"):
+        super().__init__(dtype)
         self.model = load_pretrained(
             EcapaModel,
             path,

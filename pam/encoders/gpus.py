@@ -26,7 +26,6 @@ def encode_on_gpus(
     specs: Mapping[str, Mapping[str, Any]],
     gpus: int,
     threads: int,
-    native: bool,
 ) -> Iterator[float]:
     """Encode `shards` on `gpus` GPUs; yields each one's seconds of audio as it is done."""
     gpus = min(gpus, len(shards))
@@ -37,7 +36,7 @@ def encode_on_gpus(
     for name in visible_gpus(gpus):
         devices.put(name)
     needed = {shard.encoder: dict(specs[shard.encoder]) for shard in shards}
-    options = (devices, needed, DEVICE, native, -(-threads // gpus), os.getpid())
+    options = (devices, needed, DEVICE, -(-threads // gpus), os.getpid())
     with ProcessPoolExecutor(gpus, spawn, _start, options) as pool:
         futures = [pool.submit(_encode, shard) for shard in shards]
         try:
@@ -58,12 +57,12 @@ def visible_gpus(count: int) -> list[str]:
     return allowed.split(",")[:count] if allowed else [str(n) for n in range(count)]
 
 
-def _start(devices: Any, specs: dict, device: str, native: bool, threads: int, parent: int) -> None:
+def _start(devices: Any, specs: dict, device: str, threads: int, parent: int) -> None:
     global _encoder
     end_with_parent(parent)
     os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
-    _encoder = ShardEncoder(encoders, device, native, threads)
+    _encoder = ShardEncoder(encoders, device, threads)
 
 
 def _encode(shard: Shard) -> float:

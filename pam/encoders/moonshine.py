@@ -2,7 +2,7 @@
 
 # B batch, N samples, J native frames, S states, D width
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
 
-from pam.encoders import AudioEncoder
+from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import attention_bias, by_length, padding_mask
 
@@ -20,9 +20,14 @@ class MoonshineAudioEncoder(AudioEncoder):
     last state is after the final layer norm."""
 
     hop_samples = 64 * 3 * 2  # the strides of its convolutions
+    models: ClassVar = {
+        "UsefulSensors/moonshine-tiny": (288, 7),
+        "UsefulSensors/moonshine-base": (416, 9),
+        "cache:moonshine-base": (416, 9),
+    }
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype"])
+    def __init__(self, path: str, dtype: Dtype = "float32"):
+        super().__init__(dtype)
         self.model = load_pretrained(
             MoonshineEncoder,
             path,

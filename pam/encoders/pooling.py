@@ -7,33 +7,23 @@ three; for h > 640 native frames repeat. Only real frames count: a window that r
 last real frame is the mean of what is there. Frames beyond the clip's own end, where only a native
 frame longer than 40 ms can reach, are dropped.
 
-The paper does not say whether 40 ms frames are made before or after FFN_e. With `pool: before`, the
-default, encoders give them (and dumps hold them); with `pool: after` encoders give their own frames
-and FFN_e's features are averaged (`pam.fusion.adapter`). For a linear FFN_e both are the same, for
-the mean of affine maps is the map of the mean; for an MLP, or behind a LayerNorm, they are not.
+The paper does not say whether 40 ms frames are made before or after FFN_e. Here the encoders give
+them, before FFN_e, and dumps hold them.
 """
 
 # B batch, S states, J native frames, T frames at 25 Hz, D width, O native frames that an output
 # frame overlaps at most
 
 import math
-from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.encoders.padding import padding_mask
 
-SAMPLE_RATE = 16000
-FRAMES_PER_SECOND = 25
 FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND  # 640
-
-
-def dump_name(encoder: str, native: bool) -> str:
-    """The folder of a dump that has an encoder's states, and NAME of feats_NAME.scp."""
-    return f"{encoder}_native" if native else encoder
 
 
 def pooled_length(native: int, hop_samples: int) -> int:
@@ -46,48 +36,6 @@ def clip_length(native: int, hop_samples: int, samples: int) -> int:
     return min(pooled_length(native, hop_samples), pooled_length(samples, 1))
 
 
-@dataclass(frozen=True)
-class Pooling:
-    """How the native frames of a batch become frames at 25 Hz.
-
-    Attributes:
-        overlapped: the native frames j that frame t overlaps.
-        shares: what each of them counts in it. They sum to 1 where t is a frame of the clip, and
-            are 0 elsewhere and for native frames that are not real.
-    """
-
-    overlapped: Int[Tensor, "O T"]
-    shares: Float[Tensor, "O B T 1"]
-
-    @classmethod
-    def make(cls, lengths: Int[Tensor, " B"], hop_samples: int, frames: Int[Tensor, " B"]) -> Self:
-        """For clips of `lengths` native frames of `hop_samples` each, that have `frames` at 25 Hz.
-
-        `frames` may be fewer than the native ones give: another encoder's are fewer.
-        """
-        start_T = torch.arange(int(frames.max()), device=lengths.device) * FRAME_SAMPLES
-        inside = hop_samples - math.gcd(hop_samples, FRAME_SAMPLES)  # furthest start in a frame
-        most = -(-(inside + FRAME_SAMPLES) // hop_samples)
-        native_OT = start_T // hop_samples + torch.arange(most, device=lengths.device)[:, None]
-        begin_OT = torch.maximum(native_OT * hop_samples, start_T)
-        end_OT = torch.minimum((native_OT + 1) * hop_samples, start_T + FRAME_SAMPLES)
-        samples_OT = (end_OT - begin_OT).clamp(min=0)
-        real_OBT = native_OT[:, None] < lengths[:, None]
-        real_OBT = real_OBT & (start_T < frames[:, None] * FRAME_SAMPLES)
-        samples_OBT = samples_OT[:, None] * real_OBT
-        shares_OBT = samples_OBT / samples_OBT.sum(0).clamp(min=1)
-        last = int(lengths.max()) - 1
-        return cls(native_OT.clamp(max=last), shares_OBT[..., None])
-
-    def __call__(self, x: Float[Tensor, "B S J D"]) -> Float[Tensor, "B S T D"]:
-        """The mean of native frames, which must be finite also where they are not real."""
-        out = sum(
-            x.index_select(2, native_T) * share_BT1[:, None]
-            for native_T, share_BT1 in zip(self.overlapped, self.shares, strict=True)
-        )
-        return out.to(x.dtype)  # summed in float32 at least
-
-
 def pool_frames(
     states_BSJD: Float[Tensor, "B S J D"],
     lengths: Int[Tensor, " B"],
@@ -97,13 +45,39 @@ def pool_frames(
     """Mean over the native frames each 25 Hz frame overlaps; frames past the end are zero.
 
     lengths: real native frames of each item; samples: its clip's length, where frames end too.
-    What lies in the padding (NaN included) is ignored.
+    What lies in the padding (NaN included) is ignored. Sums are in float32 at least.
     """
     ends = lengths * hop_samples
     if samples is not None:
         ends = torch.minimum(ends, samples)
     frames = -(-ends // FRAME_SAMPLES)
+    native_OT, shares_OBT = overlaps(lengths, hop_samples, frames)
     real_BJ = padding_mask(lengths, states_BSJD.shape[2])
     states_BSJD = states_BSJD.masked_fill(~real_BJ[:, None, :, None], 0)
-    pooled = Pooling.make(lengths, hop_samples, frames)(states_BSJD)
-    return pooled, padding_mask(frames, pooled.shape[2])
+    pooled = sum(
+        states_BSJD.index_select(2, native_T) * share_BT[:, None, :, None]
+        for native_T, share_BT in zip(native_OT, shares_OBT, strict=True)
+    )
+    return pooled.to(states_BSJD.dtype), padding_mask(frames, pooled.shape[2])
+
+
+def overlaps(
+    lengths: Int[Tensor, " B"], hop_samples: int, frames: Int[Tensor, " B"]
+) -> tuple[Int[Tensor, "O T"], Float[Tensor, "O B T"]]:
+    """The native frames that each frame at 25 Hz overlaps, and what each of them counts in it.
+
+    lengths: real native frames of each clip; frames: at 25 Hz. The shares sum to 1 where t is a
+    frame of the clip; they are 0 elsewhere and for native frames that are not real.
+    """
+    start_T = torch.arange(int(frames.max()), device=lengths.device) * FRAME_SAMPLES
+    inside = hop_samples - math.gcd(hop_samples, FRAME_SAMPLES)  # furthest start in a frame
+    most = -(-(inside + FRAME_SAMPLES) // hop_samples)
+    native_OT = start_T // hop_samples + torch.arange(most, device=lengths.device)[:, None]
+    begin_OT = torch.maximum(native_OT * hop_samples, start_T)
+    end_OT = torch.minimum((native_OT + 1) * hop_samples, start_T + FRAME_SAMPLES)
+    samples_OT = (end_OT - begin_OT).clamp(min=0)
+    real_OBT = native_OT[:, None] < lengths[:, None]
+    real_OBT = real_OBT & (start_T < frames[:, None] * FRAME_SAMPLES)
+    samples_OBT = samples_OT[:, None] * real_OBT
+    shares_OBT = samples_OBT / samples_OBT.sum(0).clamp(min=1)
+    return native_OT.clamp(max=int(lengths.max()) - 1), shares_OBT

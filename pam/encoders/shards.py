@@ -4,7 +4,7 @@ A shard is a run of utterances of similar length. It is complete when its receip
 .parts/; a dump that was killed does only the shards without one.
 """
 
-# B batch, S states, T frames (at 25 Hz, or at the encoder's own rate), D width
+# B batch, S states, T frames at 25 Hz, D width
 
 import hashlib
 import json
@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from pam.atomic import write_json
+from pam.config.made import FILE
 from pam.data.archive import merge_scp, write_archive
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_table, write_table
-from pam.encoders import AudioEncoder, run_encoder
+from pam.encoders import AudioEncoder
 from pam.errors import UserError
 
 SHARD_SECONDS = 600
@@ -70,15 +71,9 @@ class ShardEncoder:
     `threads`: read audio while a GPU computes; none where all processors compute.
     """
 
-    def __init__(
-        self,
-        encoders: dict[str, AudioEncoder],
-        device: str,
-        native: bool = False,
-        threads: int = 0,
-    ):
+    def __init__(self, encoders: dict[str, AudioEncoder], device: str, threads: int = 0):
         self.encoders = {name: encoder.to(device) for name, encoder in encoders.items()}
-        self.device, self.native, self.threads = device, native, threads
+        self.device, self.threads = device, threads
 
     def __call__(self, shard: Shard) -> float:
         """Write the shard's archive and receipt; returns the seconds of audio in it."""
@@ -94,9 +89,9 @@ class ShardEncoder:
         for clips, samples in loaded(batches(shard.clips), self.threads):
             audio = pad(samples).to(self.device)
             lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
-            states, frames = run_encoder(encoder, audio, lengths, self.native)
-            for clip, states_STD, real in zip(clips, states, frames.tolist(), strict=True):
-                flat, fault = flatten(states_STD[:, :real])
+            states, mask = encoder(audio, lengths)
+            for clip, states_STD, real_T in zip(clips, states, mask, strict=True):
+                flat, fault = flatten(states_STD[:, real_T])
                 if fault:
                     receipt.bad[clip.utt] = f"{shard.encoder}: {fault}"
                 else:
@@ -175,9 +170,8 @@ def flatten(states_STD: Tensor) -> tuple[np.ndarray, str]:
     return flat.half().cpu().numpy(), fault
 
 
-def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip], native: bool = False) -> int:
-    length = encoder.native_length if native else encoder.output_length
-    frames = sum(length(clip.samples) for clip in clips)
+def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip]) -> int:
+    frames = sum(encoder.output_length(clip.samples) for clip in clips)
     return frames * encoder.num_states * encoder.dim * BYTES_PER_VALUE
 
 
@@ -203,7 +197,7 @@ def read_receipts(shards: Sequence[Shard]) -> Receipt:
 
 def forget(folder: Path) -> None:
     """Remove what an earlier dump left, the mark of completeness first."""
-    for name in ("feats.scp", "utt2num_frames", "dump.json"):
+    for name in (FILE, "feats.scp", "utt2num_frames", "dump.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ".parts", ignore_errors=True)
     for archive in folder.glob("feats.*.ark"):
@@ -220,4 +214,3 @@ def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict)
     merge_scp([shard.scp for shard in shards], merged)
     pointers = {utt: where for utt, where in read_table(merged).items() if utt in good}
     write_table(folder / "feats.scp", pointers)
-    shutil.rmtree(folder / ".parts")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import HubertModel, Wav2Vec2Model, WavLMModel
 from transformers.utils import cached_file
 
-from pam.encoders import AudioEncoder
+from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length, padding_mask
 from pam.errors import UserError
@@ -31,15 +31,16 @@ class SelfSupervisedEncoder(AudioEncoder):
     """State 0 is what enters the first layer (front end plus positions); the last state is after
     the final layer norm where the model has one (the large, "stable" models).
 
-    `normalize`: zero mean and unit variance per clip over its real samples; the default is what
-    the checkpoint's preprocessor_config.json says.
+    Args:
+        normalize: give each clip zero mean and unit variance over its real samples; null: as the
+            checkpoint's preprocessor_config.json says.
     """
 
     hop_samples = 320
     model_class: type[nn.Module]
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype", "normalize"])
+    def __init__(self, path: str, dtype: Dtype = "float32", normalize: bool | None = None):
+        super().__init__(dtype)
         self.model = load_pretrained(
             self.model_class,
             path,
@@ -59,9 +60,7 @@ class SelfSupervisedEncoder(AudioEncoder):
             )
         self.dim = config.hidden_size
         self.num_states = config.num_hidden_layers + 1
-        self.normalize = conf.get("normalize")
-        if self.normalize is None:
-            self.normalize = _read_do_normalize(path)
+        self.normalize = _read_do_normalize(path) if normalize is None else normalize
         self.freeze()
 
     def native_length(self, samples: int) -> int:
@@ -95,14 +94,26 @@ class SelfSupervisedEncoder(AudioEncoder):
 
 class Wav2Vec2Encoder(SelfSupervisedEncoder):
     model_class = Wav2Vec2Model
+    models: ClassVar = {
+        "facebook/wav2vec2-base-960h": (768, 13),
+        "facebook/wav2vec2-large-960h": (1024, 25),
+    }
 
 
 class HubertEncoder(SelfSupervisedEncoder):
     model_class = HubertModel
+    models: ClassVar = {
+        "facebook/hubert-base-ls960": (768, 13),
+        "facebook/hubert-large-ll60k": (1024, 25),
+    }
 
 
 class WavLMEncoder(SelfSupervisedEncoder):
     model_class = WavLMModel
+    models: ClassVar = {
+        "microsoft/wavlm-base-plus": (768, 13),
+        "microsoft/wavlm-large": (1024, 25),
+    }
 
 
 def normalized(audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]) -> Float[Tensor, "B N"]:

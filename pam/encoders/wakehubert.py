@@ -8,7 +8,7 @@ that any pre-fusion adapter can learn again.
 
 # B batch, N samples, F mel frames, T frames, C channels, S states
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -100,9 +100,10 @@ class WakeHubertEncoder(AudioEncoder):
     """
 
     hop_samples = MEL_HOP_SAMPLES * STEM_STRIDE
+    models: ClassVar = {"cache:wakehubert-tiny": (256, 9)}
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=[])  # no dtype: the model makes its own spectrum
+    def __init__(self, path: str):
+        super().__init__()  # no other dtype: the model makes its own spectrum
         self.model = load_pretrained(WakeHubertModel, path, dtype=self.dtype)
         self.dim = self.model.config.channels
         self.num_states = 1 + len(self.model.blocks)

@@ -10,7 +10,7 @@ Audio longer than 30 s is encoded in independent pieces of 30 s, whose frames ar
 
 # B batch, N samples, F mel frames, M mel bands, J frames at 50 Hz, S states, D width
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from pam.encoders import AudioEncoder
+from pam.data.audio import SAMPLE_RATE
+from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import attention_bias, padding_mask
-from pam.encoders.pooling import SAMPLE_RATE
 
 FFT_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
@@ -42,12 +42,31 @@ def conv_length(mel_frames: int) -> int:
 
 class WhisperAudioEncoder(AudioEncoder):
     """State 0 is what enters the first layer (convolutions plus positions); the last state is
-    after the final layer norm; the states between are residuals without normalisation."""
+    after the final layer norm; the states between are residuals without normalisation.
+
+    Args:
+        pad_to_30s: hear every clip with silence up to 30 s after it, as in training.
+        tail_s: seconds of silence after a clip where it is not padded to 30 s.
+    """
 
     hop_samples = 2 * MEL_HOP_SAMPLES
+    models: ClassVar = {
+        "openai/whisper-tiny": (384, 5),
+        "openai/whisper-base": (512, 7),
+        "openai/whisper-small": (768, 13),
+        "openai/whisper-medium": (1024, 25),
+        "openai/whisper-large-v3": (1280, 33),
+        "cache:whisper-tiny-en": (384, 5),
+    }
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype", "pad_to_30s", "tail_s"])
+    def __init__(
+        self,
+        path: str,
+        dtype: Dtype = "float32",
+        pad_to_30s: bool = True,
+        tail_s: float = TAIL_SECONDS,
+    ):
+        super().__init__(dtype)
         self.model = load_pretrained(
             WhisperEncoder,
             path,
@@ -60,8 +79,8 @@ class WhisperAudioEncoder(AudioEncoder):
         self.num_states = config.encoder_layers + 1
         self.max_frames = config.max_source_positions
         self.max_samples = self.max_frames * self.hop_samples
-        self.pad_to_30s = conf.get("pad_to_30s", True)
-        self.tail_mel_frames = mel_length(round(conf.get("tail_s", TAIL_SECONDS) * SAMPLE_RATE))
+        self.pad_to_30s = pad_to_30s
+        self.tail_mel_frames = mel_length(round(tail_s * SAMPLE_RATE))
         filters = WhisperFeatureExtractor(feature_size=config.num_mel_bins).mel_filters
         self.register_buffer("filters", torch.tensor(filters.T, dtype=torch.float32))
         self.freeze()

@@ -13,7 +13,7 @@ a frame.
 
 # B batch, N samples, J native frames, P patches (B J), F windows, M mel bands, S states, D width
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pam.encoders import AudioEncoder
+from pam.data.audio import SAMPLE_RATE
+from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
-from pam.encoders.pooling import SAMPLE_RATE
 
 WINDOW_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
@@ -103,9 +103,10 @@ class YamnetEncoder(AudioEncoder):
     channels, and the states of an encoder must share one width."""
 
     hop_samples = STEP_SAMPLES
+    models: ClassVar = {"cache:yamnet": (1024, 2)}
 
-    def __init__(self, path: str, conf: dict[str, Any]):
-        super().__init__(conf, allowed=["dtype"])
+    def __init__(self, path: str, dtype: Dtype = "float32"):
+        super().__init__(dtype)
         self.model = load_pretrained(YamnetModel, path, dtype=self.dtype)
         channels = self.model.config.channels
         self.dim = channels[-1]

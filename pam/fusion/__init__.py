@@ -8,9 +8,6 @@ encoders and is called with
 - `lengths`: [B], the real frames of each clip, 1 to T: no feature of a clip may depend on what
   lies beyond them;
 - `gate`: [B, R], the weight of each routed expert (equation 9), or None where no prompt routes;
-- `pooling`: None, or one `Pooling` per encoder: then its states have frames of its own rate, which
-  become T frames after FFN_e (`pool: after`; only for fusions that have an FFN_e, see
-  `pam.fusion.adapter`);
 
 and returns [B, U, D]: D the width of the LLM, U = output_lengths(T). `output_lengths(lengths)` says
 how many features of each clip are real; nothing else may compute it.

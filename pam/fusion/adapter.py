@@ -6,13 +6,10 @@ FFN_e is one per encoder, shared by its layers: A₂ GELU(A₁ h + b₁) + b₂,
 Its last affine map A₂ commutes with weighted sums over layers,
 Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w, so a mixture sums the inner states u first and projects the
 few sums (`project`).
-
-The states come at 25 frames a second or, with `pool: after`, at the encoder's own rate. Then it is
-u that is averaged to 25 Hz: the mean over frames commutes with A₂ too, as its shares sum to 1.
 """
 
-# B batch, S hidden states of one encoder, J native frames, T frames at 25 Hz, U features,
-# C width of one encoder, D width of the LLM
+# B batch, S hidden states of one encoder, T frames at 25 Hz, U features, C width of one encoder,
+# D width of the LLM, K width of the inner states
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +19,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_init_options
-from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 
@@ -71,16 +67,12 @@ class PreFusionAdapter(nn.Module):
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
 
-    def inner(
-        self, states_BSTC: Float[Tensor, "B S T C"], pool: Pooling | None = None
-    ) -> Float[Tensor, "B S U K"]:
-        """The states up to, not including, the last affine map; `pool` averages native frames."""
+    def inner(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U K"]:
+        """The states up to, not including, the last affine map."""
         if self.norm:
             states_BSTC = F.layer_norm(states_BSTC, states_BSTC.shape[-1:])
         inner = stack_frames(states_BSTC, self.stack)
-        if self.first is not None:
-            inner = F.gelu(self.first(inner))
-        return inner if pool is None else pool(inner)
+        return inner if self.first is None else F.gelu(self.first(inner))
 
     def project(
         self, inner: Float[Tensor, "*B T K"], weight_sum: Float[Tensor, "*#B 1 1"] | float = 1.0
@@ -89,10 +81,8 @@ class PreFusionAdapter(nn.Module):
         features = F.linear(inner, self.last.weight) + self.last.bias * weight_sum
         return F.dropout(features, self.dropout, self.training)
 
-    def forward(
-        self, states_BSTC: Float[Tensor, "B S T C"], pool: Pooling | None = None
-    ) -> Float[Tensor, "B S U D"]:
-        return self.project(self.inner(states_BSTC, pool))
+    def forward(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U D"]:
+        return self.project(self.inner(states_BSTC))
 
 
 class AdapterFusion(Fusion):
@@ -120,26 +110,16 @@ class AdapterFusion(Fusion):
         self.adapters = nn.ModuleList([PreFusionAdapter(dim, width, **options) for dim in dims])
         self.stack = options.get("stack", 1)
 
-    def refuse_native_frames(self) -> None:
-        if self.stack > 1:
-            raise UserError(
-                f"pool: after: fusion_conf.adapter.stack is {self.stack}, which joins frames of 25 "
-                "a second before FFN_e: set fusion_conf.adapter.stack=1"
-            )
-
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         return (lengths // self.stack).clamp(min=1)
 
-    def inner(
-        self, states: Sequence[Float[Tensor, "B _ _ _"]], pooling: Sequence[Pooling] | None
-    ) -> list[Float[Tensor, "B _ U _"]]:
+    def inner(self, states: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ U _"]]:
         """The inner states of FFN_e of every encoder."""
-        pools = pooling or [None] * len(states)
-        return [a.inner(s, p) for a, s, p in zip(self.adapters, states, pools, strict=True)]
+        return [a.inner(s) for a, s in zip(self.adapters, states, strict=True)]
 
     def last_features(
-        self, states: Sequence[Float[Tensor, "B _ _ _"]], pooling: Sequence[Pooling] | None = None
+        self, states: Sequence[Float[Tensor, "B _ _ _"]]
     ) -> list[Float[Tensor, "B U D"]]:
         """f_{e,L} of every encoder: the features of its last hidden state."""
-        inner = self.inner([state[:, -1:] for state in states], pooling)
+        inner = self.inner([state[:, -1:] for state in states])
         return [a.project(x[:, 0]) for a, x in zip(self.adapters, inner, strict=True)]

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pam.encoders.pooling import Pooling
 from pam.fusion.adapter import AdapterFusion
 
 
@@ -18,6 +17,5 @@ class Average(AdapterFusion):
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return torch.stack(self.last_features(states, pooling)).mean(0)
+        return torch.stack(self.last_features(states)).mean(0)

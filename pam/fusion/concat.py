@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.encoders.pooling import Pooling
 from pam.fusion.adapter import AdapterFusion
 
 
@@ -32,6 +31,5 @@ class Concat(AdapterFusion):
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.ffn_o(torch.cat(self.last_features(states, pooling), dim=-1))
+        return self.ffn_o(torch.cat(self.last_features(states), dim=-1))

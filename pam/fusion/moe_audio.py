@@ -19,7 +19,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pam.encoders.padding import padding_mask
-from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.pam import PromptAwareMixture
 from pam.fusion.router import Router
@@ -63,9 +62,8 @@ class AudioRoutedMixture(PromptAwareMixture):
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        inner, last = self.features(states, pooling)
+        inner, last = self.features(states)
         x_BUF = torch.cat(last, dim=-1)
         real_BU1 = padding_mask(self.output_lengths(lengths), x_BUF.shape[1])[..., None]
         if not self.by_frame:

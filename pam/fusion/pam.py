@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.adapter import AdapterFusion
 from pam.fusion.expert import Expert
@@ -59,15 +58,14 @@ class PromptAwareMixture(AdapterFusion):
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Float[Tensor, "B R"] | None = None,
-        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.mix(*self.features(states, pooling), gate)
+        return self.mix(*self.features(states), gate)
 
     def features(
-        self, states: Sequence[Float[Tensor, "B _ _ _"]], pooling: Sequence[Pooling] | None = None
+        self, states: Sequence[Float[Tensor, "B _ _ _"]]
     ) -> tuple[list[Float[Tensor, "B _ U _"]], list[Float[Tensor, "B U D"]]]:
         """Of every encoder: the inner states of FFN_e, and f_{e,L}."""
-        inner = self.inner(states, pooling)
+        inner = self.inner(states)
         last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
         return inner, last
 

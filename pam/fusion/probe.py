@@ -9,23 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pam.encoders.pooling import Pooling
-
 
 def run_once(
     fusion: nn.Module,
     states: Sequence[Float[Tensor, "B _ _ _"]],
     experts: int,
-    pooling: Sequence[Pooling] | None = None,
 ) -> Float[Tensor, "B U D"]:
     """Features of clips without padding; row b is routed to expert b, of `experts`."""
     rows, frames = states[0].shape[0], states[0].shape[2]
-    if pooling:
-        frames = pooling[0].shares.shape[2]
     known = {
         "states": list(states),
         "lengths": torch.full((rows,), frames),
-        "pooling": pooling,
         "gate": torch.eye(experts)[:rows] if fusion.needs_gate else None,
     }
     names = inspect.signature(fusion.forward).parameters

@@ -90,7 +90,6 @@ class Salmonn(Fusion):
         states: Sequence[Float[Tensor, "B _ T _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: None = None,
     ) -> Float[Tensor, "B U D"]:
         pairs = zip(self.norms, states, strict=True)
         features_BTC = torch.cat([norm(state[:, -1]) for norm, state in pairs], dim=-1)

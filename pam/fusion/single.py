@@ -6,7 +6,6 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.adapter import AdapterFusion
 
@@ -32,6 +31,5 @@ class Single(AdapterFusion):
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: Sequence[Pooling] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.ffn_o(self.last_features(states, pooling)[0])
+        return self.ffn_o(self.last_features(states)[0])

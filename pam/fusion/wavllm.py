@@ -100,7 +100,6 @@ class WavLLM(Fusion):
         states: Sequence[Float[Tensor, "B _ T _"]],
         lengths: Int[Tensor, " B"],
         gate: Tensor | None = None,
-        pooling: None = None,
     ) -> Float[Tensor, "B U D"]:
         pairs = zip(self.branches, states, strict=True)
         return self.ffn_o(torch.cat([branch(s[:, -1], lengths) for branch, s in pairs], dim=-1))

@@ -9,7 +9,7 @@ from torch import nn
 
 from pam.checkpoint import read_weights
 from pam.config import check_init_options, check_keys, load_yaml
-from pam.encoders import ENCODERS, load_encoder
+from pam.encoders import load_encoder
 from pam.errors import UserError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
@@ -18,38 +18,18 @@ from pam.llm.template import Template
 from pam.model.speech_llm import EncoderShape, ESPnetPaMModel
 
 ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
-POOLS = ("before", "after")
 PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks", "model_conf")
 
 
-def pools_after(config: Mapping[str, Any]) -> bool:
-    """Are the frames of 40 ms made after FFN_e (`pool: after`), not by the encoders?"""
-    pool = config.get("pool", "before")
-    if pool not in POOLS:
-        raise UserError(f"pool: {pool!r} is not one of {', '.join(POOLS)}")
-    return pool == "after"
-
-
-def native_hop(spec: Mapping[str, Any]) -> int:
-    """Samples of a native frame of an encoder, which need not be loaded for it."""
-    return ENCODERS.get(spec["family"]).hop_samples
-
-
-def encoder_shapes(
-    encoders: Mapping[str, Mapping[str, Any]], native: bool = False
-) -> list[EncoderShape]:
-    """Shapes of the configured encoders (`encoders:` of a scale); `native`: their states keep
-    their own rate."""
+def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderShape]:
+    """Shapes of the configured encoders (`encoders:` of a scale)."""
     if not encoders:
         raise UserError("encoders: at least one encoder must be configured")
     for name, conf in encoders.items():
         check_keys(conf, ENCODER_KEYS, f"encoders.{name}")
         if not {"family", "path", "dim", "num_states"} <= set(conf):
             raise UserError(f"encoders.{name}: needs family, path, dim and num_states")
-    return [
-        EncoderShape(name, c["dim"], c["num_states"], native_hop(c) if native else None)
-        for name, c in encoders.items()
-    ]
+    return [EncoderShape(name, c["dim"], c["num_states"]) for name, c in encoders.items()]
 
 
 def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Router | None]:
@@ -65,8 +45,6 @@ def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Rou
         num_experts=num_experts,
         conf=config["fusion_conf"],
     )
-    if pools_after(config):
-        fusion.refuse_native_frames()
     router = Router(width, num_experts, **config["router_conf"]) if fusion.needs_gate else None
     return fusion, router
 
@@ -80,12 +58,12 @@ def build_model(
     config: Mapping[str, Any], online: bool = False, template: Template | None = None
 ) -> ESPnetPaMModel:
     """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
-    router_conf, tasks, model_conf, where frames are averaged after FFN_e, pool, and where only
-    some parts are trained, trainable. `online` loads the encoders too; `template` is the one that
-    an experiment keeps, else it is made by the tokenizer."""
+    router_conf, tasks, model_conf and, where only some parts are trained, trainable. `online`
+    loads the encoders too; `template` is the one that an experiment keeps, else it is made by the
+    tokenizer."""
     if lacking := [part for part in PARTS if part not in config]:
         raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
-    shapes = encoder_shapes(config["encoders"], native=pools_after(config))
+    shapes = encoder_shapes(config["encoders"])
     check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
     llm_conf = dict(config["llm_conf"])
     if "path" not in llm_conf:

@@ -15,9 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pam.encoders import run_encoder
 from pam.encoders.padding import padding_mask
-from pam.encoders.pooling import Pooling
 from pam.errors import UserError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
@@ -28,22 +26,18 @@ from pam.model.experts import expert_names
 from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
 
-AUDIO, FRAMES = "speech", "frames"  # in a batch, beside the encoders' own names
+AUDIO = "speech"  # in a batch, beside the encoders' own names
 FEATURE_SCALES = ("none", "embedding")
 ROUTINGS = ("label", "predicted")
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1.
-
-    `hop_samples`: of its frames, where they come at its own rate (`pool: after`); None: at 25 Hz.
-    """
+    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1."""
 
     name: str
     dim: int
     num_states: int
-    hop_samples: int | None = None
 
 
 class ESPnetPaMModel(TrainableOnlyModel):
@@ -112,11 +106,6 @@ class ESPnetPaMModel(TrainableOnlyModel):
         return self.router is not None and (self.routing_loss or self.routing == "label")
 
     @property
-    def pools(self) -> bool:
-        """Do states come at the encoders' own rates, to be averaged after FFN_e?"""
-        return self.shapes[0].hop_samples is not None
-
-    @property
     def experts(self) -> list[str]:
         """Names of the experts that the router chooses from."""
         return expert_names(self.tasks, self.labelled)
@@ -133,62 +122,49 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     def audio_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `states` reads of a batch."""
-        names = {AUDIO, FRAMES, *(shape.name for shape in self.shapes)}
+        names = {AUDIO, *(shape.name for shape in self.shapes)}
         return {k: v for k, v in batch.items() if k.removesuffix("_lengths") in names}
 
     def states(
         self, batch: Mapping[str, Tensor]
-    ) -> tuple[list[Float[Tensor, "B S _ C"]], Int[Tensor, " B"], list[Pooling] | None]:
-        """All encoders' states, zero where padded, the frames at 25 Hz of each clip, and how states
-        at native rates become these; None where states come at 25 Hz, cut to the shortest.
+    ) -> tuple[list[Float[Tensor, "B S T C"]], Int[Tensor, " B"]]:
+        """All encoders' states, zero where padded, and the frames of each clip: those of the
+        encoder that has the fewest.
 
-        `batch` has `speech`, or of every encoder NAME [B, T, S·C] and NAME_lengths, and of states
-        at native rates `frames`.
+        `batch` has `speech`, or of every encoder NAME [B, T, S·C] and NAME_lengths.
         """
         if AUDIO in batch:
             batch = self.encode(batch[AUDIO], batch[f"{AUDIO}_lengths"])
-        own = {shape.name: batch[f"{shape.name}_lengths"] for shape in self.shapes}
-        frames = batch[FRAMES] if self.pools else torch.stack([*own.values()]).amin(0)
-        states, pooling = [], []
+        frames = torch.stack([batch[f"{shape.name}_lengths"] for shape in self.shapes]).amin(0)
+        real_BT = padding_mask(frames, int(frames.max()))
+        states = []
         for shape in self.shapes:
-            lengths = own[shape.name] if self.pools else frames
-            if self.pools:
-                pooling.append(Pooling.make(lengths, shape.hop_samples, frames))
-            real = padding_mask(lengths, int(lengths.max()))
-            flat_BTF = batch[shape.name][:, : real.shape[1]]
+            flat_BTF = batch[shape.name][:, : real_BT.shape[1]]
             # Padding may hold anything, NaN too, and 0 · NaN would reach the gradients.
-            flat_BTF = flat_BTF.masked_fill(~real[..., None], 0.0)
+            flat_BTF = flat_BTF.masked_fill(~real_BT[..., None], 0.0)
             states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
-        return states, frames, pooling if self.pools else None
+        return states, frames
 
     @torch.no_grad()
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
-        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]; of
-        native rates also the `frames` [B] at 25 Hz that all encoders have."""
+        """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""
         if self.encoders is None:
             raise UserError("the encoders are not loaded: build the model with online=True")
         out = {}
         for shape in self.shapes:
-            encoder = self.encoders[shape.name]
-            states_BSTC, own = run_encoder(encoder, speech, lengths, self.pools)
+            states_BSTC, mask_BT = self.encoders[shape.name](speech, lengths)
             out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
-            out[f"{shape.name}_lengths"] = own
-        if self.pools:
-            frames = [
-                [e.output_length(n) for n in lengths.tolist()] for e in self.encoders.values()
-            ]
-            out[FRAMES] = torch.tensor(frames, device=speech.device).amin(0)
+            out[f"{shape.name}_lengths"] = mask_BT.sum(1)
         return out
 
     def hear(
         self,
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
-        pooling: Sequence[Pooling] | None,
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
         """The fused audio features S of equation 3, and how many frames of them are real."""
-        features = self.fusion(states, lengths, gate, pooling)
+        features = self.fusion(states, lengths, gate)
         if self.gain is not None:
             unit = F.normalize(features.float(), dim=-1)
             features = unit * (self.gain * self.embedding_norm)
@@ -308,6 +284,27 @@ class ESPnetPaMModel(TrainableOnlyModel):
         read = self.hide(text.clamp(min=0), chance)
         hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read)
         return self.llm.logits(hidden), labels
+
+    @torch.no_grad()
+    def utterance_losses(
+        self,
+        prompt: Int[Tensor, "K P"],
+        prompt_lengths: Int[Tensor, " K"],
+        prompt_index: Int[Tensor, "B Q"],
+        text: Int[Tensor, "B Y"],
+        text_lengths: Int[Tensor, " B"],
+        task: Int[Tensor, " B"],
+        **others: Tensor,
+    ) -> Float[Tensor, " B"]:
+        """The cross-entropy of each utterance's answer in nats, summed over its tokens, with the
+        gate of training. A batch is that of `forward`; the model must be in evaluation mode."""
+        with self.autocast():
+            prompts = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index[:, 0])
+            _, gate = self.route(prompts, task if self.routing == "label" else None)
+            audio = self.audio_of(others)
+            logits, labels = self.predict(prompts, gate, audio, text, text_lengths)
+        token_loss = F.cross_entropy(logits, labels, reduction="none")
+        return torch.stack([row.sum() for row in token_loss.split(text_lengths.tolist())])
 
     @torch.no_grad()
     def routed_loss(

@@ -1,46 +1,48 @@
-"""The report's section "Analysis": what exp/NAME/analysis.json holds, as tables; no more."""
+"""The report's section "Analysis": what pam.bin.analyse measured, as tables; no more."""
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pam.analysis.similarity import MEASURES, NEEDS
+from pam.report.blocks import Block, bullets, heading, paragraph, table
 from pam.report.figures import base_losses
-from pam.report.markdown import GAP, escape, number, table
-from pam.report.similarity import MEASURES, NEEDS, similarity_table
+from pam.report.markdown import GAP, number
 from pam.score.significance import count_clusters, too_few
 
 
-def paragraphs(analysis: Mapping[str, Any] | None) -> list[str]:
-    """Markdown, a paragraph or table each; [] where nothing was analysed."""
+def section(analysis: Mapping[str, Any] | None) -> list[Block]:
+    """Its blocks; [] where nothing was analysed."""
     if not analysis:
         return []
-    parts = ["### Analysis"]
+    parts = [heading(3, "Analysis")]
     parts += importance_part(analysis.get("importance"))
     parts += metric_part(analysis.get("metric"))
     parts += routing_part(analysis.get("routing"))
     parts += similarity_part(analysis)
     if analysis["left_out"]:
-        parts.append("\n".join(f"- {n}: {GAP}, {w}." for n, w in analysis["left_out"].items()))
+        parts.append(bullets(f"{n}: {GAP}, {why}." for n, why in analysis["left_out"].items()))
     return parts
 
 
-def importance_part(found: Mapping[str, Any] | None) -> list[str]:
+def importance_part(found: Mapping[str, Any] | None) -> list[Block]:
     """What zeroing and forcing change; only where all of it was measured."""
     if not found or not found.get("complete"):
         return []
     base = base_losses(found["base"])
     counts = {task: len(entry["sums"]) for task, entry in found["base"].items()}
-    header = ["utterances", *(f"{escape(task)}, {counts[task]}:" for task in base)]
+    header = ["utterances", *(f"{task}, {counts[task]}:" for task in base)]
     as_it_is = ["as it is: loss", *(number(loss, 3) for loss in base.values())]
     rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["zeroed"].items())]
-    parts = [
+    text = (
         "Change of the dev loss (nats a token, paired 95 % interval) when the hidden states of an "
-        f"encoder, or of a third of its layers, are zero.{_clusters(found)}",
-        table(header, rows),
-    ]
+        f"encoder, or of a third of its layers, are zero.{_clusters(found)}"
+    )
+    parts = [paragraph(text), table(header, rows)]
     if found["forced"]:
         rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["forced"].items())]
-        parts += ["The same when every prompt is sent to one expert:", table(header, rows)]
+        parts.append(paragraph("The same when every prompt is sent to one expert:"))
+        parts.append(table(header, rows))
     return parts
 
 
@@ -49,13 +51,13 @@ def _clusters(found: Mapping[str, Any]) -> str:
     notes = {}
     for task, entry in found["base"].items():
         note = too_few(count_clusters(entry.get("clusters")))
-        notes.setdefault(note, []).append(escape(task))
+        notes.setdefault(note, []).append(task)
     texts = [f"{', '.join(tasks)}: {note}" for note, tasks in notes.items() if note]
     return f" Of other speakers or clips it says little ({'; '.join(texts)})." if texts else ""
 
 
 def _changes(name: str, entry: Mapping[str, Any], base: Mapping[str, float]) -> list[str]:
-    return [escape(name), *(_signed(entry[task]) for task in base)]
+    return [name, *(_signed(entry[task]) for task in base)]
 
 
 def _signed(entry: Mapping[str, Any]) -> str:
@@ -63,13 +65,13 @@ def _signed(entry: Mapping[str, Any]) -> str:
     return f"{entry['change']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def metric_part(found: Mapping[str, Any] | None) -> list[str]:
+def metric_part(found: Mapping[str, Any] | None) -> list[Block]:
     parts = []
     for name, runs in (found or {}).items():
         tasks = list(runs["as it is"])
-        header = ["", *(f"{escape(t)}, {runs['as it is'][t]['metric']}:" for t in tasks)]
-        rows = [[escape(run), *(_value(runs[run][t]) for t in tasks)] for run in runs]
-        parts += [f"The metric of {escape(name)} for each task:", table(header, rows)]
+        header = ["", *(f"{t}, {runs['as it is'][t]['metric']}:" for t in tasks)]
+        rows = [[run, *(_value(runs[run][t]) for t in tasks)] for run in runs]
+        parts += [paragraph(f"The metric of {name} for each task:"), table(header, rows)]
     return parts
 
 
@@ -78,30 +80,32 @@ def _value(entry: Mapping[str, Any]) -> str:
     return f"{number(entry['value'])} ({low:.1f}–{high:.1f})"
 
 
-def routing_part(found: Mapping[str, Any] | None) -> list[str]:
+def routing_part(found: Mapping[str, Any] | None) -> list[Block]:
     if not found:
         return []
     rows = [
-        [escape(task), number(m["median"], 3), number(m["tenth"], 3), number(m["least"], 3)]
-        for task, m in found["margins"].items()
+        [task, *(number(margin[key], 3) for key in ("median", "tenth", "least"))]
+        for task, margin in found["margins"].items()
     ]
     parts = [
-        "Margins p₁ − p₂ of the unseen prompts:",
+        paragraph("Margins p₁ − p₂ of the unseen prompts:"),
         table(["task", "median:", "a tenth is below:", "least:"], rows),
-        "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
-        "paraphrases in other styles (`pam/report/probes.yaml`), never revised by what a router "
-        "made of them:",
+        paragraph(
+            "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
+            "paraphrases in other styles (pam/analysis/probes.yaml), never revised by what a "
+            "router made of them:"
+        ),
         robustness_table(found),
     ]
     wrong = [a for a in found["paraphrases"]["answers"] if a["kind"] != a["expert"]]
     if wrong and found["paraphrases"]["correct"] is not None:
-        parts += ["Paraphrases sent to another expert:", _answer_table(wrong, "task")]
+        parts += [paragraph("Paraphrases sent to another expert:"), _answer_table(wrong, "task")]
     return [*parts, *other_tasks_part(found["other_tasks"])]
 
 
-def robustness_table(found: Mapping[str, Any]) -> str:
+def robustness_table(found: Mapping[str, Any]) -> Block:
     rows = [
-        [name, _right(entry), str(entry["changed"]), number(entry["median_margin"], 3)]
+        [name, _right(entry), entry["changed"], number(entry["median_margin"], 3)]
         for name, entry in found["robustness"].items()
     ]
     rows.append(["paraphrases", _right(found["paraphrases"]), GAP, GAP])
@@ -117,51 +121,60 @@ def _right(entry: Mapping[str, Any]) -> str:
     return f"{share:.1f} % ({entry['correct']} / {entry['count']}, 95 % CI {low:.1f}–{high:.1f})"
 
 
-def other_tasks_part(answers: list[Mapping[str, Any]]) -> list[str]:
+def other_tasks_part(answers: list[Mapping[str, Any]]) -> list[Block]:
     """Where prompts of tasks without an expert go."""
     if not answers:
         return []
-    counts = ", ".join(
-        f"{escape(expert)} {count}"
-        for expert, count in Counter(a["expert"] for a in answers).most_common()
-    )
+    experts = Counter(answer["expert"] for answer in answers)
+    counts = ", ".join(f"{expert} {count}" for expert, count in experts.most_common())
     sure = sum(answer["margin"] > 0.5 for answer in answers)
-    return [
+    text = (
         f"Prompts of other tasks go somewhere too: {counts}. Of these {len(answers)}, {sure} have "
-        "a margin above 0.5: the router has no way to say that none fits.",
-        _answer_table(answers, "kind"),
-    ]
+        "a margin above 0.5: the router has no way to say that none fits."
+    )
+    return [paragraph(text), _answer_table(answers, "kind")]
 
 
-def _answer_table(answers: list[Mapping[str, Any]], kind: str) -> str:
+def _answer_table(answers: list[Mapping[str, Any]], kind: str) -> Block:
     rows = [
-        [
-            escape(a["kind"]),
-            escape(a["expert"]),
-            number(a["probability"]),
-            number(a["margin"]),
-            escape(a["prompt"]),
-        ]
+        [a["kind"], a["expert"], number(a["probability"]), number(a["margin"]), a["prompt"]]
         for a in answers
     ]
     return table([kind, "sent to", "p:", "margin:", "prompt"], rows)
 
 
-def similarity_part(analysis: Mapping[str, Any]) -> list[str]:
+def similarity_part(analysis: Mapping[str, Any]) -> list[Block]:
     """Table 12."""
     pairs = analysis.get("similarity")
     if not pairs:
         return []
     frames = analysis["frames"]
-    parts = [
-        f"Similarity of the encoders (Table 12), {frames['raw']} frames of "
-        f"{escape(frames['set'])}; layers at equal relative depth are paired, numbered as those of "
-        "the deeper encoder. The paper does not say over what its cosines are taken."
-    ]
-    for measure in MEASURES:
-        if found := similarity_table(pairs, measure):
-            parts.append(found)
-    missing = [name for key, name in MEASURES.items() if not similarity_table(pairs, key)]
-    if missing:
-        parts.append(f"{GAP}: {'; '.join(missing)} ({NEEDS}).")
-    return parts
+    text = (
+        f"Similarity of the encoders (Table 12), {frames['raw']} frames of {frames['set']}; layers "
+        "at equal relative depth are paired, numbered as those of the deeper encoder. The paper "
+        "does not say over what its cosines are taken."
+    )
+    tables, missing = similarity_tables(pairs)
+    gap = [paragraph(f"{GAP}: {missing}.")] if missing else []
+    return [paragraph(text), *tables, *gap]
+
+
+def similarity_tables(pairs: list[Mapping[str, Any]]) -> tuple[list[Block], str | None]:
+    """Table 12's layout for each measure that is there, and the names of the others."""
+    tables = {measure: similarity_table(pairs, measure) for measure in MEASURES}
+    absent = "; ".join(MEASURES[measure] for measure, found in tables.items() if found is None)
+    return [*filter(None, tables.values())], f"{absent} ({NEEDS})" if absent else None
+
+
+def similarity_table(pairs: list[Mapping[str, Any]], measure: str) -> Block | None:
+    """Table 12's layout for one measure; None where no pair has it."""
+    if all(value is None for pair in pairs for value in pair[measure]):
+        return None
+    depth = max(len(pair["layers"]) for pair in pairs)
+    header = [MEASURES[measure], "emb:", *(f"{layer}:" for layer in range(1, depth))]
+    rows = []
+    for pair in pairs:
+        values = [number(value) for value in pair[measure]]
+        gaps = [GAP] * (depth - len(values))
+        rows.append([" & ".join(pair["encoders"]), *values, *gaps])
+    return table(header, rows)

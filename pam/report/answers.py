@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pam.data.sample import evenly
 from pam.data.tasks import get_task, task_names
-from pam.report.experiment import MAIN_TAG, evenly
+from pam.report.results import MAIN_TAG
 from pam.score import wer
 from pam.score.items import Item, read_items
 from pam.score.normalize import basic

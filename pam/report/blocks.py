@@ -1,62 +1,66 @@
-"""RESULTS.md taken apart again: what pam/report/markdown.py wrote, as blocks of plain text."""
+"""A report as data: blocks of plain text, which RESULTS.md and the page are both written from."""
 
-import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote
 
-_BLOCK = re.compile(
-    r"""^(?:
-      (?P<fence>`{3,})text\n(?P<code>(?s:.*?))\n(?P=fence)
-    | (?P<level>\#{1,6})\ (?P<heading>.*)
-    | (?P<table>\|.*(?:\n\|.*)*)
-    | (?P<list>-\ .*(?:\n-\ .*)*)
-    | !\[(?P<name>[^\]]*)\]\((?P<file>[^)]*)\)
-    | (?P<text>.+)
-    )$""",
-    re.MULTILINE | re.VERBOSE,
-)
-_CELL = re.compile(r"((?:\\.|[^\\|])*)\|")
-_ESCAPED_OR_CODE = re.compile(r"\\(?P<escaped>.)|`(?P<code>[^`]*)`")
-# A file beside the document, after a text: a page that stands alone has none. `escape` leaves none.
-_FILE = re.compile(r" \(\[\w+\]\([^()]*\)\)$")
+from pam.report.markdown import LONGEST, escape, fenced, one_line
+from pam.report.markdown import table as markdown_table
 
 Block = dict[str, Any]
 
 
-def blocks(document: str) -> list[Block]:
-    """The blocks of a document of ours, in order; their texts are those before `escape`.
-
-    Each has a `kind`: heading (level, text), table (header, right: is the column aligned right?,
-    rows), list (items), code (text), figure (name, file) or text (text).
-    """
-    return [_block(match) for match in _BLOCK.finditer(document)]
+def heading(level: int, text: Any) -> Block:
+    return {"kind": "heading", "level": level, "text": one_line(text)}
 
 
-def plain(markdown: str) -> str:
-    """The text that `escape` was given; code spans lose their backticks."""
-    return _ESCAPED_OR_CODE.sub(lambda found: found["escaped"] or found["code"] or "", markdown)
+def paragraph(text: Any) -> Block:
+    return {"kind": "text", "text": one_line(text)}
 
 
-def _block(match: re.Match[str]) -> Block:
-    if match["code"] is not None:
-        return {"kind": "code", "text": match["code"]}
-    if match["level"]:
-        return {"kind": "heading", "level": len(match["level"]), "text": plain(match["heading"])}
-    if match["table"]:
-        return _table(match["table"])
-    if match["list"]:
-        items = [plain(line.removeprefix("- ")) for line in match["list"].split("\n")]
-        return {"kind": "list", "items": items}
-    if match["file"] is not None:
-        return {"kind": "figure", "name": plain(match["name"]), "file": unquote(match["file"])}
-    return {"kind": "text", "text": plain(_FILE.sub("", match["text"]))}
+def bullets(texts: Iterable[Any]) -> Block:
+    return {"kind": "list", "items": [one_line(text) for text in texts]}
 
 
-def _table(lines: str) -> Block:
-    header, rules, *rows = (_CELL.findall(line[1:]) for line in lines.split("\n"))
+def code(text: str) -> Block:
+    return {"kind": "code", "text": text.strip()}
+
+
+def figure(file: str, caption: str) -> Block:
+    """`file`: a PNG beside its SVG, relative to the folder of the document."""
+    return {"kind": "figure", "name": Path(file).stem, "file": file, "caption": caption}
+
+
+def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Block:
+    """`header` may end a name in ":" to align right; long cells are cut, None is a gap."""
     return {
         "kind": "table",
-        "header": [plain(cell.strip()) for cell in header],
-        "right": [rule.strip().endswith(":") for rule in rules],
-        "rows": [[plain(cell.strip()) for cell in row] for row in rows],
+        "header": [one_line(name).removesuffix(":") for name in header],
+        "right": [str(name).endswith(":") for name in header],
+        "rows": [[one_line(cell, LONGEST) for cell in row] for row in rows],
     }
+
+
+def to_markdown(blocks: Iterable[Block]) -> str:
+    """The blocks in order, an empty line between two of them."""
+    return "\n\n".join(map(_markdown, blocks))
+
+
+def _markdown(block: Block) -> str:
+    match block["kind"]:
+        case "heading":
+            return f"{'#' * block['level']} {escape(block['text'], None)}"
+        case "text":
+            return escape(block["text"], None)
+        case "list":
+            return "\n".join(f"- {escape(item, None)}" for item in block["items"])
+        case "code":
+            return fenced(block["text"])
+        case "figure":
+            svg = Path(block["file"]).with_suffix(".svg").as_posix()
+            image = f"![{block['name']}]({quote(block['file'])})"
+            return f"{image}\n\n{escape(block['caption'], None)} ([SVG]({quote(svg)}))"
+    columns = zip(block["header"], block["right"], strict=True)
+    header = [escape(name) + ":" * right for name, right in columns]
+    return markdown_table(header, [[escape(cell) for cell in row] for row in block["rows"]])

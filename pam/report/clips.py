@@ -12,10 +12,10 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
+from pam.data.sample import evenly
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.report.answers import DecodedSet
-from pam.report.experiment import evenly
 
 MEDIA_TYPE = "audio/mpeg"
 QUOTES = len('"",')

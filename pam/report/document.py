@@ -1,119 +1,117 @@
-"""RESULTS.md: the sections of every experiment, put together."""
+"""The report of one or several experiments, from their results.json: sections as blocks."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from pam.report import analysis, tables
-from pam.report.experiment import Experiment, SetResult
+from pam.report.blocks import Block, bullets, code, figure, heading, paragraph
 from pam.report.figures import CAPTIONS
-from pam.report.markdown import GAP, escape, fenced
+from pam.report.markdown import GAP
+from pam.report.results import Results
 
-NO_OPTIONS = ("model", "data", "prompt_pools")  # of decode.json
 COMPARISON = ""  # no experiment's name: the figures of all of them
-TITLE = "# Results\n\nWritten by `python -m pam.bin.report`: run it again, do not edit."
 NOTES = (
-    "- WER: errors of the whole set over its reference words, after lower-casing and removing "
-    "punctuation except apostrophes inside a word.\n"
-    "- METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
-    "model that does not listen reaches it.\n"
-    "- Accuracy: an answer that names no number counts as wrong.\n"
-    "- Intervals: 95 %, clusters of utterances (speakers, actors, meetings, clips) resampled 2000 "
+    "WER: errors of the whole set over its reference words, after lower-casing and removing "
+    "punctuation except apostrophes inside a word.",
+    "METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
+    "model that does not listen reaches it.",
+    "Accuracy: an answer that names no number counts as wrong.",
+    "Intervals: 95 %, clusters of utterances (speakers, actors, meetings, clips) resampled 2000 "
     "times (Wilson's where all are right or wrong). Where the clusters are few, the interval says "
     "little of other speakers or clips; where they are not known, utterances are resampled as if "
-    "they were independent."
+    "they were independent.",
 )
 
 
 def document(
-    experiments: Sequence[Experiment],
+    experiments: Sequence[Results],
     figures: Mapping[str, Sequence[Path]],
     folder: Path,
-) -> str:
-    """The whole file; `figures` (by experiment, those of all of them under `COMPARISON`) are
-    linked relative to `folder`, where it will stand."""
-    parts = [TITLE]
+    samples: bool = True,
+) -> list[Block]:
+    """The whole report.
+
+    Args:
+        figures: by experiment, those of all of them under `COMPARISON`; they are linked relative
+            to `folder`, where the document will stand.
+        samples: whether some answers are shown; the page has all of them.
+    """
+    parts = [
+        heading(1, "Results"),
+        paragraph("Written by python -m pam.bin.report: run it again, do not edit."),
+    ]
     if len(experiments) > 1:
-        parts += ["## Comparison", tables.comparison_table(list(experiments))]
+        parts += [heading(2, "Comparison"), tables.comparison_table(experiments)]
         parts += figure_links(figures.get(COMPARISON, ()), folder)
     for experiment in experiments:
-        parts += section(experiment, figures.get(experiment.name, ()), folder)
-    parts += ["## How to read this", NOTES]
-    return "\n\n".join(parts) + "\n"
+        parts += section(experiment, figures.get(experiment["name"], ()), folder, samples)
+    return [*parts, heading(2, "How to read this"), bullets(NOTES)]
 
 
-def section(experiment: Experiment, figures: Sequence[Path], folder: Path) -> list[str]:
-    """One experiment, as paragraphs of Markdown."""
-    parts = [f"## {escape(experiment.name)}"]
-    for tag, sets in experiment.tags.items():
-        parts += [f"### Sets, decoded as {escape(tag)}", tables.main_table(sets)]
-        parts += decoding_options(sets)
+def section(
+    experiment: Results, figures: Sequence[Path], folder: Path, samples: bool
+) -> list[Block]:
+    """One experiment."""
+    parts = [heading(2, experiment["name"])]
+    for tag, decoded in experiment["decodings"].items():
+        parts += [heading(3, f"Sets, decoded as {tag}"), tables.main_table(decoded)]
+        parts += decoding_options(decoded)
         for normalisation in ("basic", "whisper"):
-            if wer := tables.wer_table(sets, normalisation):
-                parts += [f"WER, {normalisation} normalisation:", wer]
-        if captions := tables.caption_table(sets):
-            parts += ["Further metrics of captions:", captions]
-    if not experiment.tags:
-        parts += ["### Sets", f"{tables.NOT_MEASURED}."]
-    parts += ["### Router", tables.router_table(experiment)]
-    if misrouted := tables.misrouted_table(experiment.router):
-        parts += ["Misrouted prompts:", misrouted]
-    parts += ["### Does it hear?", tables.hearing_table(experiment.hearing)]
-    parts += ["### Time", tables.seconds_table(experiment.seconds)]
-    if samples := tables.samples_table(experiment.sets):
-        parts += ["### Answers, taken evenly from every set", samples]
-    parts += analysis.paragraphs(experiment.analysis)
+            if wer := tables.wer_table(decoded, normalisation):
+                parts += [paragraph(f"WER, {normalisation} normalisation:"), wer]
+        if captions := tables.caption_table(decoded):
+            parts += [paragraph("Further metrics of captions:"), captions]
+    if not experiment["decodings"]:
+        parts += [heading(3, "Sets"), paragraph(f"{tables.NOT_MEASURED}.")]
+    parts += [heading(3, "Router"), tables.router_table(experiment)]
+    parts += tables.misrouted(experiment["router"])
+    parts += [heading(3, "Does it hear?"), tables.hearing_table(experiment["hearing"])]
+    parts += [heading(3, "Time"), tables.seconds_table(experiment["seconds"])]
+    main = next(iter(experiment["decodings"].values()), {})
+    if samples and (answers := tables.samples_table(main)):
+        parts += [heading(3, "Answers, taken evenly from every set"), answers]
+    parts += analysis.section(experiment["analysis"])
     if figures:
-        parts += ["### Figures", *figure_links(figures, folder)]
-    return [*parts, "### Environment", environment_block(experiment)]
+        parts += [heading(3, "Figures"), *figure_links(figures, folder)]
+    return [*parts, heading(3, "Environment"), *environment_blocks(experiment)]
 
 
-def decoding_options(sets: Mapping[str, SetResult]) -> list[str]:
+def decoding_options(decoded: tables.Decoded) -> list[Block]:
     """What the answers depend on beside model, data and the texts of the prompts."""
     found: dict[str, list[str]] = {}
-    for name, result in sets.items():
-        known = {k: v for k, v in result.decoding.items() if k not in NO_OPTIONS}
-        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known.items())
+    for name, entry in decoded.items():
+        known = entry["decoding"].items()
+        options = ", ".join(f"{key} {json.dumps(value)}" for key, value in known)
         found.setdefault(options or "not recorded", []).append(name)
     if len(found) == 1:
-        return [f"Options of decoding: {escape(*found)}."]
+        return [paragraph(f"Options of decoding: {next(iter(found))}.")]
     return [
-        f"Options of decoding {escape(', '.join(names))}: {escape(options)}."
+        paragraph(f"Options of decoding {', '.join(names)}: {options}.")
         for options, names in found.items()
     ]
 
 
-def figure_links(figures: Sequence[Path], folder: Path) -> list[str]:
-    """Each figure, what it shows, and its SVG."""
-    parts = []
-    for path in figures:
-        svg = f"[SVG]({_relative(path.with_suffix('.svg'), folder)})"
-        parts.append(f"![{path.stem}]({_relative(path, folder)})")
-        parts.append(f"{CAPTIONS[path.stem]} ({svg})")
-    return parts
+def figure_links(figures: Sequence[Path], folder: Path) -> list[Block]:
+    return [
+        figure(Path(os.path.relpath(path, folder)).as_posix(), CAPTIONS[path.stem])
+        for path in figures
+    ]
 
 
-def environment_block(experiment: Experiment) -> str:
-    config = experiment.config
+def environment_blocks(experiment: Results) -> list[Block]:
+    config = experiment["config"]
     entries = {
-        **experiment.environment,
-        "system": config.get("system"),
-        "scale": config.get("scale"),
-        "budget": config.get("budget"),
-        "seed": config.get("seed"),
+        **experiment["environment"],
+        **{key: experiment[key] for key in ("system", "scale", "budget", "seed")},
         "CTC warm-up": {"ctc": "used", "none": "not used"}.get(str(config.get("warmup"))),
         "encoders": ", ".join(config.get("encoders") or {}) or None,
         "LLM": (config.get("llm_conf") or {}).get("path"),
     }
-    rows = [
-        f"- {name}: {GAP if value is None else escape(value)}" for name, value in entries.items()
-    ]
-    if experiment.settings:
-        rows += ["", "Settings of the recipe:", "", fenced(experiment.settings)]
-    return "\n".join(rows)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path, folder)).as_posix())
+    blocks = [bullets(f"{k}: {GAP if v is None else v}" for k, v in entries.items())]
+    if experiment["settings"]:
+        settings = experiment["settings"].items()
+        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings]
+        blocks += [paragraph("Settings of the training:"), code("\n".join(lines))]
+    return blocks

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pam.report.experiment import Experiment, read_json
-from pam.report.layers import layer_weights
+from pam.analysis.layers import layer_weights
+from pam.analysis.plots import measures, routing
+from pam.analysis.plots import weights as weight_plots
 from pam.report.plots import curves as curve_plots
-from pam.report.plots import measures, routing, systems
-from pam.report.plots import weights as weight_plots
+from pam.report.plots import systems
+from pam.report.results import Results
 
 CAPTIONS = {
     "curves": "Training: every statistic by step; dashed and hollow: training, solid: development.",
@@ -60,13 +61,12 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(exp: Path, curves: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Path]:
+def draw(exp: Path, results: Results) -> list[Path]:
     """Draw what can be drawn into exp/figures; returns the PNGs."""
     folder = exp / "figures"
-    router = read_json(exp / "router.json", dict)
-    analysis = read_json(exp / "analysis.json", dict) or {}
+    curves, router, analysis = results["curves"], results["router"], results["analysis"] or {}
     files = [curve_plots.plot_curves(curves, folder / "curves.png")] if curves else []
-    files += _draw_weights(exp, config, analysis, folder)
+    files += _draw_weights(exp, results["config"], analysis, folder)
     if router is not None:
         files.append(routing.plot_confusion(router, folder / "router_confusion.png"))
     files += _draw_routing(analysis.get("routing"), folder)
@@ -123,19 +123,19 @@ def base_losses(base: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, 
     return {task: sum(entry["sums"]) / sum(entry["tokens"]) for task, entry in base.items()}
 
 
-def draw_comparison(experiments: Sequence[tuple[Path, Experiment]], folder: Path) -> list[Path]:
-    """Draw what needs several experiments, (exp/NAME, what it holds), into `folder`."""
-    scores = {e.name: {name: r.score for name, r in e.sets.items()} for _, e in experiments}
+def draw_comparison(experiments: Sequence[tuple[Path, Results]], folder: Path) -> list[Path]:
+    """Draw what needs several experiments, (exp/NAME, its results), into `folder`."""
+    scores = {results["name"]: results["sets"] for _, results in experiments}
     files: list[Path] = []
     if len(scores) > 1 and any(scores.values()):
         files.append(systems.plot_bars(scores, folder / "systems_bars.png"))
         radar = systems.plot_radar(scores, folder / "systems_radar.png")
         files += [radar] if radar else []
     preference = {
-        next(iter(e.config["encoders"])): weights
-        for exp, e in experiments
-        if len(e.config.get("encoders") or {}) == 1
-        and (weights := layer_weights(exp / "model.pth", e.config))
+        next(iter(config["encoders"])): weights
+        for exp, config in ((exp, results["config"]) for exp, results in experiments)
+        if len(config.get("encoders") or {}) == 1
+        and (weights := layer_weights(exp / "model.pth", config))
     }
     if preference:
         out = folder / "layer_preference.png"

@@ -8,11 +8,11 @@ from typing import Any
 GAP = "—"
 # An underscore within a word is plain text in Markdown, and names are full of them.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
-_LONGEST = 240  # characters of one answer in a table
+LONGEST = 240  # characters of one answer in a table
 
 
-def escape(text: Any) -> str:
-    """`text` as plain text on one line of Markdown, in a table too; None is a gap.
+def one_line(text: Any, longest: int | None = None) -> str:
+    """`text` on one line, cut to `longest` characters; None is a gap.
 
     Control characters and those that turn the direction of writing become spaces.
     """
@@ -20,9 +20,12 @@ def escape(text: Any) -> str:
         return GAP
     plain = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(text))
     plain = " ".join(plain.split())
-    if len(plain) > _LONGEST:
-        plain = plain[: _LONGEST - 1] + "…"
-    return _SPECIAL.sub(r"\\\g<0>", plain)
+    return plain if longest is None or len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def escape(text: Any, longest: int | None = LONGEST) -> str:
+    """`text` as plain text on one line of Markdown, in a table too; None is a gap."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text, longest))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

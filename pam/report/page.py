@@ -7,19 +7,17 @@ as text, so nothing that a model, a prompt or a corpus says can become part of t
 import base64
 import hashlib
 import json
-import math
 import string
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml
 from pam.data.tasks import all_tasks
-from pam.report import figures
 from pam.report.answers import DecodedSet, decoded_sets, entries
-from pam.report.blocks import Block, blocks
+from pam.report.blocks import Block, paragraph
 from pam.report.clips import MEDIA_TYPE, Clips, take_clips
+from pam.report.results import Results
 
 LIMIT = 15_000_000  # bytes of a page; clips are left out before it grows larger
 _IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -31,8 +29,9 @@ _UNSAFE = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def page(
-    document: str,
+    document: Sequence[Block],
     folder: Path,
+    experiments: Sequence[Results],
     exps: Sequence[Path],
     data: Sequence[Path],
     clips: int = 10,
@@ -41,7 +40,8 @@ def page(
     """The whole page.
 
     Args:
-        document: RESULTS.md, whose figures are linked relative to `folder`.
+        document: the report, whose figures are linked relative to `folder`.
+        experiments: the results of `exps`.
         exps: the experiments whose answers are browsed.
         data: for each of them the folder of SET/wav.scp.
         clips: how many clips of each set are embedded, at most.
@@ -52,9 +52,9 @@ def page(
     folders = [raw[one.exp] / one.name for one in sets]
     answers = [entries(one.items) for one in sets]
     content = {
-        "title": ", ".join(exp.resolve().name for exp in exps),
-        "blocks": [_with_image(block, folder) for block in blocks(document)],
-        "weights": {exp.resolve().name: weights(exp) for exp in exps},
+        "title": ", ".join(results["name"] for results in experiments),
+        "blocks": [part for block in document for part in _with_image(block, folder)],
+        "weights": {results["name"]: results["weights"] for results in experiments},
         "metrics": {name: task.metric for name, task in all_tasks().items()},
         "media": MEDIA_TYPE,
     }
@@ -79,19 +79,6 @@ def to_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
 
 
-def weights(exp: Path) -> dict[str, Any] | None:
-    """The weight of each encoder state in each expert (equation 5), the mean over its features."""
-    config = load_yaml(exp / "config.yaml")
-    found = figures.layer_weights(exp / "model.pth", config)
-    if not found:
-        return None
-    means = {name: weight_MS.mean(0).tolist() for name, weight_MS in found.items()}
-    return {
-        "encoders": [[name, conf["num_states"]] for name, conf in config["encoders"].items()],
-        "experts": {name: [_rounded(value) for value in mean] for name, mean in means.items()},
-    }
-
-
 def _browser(
     sets: Sequence[DecodedSet], answers: Sequence[Sequence[dict[str, Any]]], clips: Clips
 ) -> dict[str, Any]:
@@ -109,18 +96,15 @@ def _browser(
     return {"clips": clips.audio, "sets": shown}
 
 
-def _with_image(block: Block, folder: Path) -> Block:
-    """A figure gets its file as a data URI; other blocks stay as they are."""
+def _with_image(block: Block, folder: Path) -> list[Block]:
+    """A figure with its file as a data URI, and its caption; other blocks stay as they are."""
     if block["kind"] != "figure":
-        return block
+        return [block]
     file = folder / block["file"]
     encoded = base64.b64encode(file.read_bytes()).decode("ascii")
     image = f"data:{_IMAGES[file.suffix]};base64,{encoded}"
-    return {"kind": "figure", "name": block["name"], "image": image}
-
-
-def _rounded(weight: float) -> float | None:
-    return round(weight, 4) if math.isfinite(weight) else None
+    shown = {"kind": "figure", "name": block["name"], "image": image}
+    return [shown, paragraph(block["caption"])]
 
 
 def _part(name: str) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 from pam.atomic import write_text
 from pam.errors import UserError
 from pam.report import tables
-from pam.report.experiment import Experiment
+from pam.report.blocks import to_markdown
 from pam.report.markdown import escape
+from pam.report.results import Results
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
-def update_readme(path: Path, experiments: Sequence[Experiment]) -> None:
+def update_readme(path: Path, experiments: Sequence[Results]) -> None:
     """Replace what stands between the markers of the README at `path`.
 
     Raises:
@@ -26,17 +27,17 @@ def update_readme(path: Path, experiments: Sequence[Experiment]) -> None:
     write_text(path, f"{before}{BEGIN}\n{block(experiments)}\n{END}{after}")
 
 
-def block(experiments: Sequence[Experiment]) -> str:
+def block(experiments: Sequence[Results]) -> str:
     """Per experiment: what made it, its sets, its router, and the proof that it hears."""
     parts = []
     for experiment in experiments:
-        command, commit = (experiment.environment.get(key) for key in ("command", "commit"))
+        command, commit = (experiment["environment"].get(key) for key in ("command", "commit"))
         # Inside a code span nothing is escaped; a backtick would end it.
         made = f"`{command.replace('`', '')}`" if command else "a command that was not recorded"
-        parts += [
-            f"**{escape(experiment.name)}**, by {made} at commit {escape(commit or 'unknown')}:",
-            tables.main_table(experiment.sets),
-            tables.router_table(experiment),
-            tables.hearing_table(experiment.hearing),
-        ]
+        main = next(iter(experiment["decodings"].values()), {})
+        shown = [tables.main_table(main), tables.router_table(experiment)]
+        shown.append(tables.hearing_table(experiment["hearing"]))
+        name = escape(experiment["name"])
+        parts += [f"**{name}**, by {made} at commit {escape(commit or 'unknown')}:"]
+        parts += [to_markdown(shown)]
     return "\n\n".join(parts)

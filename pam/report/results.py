@@ -1,40 +1,115 @@
-"""results.json: what an experiment measured, for programs; gaps are null or absent."""
+"""results.json: all that an experiment measured; RESULTS.md and the page are written from it."""
 
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from pam.report.experiment import Experiment
-from pam.score.router import POOLS
+from pam.analysis.layers import layer_weights
+from pam.config import load_yaml
+from pam.config.made import read_record, stage_seconds
+from pam.data.sample import evenly
+from pam.environment import environment
+from pam.errors import UserError
+from pam.score.items import read_items
+
+MAIN_TAG = "greedy_unseen"
+SHOWN = ("id", "prompt", "expert", "ref", "hyp")  # of an answer in a table
+
+Results = Mapping[str, Any]
 
 
-def results(experiment: Experiment) -> dict[str, Any]:
-    """The content of exp/NAME/results.json."""
-    config = experiment.config
+def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
+    """What exp/NAME/results.json holds, gathered from the files of all stages.
+
+    Gaps are None or empty. `sets` are the scores of the main decoding; `decodings` holds every
+    decoding, {tag: {set: score, decoding, samples}}, the main one first, with `samples` answers of
+    each set. `settings` and `notes` are those of its training (made.json). `environment` is where
+    it was trained, or, of one that did not record it, where this runs.
+
+    Raises:
+        UserError: it is no experiment, or one of its files is damaged.
+    """
+    exp = Path(exp)
+    if not (exp / "config.yaml").is_file():
+        raise UserError(f"{exp}: no experiment: it has no config.yaml (train writes it)")
+    config = load_yaml(exp / "config.yaml")
+    made_in = read_json(exp / "environment.json", dict) or environment()
+    decodings = read_decodings(exp, samples)
+    main = next(iter(decodings.values()), {})
+    made = read_record(exp, "train") or {}
     return {
-        "system": config.get("system"),
-        "scale": config.get("scale"),
-        "seed": config.get("seed"),
-        "budget": config.get("budget"),
-        "commit": experiment.environment["commit"],
-        "sets": {name: _set(result.score) for name, result in experiment.sets.items()},
-        "router": _router(experiment.router),
-        "hearing": _hearing(experiment.hearing),
-        "seconds": dict(experiment.seconds),
+        **{key: config.get(key) for key in ("system", "scale", "seed", "budget")},
+        "commit": made_in["commit"],
+        "sets": {name: _brief(decoded["score"]) for name, decoded in main.items()},
+        "router": read_json(exp / "router.json", dict),
+        "hearing": read_json(exp / "hearing.json", dict),
+        "seconds": stage_seconds(exp),
+        "name": exp.resolve().name,
+        "decodings": decodings,
+        "environment": dict(made_in),
+        "settings": made.get("settings"),
+        "notes": made.get("notes", {}),
+        "config": config,
+        "curves": read_json(exp / "curves.json", list) or [],
+        "weights": mean_weights(exp, config),
+        "analysis": read_json(exp / "analysis.json", dict),
     }
 
 
-def _set(score: dict[str, Any]) -> dict[str, Any]:
+def _brief(score: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in score.items() if key not in ("set", "confusion")}
 
 
-def _router(router: dict[str, Any] | None) -> dict[str, Any] | None:
-    if router is None:
-        return None
-    keys = ("correct", "count", "accuracy")
-    return {pool: {key: router[pool][key] for key in keys} for pool in POOLS if pool in router}
+def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """{tag: {set: …}}, the decoding with unseen prompts first, then in C order."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted(exp.glob("*/*/score*.json")):
+        score = read_json(path, dict) or {}
+        if missing := {"set", "task", "metric", "value", "count"} - score.keys():
+            raise UserError(f"{path}: no {min(missing)!r} in it: run the score stage again")
+        found.setdefault(path.parent.parent.name, {})[score["set"]] = {
+            "score": score,
+            "decoding": (read_record(path.parent, "decode") or {}).get("settings", {}),
+            "samples": _samples(path.parent / "hyp.jsonl", score["task"], samples),
+        }
+    return dict(sorted(found.items(), key=lambda item: (item[0] != MAIN_TAG, item[0])))
 
 
-def _hearing(hearing: dict[str, Any] | None) -> dict[str, Any] | None:
-    if hearing is None:
+def _samples(answers: Path, task: str, count: int) -> list[dict[str, Any]]:
+    """`count` answers of a task, evenly spread over the set: chosen by place, not by quality."""
+    if count < 1 or not answers.is_file():
+        return []
+    items = [asdict(item) for item in read_items(answers) if item.task == task]
+    return [{key: items[n][key] for key in SHOWN} for n in evenly(count, len(items))]
+
+
+def mean_weights(exp: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The weight of each encoder state in each expert (equation 5), the mean over its features;
+    None in a system without such weights."""
+    found = layer_weights(exp / "model.pth", config)
+    if not found:
         return None
-    keys = ("dev_loss", "dev_loss_shuffled")
-    return {task: {key: entry.get(key) for key in keys} for task, entry in hearing.items()}
+    means = {name: weight_MS.mean(0).tolist() for name, weight_MS in found.items()}
+    return {
+        "encoders": [[name, conf["num_states"]] for name, conf in config["encoders"].items()],
+        "experts": {
+            name: [round(value, 4) if math.isfinite(value) else None for value in mean]
+            for name, mean in means.items()
+        },
+    }
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """The content of a JSON file; None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}): remove it and run its stage") from error
+    if not isinstance(value, kind):
+        raise UserError(f"{path}: expected a {kind.__name__}, found a {type(value).__name__}")
+    return value

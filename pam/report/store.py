@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
 from pam.config import load_yaml
-from pam.errors import UserError
-from pam.report.experiment import MAIN_TAG, Experiment, read_json
+from pam.config.made import Record, read_record
+from pam.report.results import MAIN_TAG, Results, read_json
 from pam.score.items import read_items
 from pam.score.utterances import read_clusters, read_utterances, utterances_file
 
@@ -23,20 +23,17 @@ OWN = (
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
 NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
-NO_DECODING = ("model", "data", "feats")  # of decode.json: all else is an option, or the prompts
-NEEDED = ("system", "scale", "budget", "seed", "options", "sets")
 
 
-def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
+def stored_result(exp: Path, results: Results) -> dict[str, Any]:
     """The content of the file. Sets are those decoded with unseen prompts."""
-    config, trained_on = experiment.config, training_sets(exp)
-    sets = experiment.tags.get(MAIN_TAG, {})
+    config, trained_on = results["config"], training_sets(exp)
     alike = {key: value for key, value in config.items() if key not in OWN}
     return {
         "format": FORMAT,
-        "name": experiment.name,
+        "name": results["name"],
         "system": config.get("system"),
-        "options": options(experiment.settings),
+        "options": results["notes"].get("set", []),
         "encoders": {
             name: spec.get("num_states") for name, spec in (config.get("encoders") or {}).items()
         },
@@ -49,15 +46,18 @@ def stored_result(exp: Path, experiment: Experiment) -> dict[str, Any]:
         # Without its data it could be told from no other: unknown rather than seemingly another.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
-        "scale_hash": scale_hash(experiment.settings),
-        "commit": experiment.environment["commit"],
-        "machine": experiment.environment["machine"],
-        "seconds": dict(experiment.seconds),
+        "scale_hash": results["notes"].get("scale_hash"),
+        "commit": results["commit"],
+        "machine": results["environment"]["machine"],
+        "seconds": results["seconds"],
         "training_data": trained_on,
-        "router": experiment.router,
+        "router": results["router"],
         "weights": weight_shares(exp, config),
-        "similarity": (read_json(exp / "analysis.json", dict) or {}).get("similarity"),
-        "sets": {name: _set(exp / MAIN_TAG, name, result.score) for name, result in sets.items()},
+        "similarity": (results["analysis"] or {}).get("similarity"),
+        "sets": {
+            name: _set(exp / MAIN_TAG, name, decoded["score"])
+            for name, decoded in results["decodings"].get(MAIN_TAG, {}).items()
+        },
     }
 
 
@@ -75,7 +75,7 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
         "ids": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "clusters": clusters_entry(read_clusters(utterances_file(score))),
         "references": _references(decoded / plain / "hyp.jsonl", task),
-        "decoding": _decoding(decoded / plain / "decode.json"),
+        "decoding": _decoding(read_record(decoded / plain, "decode")),
         "metrics": {
             metric: {"value": round(found.value, 4), **_rounded(asdict(found))}
             | ({"model": models[metric]} if metric in models else {})
@@ -102,10 +102,12 @@ def _references(answers: Path, task: str) -> str | None:
     return _hash([[i.id, i.references(), i.choices] for i in read_items(answers) if i.task == task])
 
 
-def _decoding(file: Path) -> dict[str, Any] | None:
-    """The options that the answers depend on; None where they are gone."""
-    found = read_json(file, dict)
-    return found and {key: value for key, value in found.items() if key not in NO_DECODING}
+def _decoding(made: Record | None) -> dict[str, Any] | None:
+    """The options and the prompts that the answers depend on; None where they are not known."""
+    if made is None:
+        return None
+    options = {key: value for key, value in made["settings"].items() if key != "feats"}
+    return options | {"prompt_pools": made["inputs"]["prompts"]}
 
 
 def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
@@ -115,26 +117,10 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
     """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
-    from pam.report.layers import layer_weights, shares  # the model's room: not to read a store
-
     return {
         expert: [round(float(share), 5) for share in shares(weight_MS)]
         for expert, weight_MS in layer_weights(exp / "model.pth", config).items()
     }
-
-
-def options(settings: str | None) -> list[str]:
-    """The --set of the recipe's train_args, and --pool after, as .settings records them."""
-    found = re.search(r"^train_args: (.*)$", settings or "", re.MULTILINE)
-    words = found[1].split() if found else []  # as the shell splits them: quotes are kept
-    given = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--set"]
-    return given + ["pool=after"] * bool(re.search("^pool: after$", settings or "", re.MULTILINE))
-
-
-def scale_hash(settings: str | None) -> str | None:
-    """The checksum of the scale's file when it was trained, as .settings records it."""
-    found = re.search(r"^scale: \S+, \S+: (\w+)$", settings or "", re.MULTILINE)
-    return found[1] if found else None
 
 
 def training_sets(exp: Path) -> dict[str, Any] | None:
@@ -153,17 +139,6 @@ def write_stored(path: Path, result: Mapping[str, Any]) -> None:
     sets = [f"    {_json(name)}: {_json(value)}" for name, value in result["sets"].items()]
     lines.append('  "sets": {\n' + ",\n".join(sets) + "\n  }")
     write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def read_store(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results of RESULTS/SCALE by name, in C order; `UserError` names a damaged file."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        result = read_json(path, dict)
-        if missing := [key for key in NEEDED if key not in result]:
-            raise UserError(f"{path}: no {missing[0]!r} in it: remove it and run the report again")
-        found[path.stem] = result
-    return found
 
 
 def _json(value: Any) -> str:

@@ -1,17 +1,19 @@
-"""The tables of RESULTS.md, each from what was measured."""
+"""The tables of a report, each from a part of results.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pam.model.experts import experts_have_tasks
-from pam.report.experiment import Experiment, SetResult
-from pam.report.markdown import GAP, escape, number, table
+from pam.report.blocks import Block, paragraph, table
+from pam.report.markdown import GAP, number
+from pam.report.results import Results
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
 from pam.score.router import POOLS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
+Decoded = Mapping[str, Mapping[str, Any]]  # of a decoding: {set: score, decoding, samples}
 
 
 def value_with_proof(score: Mapping[str, Any]) -> str:
@@ -31,19 +33,23 @@ def interval(score: Mapping[str, Any], digits: int = 1) -> str:
     return f"95 % CI {low:.{digits}f}–{high:.{digits}f}"
 
 
-def main_table(sets: Mapping[str, SetResult]) -> str:
+def main_table(decoded: Decoded) -> Block:
     rows = [
         [
-            escape(name),
-            escape(result.score["task"]),
-            escape(metric_label(result.score["metric"])),
-            value_with_proof(result.score),
-            str(result.score["count"]),
-            remark(result.score),
+            name,
+            score["task"],
+            metric_label(score["metric"]),
+            value_with_proof(score),
+            score["count"],
+            remark(score),
         ]
-        for name, result in sets.items()
+        for name, score in scores(decoded).items()
     ]
     return table(["set", "task", "metric", "value (counts, 95 % CI)", "n:", "beside it"], rows)
+
+
+def scores(decoded: Decoded) -> dict[str, Mapping[str, Any]]:
+    return {name: found["score"] for name, found in decoded.items()}
 
 
 def remark(score: Mapping[str, Any]) -> str:
@@ -57,7 +63,7 @@ def remark(score: Mapping[str, Any]) -> str:
         parts.append(f"best of all references {number(score['multi']['value'])}")
     if "baseline" in score:
         baseline = score["baseline"]
-        parts.append(f"{number(baseline['value'])} by {escape(baseline['what'])}")
+        parts.append(f"{number(baseline['value'])} by {baseline['what']}")
     elif score["metric"] == "meteor":
         parts.append(f"most frequent training caption: {NOT_MEASURED}")
     return "; ".join(parts) or GAP
@@ -67,45 +73,45 @@ def whisper_value(counts: Mapping[str, Any] | None) -> str:
     return number(counts["value"]) if counts else f"{GAP}: it leaves no word of the references"
 
 
-def wer_table(sets: Mapping[str, SetResult], normalisation: str) -> str | None:
+def wer_table(decoded: Decoded, normalisation: str) -> Block | None:
     """ESPnet's table; percent of the reference's words, S.Err of the sentences.
 
     Sets without a word after that normalisation are left out.
     """
     rows = []
-    for name, result in sets.items():
-        if result.score["metric"] != "wer":
+    for name, score in scores(decoded).items():
+        if score["metric"] != "wer":
             continue
-        counts = result.score if normalisation == "basic" else result.score.get(normalisation)
+        counts = score if normalisation == "basic" else score.get(normalisation)
         if not counts:
             continue
         words = counts["ref_words"]
         shares = [counts[key] for key in ("hits", "sub", "del", "ins", "errors")]
         percent = [number(100 * share / words, 1) for share in shares]
         wrong = number(100 * counts["sentence_errors"] / counts["count"], 1)
-        rows.append([escape(name), str(counts["count"]), str(words), *percent, wrong])
+        rows.append([name, counts["count"], words, *percent, wrong])
     header = ["dataset", *(f"{name}:" for name in WER_COLUMNS)]
     return table(header, rows) if rows else None
 
 
-def caption_table(sets: Mapping[str, SetResult]) -> str | None:
+def caption_table(decoded: Decoded) -> Block | None:
     """What `--metrics` asked for; a metric that lacked a jar or a model says what it needs."""
     rows = []
-    for name, result in sets.items():
-        for metric, entry in result.score.get("metrics", {}).items():
+    for name, score in scores(decoded).items():
+        for metric, entry in score.get("metrics", {}).items():
             if "missing" in entry:
-                cells = [GAP, "", f"{NOT_MEASURED}: {escape(entry['missing'])}"]
+                cells = [GAP, "", f"{NOT_MEASURED}: {entry['missing']}"]
             else:
-                value = f"{number(entry['value'], 4)} ({interval(entry, 4)}{doubt(result.score)})"
-                cells = [value, str(entry["count"]), f"{entry['references']} references"]
-            rows.append([escape(name), escape(metric_label(metric)), *cells])
+                value = f"{number(entry['value'], 4)} ({interval(entry, 4)}{doubt(score)})"
+                cells = [value, entry["count"], f"{entry['references']} references"]
+            rows.append([name, metric_label(metric), *cells])
     return table(["set", "metric", "value (95 % CI)", "n:", "remark"], rows) if rows else None
 
 
-def router_table(experiment: Experiment) -> str:
-    router = experiment.router
+def router_table(results: Results) -> Block:
+    router = results["router"]
     if router is None:
-        return no_router(experiment.config)
+        return paragraph(no_router(results["config"]))
     pools = {pool: router[pool] for pool in POOLS if pool in router}
     tasks = list(dict.fromkeys(task for entry in pools.values() for task in entry["tasks"]))
     rows = []
@@ -113,7 +119,7 @@ def router_table(experiment: Experiment) -> str:
         per_task = [_share(entry["tasks"].get(task)) for task in tasks]
         total = f"{number(entry['accuracy'])} % ({_share(entry)}, {interval(entry)})"
         rows.append([pool, total, *per_task])
-    return table(["prompts", "accuracy (counts, 95 % CI)", *map(escape, tasks)], rows)
+    return table(["prompts", "accuracy (counts, 95 % CI)", *tasks], rows)
 
 
 def no_router(config: Mapping[str, Any]) -> str:
@@ -126,74 +132,61 @@ def no_router(config: Mapping[str, Any]) -> str:
     return f"{GAP}: this system routes nothing."
 
 
-def misrouted_table(router: Mapping[str, Any] | None, limit: int = 20) -> str | None:
+def misrouted(router: Mapping[str, Any] | None, limit: int = 20) -> list[Block]:
     """The prompts that reached another expert than their task's."""
     wrong = [(pool, m) for pool in POOLS for m in (router or {}).get(pool, {}).get("misrouted", [])]
     if not wrong:
-        return None
+        return []
     rows = [
-        [
-            pool,
-            escape(m["task"]),
-            escape(m["chosen"]),
-            number(m["probability"]),
-            escape(m["prompt"]),
-        ]
+        [pool, m["task"], m["chosen"], number(m["probability"]), m["prompt"]]
         for pool, m in wrong[:limit]
     ]
-    more = f"\n\n… and {len(wrong) - limit} more, in router.json." if len(wrong) > limit else ""
-    return table(["prompts", "task", "sent to", "p:", "prompt"], rows) + more
+    found = [paragraph("Misrouted prompts:")]
+    found.append(table(["prompts", "task", "sent to", "p:", "prompt"], rows))
+    if len(wrong) > limit:
+        found.append(paragraph(f"… and {len(wrong) - limit} more, in router.json."))
+    return found
 
 
-def hearing_table(hearing: Mapping[str, Any] | None) -> str:
+def hearing_table(hearing: Mapping[str, Any] | None) -> Block:
     if not hearing:
-        return f"{NOT_MEASURED}."
+        return paragraph(f"{NOT_MEASURED}.")
     rows = []
     for task, entry in hearing.items():
         right, wrong = entry.get("dev_loss"), entry.get("dev_loss_shuffled")
         gain = None if right is None or wrong is None else wrong - right
-        count = GAP if entry.get("count") is None else str(entry["count"])
-        rows.append([escape(task), number(right, 4), number(wrong, 4), number(gain, 4), count])
+        losses = [number(value, 4) for value in (right, wrong, gain)]
+        rows.append([task, *losses, entry.get("count")])
     header = ["task", "dev loss, right audio:", "dev loss, other audio:", "difference:", "n:"]
     return table(header, rows)
 
 
-def seconds_table(seconds: Mapping[str, float]) -> str:
+def seconds_table(seconds: Mapping[str, float]) -> Block:
     if not seconds:
-        return f"{NOT_MEASURED}."
-    rows = [[escape(stage), number(float(value), 0)] for stage, value in seconds.items()]
-    return table(
-        ["stage", "seconds:"], [*rows, ["all", number(sum(map(float, seconds.values())), 0)]]
-    )
+        return paragraph(f"{NOT_MEASURED}.")
+    total = {**seconds, "all": sum(map(float, seconds.values()))}
+    return table(["stage", "seconds:"], [[k, number(float(v), 0)] for k, v in total.items()])
 
 
-def samples_table(sets: Mapping[str, SetResult]) -> str | None:
+def samples_table(decoded: Decoded) -> Block | None:
+    keys = ("id", "prompt", "expert", "ref", "hyp")
     rows = [
-        [
-            escape(name),
-            escape(item.id),
-            escape(item.prompt),
-            escape(item.expert),
-            escape(item.ref),
-            escape(item.hyp),
-        ]
-        for name, result in sets.items()
-        for item in result.samples
+        [name, *(answer[key] for key in keys)]
+        for name, found in decoded.items()
+        for answer in found["samples"]
     ]
     header = ["set", "utterance", "prompt", "expert", "reference", "hypothesis"]
     return table(header, rows) if rows else None
 
 
-def comparison_table(experiments: list[Experiment]) -> str:
+def comparison_table(experiments: Sequence[Results]) -> Block:
     """One row an experiment, one column a set of the main decodings."""
-    sets = {name: r.score for e in experiments for name, r in e.sets.items()}
-    header = [
-        f"{escape(name)}, {escape(metric_label(score['metric']))}" for name, score in sets.items()
-    ]
+    sets = {name: score for e in experiments for name, score in e["sets"].items()}
+    header = [f"{name}, {metric_label(score['metric'])}" for name, score in sets.items()]
     rows = [
         [
-            escape(e.name),
-            *(value_with_proof(e.sets[name].score) if name in e.sets else GAP for name in sets),
+            e["name"],
+            *(value_with_proof(e["sets"][name]) if name in e["sets"] else GAP for name in sets),
         ]
         for e in experiments
     ]

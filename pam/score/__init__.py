@@ -29,3 +29,14 @@ CAPTION_METRICS = Registry(
         "fense": "pam.score.fense:measure",
     },
 )
+
+ALWAYS = "meteor"  # the captions' main metric, NLTK's METEOR
+SBERT = "cache:all-minilm-l6-v2"  # the model of sbert and fense
+
+
+def metric_names(text: str) -> list[str]:
+    """The metrics named in "meteor,cider" beside the one that is always there; `UserError`."""
+    names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
+    for name in names:
+        CAPTION_METRICS.check(name)
+    return list(dict.fromkeys(names))

@@ -9,16 +9,6 @@ from pam.score.items import Item, clusters_of
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
 
-ALWAYS = "meteor"  # the captions' main metric, NLTK's METEOR
-
-
-def metric_names(text: str) -> list[str]:
-    """The metrics named in "meteor,cider" beside the one that is always there; `UserError`."""
-    names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
-    for name in names:
-        CAPTION_METRICS.get(name)
-    return list(dict.fromkeys(names))
-
 
 def further(
     items: Sequence[Item], names: Iterable[str], seed: int, sbert: str

@@ -6,12 +6,12 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.paths import resolve_model
+from pam.score import SBERT as DEFAULT
 from pam.score.items import Item
 from pam.score.normalize import one_line
 from pam.score.utterances import Statistics
 
 # Comes in a package. The paper uses paraphrase-mpnet-base-v2, which has to be fetched from its hub.
-DEFAULT = "cache:all-minilm-l6-v2"
 
 
 def measure(items: Sequence[Item], sbert: str = DEFAULT) -> tuple[Statistics, dict[str, Any]]:

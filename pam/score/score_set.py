@@ -8,11 +8,10 @@ from typing import Any
 
 from pam.atomic import write_json, write_text
 from pam.data.tasks import get_task, task_names
-from pam.score import METRICS, wer
+from pam.score import METRICS, SBERT, wer
 from pam.score.captions import further
 from pam.score.clusters import cluster_entry
 from pam.score.items import Item, clusters_of, read_items
-from pam.score.sbert import DEFAULT as SBERT
 from pam.score.utterances import Statistics, utterances_file, write_utterances
 
 

@@ -13,7 +13,7 @@ from pam.data.archive import load
 from pam.data.audio import load_audio
 from pam.data.prompts import Prompts
 from pam.llm.causal_lm import CausalLM
-from pam.model.speech_llm import AUDIO, FRAMES
+from pam.model.speech_llm import AUDIO
 from pam.train.iterators import Step
 
 
@@ -21,7 +21,7 @@ class Preprocess:
     """Turns the text fields of an utterance into arrays: ESPnet's dataset reads every file as text.
 
     Archive pointers become encoder states [T, S·C], a path becomes samples [N], an answer becomes
-    token ids, a task becomes its index, the frames at 25 Hz a number.
+    token ids, a task becomes its index.
     """
 
     def __init__(self, llm: CausalLM, tasks: Sequence[str], encoders: Sequence[str], end: bool):
@@ -35,8 +35,6 @@ class Preprocess:
                 out[name] = load(data[name])
         if AUDIO in data:
             out[AUDIO] = load_audio(data[AUDIO])
-        if FRAMES in data:
-            out[FRAMES] = np.array([int(data[FRAMES])])
         return out
 
     def answer_ids(self, text: str) -> list[int]:
@@ -78,10 +76,9 @@ class Collate:
     ) -> tuple[list[str], dict[str, Tensor]]:
         step, items, counts = loaded
         data = [arrays for _, arrays in items]
-        numbers = data[0].keys() & {"task", FRAMES}
-        batch = {name: torch.tensor([int(d[name][0]) for d in data]) for name in numbers}
+        batch = {"task": torch.tensor([int(d["task"][0]) for d in data])}
         batch["counts"] = torch.from_numpy(counts)
-        for name in data[0].keys() - numbers:
+        for name in data[0].keys() - {"task"}:
             batch[name], batch[f"{name}_lengths"] = padded([d[name] for d in data])
         tasks = batch["task"].tolist()
         drawn = self.draw_prompts(step, tasks)

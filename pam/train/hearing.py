@@ -31,11 +31,11 @@ def measure_hearing(
     model.eval()
     sums: dict[str, list[float]] = {}
     for _, task, batch in dev_batches(model, config, dev):
-        right = answer_loss(model, batch, task)
-        wrong = answer_loss(model, shuffled_audio(batch, model), task)
+        right = float(model.utterance_losses(**batch).sum())
+        wrong = float(model.utterance_losses(**shuffled_audio(batch, model)).sum())
         tokens = int(batch["text_lengths"].sum())
         row = sums.setdefault(task, [0.0, 0.0, 0, 0])
-        for place, value in enumerate((right * tokens, wrong * tokens, tokens, len(batch["task"]))):
+        for place, value in enumerate((right, wrong, tokens, len(batch["task"]))):
             row[place] += value
     return {
         task: {
@@ -45,11 +45,6 @@ def measure_hearing(
         }
         for task, (right, wrong, tokens, utts) in sums.items()
     }
-
-
-def answer_loss(model: ESPnetPaMModel, batch: Mapping[str, Tensor], task: str) -> float:
-    """Mean cross-entropy of the answer's tokens."""
-    return float(model(**batch)[1][f"loss_{task}"])
 
 
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):

@@ -186,31 +186,15 @@ def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> 
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
-    """Write exp/NAME/config.yaml; other settings for an experiment that has weights are an error.
-
-    What an attempt left that ended before its first checkpoint goes with its settings.
-    """
+    """Write exp/NAME/config.yaml. What an attempt with another one left, which ended before its
+    first checkpoint, goes."""
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
     path = exp / "config.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        if not has_weights(exp):
-            remove_attempt(exp)
-            write_text(path, text)
-            return
-        old = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in config.keys() | old.keys() if config.get(k) != old.get(k))
-        raise UserError(
-            f"{path}: this experiment was trained with other settings ({', '.join(changed)}): "
-            "give another --expname, or remove the folder"
-        )
+        remove_attempt(exp)
     write_text(path, text)
-
-
-def has_weights(exp: Path) -> bool:
-    """Is there a model, or a checkpoint of a phase?"""
-    return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
 def remove_attempt(exp: Path) -> None:

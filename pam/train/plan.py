@@ -18,8 +18,7 @@ Memory of one process (a GPU's, or the resident memory on a CPU), with P paramet
   that it attends to, of softmax in float32. The prompts are read with gradients too;
 - the LM head: logits, log-probabilities and gradients in float32, 12 V for every answer token;
 - the fusion: counted by running it once, on states of a second or two;
-- the encoders' states as they come, and again without what lies in the padding; with
-  `pool: after` at the encoders' own rates.
+- the encoders' states as they come, and again without what lies in the padding.
 
 Batches are the largest that the configuration allows. How many tokens a second of speech and a
 prompt are is assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`): no tokenizer is needed.
@@ -38,13 +37,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.prompts import prompts_of
-from pam.encoders.pooling import FRAME_SAMPLES, FRAMES_PER_SECOND, Pooling
 from pam.fusion.probe import run_once
 from pam.llm.causal_lm import CausalLM
 from pam.llm.load import torch_type
 from pam.model.architecture import count, encoder_flops
-from pam.model.build import native_hop, pools_after
 from pam.model.sizes import Sizes, llm_with_lora, mixture_on_meta, sizes
 
 TOKENS_PER_SECOND = 4  # fast English speech, 180 words a minute
@@ -174,12 +172,10 @@ def probe_fusion(config: Mapping[str, Any], width: int) -> Fused:
 
 def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> list[float]:
     """Features, bytes kept and FLOPs of one clip of `frames`."""
-    rates = native_rates(config)
     states = [
-        torch.zeros(1, spec["num_states"], round(rates[name] * frames), spec["dim"])
-        for name, spec in config["encoders"].items()
+        torch.zeros(1, spec["num_states"], frames, spec["dim"])
+        for spec in config["encoders"].values()
     ]
-    pooling = probe_pooling(config, frames) if pools_after(config) else None
     inputs = {state.untyped_storage().data_ptr() for state in states}
     kept: dict[int, int] = {}
 
@@ -192,17 +188,8 @@ def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> lis
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FlopCounterMode(display=False) as counter, autocast, hooks:
-        features = run_once(fusion, states, len(config["tasks"]), pooling)
+        features = run_once(fusion, states, len(config["tasks"]))
     return [features.shape[1], sum(kept.values()), counter.get_total_flops()]
-
-
-def probe_pooling(config: Mapping[str, Any], frames: int) -> list[Pooling]:
-    """Of one clip of `frames` at 25 Hz."""
-    rates, one = native_rates(config), torch.tensor([frames])
-    return [
-        Pooling.make(torch.tensor([round(rates[name] * frames)]), native_hop(spec), one)
-        for name, spec in config["encoders"].items()
-    ]
 
 
 # --- all of it
@@ -239,21 +226,9 @@ def make_plan(config: Mapping[str, Any], gpus: int) -> Plan:
     )
 
 
-def values_of_a_frame(config: Mapping[str, Any]) -> float:
+def values_of_a_frame(config: Mapping[str, Any]) -> int:
     """Values of all encoders' states for a frame at 25 Hz."""
-    rates = native_rates(config)
-    return sum(
-        rates[name] * spec["num_states"] * spec["dim"] for name, spec in config["encoders"].items()
-    )
-
-
-def native_rates(config: Mapping[str, Any]) -> dict[str, float]:
-    """Frames that each encoder's states have for a frame at 25 Hz."""
-    native = pools_after(config)
-    return {
-        name: FRAME_SAMPLES / native_hop(spec) if native else 1.0
-        for name, spec in config["encoders"].items()
-    }
+    return sum(spec["num_states"] * spec["dim"] for spec in config["encoders"].values())
 
 
 def memory(

@@ -14,12 +14,11 @@ from torch.multiprocessing import ProcessExitedException
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
-from pam.encoders.pooling import dump_name
 from pam.errors import UserError, run_main
 from pam.llm.template import Template
-from pam.model.build import build_model, load_learned, pools_after
+from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
-from pam.model.speech_llm import AUDIO, FRAMES
+from pam.model.speech_llm import AUDIO
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.collate import Collate, Preprocess
 from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
@@ -236,14 +235,11 @@ def distributed_rank(distributed: bool) -> dict[str, int]:
 def data_triples(folder: Path, config: Mapping[str, Any], text: Path) -> list[tuple]:
     """What ESPnet's dataset reads: (path, name, type); every file is a table of text."""
     files = {"text": text, "task": folder / "utt2task"}
-    native = pools_after(config)
     if config["feats"] == "online":
         files[AUDIO] = folder / "wav.scp"
     else:
         for name in config["encoders"]:
-            files[name] = folder / f"feats_{dump_name(name, native)}.scp"
-        if native:
-            files[FRAMES] = folder / "utt2num_frames"
+            files[name] = folder / f"feats_{name}.scp"
     for path in files.values():
         if not path.is_file():
             raise UserError(f"{path}: missing: run stages 2 and 3 with the same options")

@@ -154,9 +154,10 @@ def test_wrong_sets_and_names(dump):
 def test_command_and_task_of_a_set(dump):
     sets = [f"{dump}/raw/asr_clean_train:asr_noisy", f"{dump}/raw/ac_train"]
     main(
-        ["--sets", *sets, "--out", f"{dump}/train", "--encoder_dir", str(dump)]
+        ["--train", *sets, "--dev", sets[1], "--out", f"{dump}/all", "--encoder_dir", str(dump)]
         + ["--encoders", *ENCODERS]
     )
-    assert DataDir.read(dump / "train")["utt2task"]["ann-1"] == "asr_noisy"
+    assert DataDir.read(dump / "all/train")["utt2task"]["ann-1"] == "asr_noisy"
+    assert set(DataDir.read(dump / "all/dev")["utt2task"].values()) == {"ac"}
     with pytest.raises(UserError, match="unknown task 'asr_clen': did you mean 'asr_clean'"):
         SetSpec.parse(f"{dump}/raw/ac_train:asr_clen")

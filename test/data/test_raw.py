@@ -212,10 +212,13 @@ def test_a_test_set_loses_nothing_by_its_lengths(tmp_path, caplog):
 
 def test_limits_from_the_command_line(tmp_path):
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 2})
-    limits = ["--feats", "online", "--max_seconds", "1.5", "--out", str(tmp_path / "raw")]
+    limits = ["--feats", "online", "--max_seconds", "1.5", "--data", str(data)]
     for more, kept in (([], 1), (["--limited", "other"], 2), (["--limited", "set", "x"], 1)):
-        dump_main(["--data", str(data), *limits, *more])
-        assert len(DataDir.read(tmp_path / "raw/set")) == kept
+        raw = tmp_path / "raw" / str(kept)
+        dump_main([*limits, *more, "--out", str(raw)])
+        assert len(DataDir.read(raw / "set")) == kept
+    with pytest.raises(UserError, match="2/set was made with other settings; .*--dumpdir"):
+        dump_main([*limits, "--out", str(tmp_path / "raw/2")])
 
 
 def test_a_clip_that_is_too_short_names_its_file(tmp_path):
@@ -343,7 +346,8 @@ def test_memory_for_each_utterance(tmp_path, capsys):
     wav = tmp_path / "x.wav"
     files = {"wav.scp": dict.fromkeys(utts, str(wav))}
     data = write_tables(tmp_path / "set", wav, files, utts)
-    raw, sets = tmp_path / "raw/set", ["--sets", str(tmp_path / "raw/set")]
+    raw = tmp_path / "raw/set"
+    sets = ["--train", str(raw), "--dev", str(raw)]
     steps = {
         "validate": lambda: validate([str(data)]),
         "dump": lambda: dump_audio(data, raw),

@@ -1,6 +1,7 @@
 """The decode verb on a tiny experiment: a random model, dumped features of five utterances."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import torch
 import yaml
 
 from pam.bin import decode
-from pam.data.archive import load, read_scp, write_archive
+from pam.config.made import read_record
+from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
+from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
-from pam.data.scp import write_table
-from pam.decode.fingerprint import data_digest
-from pam.decode.utterances import Utterance, batches, frame_counts, read_utterances
+from pam.decode.decode_set import decode_part
+from pam.decode.utterances import Utterance, batches, read_utterances
 from pam.errors import UserError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
@@ -62,38 +64,20 @@ def data(tmp_path, tiny_model):
     return folder
 
 
-def test_pooled_after_ffn_e(exp, data, tiny_config, tmp_path):
-    """Of states at 50 Hz whose frames come twice the answers are those of states at 25 Hz."""
-    before = run(exp, data, tmp_path / "before")
-    (exp / "config.yaml").write_text(yaml.safe_dump(tiny_config | {"pool": "after"}))
-    with pytest.raises(UserError, match="first_native/set/feats.scp: no features of first_native"):
-        run(exp, data, tmp_path / "after")
-    for name in ("first", "second"):
-        pooled, own = (data.parents[1] / f"{name}{end}" / "set" for end in ("", "_native"))
-        own.mkdir(parents=True)
-        states = {utt: load(place) for utt, place in read_scp(pooled / "feats.scp").items()}
-        twice = ((utt, state.repeat(2, axis=0)) for utt, state in states.items())
-        write_archive(own / "feats.ark", own / "feats.scp", twice)
-        write_table(own / "utt2num_frames", {utt: str(n) for utt, n in FRAMES.items()})
-    after = run(exp, data, tmp_path / "after")
-    assert [line["hyp"] for line in after] == [line["hyp"] for line in before]
-    assert len({line["hyp"] for line in after}) > 1
-
-
-def test_frames_are_those_that_all_encoders_have(data, tmp_path):
-    counts = {"one": FRAMES | {"b-1": 3}, "two": FRAMES | {"c-4": 5}}
-    for name, frames in counts.items():
-        folder = tmp_path / "states" / name / "set"
-        write_table(folder / "utt2num_frames", {utt: str(n) for utt, n in frames.items()})
-    found = frame_counts(data, DataDir.read(data), counts, tmp_path / "states")
-    assert found == FRAMES | {"b-1": 3, "c-4": 5}
-
-
 def run(exp, data, out, *more):
     options = ["--exp", exp, "--data", data, "--out", out, "--max_new_tokens", 6, *more]
     decode.main([str(option) for option in options])
     lines = (out / data.name / "hyp.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
+
+
+def count_parts(monkeypatch):
+    """The calls of what decodes a part, from now on."""
+    calls = []
+    monkeypatch.setattr(
+        "pam.decode.decode_set.decode_part", lambda *args: calls.append(args) or decode_part(*args)
+    )
+    return calls
 
 
 def test_a_fixed_prompt_may_have_line_breaks(tmp_path):
@@ -206,15 +190,16 @@ def test_batch_size_changes_nothing(exp, data, tmp_path):
 
 
 @pytest.mark.parametrize("option", [("--batch_size", 2), ("--exact", "true"), ("--seed", 1)])
-def test_what_answers_depend_on_is_recorded(exp, data, tmp_path, option, monkeypatch):
-    """The batch size and the type in any case; another one is decoded anew."""
+def test_what_answers_depend_on_is_recorded(exp, data, tmp_path, option, monkeypatch, capsys):
+    """The batch size and the type in any case; another one is another folder."""
     run(exp, data, tmp_path / "out", "--exact", "false")
-    made = json.loads((tmp_path / "out" / "set" / "decode.json").read_text())
+    made = read_record(tmp_path / "out" / "set", "decode")["settings"]
     assert (made["batch_size"], made["exact"], made["dtype"]) == (8, False, "float32")
-    calls = []
-    plain = decode.decode_part
-    monkeypatch.setattr(decode, "decode_part", lambda *args: calls.append(args) or plain(*args))
-    run(exp, data, tmp_path / "out", "--exact", "false", *option)
+    calls = count_parts(monkeypatch)
+    with pytest.raises(UserError, match="set was made with other settings; .*--inference_tag"):
+        run(exp, data, tmp_path / "out", "--exact", "false", *option)
+    assert option[0].removeprefix("--") in capsys.readouterr().err and not calls
+    run(exp, data, tmp_path / "other", "--exact", "false", *option)
     assert len(calls) == 1
 
 
@@ -228,12 +213,15 @@ def test_parts_joined_are_the_whole(exp, data, tmp_path, monkeypatch):
         decode.main(job)
         assert not (out / "set" / "hyp.jsonl").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "load_experiment", None)  # all that these jobs do is done
+        patch.setattr("pam.model.build.load_experiment", None)  # all that these jobs do is done
         for job in jobs:
             decode.main(job)
     decode.main([str(o) for o in (*options, "--job", "4/7")])
-    for name in ("hyp.jsonl", "hyp", "ref", "decode.json"):
+    for name in ("hyp.jsonl", "hyp", "ref"):
         assert (out / "set" / name).read_text() == (whole / "set" / name).read_text()
+    for key in ("settings", "inputs"):
+        records = [read_record(folder / "set", "decode") for folder in (out, whole)]
+        assert records[0][key] == records[1][key]
     seconds = json.loads((out / "set" / "decode_seconds.json").read_text())
     assert seconds["audio"] == round(sum(FRAMES.values()) / 25, 2) and seconds["decode"] > 0
     assert not (out / "set" / ".parts").exists()
@@ -243,16 +231,20 @@ def test_a_job_that_was_killed_before_joining_joins_when_it_runs_again(
     exp, data, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(decode, "join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "pam.decode.decode_set.join", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         run(exp, data, tmp_path / "out")
-    monkeypatch.setattr(decode, "load_experiment", None)
+    monkeypatch.setattr("pam.model.build.load_experiment", None)
     assert len(run(exp, data, tmp_path / "out")) == len(TASKS)
 
 
 def test_parts_of_other_settings_are_not_joined(exp, data, tmp_path):
     options = ["--exp", exp, "--data", data, "--out", tmp_path, "--max_new_tokens", 6]
-    for more in (["--job", "1/2"], ["--job", "2/2", "--seed", 1], ["--job", "2/3"]):
+    for more in (["--job", "1/2"], ["--job", "2/3"]):
         decode.main([str(option) for option in (*options, *more)])
+    with pytest.raises(UserError, match="set was made with other settings"):
+        decode.main([str(option) for option in (*options, "--job", "2/2", "--seed", 1)])
     assert not (tmp_path / "set" / "hyp.jsonl").exists()
     decode.main([str(option) for option in (*options, "--job", "2/2")])
     assert (tmp_path / "set" / "hyp.jsonl").exists()
@@ -318,32 +310,42 @@ def test_prompts_do_not_depend_on_the_other_utterances(exp, data, tmp_path):
     assert {line["id"]: line["prompt"] for line in other} != after
 
 
-def test_a_complete_set_is_skipped_and_other_settings_are_not(exp, data, tmp_path, monkeypatch):
+def test_a_complete_set_is_skipped_and_other_settings_are_refused(exp, data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run(exp, data, out)
-    calls = []
-    plain = decode.decode_part
-    monkeypatch.setattr(decode, "decode_part", lambda *args: calls.append(args) or plain(*args))
+    calls = count_parts(monkeypatch)
     run(exp, data, out)
     assert not calls
-    run(exp, data, out, "--prompts", "seen")
+    with pytest.raises(UserError, match="set was made with other settings"):
+        run(exp, data, out, "--prompts", "seen")
+    (out / "set" / "hyp.jsonl").unlink()
+    run(exp, data, out)
     assert len(calls) == 1
-    (out / "set" / "decode.json").write_text("{")  # as a killed run may leave it
-    run(exp, data, out, "--prompts", "seen")
+    DataDir(tables(prompt={"b-1": "What is this?"})).write(data)  # another input: decoded anew
+    run(exp, data, out)
     assert len(calls) == 2
+    shutil.rmtree(data)  # to save space
+    decode.main(
+        [str(o) for o in ("--exp", exp, "--data", data, "--out", out, "--max_new_tokens", 6)]
+    )
+    assert len(calls) == 2
+    (out / "set" / "made.json").write_text("{")
+    with pytest.raises(UserError, match=r"set/made\.json: not valid JSON"):
+        run(exp, data, out)
 
 
 def test_nothing_is_left_of_a_run_that_fails(exp, data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run(exp, data, out)
+    DataDir(tables(prompt={"b-1": "What is this?"})).write(data)
 
     def fail(*args, **kwargs):
         raise RuntimeError("killed")
 
     monkeypatch.setattr("pam.decode.decode_set.decode_utterances", fail)
     with pytest.raises(RuntimeError):
-        run(exp, data, out, "--seed", 1)
-    assert not (out / "set" / "decode.json").exists()
+        run(exp, data, out)
+    assert not read_record(out / "set", "decode")["complete"]
 
 
 def test_a_combined_directory_brings_its_own_pointers(exp, data, tmp_path, tiny_model):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pam.config.made import read_record, stage_seconds
+
 pytestmark = [pytest.mark.slow, pytest.mark.models, pytest.mark.corpora]
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs/mini"
@@ -107,7 +109,7 @@ def test_dump(run):
 
 
 def test_seconds(run):
-    seconds = json.loads((run.folder / "exp" / NAME / "seconds.json").read_text())
+    seconds = stage_seconds(run.folder / "exp" / NAME)
     stages = ["data", "dump", "combine", "train", "average", "decode", "score", "report"]
     assert list(seconds) == stages
     assert all(seconds[stage] > 0 for stage in ("dump", "train", "decode"))
@@ -141,7 +143,7 @@ def test_training_that_was_killed_resumes(run):
     exp = run.folder / "exp/killed"
     only = ["--expname=killed", "--stage=4", "--stop_stage=5"]
     run.kill_when(lambda: (exp / "train/checkpoint.pth").exists(), *only)
-    assert not (exp / ".trained").exists()
+    assert not read_record(exp, "train")["complete"]
     run(*only)
     whole = json.loads((run.folder / "exp" / NAME / "curves.json").read_text())
     resumed = json.loads((exp / "curves.json").read_text())

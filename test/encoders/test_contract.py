@@ -6,7 +6,7 @@ from tiny import CASES, SSL_SHAPE
 from torch import nn
 from transformers import HubertConfig, HubertModel
 
-import pam.encoders
+from pam.config.source import attribute_of, registered
 from pam.encoders import ENCODERS, load_encoder
 from pam.encoders.pooling import pool_frames
 from pam.errors import UserError
@@ -28,10 +28,15 @@ def run_one(encoder, clip):
 
 def test_every_family_of_the_table_has_a_tiny_case():
     assert {family for family, _, _ in CASES.values()} == set(ENCODERS.names())
-    for family in ENCODERS.names():
-        assert f"\n    {family} " in pam.encoders.__doc__, (
-            f"{family} is not in the docstring's table"
-        )
+
+
+@pytest.mark.parametrize("family", ENCODERS.names())
+def test_a_family_declares_its_shapes(family):
+    """As the configurations have them: (width, hidden states) by the model's path."""
+    cls = ENCODERS.get(family)
+    assert cls.hop_samples > 0 and cls.models
+    assert all(dim > 0 and states > 1 for dim, states in cls.models.values())
+    assert attribute_of(registered("pam.encoders.ENCODERS")[family], "models") == cls.models
 
 
 def test_shape_and_mask(encoder):

@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 from pam.bin.dump import main
+from pam.config.made import read_record
 from pam.data import archive
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
@@ -115,7 +116,8 @@ def test_dumped_equals_on_the_fly(data, options, tiny_specs):
                 as_stored, states.transpose(0, 1).numpy(), rtol=6e-4, atol=1e-4
             )
         about = json.loads((folder / "dump.json").read_text())
-        assert (about["num_states"], about["dim"]) == (encoder.num_states, encoder.dim)
+        settings = read_record(folder, "dump")["settings"]
+        assert (settings["num_states"], settings["dim"]) == (encoder.num_states, encoder.dim)
         assert about["hours"] == pytest.approx(sum(SECONDS.values()) / 3600, abs=1e-4)
 
 

@@ -68,7 +68,6 @@ SYSTEMS = [
         "model_conf": {"routing": "predicted", "routing_loss": False, "bf16": False},
     },
     {"fusion": "concat", "fusion_conf": {}},
-    {"fusion": "pam", "pool": "after"},
 ]
 
 

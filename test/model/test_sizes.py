@@ -7,7 +7,7 @@ import torch
 from toys import write_architectures
 
 from pam.bin import params
-from pam.config import load_yaml
+from pam.config import load_yaml, read_layers
 from pam.errors import UserError
 from pam.fusion import FUSIONS
 from pam.model import architecture as architectures
@@ -15,7 +15,7 @@ from pam.model.architecture import architecture, architecture_names, count, enco
 from pam.model.build import build_model
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paths import conf_file, conf_names
-from pam.train.systems import combine, read_layers
+from pam.train.systems import combine
 
 PAPER = load_yaml(params.PAPER)
 SCALES, SYSTEMS, LLMS = (conf_names(kind) for kind in ("scale", "systems", "llm"))

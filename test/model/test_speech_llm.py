@@ -39,7 +39,7 @@ def plain_row(model, batch, row, read=None):
     prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
     router_logits = model.router(prompt_states[:, -1])
     gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
-    audio = model.hear(states, frames[None], None, gate)[0][0]
+    audio = model.hear(states, frames[None], gate)[0][0]
     whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
     hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
     return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
@@ -153,7 +153,7 @@ def plain_greedy(model, batch, row, prompt, steps):
     llm, ids = model.llm, torch.tensor(model.llm.prompt_ids(prompt))
     last = llm.backbone(inputs_embeds=llm.embed(ids)[None]).last_hidden_state[:, -1]
     gate = model.router.gate(model.router(last))
-    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], None, gate)[0][0]])
+    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], gate)[0][0]])
     said = []
     for _ in range(steps):
         hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0, -1]
@@ -320,16 +320,6 @@ def test_shuffled_audio_moves_audio_only(tiny_model, batch):
     assert torch.equal(shuffled["second_lengths"][0], batch["second_lengths"][2])
     for name in ("text", "prompt", "task", "prompt_index"):
         assert torch.equal(shuffled[name], batch[name])
-
-
-def test_shuffled_native_frames_keep_their_count(tiny_config):
-    """What another utterance's states become is as long as that utterance."""
-    model = build_model(tiny_config | {"pool": "after"})
-    batch = make_batch(model, ["Write.", "Count."], ["a", "b"], [0, 2], [7, 4])
-    shuffled = shuffled_audio(batch, model)
-    assert shuffled["frames"].tolist() == [4, 7] == batch["frames"].flip(0).tolist()
-    states, frames, pooling = model.states(shuffled)
-    assert torch.equal(frames, shuffled["frames"]) and len(pooling) == len(states) == 2
 
 
 def test_predicted_routing_uses_the_router(tiny_config, batch):

@@ -23,18 +23,13 @@ BF16_ERROR = 0.04  # of the norm of all logits; the worst measured is 0.018 (8 b
 PROMPTS = ["Write it down.", "Noisy.", "How many speakers?", "What is it?"]
 
 
-NO_FFN_E = ("wavllm", "salmonn")
-CASES = [(file, name) for name in ("paper", "mini") for file in SYSTEMS] + [
-    (file, "paper, pool: after") for file in SYSTEMS if file.stem not in NO_FFN_E
-]
+CASES = [(file, name) for name in ("paper", "mini") for file in SYSTEMS]
 
 
 def toy_scale(name: str, tiny_config: dict) -> dict:
     """A scale of conf/scale with its own options, and toys for its models."""
-    scale, _, pool = name.partition(", pool: ")
-    real = load_yaml(conf_file("scale", scale))
+    real = load_yaml(conf_file("scale", name))
     return {
-        **({"pool": pool} if pool else {}),
         **{key: tiny_config[key] for key in ("encoders", "feats")},
         "llm_conf": real["llm_conf"] | tiny_config["llm_conf"],
         "model_conf": real.get("model_conf", {}) | {"bf16": False},
@@ -108,8 +103,6 @@ def audio_of(model, batch, row=None):
     rows = slice(None) if row is None else slice(row, row + 1)
     lengths = {name: batch[f"{name}_lengths"][rows] for name in names}
     features = {name: batch[name][rows, : int(lengths[name].max())] for name in names}
-    if model.pools:
-        features["frames"] = batch["frames"][rows]
     return features, lengths
 
 

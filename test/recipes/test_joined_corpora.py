@@ -24,6 +24,7 @@ from imitations import (
     write,
 )
 
+from pam.config.made import read_record
 from pam.data.audio import load_audio
 from pam.data.concat import is_concat
 from pam.data.datadir import DataDir
@@ -179,16 +180,15 @@ def test_the_joined_training_set_has_all_tasks(project):
 
 def test_other_items_are_not_taken_for_the_same(project):
     """An option that only this recipe has is part of what its data are made with."""
-    settings = (project.root / "egs/snv/data/.settings").read_text().splitlines()
-    assert settings == [
-        "size: tiny",
-        "num_items: 137041",
-        "segments: 0",
-        "data_seed: 0",
-        "audio: virtual",
-        f"COMMON_VOICE: {project.corpora}/cv",
-        f"AIR_BENCH: {project.corpora}/AIR-Bench",
-    ]
+    assert read_record(project.root / "egs/snv/data", "data")["settings"] == {
+        "size": "tiny",
+        "num_items": 137041,
+        "segments": 0,
+        "data_seed": 0,
+        "audio": "virtual",
+        "COMMON_VOICE": f"{project.corpora}/cv",
+        "AIR_BENCH": f"{project.corpora}/AIR-Bench",
+    }
     with pytest.raises(AssertionError, match="now asked for:    segments: 4"):
         project.recipe("egs/snv/run.sh --segments 4", 1)
 

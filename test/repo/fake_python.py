@@ -1,33 +1,29 @@
 #!/usr/bin/env python3
-"""Stands in for --python: notes each verb in $CALLS and makes the files that the real one makes.
+"""Stands in for --python: verbs are the real ones, without their work.
 
-FAIL=VERB makes that verb fail, SLEEP=VERB makes it wait for ever (with a child that waits too).
+Each notes itself in $CALLS when it works, and makes the files that the real work makes. FAIL=VERB
+makes that work fail, SLEEP=VERB makes it wait for ever (with a child that waits too).
 """
 
+import importlib
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-ENCODERS = ("whisper_tiny_en", "moonshine_base", "wakehubert_tiny")
 METRICS = ("wer", "accuracy", "meteor")
 COSINES = ("cosine_mapped", "mean_cosine_mapped", "cosine", "mean_cosine", "cka")
 SIMILARITY = [{"encoders": ["one", "two"], "layers": [[0, 0]], **dict.fromkeys(COSINES, [0.5])}]
 HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
-args = sys.argv[1:]
-
-
-def values(option: str) -> list[str]:
-    """The values after an option, up to the next one."""
-    found = args[args.index(option) + 1 :]
-    ends = [n for n, arg in enumerate(found) if arg.startswith("--")]
-    return found[: ends[0]] if ends else found
+TASKS = ("asr_clean", "asr_noisy", "snv", "ac")
+argv = sys.argv[1:]
 
 
 def value(option: str) -> Path:
-    return Path(values(option)[0])
+    return Path(argv[argv.index(option) + 1])
 
 
 def touch(*files: Path) -> None:
@@ -36,87 +32,118 @@ def touch(*files: Path) -> None:
         file.touch()
 
 
-verb = args[1].removeprefix("pam.bin.") if args[0] == "-m" else Path(args[0]).stem
-what = {"dump": "--data", "combine": "--out", "decode": "--data"}.get(verb)
-with Path(os.environ["CALLS"]).open("a") as calls:
-    for name in values(what) if what else [""]:
-        calls.write(f"{verb} {Path(name).name}".rstrip() + "\n")
-if os.environ.get("SLEEP") == verb:
-    child = subprocess.Popen(["sleep", "1000"])
-    with Path(os.environ["PIDS"]).open("w") as pids:
-        pids.write(f"{os.getpid()} {child.pid}\n")
-    time.sleep(1000)
-if os.environ.get("FAIL") == verb:
-    print("the reason is written here")
-    sys.exit(3)
+def note(verb: str, what: str = "") -> None:
+    with Path(os.environ["CALLS"]).open("a") as calls:
+        calls.write(f"{verb} {what}".rstrip() + "\n")
+    if os.environ.get("SLEEP") == verb:
+        child = subprocess.Popen(["sleep", "1000"])
+        with Path(os.environ["PIDS"]).open("w") as pids:
+            pids.write(f"{os.getpid()} {child.pid}\n")
+        time.sleep(1000)
+    if os.environ.get("FAIL") == verb:
+        print("the reason is written here", flush=True)
+        sys.exit(3)
 
-if verb == "fetch_models":
-    touch(Path(os.environ["PAM_CACHE"]) / "models" / args[1] / "config.json")
-if verb == "prepare":
-    for name in os.environ["SETS"].split():
-        touch(value("--out") / name / "wav.scp")
-if verb == "dump":
-    scale = value("--scale_config").read_text()
-    end = {"before": "", "after": "_native"}[values("--pool")[0]]
-    for encoder in ENCODERS:
-        assert encoder in scale
-        for data in values("--data"):
-            touch(value("--encoder_dir") / (encoder + end) / Path(data).name / "feats.scp")
-    for data in values("--data"):
-        raw = value("--out") / Path(data).name
+
+def task_of(name: str) -> str:
+    return next(task for task in TASKS if name.startswith(task))
+
+
+def dumper(args):
+    def dump_set(data, raw, limit):
+        note("dump", data.name)
+        for encoder in dump.encoders_of(args) if args.feats == "dumped" else ():
+            touch(args.encoder_dir / encoder / data.name / "feats.scp")
         touch(raw / "wav.scp")
-        if "--max_seconds" in args:
-            (raw / "limits.json").write_text(
-                json.dumps([*values("--max_seconds"), raw.name in values("--limited")])
-            )
-        task = raw.name.partition("_")[0]
-        (raw / "utt2task").write_text(f"utt1 {task}\n")
-if verb == "combine":
-    own = [encoder + "_native" for encoder in ENCODERS]
-    assert values("--encoders") in (list(ENCODERS), own, [])  # none: online
-    assert all((Path(folder) / "wav.scp").is_file() for folder in values("--sets"))
-    touch(value("--out") / "wav.scp")
-if verb == "train":
-    touch(value("--expdir") / "config.yaml", value("--expdir") / "train" / "checkpoint.pth")
-    (value("--expdir") / "config.yaml").write_text("\n".join(args))
-    touch(value("--expdir") / "train" / "last.pth")
-if verb == "average":
-    touch(value("--exp") / "model.pth", value("--exp") / "hearing.json")
-if verb == "decode":
-    for data in values("--data"):
-        out = value("--out") / Path(data).name
-        touch(out / "hyp.jsonl", out / "decode.json")
-if verb == "score":
-    for name in values("--sets"):
-        found = {"spice": {"missing": "jars"}} if "spice" in values("--metrics") else {}
-        score = value("--decode_dir") / name / "score.json"
-        score.write_text(json.dumps({"metrics": found}, indent=2))
-if verb == "analyse":
-    touch(value("--exp") / "analysis.json")
-if verb == "report":
-    exp = value("--exp")
+        if limit.most < math.inf:
+            (raw / "limits.json").write_text(json.dumps([f"{limit.most:g}", limit.drops]))
+        (raw / "utt2task").write_text(f"utt1 {task_of(raw.name)}\n")
+        return {}
+
+    return dump_set
+
+
+def combine(args):
+    assert args.encoders in (["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"], [])
+    for part in ("train", "dev"):
+        note("combine", part)
+        assert all((Path(folder) / "wav.scp").is_file() for folder in getattr(args, part))
+        touch(args.out / part / "wav.scp")
+
+
+def train(args, making):
+    with making.work():
+        note("train")
+        config = {"feats": args.feats, "llm_conf": {}, "tasks": list(TASKS), "argv": argv}
+        touch(args.expdir / "train" / "checkpoint.pth", args.expdir / "train" / "last.pth")
+        (args.expdir / "config.yaml").write_text(json.dumps(config))
+
+
+def average(args):
+    note("average")
+    touch(args.exp / "model.pth", args.exp / "hearing.json")
+
+
+def decode(args, settings, jobs):
+    for job in jobs:
+        note("decode", job.data.name)
+        job.making.begin()
+        (job.making.folder / "hyp.jsonl").write_text(f"{job.making.inputs['data']}\n")
+        job.making.finish()
+
+
+def score(args, pending):
+    note("score")
+    found = {"spice": {"missing": "jars"}} if "spice" in args.metrics else {}
+    for making in pending:
+        (making.folder / "score.json").write_text(json.dumps({"metrics": found}, indent=2))
+        making.begin()
+        making.finish(complete=not found)
+    verb.router_making(args.exp).finish()
+
+
+def report(args):
+    note("report")
+    (exp,) = args.exp
     touch(exp / "RESULTS.md", exp / "results.json")
-    if "--html" in args:
+    if args.html:
         touch(exp / "report.html")
-    if "--store" in args:
-        made_with = dict(
-            line.split(": ", 1) for line in (exp / ".settings").read_text().splitlines()
-        )
-        words = made_with["train_args"].split()
+    if args.store:
+        made_with = made.read_record(exp, "train")["settings"]
         result = {
             "name": exp.name,
-            **{key: made_with[key].partition(",")[0] for key in ("system", "scale", "budget")},
-            "seed": int(made_with["seed"]),
-            "options": [
-                word for flag, word in zip(words, words[1:], strict=False) if flag == "--set"
-            ],
+            **{key: made_with[key] for key in ("system", "scale", "budget", "seed")},
+            "options": made.read_record(exp, "train")["notes"]["set"],
             "similarity": [] if not (exp / "analysis.json").exists() else SIMILARITY,
             "sets": {
                 score.parent.name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)}
                 for score in (exp / "greedy_unseen").glob("*/score.json")
             },
         }
-        touch(value("--store") / f"{exp.name}.json")
-        (value("--store") / f"{exp.name}.json").write_text(json.dumps(result))
-if verb == "table":  # the real one: it is light
-    os.execv(sys.executable, [sys.executable, *args])
+        args.store.mkdir(parents=True, exist_ok=True)
+        (args.store / f"{exp.name}.json").write_text(json.dumps(result))
+
+
+name = argv[1].removeprefix("pam.bin.") if argv[0] == "-m" else Path(argv[0]).stem
+work = {"combine": combine, "train": train, "average": average, "decode": decode, "score": score}
+work |= {"report": report}
+if name in ("data", "recipe", "table", "dump", *work):
+    if name == "table":
+        note(name)
+    from pam.config import made
+    from pam.errors import run_main
+
+    verb = importlib.import_module(argv[1])
+    if name == "dump":
+        dump, verb.dumper = verb, dumper
+    elif name in work:
+        verb.work = work[name]
+    run_main(lambda: verb.main(argv[2:]))
+note(name)
+if name == "fetch_models":
+    touch(Path(os.environ["PAM_CACHE"]) / "models" / argv[1] / "config.json")
+if name == "prepare":
+    for folder in os.environ["SETS"].split():
+        touch(value("--out") / folder / "wav.scp")
+if name == "analyse":
+    touch(value("--exp") / "analysis.json")

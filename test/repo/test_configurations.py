@@ -4,17 +4,27 @@ import importlib
 import re
 import runpy
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from pam.config import check_keys, load_yaml, parse_value
+from pam.bin import recipe
+from pam.config import (
+    Experiment,
+    check_budget,
+    check_keys,
+    check_phases,
+    keys_of,
+    load_yaml,
+    parse_value,
+    plain,
+    read_experiment,
+    read_layers,
+)
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS, build_fusion
-from pam.train.schema import check_budget, check_phases
-from pam.train.systems import KEYS, combine, read_layers
+from pam.train.systems import combine
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = sorted((ROOT / "conf/scale").glob("*.yaml"))
@@ -35,7 +45,7 @@ def test_loads(file):
 @pytest.mark.parametrize("file", SCALES, ids=name)
 def test_scale_has_what_the_verbs_need(file):
     scale = load_yaml(file)
-    check_keys(scale, KEYS, str(file))
+    check_keys(scale, keys_of(Experiment), str(file))
     for encoder, spec in scale["encoders"].items():
         assert ENCODERS.get(spec["family"]), encoder
     assert scale["feats"] in ("dumped", "online")
@@ -78,7 +88,7 @@ def test_encoders_that_are_commented_out_could_be_used():
 @pytest.mark.parametrize("scale", SCALES, ids=name)
 def test_system_fits_the_scale(system, scale):
     conf = load_yaml(system)
-    check_keys(conf, KEYS, str(system))
+    check_keys(conf, keys_of(Experiment), str(system))
     config = combine(load_yaml(scale), conf)
     assert meta_fusion(config, width=576)
     assert len(config["encoders"]) == len(conf.get("use_encoders", load_yaml(scale)["encoders"]))
@@ -133,10 +143,10 @@ def test_an_llm_changes_the_llm_only(llm):
 @pytest.mark.parametrize("system", SYSTEMS, ids=name)
 @pytest.mark.parametrize("scale", SCALES, ids=name)
 def test_every_option_is_known(scale, system, llm):
-    config = combine(*read_layers(scale, system, llm))
-    for budget, conf in config["budgets"].items():
-        check_budget(conf, budget, "ctc")
-    check_phases(config["phases"], "ctc")
+    experiment = read_experiment(scale, system, llm)
+    for name, budget in experiment.budgets.items():
+        check_budget(budget, name, "ctc")
+    check_phases(experiment.phases, "ctc")
 
 
 def test_the_examples_of_the_help_are_options_that_exist():
@@ -164,15 +174,26 @@ def test_the_examples_of_the_help_are_options_that_exist():
         assert combine(*read_layers(scale, ROOT / "conf/systems/pam.yaml"), settings)
 
 
-@pytest.mark.parametrize("key", ["encoders", "budgets", "phases"])
-@pytest.mark.parametrize("file", SCALES, ids=name)
-def test_the_shell_reads_the_same_names(file, key):
-    script = (ROOT / "utils/recipe.sh").read_text(encoding="utf-8")
-    function = script[script.index("in_scale() {") :]
-    function = function[: function.index("\n}\n") + 3]
-    shell = f"scale_config={file}\n{function}in_scale {key}"
-    output = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
-    assert output.stdout.split() == list(load_yaml(file)[key])
+@pytest.mark.parametrize("llm", ["", *(file.stem for file in LLMS)])
+@pytest.mark.parametrize("scale", [file.stem for file in SCALES])
+def test_recipes_read_what_training_reads(scale, llm):
+    options = {"scale": scale, "system": "pam", "llm": llm}
+    conf = recipe.configuration(options, ROOT / "conf")
+    files = [ROOT / f"conf/{kind}/{name}.yaml" for kind, name in (("scale", scale), ("llm", llm))]
+    trained = plain(read_experiment(files[0], ROOT / "conf/systems/pam.yaml", llm and files[1]))
+    for key in ("encoders", "llm_conf", "budgets"):
+        assert conf[key].keys() == trained[key].keys(), key
+    assert conf["llm_conf"]["path"] == trained["llm_conf"]["path"]
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("[ue]*s/**/*.sh")), ids=name)
+def test_no_shell_parses_yaml_or_json(script):
+    """What is left of sed and awk reads the options of shell scripts."""
+    text = script.read_text(encoding="utf-8")
+    used = {word for word in ("sed", "awk", "grep", "jq") if re.search(rf"\b{word}\b", text)}
+    reads_options = script.name in ("parse_options.sh", "new_recipe.sh")
+    assert used <= ({"sed", "awk"} if reads_options else set())
+    assert not re.search(r"\b(sed|awk)\b.*\.(ya?ml|json)", text)
 
 
 def test_every_dependency_is_pinned(monkeypatch):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pam.config.made import read_record, stage_seconds
+
 STAGES = ["data", "dump", "combine", "train", "average", "decode", "score", "report"]
 WITHOUT_DUMP = ["combine train", "combine dev", "train", "average"]
 
@@ -36,7 +38,7 @@ def wait_for(condition, seconds: float = 60.0) -> bool:
 
 
 @pytest.mark.parametrize("recipe", ["mini", "multitask"])
-def test_all_stages_then_nothing_to_do(recipes, recipe):
+def test_all_stages_then_nothing_to_do(recipes, recipe, tmp_path):
     status, output = recipes.run(recipe)
     assert status == 0, output
     calls = recipes.calls()
@@ -47,15 +49,31 @@ def test_all_stages_then_nothing_to_do(recipes, recipe):
     assert calls[-2:] == ["score", "report"]
 
     exp = recipes.root / "egs" / recipe / "exp" / "pam_mini_short_s0"
-    seconds = json.loads((exp / "seconds.json").read_text())
-    assert list(seconds) == STAGES
+    assert list(stage_seconds(exp)) == STAGES
     assert all(f": {stage} took" in output for stage in STAGES)
 
-    start = time.monotonic()
-    status, output = recipes.run(recipe)
+    # Nothing heavy is started, and nothing is queued.
+    for module in ("torch", "numpy", "transformers"):
+        (tmp_path / f"{module}.py").write_text("raise ImportError('it takes seconds')\n")
+    prefixes = ("dump_prefix", "train_prefix", "decode_prefix")
+    (recipes.root / "utils/cmd.sh").write_text("".join(f"{name}=false\n" for name in prefixes))
+    status, output = recipes.run(recipe, PYTHONPATH=str(tmp_path))
     assert status == 0, output
-    assert [call for call in recipes.calls() if call != "fetch_wordnet"] == []
-    assert time.monotonic() - start < 60  # of a loaded machine: nothing heavy is started
+    assert recipes.calls() == []
+    said = {line.split("complete: ")[1] for line in output.splitlines() if "complete: " in line}
+    for name in recipes.env["SETS"].split():
+        assert any(text.endswith(f"dump/raw/{name}") for text in said), output
+    tests = {path.parent.name for path in exp.glob("greedy_unseen/*/score.json")}
+    decoded = {f"exp/{exp.name}/greedy_unseen/{name}" for name in tests}
+    [combined] = (exp.parents[1] / "dump/combined").iterdir()
+    rest = {
+        "data",
+        f"dump/combined/{combined.name}",
+        f"exp/{exp.name}",
+        f"exp/{exp.name}/model.pth",
+    }
+    assert rest | decoded | {f"{folder}/score.json" for folder in decoded} <= said, output
+    assert any(f"exp/{exp.name}/results.json" in text for text in said), output
 
 
 @pytest.mark.parametrize(
@@ -101,50 +119,10 @@ def test_answers_that_are_gone_edited_or_scored_by_other_code(recipes):
     assert recipes.run("mini", "--stage", "6")[0] == 0
     assert recipes.calls() == []
     (recipes.root / "pam").unlink()  # a link to the real one
-    shutil.copytree(Path(__file__).parents[2] / "pam/score", recipes.root / "pam/score")
+    shutil.copytree(Path(__file__).parents[2] / "pam", recipes.root / "pam")
     (recipes.root / "pam/score/wer.py").write_text("changed = True\n")
     assert recipes.run("mini", "--stage", "6")[0] == 0
     assert recipes.calls() == ["score", "report"]
-
-
-def test_states_at_two_rates_lie_beside_each_other(recipes):
-    """--pool after: another dump of the encoders, another combined folder, another experiment."""
-    dump, after = recipes.root / "egs/mini/dump", ("--pool", "after", "--expname", "after")
-    assert recipes.run("mini", "--stop_stage", "4")[0] == 0
-    combined = set((dump / "combined").iterdir())
-    recipes.calls()
-    status, output = recipes.run("mini", "--stop_stage", "4", *after)
-    assert status == 0, output
-    calls = recipes.calls()
-    assert sum(call.startswith("dump ") for call in calls) == 7 and calls[-1] == "train"
-    assert len(set((dump / "combined").iterdir()) - combined) == 1
-    folders = {path.name for path in dump.iterdir() if path.is_dir()}
-    encoders = folders - {"raw", "combined", "log"}
-    assert len(encoders) == 6 and sum(name.endswith("_native") for name in encoders) == 3
-    options = (dump.parent / "exp/after/config.yaml").read_text().splitlines()
-    assert options[options.index("--pool") + 1] == "after"
-    for more in ((), after):  # both are complete
-        status, output = recipes.run("mini", "--stop_stage", "4", *more)
-        assert status == 0 and recipes.calls() == [], output
-    status, output = recipes.run("mini", "--stop_stage", "4", "--pool", "after")
-    assert status == 1 and "now asked for:    pool: after" in output
-    assert "give the new one another name with --expname" in output
-
-
-def test_a_scale_may_say_where_frames_are_pooled(recipes):
-    scale = recipes.root / "conf/scale/mini.yaml"
-    scale.write_text(scale.read_text() + "pool: after  # FFN_e\n")
-    assert recipes.run("mini", "--stop_stage", "2")[0] == 0
-    assert (recipes.root / "egs/mini/dump/moonshine_base_native").is_dir()
-    assert not (recipes.root / "egs/mini/dump/moonshine_base").exists()
-
-
-def test_online_data_are_the_same_wherever_frames_are_pooled(recipes):
-    assert recipes.run("mini", "--stop_stage", "3", "--feats", "online")[0] == 0
-    recipes.calls()
-    options = ("--stop_stage", "3", "--feats", "online", "--pool", "after")
-    status, output = recipes.run("mini", *options)
-    assert status == 0 and recipes.calls() == [], output
 
 
 def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
@@ -192,7 +170,9 @@ def test_stages_can_be_chosen(recipes):
         (["--seed"], "--seed: needs a value"),
         (["--seed", "x"], "--seed x: expected a whole number"),
         (["--system", "pm"], "--system pm: choose from"),
-        (["--pool", "late"], "--pool late: choose from before after"),
+        (["--system", "pamm"], "; did you mean pam?"),
+        (["--html", "flase"], "--html flase: choose from true false; did you mean false?"),
+        (["--feats", "late"], "--feats late: choose from dumped online"),
         (["--budget", "huge"], "--budget huge: choose from tiny short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),
@@ -319,7 +299,7 @@ def test_another_llm_is_another_experiment(recipes):
     assert (
         str(recipes.root / "conf/llm/smollm2-135m-chat.yaml") in (exp / "config.yaml").read_text()
     )
-    assert "llm: smollm2-135m-chat" in (exp / ".settings").read_text()
+    assert read_record(exp, "train")["settings"]["llm"] == "smollm2-135m-chat"
     status, output = recipes.run("mini", "--llm", "qwen2.5-3b", "--stop_stage", "1")
     assert status == 0, output
     assert (
@@ -365,10 +345,10 @@ def test_edited_configuration_is_refused_not_reused(recipes):
     system = recipes.root / "conf/systems/pam.yaml"
     system.write_text(system.read_text() + "# a comment changes nothing\n")
     assert recipes.run("mini")[0] == 0
-    system.write_text(system.read_text() + "router_conf: {}\n")
+    system.write_text(system.read_text() + "fusion_conf: {num_fused: 3}\n")
     status, output = recipes.run("mini")
     assert status == 1
-    assert "it was made with: system: pam" in output and "--expname" in output
+    assert "now asked for:    fusion_conf.num_fused: 3" in output and "--expname" in output
     assert "train" not in recipes.calls()
     assert recipes.run("mini", "--expname", "pam_edited")[0] == 0
 
@@ -422,9 +402,9 @@ def test_a_folder_that_is_not_named_again_is_the_recorded_one(recipes, recipe):
     read_from(recipes, "CORPUS")
     assert recipes.run(recipe, "--stop_stage", "1", CORPUS="/a")[0] == 0
     assert recipes.run(recipe, "--stop_stage", "4")[0] == 0
-    for name in ("dump/raw/ac_dev", "exp/pam_mini_short_s0"):
-        settings = recipes.root / "egs" / recipe / name / ".settings"
-        assert "CORPUS: /a\n" in settings.read_text()
+    for name, stage in (("dump/raw/ac_dev", "dump"), ("exp/pam_mini_short_s0", "train")):
+        record = read_record(recipes.root / "egs" / recipe / name, stage)
+        assert record["settings"]["CORPUS"] == "/a"
     for stage in "234":
         status, output = recipes.run(recipe, "--stage", stage, "--stop_stage", stage, CORPUS="/b")
         assert status == 1 and "now asked for:    CORPUS: /b" in output, output
@@ -461,9 +441,23 @@ def test_a_tolerance_is_no_setting(recipes):
     recipes.calls()
     status, output = recipes.run("mini", "--stop_stage", "4", "--max_bad", "5%")
     assert status == 0 and recipes.calls() == [], output
-    settings = recipes.root / "egs/mini/dump/raw/ac_dev/.settings"
-    settings.write_text(settings.read_text() + "max_bad: 0.5%\n")  # of an earlier version
+
+
+def test_what_an_earlier_version_made_is_one_clear_line(recipes):
+    """There is no made.json: nothing says what it was made with."""
     assert recipes.run("mini", "--stop_stage", "4")[0] == 0
+    exp = recipes.root / "egs/mini/exp/pam_mini_short_s0"
+    for folder, remedy in (
+        (recipes.root / "egs/mini/dump/raw/ac_dev", "--dumpdir"),
+        (exp, "--expname"),
+    ):
+        (folder / "made.json").rename(folder / ".settings")
+        recipes.calls()
+        status, output = recipes.run("mini", "--stop_stage", "4")
+        [line] = [line for line in output.splitlines() if line.startswith("error: ")][:1]
+        assert status == 1 and recipes.calls() == [], output
+        assert "an earlier version made it" in line and remedy in line
+        (folder / ".settings").rename(folder / "made.json")
 
 
 @pytest.mark.parametrize("recipe", ["mini", "multitask"])
@@ -510,7 +504,7 @@ def test_a_training_binds_from_its_first_checkpoint_on(recipes):
     for file in ("config.yaml", "warmup/config.yaml"):  # a crash before the first epoch's end
         (exp / file).touch()
     assert recipes.run("mini", *named, "--seed", "1", FAIL="train")[0] != 0
-    assert "seed: 1\n" in (exp / ".settings").read_text()
+    assert read_record(exp, "train")["settings"]["seed"] == 1
     (exp / "warmup/checkpoint.pth").touch()
     recipes.calls()
     status, output = recipes.run("mini", *named, "--seed", "2")

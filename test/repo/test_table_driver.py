@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pam.config.made import read_record
+
 SETS = ("asr_clean_test", "asr_noisy_test", "snv_test_real", "ac_test")
 METRICS = ("wer", "accuracy", "meteor")
 HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
@@ -14,7 +16,7 @@ EACH = ["train", "average", "score", "report", "table"]
 
 
 def stored(recipes) -> list[str]:
-    files = recipes.root.glob("egs/multitask/RESULTS/mini/*.json")
+    files = recipes.root.glob("egs/multitask/exp/results/mini/*.json")
     return sorted(file.stem for file in files)
 
 
@@ -31,7 +33,7 @@ def test_a_table_runs_what_it_lacks_and_nothing_twice(recipes):
     assert calls.index("combine train") < calls.index("train")
     assert [c for c in calls if c in EACH] == ["table", *EACH]
     assert stored(recipes) == ["pam_mini_short_s0"]
-    text = (recipes.root / "egs/multitask/RESULTS/mini/table08.md").read_text()
+    text = (recipes.root / "egs/multitask/exp/results/mini/table08.md").read_text()
     assert "the mini scale has no BEATs" in text
 
     status, output = recipes.run("multitask", "--table", "8")
@@ -51,20 +53,37 @@ def test_variants_keep_their_options_and_those_of_the_command(recipes):
     status, output = recipes.run("multitask", *argv)
     assert status == 0, output
     pair = "pam-whisper-wavlm_mini_short_s0"
-    settings = (recipes.root / f"egs/multitask/exp/{pair}/.settings").read_text()
-    assert "train_args: --set batch.max_utts=4 --set use_encoders=[whisper,wavlm]\n" in settings
-    found = json.loads((recipes.root / f"egs/multitask/RESULTS/mini/{pair}.json").read_text())
+    made = read_record(recipes.root / f"egs/multitask/exp/{pair}", "train")
+    assert made["notes"]["set"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
+    assert made["settings"]["batch.max_utts"] == 4
+    found = json.loads((recipes.root / f"egs/multitask/exp/results/mini/{pair}.json").read_text())
     assert found["options"] == ["batch.max_utts=4", "use_encoders=[whisper,wavlm]"]
     assert verbs(recipes) == ["table", *EACH * 3]
 
 
-def put(recipes, name: str, system: str) -> None:
+def put(recipes, name: str, system: str, folder: str = "exp/results") -> None:
     """A result that is there already."""
-    path = recipes.root / f"egs/multitask/RESULTS/mini/{name}.json"
+    path = recipes.root / f"egs/multitask/{folder}/mini/{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     made = {"system": system, "scale": "mini", "budget": "short", "seed": 0, "options": []}
     sets = {name: {"ids": "same", "metrics": dict.fromkeys(METRICS, HALF)} for name in SETS}
     path.write_text(json.dumps(made | {"sets": sets}))
+
+
+def test_committed_results_are_read_and_never_written(recipes):
+    put(recipes, "pam_mini_short_s0", "pam", "RESULTS")
+    committed = recipes.root / "egs/multitask/RESULTS"
+    before = (committed / "mini/pam_mini_short_s0.json").read_bytes()
+    status, output = recipes.run("multitask", "--table", "8")
+    assert status == 0, output
+    assert recipes.calls() == ["table", "table"]
+    text = (recipes.root / "egs/multitask/exp/results/mini/table08.md").read_text()
+    assert "| RESULTS/mini |" in text
+    status, output = recipes.run("multitask")  # the main job has a result of its own
+    assert status == 0, output
+    assert stored(recipes) == ["pam_mini_short_s0"]
+    files = [path for path in committed.rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in files] == [before]
 
 
 def test_a_failed_table_resumes_where_it_was(recipes):
@@ -122,7 +141,7 @@ def test_wrong_options_run_nothing(recipes, options, message):
 def test_a_result_that_was_lost_is_written_again(recipes):
     assert recipes.run("multitask")[0] == 0
     recipes.calls()
-    (recipes.root / "egs/multitask/RESULTS/mini/pam_mini_short_s0.json").unlink()
+    (recipes.root / "egs/multitask/exp/results/mini/pam_mini_short_s0.json").unlink()
     status, output = recipes.run("multitask")
     assert status == 0, output
     assert [c for c in recipes.calls() if c != "fetch_wordnet"] == ["report"]
@@ -137,7 +156,7 @@ def test_a_result_of_fewer_sets_is_completed(recipes):
     status, output = recipes.run("multitask", "--table", "8")
     assert status == 0, output
     assert verbs(recipes) == ["table", "score", "report", "table"]
-    kept = recipes.root / "egs/multitask/RESULTS/mini/pam_mini_short_s0.json"
+    kept = recipes.root / "egs/multitask/exp/results/mini/pam_mini_short_s0.json"
     assert set(json.loads(kept.read_text())["sets"]) > {"ac_test", "asr_clean_test"}
 
 
@@ -160,7 +179,7 @@ def test_table_12_analyses_the_model_once(recipes):
     status, output = recipes.run("multitask", "--table", "12")
     assert status == 0, output
     assert verbs(recipes) == ["table", "analyse", "report", "table"]
-    assert "| one" in (recipes.root / "egs/multitask/RESULTS/mini/table12.md").read_text()
+    assert "| one" in (recipes.root / "egs/multitask/exp/results/mini/table12.md").read_text()
     status, output = recipes.run("multitask", "--table", "12")
     assert status == 0, output
     assert verbs(recipes) == ["table", "table"]

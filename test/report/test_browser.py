@@ -7,21 +7,25 @@ import pytest
 from chromium import find_chromium, start
 from handmade import ANSWERS, ATTACKS, HOSTILE, make_experiment
 
+from pam.report.blocks import heading, table
 from pam.report.page import page
+from pam.report.results import read_results
 
 PROGRAM = find_chromium()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium or Chrome is installed")
-DOCUMENT = """# Results
-
-## tiny
-
-| name | value |
-| --- | ---: |
-| b | 10.00 (1 / 10) |
-| a | 9.50 |
-| é \\<script\\>attacked = true\\</script\\> | — |
-| c | -2 |
-"""
+DOCUMENT = [
+    heading(1, "Results"),
+    heading(2, "tiny"),
+    table(
+        ["name", "value:"],
+        [
+            ["b", "10.00 (1 / 10)"],
+            ["a", "9.50"],
+            ["é <script>attacked = true</script>", "—"],
+            ["c", "-2"],
+        ],
+    ),
+]
 
 
 def texts(selector):
@@ -36,7 +40,7 @@ COUNT = "document.getElementById('count').textContent"
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     exp = make_experiment(tmp_path_factory.mktemp("page"))
-    text = page(DOCUMENT, exp, [exp], [exp.parents[1] / "dump/raw"], clips=2)
+    text = page(DOCUMENT, exp, [read_results(exp)], [exp], [exp.parents[1] / "dump/raw"], clips=2)
     (exp / "report.html").write_text(text, encoding="utf-8")
     return exp / "report.html"
 

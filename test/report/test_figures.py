@@ -1,16 +1,16 @@
 """Figures: written whole, as PNG and as an SVG with text, from what is there and no more."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from pam.report import figures
-from pam.report.experiment import Experiment, SetResult
-from pam.report.plots import canvas, curves, measures, routing, systems, weights
-from pam.report.routing import analyse_routing
+from pam.analysis.plots import canvas, measures, routing, weights
+from pam.analysis.routing import analyse_routing
+from pam.config import load_yaml
+from pam.report import figures, results, store
+from pam.report.plots import curves, systems
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ENCODERS = {"one": {"num_states": 2}, "two_b": {"num_states": 4}}
@@ -197,18 +197,21 @@ def checkpoint(path):
     torch.save(states, path)
 
 
+def made(**parts):
+    """The results of an experiment that has these parts alone."""
+    return {"config": CONFIG, "curves": [], "router": None, "analysis": None, **parts}
+
+
 def test_what_is_there_is_drawn(tmp_path):
-    assert figures.draw(tmp_path, [], CONFIG) == []
+    assert figures.draw(tmp_path, made()) == []
     torch.save({"fusion.linear.weight": torch.ones(2)}, tmp_path / "model.pth")
-    assert figures.draw(tmp_path, [], CONFIG) == []
+    assert figures.draw(tmp_path, made()) == []
     checkpoint(tmp_path / "model.pth")
-    (tmp_path / "router.json").write_text(json.dumps(ROUTER))
-    files = figures.draw(tmp_path, CURVES, CONFIG)
+    files = figures.draw(tmp_path, made(curves=CURVES, router=ROUTER))
     assert [f.stem for f in files] == ["curves", "weights", "weights_bands", "router_confusion"]
     importance = {"base": BASE, "zeroed": ZEROED, "forced": {}}
     analysis = {"importance": importance, "norms": {"mapped": {"one": [1, 2], "two_b": [1] * 4}}}
-    (tmp_path / "analysis.json").write_text(json.dumps(analysis))
-    files = figures.draw(tmp_path, [], CONFIG)
+    files = figures.draw(tmp_path, made(router=ROUTER, analysis=analysis))
     assert [f.stem for f in files] == [
         "weights",
         "weights_bands",
@@ -216,8 +219,7 @@ def test_what_is_there_is_drawn(tmp_path):
         "router_confusion",
     ]
     importance["complete"] = True
-    (tmp_path / "analysis.json").write_text(json.dumps(analysis))
-    assert figures.draw(tmp_path, [], CONFIG)[-1].stem == "importance"
+    assert figures.draw(tmp_path, made(router=ROUTER, analysis=analysis))[-1].stem == "importance"
 
 
 def test_figures_of_several_experiments(tmp_path):
@@ -225,9 +227,26 @@ def test_figures_of_several_experiments(tmp_path):
     for name, encoders in (("a", {"one": {"num_states": 6}}), ("b", ENCODERS)):
         (tmp_path / name).mkdir()
         checkpoint(tmp_path / name / "model.pth")
-        tags = {"t": {s: SetResult(score) for s, score in SCORES["pam"].items()}}
-        exps.append((tmp_path / name, Experiment(name, CONFIG | {"encoders": encoders}, tags)))
+        config = CONFIG | {"encoders": encoders}
+        exps.append((tmp_path / name, made(name=name, config=config, sets=SCORES["pam"])))
     files = figures.draw_comparison(exps, tmp_path / "figures")
     assert [f.stem for f in files] == ["systems_bars", "systems_radar", "layer_preference"]
     assert "one" in labels(files[-1]) and "two_b" not in labels(files[-1])
     assert figures.draw_comparison(exps[1:], tmp_path / "figures") == []
+
+
+def test_a_report_reads_a_checkpoint_once_and_a_newer_one_again(experiment, monkeypatch):
+    read = []
+    plain = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **how: read.append(file) or plain(file, **how))
+    config = load_yaml(experiment / "config.yaml")
+    drawn = figures.draw(experiment, made(config=config))
+    assert [file.stem for file in drawn] == ["weights", "weights_bands"]
+    before = results.mean_weights(experiment, config), store.weight_shares(experiment, config)
+    assert read == [(experiment / "model.pth").resolve()]
+    states = {"fusion.shared.weight": torch.arange(10.0).view(2, 5)}
+    states |= {f"fusion.experts.{n}.weight": torch.full((2, 5), float(n)) for n in range(2)}
+    torch.save(states, experiment / "model.pth")
+    assert results.mean_weights(experiment, config) != before[0]
+    assert store.weight_shares(experiment, config) != before[1]
+    assert len(read) == 2

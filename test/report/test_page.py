@@ -15,10 +15,12 @@ from handmade import ANSWERS, ATTACKS, HOSTILE, NAME, write_audio
 
 from pam.bin import report
 from pam.report import clips
+from pam.report.blocks import heading, table
 from pam.report.page import page, to_json
+from pam.report.results import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = "# Results\n\n## tiny\n\n| a |\n| --- |\n| b |\n"
+DOCUMENT = [heading(1, "Results"), heading(2, "tiny"), table(["a"], [["b"]])]
 
 
 class Elements(HTMLParser):
@@ -38,7 +40,7 @@ class Elements(HTMLParser):
 
 
 def make(exp, **options):
-    return page(DOCUMENT, exp, [exp], [exp.parents[1] / "dump/raw"], **options)
+    return page(DOCUMENT, exp, [read_results(exp)], [exp], [exp.parents[1] / "dump/raw"], **options)
 
 
 def content(text):
@@ -138,7 +140,9 @@ def test_sets_take_turns_and_a_clip_is_held_once(experiment):
     )
     again = experiment.rename(experiment.with_name("again"))
     data = again.parents[1] / "dump/raw"
-    twice = content(page(DOCUMENT, again, [again, again], [data, data], clips=3))
+    twice = content(
+        page(DOCUMENT, again, [read_results(again)] * 2, [again] * 2, [data] * 2, clips=3)
+    )
     assert len(twice["clips"]) == 3
     assert [one["clip"] for one in twice["sets"][1]["answers"]] == (
         [one["clip"] for one in twice["sets"][3]["answers"]]
@@ -177,10 +181,11 @@ def test_figures_are_inside(experiment):
         assert image == f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def test_the_parts_of_the_page_are_installed(monkeypatch):
+def test_files_that_are_no_python_are_installed(monkeypatch):
     found: dict = {}
     monkeypatch.setattr("setuptools.setup", lambda **options: found.update(options))
     runpy.run_path(str(ROOT / "setup.py"))
-    files = [path for path in (ROOT / "pam/report").iterdir() if path.is_file()]
-    parts = {path.name for path in files if path.suffix != ".py"}
-    assert {*found["package_data"]["pam.report"]} == parts
+    for room in ("analysis", "report", "paper"):
+        files = [path for path in (ROOT / "pam" / room).iterdir() if path.is_file()]
+        parts = {path.name for path in files if path.suffix != ".py"}
+        assert {*found["package_data"][f"pam.{room}"]} == parts

@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from pam.bin import report
+from pam.config.made import Making
 from pam.errors import UserError
 from pam.report import tables
-from pam.report.experiment import SetResult
+from pam.report.blocks import to_markdown
 
 CONFIG = {
     "scale": "mini",
@@ -100,8 +101,9 @@ def make(root, name="tiny", **config):
     (exp / "greedy_unseen/clean_test/hyp.jsonl").write_text("\n".join(lines) + "\n")
     write_json(exp / "hearing.json", HEARING)
     write_json(exp / "router.json", ROUTER)
-    write_json(exp / "seconds.json", {"dump": 12.4, "train": 100})
-    (exp / ".settings").write_text("seed: 3\ntrain_args: ```\n")
+    Making(
+        exp, "train", {"seed": 3, "size": "```"}, after=[{"seconds": {"dump raw/a": 12.4}}]
+    ).finish(seconds=100)
     return exp
 
 
@@ -120,6 +122,8 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     found = json.loads((exp / "results.json").read_text())
     assert list(found) == (
         ["system", "scale", "seed", "budget", "commit", "sets", "router", "hearing", "seconds"]
+        + ["name", "decodings", "environment", "settings", "notes", "config", "curves", "weights"]
+        + ["analysis"]
     )
     assert (found["system"], found["scale"], found["seed"], found["budget"]) == (
         ("pam", "mini", 3, "short")
@@ -129,11 +133,15 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     assert found["sets"]["clean_test"]["ci95"] == [3.25, 20.75]
     for entry in found["sets"].values():
         assert {"task", "metric", "value", "count", "ci95"} <= entry.keys()
-    assert found["router"] == {
+    keys = ("correct", "count", "accuracy")
+    assert {pool: {key: entry[key] for key in keys} for pool, entry in found["router"].items()} == {
         "seen": {"correct": 100, "count": 100, "accuracy": 100.0},
         "unseen": {"correct": 299, "count": 300, "accuracy": 99.6667},
     }
-    assert found["hearing"] == {"asr_clean": {"dev_loss": 1.25, "dev_loss_shuffled": 3.5}}
+    assert (found["router"], found["hearing"]) == (ROUTER, HEARING)
+    assert found["name"] == "tiny" and found["config"] == CONFIG
+    decoded = found["decodings"]["greedy_unseen"]["clean_test"]
+    assert decoded["score"] == WER and decoded["samples"][0]["hyp"] == HOSTILE
     assert found["seconds"] == {"dump": 12.4, "train": 100}
 
 
@@ -202,7 +210,7 @@ def test_every_table_is_rectangular_whatever_was_said(tmp_path):
 
 def test_settings_cannot_end_their_code_block(tmp_path):
     text = run(make(tmp_path))
-    assert "````text\nseed: 3\ntrain_args: ```\n````" in text
+    assert '````text\nseed: 3\nsize: "```"\n````' in text
 
 
 def test_samples_are_taken_evenly(tmp_path):
@@ -256,15 +264,15 @@ def test_a_caption_score_without_a_baseline_says_so(tmp_path):
 def test_further_caption_metrics_and_what_they_lacked():
     cider = {"value": 0.51236, "ci95": [0.40001, 0.6], "count": 2, "references": 10}
     metrics = {"cider": cider, "spice": {"missing": "no jar | here"}}
-    shown = tables.caption_table(
-        {"ac_test": SetResult(score={**METEOR, "metrics": metrics}, samples=[])}
+    shown = to_markdown(
+        [tables.caption_table({"ac_test": {"score": METEOR | {"metrics": metrics}}})]
     )
     rows = [line for line in shown.splitlines() if line.startswith("| ac_test")]
     assert rows == [
         "| ac_test | CIDEr | 0.5124 (95 % CI 0.4000–0.6000) | 2 | 10 references |",
         "| ac_test | SPICE | — |  | —, not measured: no jar \\| here |",
     ]
-    assert tables.caption_table({"ac_test": SetResult(score=METEOR, samples=[])}) is None
+    assert tables.caption_table({"ac_test": {"score": METEOR}}) is None
 
 
 def test_wer_that_whispers_normalisation_has_no_words_for(tmp_path):
@@ -345,13 +353,13 @@ def test_options_of_decoding_are_reported(tmp_path):
     exp = make(tmp_path)
     assert "Options of decoding: not recorded." in run(exp)
     made = {"prompts": "unseen", "exact": True, "batch_size": 32, "dtype": "bfloat16"}
-    others = {"model": [1, 2], "data": "d0", "prompt_pools": "p0"}
+    inputs = {"model": "m0", "data": "d0", "prompts": "p0"}
     for score in (WER, METEOR):
-        write_json(exp / "greedy_unseen" / score["set"] / "decode.json", made | others)
+        Making(exp / "greedy_unseen" / score["set"], "decode", made, inputs).finish()
     line = 'prompts "unseen", exact true, batch_size 32, dtype "bfloat16".'
     assert f"Options of decoding: {line}" in run(exp).replace("\\_", "_")
     other = made | {"exact": False, "batch_size": 8}
-    write_json(exp / "greedy_unseen" / METEOR["set"] / "decode.json", other)
+    Making(exp / "greedy_unseen" / METEOR["set"], "decode", other, inputs).finish()
     text = run(exp).replace("\\_", "_")
     assert f"Options of decoding {WER['set']}: {line}" in text
     changed = line.replace("exact true, batch_size 32", "exact false, batch_size 8")

@@ -7,10 +7,11 @@ import yaml
 from stored_results import result
 
 from pam.bin import report
+from pam.config.made import Making
 from pam.errors import UserError
-from pam.report.store import options, read_store, write_stored
-from pam.report.table_cells import sums_of
-from pam.report.table_values import ratio
+from pam.paper.store import read_store, sums_of
+from pam.report.store import write_stored
+from pam.score.compare import ratio
 from pam.score.utterances import Statistics, write_utterances
 
 CONFIG = {
@@ -37,10 +38,8 @@ def make(root, name="tiny", tag="greedy_unseen", **config):
     (exp / "train/config.yaml").write_text(yaml.safe_dump({"train_dir": str(combined)}))
     data = {"clean_train": {"task": "asr_clean", "utterances": 7, "hours": 0.5}}
     (combined / "sets.json").write_text(json.dumps({"sets": data, "encoders": []}))
-    (exp / "seconds.json").write_text('{"train": 100}')
-    (exp / ".settings").write_text(
-        'size: short\ntrain_args: --set a.b=1 --set encoders.x={"family":"y"} --quiet\nseed: 3\n'
-    )
+    notes = {"set": ["a.b=1", 'encoders.x={"family":"y"}'], "scale_hash": "abc"}
+    Making(exp, "train", {"seed": 3}, notes=notes).finish(seconds=100)
     for name_, (task, metric, statistics) in SETS.items():
         folder = exp / tag / name_
         score = {"set": name_, "task": task, "metric": metric, "value": 10.0, "count": 2}
@@ -73,7 +72,7 @@ def test_a_result_holds_what_a_table_needs(tmp_path):
     assert expected.items() <= found.items()
     assert found["options"] == ["a.b=1", 'encoders.x={"family":"y"}']
     assert (found["encoders"], found["llm"]) == ({"one": 2, "two": 3}, "cache:tiny")
-    assert found["seconds"] == {"train": 100}
+    assert found["seconds"] == {"train": 100} and found["scale_hash"] == "abc"
     assert found["training_data"]["clean_train"]["hours"] == 0.5
     wer = found["sets"]["clean_test"]["metrics"]["wer"]
     assert (wer["value"], wer["numerators"], wer["denominators"]) == (10.0, [1, 0], [4, 6])
@@ -103,8 +102,9 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
         "pooled"
     ]  # no row's own option
     assert pooled["training_hash"] != found["a"]["training_hash"]
+    gone = make(tmp_path, "gone")
     (tmp_path / "combined/sets.json").unlink()  # what it was trained on is gone: unknown
-    assert store(tmp_path, tmp_path / "exp/a")["a"]["training_hash"] is None
+    assert store(tmp_path, gone)["gone"]["training_hash"] is None
 
 
 def test_only_the_decoding_with_unseen_prompts_is_kept(tmp_path):
@@ -118,9 +118,11 @@ def test_statistics_that_are_missing_are_named(tmp_path):
         store(tmp_path, exp)
 
 
-def test_what_is_not_recorded_is_no_option():
-    assert options("pool: after\ntrain_args: --set a=1\n") == ["a=1", "pool=after"]
-    assert options(None) == options("size: tiny\n") == options("train_args: \n") == []
+def test_what_is_not_recorded_is_no_option(tmp_path):
+    exp = make(tmp_path)
+    (exp / "made.json").unlink()
+    found = store(tmp_path, exp)["tiny"]
+    assert (found["options"], found["scale_hash"], found["seconds"]) == ([], None, {})
 
 
 def test_stored_files_are_one_line_a_set(tmp_path):

@@ -14,6 +14,7 @@ from toys import write_architectures
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pam.bin import plan as command
+from pam.config import read_layers
 from pam.errors import UserError
 from pam.fusion import FUSIONS
 from pam.llm.lora import inject_lora
@@ -21,7 +22,7 @@ from pam.model import architecture as architectures
 from pam.paths import conf_file
 from pam.train.memory import LIBRARIES, MEASURED, on_cpu, peak_resident, write_peak
 from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
-from pam.train.systems import combine, read_layers, with_pool
+from pam.train.systems import combine
 
 GIB = 2**30
 
@@ -100,26 +101,6 @@ def test_a_stacked_fusion_makes_fewer_features(tiny_config):
     assert probe_fusion(linear, 16).flops == 2 * (6 + 4) * 16
 
 
-def test_native_frames_are_planned_for(tiny_config):
-    """Before FFN_e's first map there are two frames for one, behind it one."""
-    config = tiny_config | {"fusion": "average", "fusion_conf": {}}
-    before, after = (probe_fusion(config | pool, 16) for pool in ({}, {"pool": "after"}))
-    assert before.features == after.features == 1
-    assert before.flops == 2 * (6 + 4) * 16 + 2 * 2 * 16 * 16
-    assert after.flops == 2 * 2 * (6 + 4) * 16 + 2 * 2 * 16 * 16
-    assert before.kept < after.kept < 2 * before.kept
-    one = config_of("mini", "pam", "fusion_conf.adapter.stack=1")
-    before, after = make_plan(one, 0), make_plan(with_pool(one, "after"), 0)
-    values = 2 * 5 * 384 + 640 / 384 * 9 * 416 + 2 * 9 * 256
-    assert after.dump_bytes_an_hour == values * 25 * 3600 * 2
-    part = "encoder states"
-    ratio = after.dump_bytes_an_hour / before.dump_bytes_an_hour
-    assert after.memory[part] == pytest.approx(ratio * before.memory[part])
-    assert after.sizes == before.sizes
-    with pytest.raises(UserError, match="pool: after: fusion_conf.adapter.stack is 3"):
-        make_plan(with_pool(config_of(), "after"), 0)
-
-
 def test_the_mini_scale():
     plan = make_plan(config_of(), 0)
     assert plan.sizes.encoders.keys() == config_of()["encoders"].keys()
@@ -165,9 +146,6 @@ def test_the_command(capsys):
     assert command.main(["--scale", "mini", "--system", "concat", "--gpus", "1"]) == 0
     out = capsys.readouterr().out
     assert "Memory of each of 1 GPUs" in out and "1.43 GB an hour" in out
-    native = ["--pool", "after", "--set", "fusion_conf.adapter.stack=1"]
-    assert command.main(["--scale", "mini", "--system", "concat", *native]) == 0
-    assert "2.64 GB an hour" in capsys.readouterr().out
 
 
 def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
@@ -177,7 +155,6 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     for option, value in (
         ("--set", "batch.max_utts=1"),
         ("--feats", "online"),
-        ("--pool", "after"),
         ("--llm", "qwen2.5-3b"),
         ("--scale", "mini"),
         ("--system", "concat"),

@@ -9,11 +9,12 @@ import sys
 import pytest
 import torch
 import yaml
-from toydata import SHAPES, TASKS, make_combined
+from toydata import SHAPES, TASKS
 
-from pam.bin import plan
+from pam.bin import plan, train
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
+from pam.config.made import Making
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_table, write_table
@@ -98,47 +99,13 @@ def test_other_systems_go_the_same_way(setup, combined, tmp_path, system):
     assert list(config["encoders"]) == (["second"] if "use_encoders" in system else list(SHAPES))
 
 
-def test_frames_can_be_pooled_after_ffn_e(setup, tmp_path):
-    """From states at native rates: warm-up, training, the proof that it hears, its plan."""
-    exp, options = setup
-    native = make_combined(tmp_path / "native", native=True)
-    combined = options[options.index("--train") + 1]
-    mine = [str(native) if option == combined else option for option in options]
-    train_main([*mine, "--pool", "after"])
-    config = yaml.safe_load((exp / "config.yaml").read_text())
-    assert config["pool"] == "after"
-    curves = json.loads((exp / "curves.json").read_text())
-    for phase, key in (("ctc", "loss"), ("llm", "loss_asr_clean")):
-        points = [p for p in curves if p["phase"] == phase]
-        assert points[-1]["train"][key] < points[0]["train"][key]
-    average_main(["--exp", str(exp), "--dev", str(native)])
-    hearing = json.loads((exp / "hearing.json").read_text())
-    assert all(h["dev_loss"] != h["dev_loss_shuffled"] for h in hearing.values())
-
-
-@pytest.mark.parametrize("pool, missing", [("after", "_native.scp"), ("before", ".scp")])
-def test_states_at_another_rate_are_one_clear_line(setup, tmp_path, pool, missing):
+def test_missing_states_are_one_clear_line(setup, combined, tmp_path):
     _, options = setup
-    if pool == "before":
-        combined = options[options.index("--train") + 1]
-        native = make_combined(tmp_path / "native", native=True)
-        options = [str(native) if option == combined else option for option in options]
-    with pytest.raises(UserError, match=f"feats_first{missing}: missing: run stages 2 and 3"):
-        train_main([*options, "--pool", pool])
-
-
-def test_a_model_goes_on_with_the_pooling_it_has(setup, tmp_path):
-    exp, options = setup
-    native = make_combined(tmp_path / "native", native=True)
-    combined = options[options.index("--train") + 1]
-    mine = [str(native) if option == combined else option for option in options]
-    train_main([*mine, "--pool", "after", "--warmup", "none"])
-    torch.save(weights(exp), exp / "model.pth")
-    more = [str(tmp_path / "more") if option == str(exp) else option for option in mine]
-    with pytest.raises(UserError, match="--pool before: .* pooled after FFN_e: give --pool after"):
-        train_main([*more, "--init", str(exp), "--pool", "before"])
-    train_main([*more, "--init", str(exp)])
-    assert yaml.safe_load((tmp_path / "more" / "config.yaml").read_text())["pool"] == "after"
+    lacking = tmp_path / "lacking"
+    shutil.copytree(combined, lacking, ignore=shutil.ignore_patterns("feats_first.scp"))
+    mine = [str(lacking) if option == str(combined) else option for option in options]
+    with pytest.raises(UserError, match="feats_first.scp: missing: run stages 2 and 3"):
+        train_main(mine)
 
 
 KILLED = """
@@ -223,20 +190,39 @@ def test_epochs_of_a_budget_are_passes_over_the_data(setup, tmp_path):
     assert plan.steps_of(exp, config) == 24
 
 
-def test_other_settings_for_a_trained_experiment_are_an_error(setup):
+def test_other_settings_for_a_trained_experiment_are_an_error(setup, capsys):
     exp, options = setup
     (exp / "train").mkdir(parents=True)
-    (exp / "config.yaml").write_text("seed: 5\n")
+    Making(exp, "train", {"seed": 5}).begin()
     for kept in ("model.pth", "warmup/last.pth", "train/checkpoint.pth"):
         (exp / kept).parent.mkdir(exist_ok=True)
         (exp / kept).touch()
-        with pytest.raises(UserError, match="trained with other settings .*seed"):
+        with pytest.raises(UserError, match="made with other settings; .*--expname"):
             train_main(options)
+        assert "made with: seed: 5\n  now asked for:    seed: 0\n" in capsys.readouterr().err
         (exp / kept).unlink()
 
 
+def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, combined):
+    _, options = setup
+    Making(combined.parent, "combine", {"size": "tiny", "encoders": SHAPES}).finish()
+
+    def settings(*more):
+        return train.making_of(train.get_parser().parse_args([*options, *more])).settings
+
+    asked = settings()
+    assert asked["size"] == "tiny" and asked["budget_conf.steps"] == 12
+    for other in ("fusion_conf.num_fused=3", "use_encoders=[wavlm]", "budgets.short.steps=4"):
+        assert settings("--set", other) != asked, other
+    for other in (["--seed", "1"], ["--warmup", "none"], ["--budget", "long"]):
+        assert settings(*other) != asked, other
+    for same in (["--ngpu", "2"], ["--set", "num_workers=3"], ["--set", "log_interval=5"]):
+        assert settings(*same) == asked, same
+    (combined.parent / "made.json").unlink()
+
+
 def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
-    setup, monkeypatch
+    setup, monkeypatch, capsys
 ):
     exp, options = setup
 
@@ -252,8 +238,9 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
     train_main(others)
     assert not text.exists() and (exp / "template.json").read_text() != "of another LLM"
     assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
-    with pytest.raises(UserError, match="trained with other settings .*seed"):
+    with pytest.raises(UserError, match="made with other settings"):
         train_main(options)
+    assert "  it was made with: seed: 1\n" in capsys.readouterr().err
 
 
 def only(combined, folder, *tasks):
@@ -314,7 +301,8 @@ def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
         (["--set", "fusion_conf.rnk=3"], "unknown option 'rnk': did you mean 'rank'"),
         (["--set", "fusion=pan"], "unknown fusion 'pan': did you mean 'pam'"),
         (["--set", "tasks=[asr_clean]"], "task 'ac' is not configured"),
-        (["--set", "pool=after"], "--set pool=after: give it as the option --pool"),
+        (["--set", "feats=online"], "--set feats=online: give it as the option --feats"),
+        (["--set", "pool=after"], "unknown option 'pool'"),
     ],
 )
 def test_bad_options_are_one_clear_line(setup, extra, message):

@@ -1,1 +1,1 @@
-"""Figures, each a function from numbers to a file; none needs colour to be read."""
+"""Figures of training and of several systems; see also pam/analysis/plots."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.report.plots.canvas import COLOURS, MARKERS, new_figure, save
+from pam.analysis.plots.canvas import COLOURS, MARKERS, new_figure, save
 
 CURVES = ("loss", "loss_routed", "acc", "router_acc")
 TITLES = {

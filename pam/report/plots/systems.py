@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pam.report.plots.canvas import interval, new_figure, plain, save, style
+from pam.analysis.plots.canvas import interval, new_figure, plain, save, style
 from pam.report.units import metric_digits, metric_label
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]

@@ -1,0 +1,53 @@
+"""The metric of a few utterances, decoded as the model stands: for what an ablation does to it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pam.analysis.states import state_loader
+from pam.data.datadir import DataDir
+from pam.data.prompts import prompts_of
+from pam.data.sample import evenly
+from pam.decode.decode_set import decode_utterances
+from pam.decode.settings import Settings
+from pam.decode.utterances import Utterance, read_utterances
+from pam.model.speech_llm import ESPnetPaMModel
+from pam.score.items import Item
+from pam.score.score_set import Options, score_items
+
+
+def set_metric(
+    model: ESPnetPaMModel,
+    data_dir: Path,
+    config: Mapping[str, Any],
+    settings: Settings,
+    utts: int,
+) -> dict[str, dict[str, Any]]:
+    """Per task of a set: the metric, its value and interval, over `utts` utterances."""
+    _, loader = state_loader(model, data_dir, settings.feats)
+    chosen = some_of_each_task(data_dir, config, settings, utts)
+    lines = decode_utterances(model, chosen, loader, settings)
+    by_task: dict[str, list[Item]] = {}
+    for line in lines:
+        by_task.setdefault(line["task"], []).append(as_item(line))
+    out = {}
+    for task, items in by_task.items():
+        score, _ = score_items(task, items, Options(seed=settings.seed))
+        out[task] = {key: score[key] for key in ("metric", "value", "ci95", "count")}
+    return out
+
+
+def some_of_each_task(
+    data_dir: Path, config: Mapping[str, Any], settings: Settings, utts: int
+) -> list[Utterance]:
+    data = DataDir.read(data_dir)
+    prompts = prompts_of(config, sorted(set(data["utt2task"].values())))
+    by_task: dict[str, list[Utterance]] = {}
+    for utterance in read_utterances(data, prompts, settings.prompts, settings.seed):
+        by_task.setdefault(utterance.task, []).append(utterance)
+    return [found[i] for found in by_task.values() for i in evenly(utts, len(found))]
+
+
+def as_item(line: Mapping[str, Any]) -> Item:
+    known = {key: line[key] for key in Item.__dataclass_fields__ if key in line}
+    return Item(**{**known, "refs": tuple(line["refs"])})

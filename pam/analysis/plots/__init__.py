@@ -1,0 +1,1 @@
+"""Figures, each a function from numbers to a file; none needs colour to be read."""

@@ -1,0 +1,83 @@
+"""States of a few utterances, before and after FFN_e, for similarities and norms."""
+
+# S hidden states of one encoder, N frames, U frames after FFN_e, C width of one encoder,
+# D width of the LLM
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pam.data.datadir import DataDir
+from pam.data.sample import evenly
+from pam.decode.decode_set import Loader, loader_of
+from pam.fusion.pam import PromptAwareMixture
+from pam.model.speech_llm import ESPnetPaMModel
+
+
+@dataclass
+class States:
+    """`raw` h_{e,l} and `mapped` f_{e,l} by encoder; no `mapped` where not every layer has one."""
+
+    raw: dict[str, Float[np.ndarray, "_ N _"]]
+    mapped: dict[str, Float[np.ndarray, "_ U _"]]
+
+    def norms(self) -> dict[str, dict[str, list[float]]]:
+        """Mean Euclidean norm of each state over the frames."""
+        return {
+            kind: {name: _norms(states) for name, states in found.items()}
+            for kind, found in (("raw", self.raw), ("mapped", self.mapped))
+        }
+
+
+def _norms(states_SNC: Float[np.ndarray, "S N C"]) -> list[float]:
+    return [
+        round(float(np.linalg.norm(s.astype(np.float64), axis=1).mean()), 4) for s in states_SNC
+    ]
+
+
+def state_loader(
+    model: ESPnetPaMModel, data_dir: Path, feats: str, encoder_dir: Path | None = None
+) -> tuple[list[str], Loader]:
+    """The utterances of a data directory and what loads their features."""
+    data = DataDir.read(data_dir)
+    return data.utterances, loader_of(model, data_dir, data, feats, encoder_dir)
+
+
+@torch.no_grad()
+def gather(
+    model: ESPnetPaMModel, utterances: Sequence[str], loader: Loader, frames: int, clips: int
+) -> States:
+    """About `frames` frames of `clips` utterances, evenly from the list and from each clip."""
+    chosen = [utterances[i] for i in evenly(clips, len(utterances))]
+    raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
+    mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
+    for utt in chosen:
+        features, lengths = loader([utt])
+        batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        states, _ = model.states(batch)
+        wanted = -(-frames // len(chosen))
+        for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
+            raw[shape.name].append(_some(state_1STC[0], wanted))
+            if mixes_layers(model):
+                f_SUD = model.fusion.adapters[number](state_1STC.float())[0]
+                mapped[shape.name].append(_some(f_SUD, wanted))
+    return States(_join(raw), _join(mapped) if mixes_layers(model) else {})
+
+
+def mixes_layers(model: ESPnetPaMModel) -> bool:
+    """Are all layers heard (through FFN_e and W), or only the last one?"""
+    return isinstance(model.fusion, PromptAwareMixture)
+
+
+def _some(states_STC: Float[Tensor, "S T C"], wanted: int) -> Float[Tensor, "S N C"]:
+    return states_STC[:, evenly(wanted, states_STC.shape[1])].float().cpu()
+
+
+def _join(parts: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:
+    return {name: torch.cat(found, dim=1).numpy() for name, found in parts.items()}

@@ -1,0 +1,51 @@
+"""Stage 1: record what the corpora in a folder were prepared with; a recipe's `prepare` does it."""
+
+import argparse
+from pathlib import Path
+
+from pam.config.made import FOLDER, PENDING, Making, add_pending, given, read_record
+from pam.errors import UserError, run_main
+from pam.log import get_logger
+
+STAGE = "data"
+REMEDY = "remove it, or prepare into another one with --datadir"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="DATADIR, which holds the sets")
+    parser.add_argument("--sets", nargs="*", default=[], help="sets that are asked for")
+    parser.add_argument("--made_with", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--seconds", type=float, default=0.0, help="that the preparation took")
+    add_pending(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """With --pending: what is to be prepared? Without: it was prepared."""
+    args = get_parser().parse_args(argv)
+    scps = [args.out / name / "wav.scp" for name in args.sets]
+    begun = any(args.out.glob("*/wav.scp"))
+    making = Making(args.out, STAGE, given(args.made_with), products=scps, remedy=REMEDY)
+    record = read_record(args.out, STAGE)
+    making.begun = begun and record is not None  # sets that a user made without a recipe are fine
+    complete = making.is_complete()
+    if record and making.begun:  # a folder that is not named now is the recorded one
+        recorded = {k: v for k, v in record["settings"].items() if FOLDER.fullmatch(k)}
+        making.settings = recorded | making.settings
+    missing = [scp.parent.name for scp in scps if not scp.is_file()]
+    if complete:
+        making.amend()
+        get_logger(__name__).info("complete: %s", args.out)
+    elif args.pending:
+        making.begin()
+        return PENDING
+    elif missing:
+        raise UserError(f"{args.out}: the preparation left out {' '.join(missing)}")
+    else:
+        making.finish(seconds=args.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

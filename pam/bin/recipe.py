@@ -1,0 +1,257 @@
+"""What a recipe's options come to: checks them, and prints shell assignments (utils/recipe.sh).
+
+python -m pam.bin.recipe stage=1 system=pam …     every option of the run.sh of this folder
+"""
+
+import functools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pam.config import read_layers
+from pam.config.made import FOLDER, digest, flatten, read_record
+from pam.data.prompts import POOLS
+from pam.errors import UserError, run_main
+from pam.paths import cache_dir
+from pam.score import CAPTION_METRICS
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
+LISTS = ("train_sets", "dev_sets", "test_sets")
+SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)?")
+SBERT_MODEL = "all-minilm-l6-v2"  # of the metrics sbert and fense
+
+Options = Mapping[str, str]
+
+
+def main(argv: list[str] | None = None) -> None:
+    given = dict(text.split("=", 1) for text in (sys.argv[1:] if argv is None else argv))
+    for name, value in resolve(given, Path.cwd()).items():
+        print(f"{name}={shell(value)}")
+
+
+def shell(value: str | Sequence[str]) -> str:
+    """A word of bash, or an array of them."""
+    return shlex.quote(value) if isinstance(value, str) else f"({shlex.join(value)})"
+
+
+def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[str, Any]:
+    """Names and values for utils/recipe.sh; UserError for an option that cannot be."""
+    root = root or Path(os.environ.get("PAM_ROOT", ROOT))
+    conf = configuration(options, root / "conf")
+    known, own = known_options(recipe, root)
+    check_options(options, conf, known)
+    feats = options["feats"] or conf["feats"]
+    check_choice("feats", feats, ["dumped", "online"])
+    sets = sets_of(options, recipe)
+    every = list(dict.fromkeys(name for listed in sets.values() for name in listed))
+    folders = folders_of(options, recipe)
+    if int(options["stop_stage"]) >= 2:
+        check_folders(every, Path(options["dumpdir"]) / "raw", folders)
+    corpora = options["corpora"].split()
+    own = [] if corpora else own  # their data are made by the recipes of these
+    parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
+    wanted = [corpus for corpus, part in parts.items() if any(part.values())]
+    expname = options["expname"] or "_".join(
+        filter(None, (options["system"], options["scale"], options["llm"], options["budget"]))
+    ) + f"_s{options['seed']}"  # fmt: skip
+    tag = options["inference_tag"] or f"greedy_{options['prompts']}"
+    made_with = {name: options[name] for name in ("size", *own) if name != "download"}
+    raw = f"{options['dumpdir']}/raw"
+    exp = f"{options['expdir']}/{expname}"
+    return {
+        "feats": feats,
+        "exp": exp,
+        "decoded": f"{exp}/{tag}",
+        "scale_config": str(root / f"conf/scale/{options['scale']}.yaml"),
+        "system_config": str(root / f"conf/systems/{options['system']}.yaml"),
+        "llm_config": options["llm"] and str(root / f"conf/llm/{options['llm']}.yaml"),
+        "combined": combined(options, made_with, sets, feats, conf),
+        "encoders": list(conf["encoders"]) if feats == "dumped" else [],
+        "models": missing_models(conf, options["metrics"]),
+        "sets": every,
+        **{name.removesuffix("_sets"): [f"{raw}/{one}" for one in sets[name]] for name in LISTS},
+        "tested": sets["test_sets"],
+        "limited": [s for s in every if s not in sets["test_sets"]],
+        "made_with": [f"{k}={v}" for k, v in {**made_with, **folders}.items()],
+        "wanted": wanted,
+        **{
+            f"{corpus}_{name}": " ".join(parts[corpus][name]) for corpus in wanted for name in LISTS
+        },
+    }
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def known_options(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
+    """All options with their defaults; the names of those that only this recipe has."""
+    shared = dict(OPTION.findall((root / "utils/options.sh").read_text(encoding="utf-8")))
+    own = dict(OPTION.findall((recipe / "run.sh").read_text(encoding="utf-8")))
+    return {**shared, **own}, [name for name in own if name not in shared]
+
+
+def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """A default that is a whole number, or true or false, says what the option is."""
+    check_choice("budget", options["budget"], list(conf["budgets"]))
+    check_choice("prompts", options["prompts"], POOLS)
+    check_choice("size", options["size"], ("tiny", "short", "long"))
+    for metric in options["metrics"].replace(",", " ").split():
+        check_choice("metrics", metric, list(CAPTION_METRICS.entries))
+    for name, default in known.items():
+        if default in ("true", "false"):
+            check_choice(name, options[name], ("true", "false"))
+        elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
+            raise UserError(f"--{name} {options[name]}: expected a whole number")
+    if not re.fullmatch(r"[0-9.]+%?", options["max_bad"]):
+        raise UserError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
+    for name in ("min_seconds", "max_seconds"):
+        if not SECONDS.fullmatch(options[name]):
+            what = "expected seconds, as in 20 or 0.5, or nothing"
+            raise UserError(f"--{name} {options[name]}: {what}")
+    least, most = options["min_seconds"] or "0", options["max_seconds"]
+    if most and float(least) >= float(most):
+        raise UserError(f"--min_seconds {least} --max_seconds {most}: the second must be larger")
+
+
+def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
+    choices = list(choices)
+    if value not in choices:
+        near = get_close_matches(value, choices, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--{option} {value}: choose from {' '.join(choices)}{guess}")
+
+
+# --- the configuration ----------------------------------------------------------------------------
+
+
+def configuration(options: Options, conf: Path) -> dict[str, Any]:
+    """The scale, with another LLM where one is chosen."""
+    files: dict[str, Path | None] = {}
+    for option, folder in (("scale", "scale"), ("system", "systems"), ("llm", "llm")):
+        if option == "llm" and not options["llm"]:
+            continue
+        names = sorted(file.stem for file in (conf / folder).glob("*.yaml"))
+        check_choice(option, options[option], names)
+        files[option] = conf / folder / f"{options[option]}.yaml"
+    return read_layers(files["scale"], files["system"], files.get("llm"))[0]
+
+
+def missing_models(conf: Mapping[str, Any], metrics: str) -> list[str]:
+    """Of the encoders, the LLM and the metrics, models that tools/fetch_models.py brings."""
+    paths = [encoder.get("path", "") for encoder in conf["encoders"].values()]
+    paths.append((conf.get("llm_conf") or {}).get("path", ""))
+    names = {path.removeprefix("cache:") for path in paths if path.startswith("cache:")}
+    if {"sbert", "fense"} & set(metrics.replace(",", " ").split()):
+        names.add(SBERT_MODEL)
+    folder = cache_dir() / "models"
+    return sorted(name for name in names if not (folder / name / "config.json").is_file())
+
+
+# --- sets and corpora -----------------------------------------------------------------------------
+
+
+def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
+    """The lists of a recipe that joins corpora are those of its corpora, unless they are given."""
+    corpora = options["corpora"].split()
+    for corpus in corpora:
+        if not (recipe.parent / corpus / "run.sh").is_file():
+            known = [file.parent.name for file in sorted(recipe.parent.glob("*/run.sh"))]
+            near = get_close_matches(corpus, known, n=1)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"--corpora: there is no recipe egs/{corpus}/run.sh{guess}")
+    sets = {name: options[name].split() for name in LISTS}
+    for name in LISTS:
+        for corpus in corpora if not sets[name] else ():
+            sets[name] = sets[name] + lists_of(recipe.parent / corpus)[name]
+    train = sets["train_sets"]
+    if twice := [name for name in dict.fromkeys(train) if train.count(name) > 1]:
+        raise UserError(f"two corpora have sets of the same name: {' '.join(twice)}")
+    return sets
+
+
+@functools.cache
+def lists_of(corpus: Path) -> dict[str, list[str]]:
+    """A corpus' own lists of sets, which its run.sh says."""
+    command = [corpus / "run.sh", "--print", " ".join(LISTS)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"egs/{corpus.name}/run.sh: {done.stderr.strip()}")
+    return dict(zip(LISTS, map(str.split, done.stdout.splitlines()), strict=True))
+
+
+def part_of(
+    sets: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The sets of a corpus' own lists that are asked for, in any list."""
+    every = {name for listed in sets.values() for name in listed}
+    return {name: [one for one in own[name] if one in every] for name in LISTS}
+
+
+def folders_of(options: Options, recipe: Path) -> dict[str, str]:
+    """The folders that the corpora are read from, as their db.sh name them; where a corpus names
+    none now, those that its data were made of."""
+    found: dict[str, str] = {}
+    for corpus in options["corpora"].split() or [recipe.name]:
+        folder = recipe.parent / corpus
+        named = named_in_db(folder)
+        record = read_record(folder / options["datadir"], "data") if not named else None
+        recorded = (record or {"settings": {}})["settings"]
+        found |= named or {k: v for k, v in recorded.items() if FOLDER.fullmatch(k)}
+    return found
+
+
+def named_in_db(folder: Path) -> dict[str, str]:
+    text = (folder / "db.sh").read_text(encoding="utf-8")
+    names = re.findall(rf"^({FOLDER.pattern})=", text, re.MULTILINE)
+    if not names:
+        return {}
+    script = '. ./db.sh && for name; do printf "%s\\0" "${!name-}"; done'
+    done = subprocess.run(
+        ["bash", "-euc", script, "bash", *names], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise UserError(f"egs/{folder.name}/db.sh: it fails: see above")
+    values = dict(zip(names, done.stdout.split("\0"), strict=False))
+    # As they are named, links and all: where these lead may change.
+    return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
+
+
+def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
+    """Whatever stage begins: what is dumped is of the folders that are named now."""
+    for name in sets:
+        record = read_record(raw / name, "dump")
+        for key, old in (record or {"settings": {}})["settings"].items():
+            if FOLDER.fullmatch(key) and folders.get(key, old) != old:
+                print(f"  it was made with: {key}: {old}", file=sys.stderr)
+                print(f"  now asked for:    {key}: {folders[key]}", file=sys.stderr)
+                raise UserError(
+                    f"{raw / name} was made with other settings; name that folder, or prepare "
+                    "and dump elsewhere with --datadir and --dumpdir"
+                )
+
+
+def combined(
+    options: Options,
+    made_with: Mapping[str, str],
+    sets: Mapping[str, Sequence[str]],
+    feats: str,
+    conf: Mapping[str, Any],
+) -> str:
+    """The folder of the joined sets: other lists, or sets that were made otherwise, are others."""
+    limits = {name: options[name] for name in ("min_seconds", "max_seconds")}
+    encoders = flatten(conf["encoders"]) if feats == "dumped" else {}
+    learned = {name: sets[name] for name in ("train_sets", "dev_sets")}
+    depends = {**made_with, **limits, **learned, "feats": feats, "encoders": encoders}
+    return f"{options['dumpdir']}/combined/{digest(json.dumps(depends, sort_keys=True))[:8]}"
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,210 @@
+"""What a key of a configuration means and may hold: checking and explaining both ask it.
+
+A section of options is a frozen dataclass, each field made by `option`. Of a part (a fusion, an
+encoder, the LLM) the options are the keyword arguments of its constructor; they are read from its
+source (`pam.config.source`), so that a configuration is checked without importing torch.
+"""
+
+import functools
+import json
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pam.errors import UserError
+from pam.registry import nearest
+
+ANY = "*"  # the key of a section whose keys are names that the user gives
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, and how to say it."""
+
+    what: str
+    holds: Callable[[Any], bool]
+
+
+def whole(least: int) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    return Rule(f"a whole number from {least} on", holds)
+
+
+def or_null(rule: Rule) -> Rule:
+    return Rule(f"{rule.what}, or null", lambda value: value is None or rule.holds(value))
+
+
+def one_of(*names: str) -> Rule:
+    return Rule(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+NUMBER = Rule("a number from 0 on", lambda value: _is_number(value) and value >= 0)
+SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+TEXT = Rule("a text", lambda value: isinstance(value, str))
+NAMES = Rule("a list of names", _are_texts)
+TEXTS = Rule("a text or a list of texts", lambda value: isinstance(value, str) or _are_texts(value))
+LIST = Rule("a list", lambda value: isinstance(value, list))
+ANYTHING = Rule("any value", lambda value: True)
+BETAS = Rule(
+    "two numbers from 0 to 1, as in [0.9, 0.999]",
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(SHARE.holds, value)),
+)
+
+Keys = Mapping[str, "Key"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: `keys` are those of a section (ANY for names), `rule` what another value must be.
+
+    `choices` are the names of a registry, `kind` what it calls them. `default` is a text.
+    """
+
+    help: str
+    rule: Rule = ANYTHING
+    default: str = ""
+    unit: str = ""
+    keys: Callable[[], Keys] | None = None
+    kind: str = ""
+    choices: Callable[[], list[str]] | None = None
+
+    @property
+    def type(self) -> str:
+        if self.keys is not None:
+            return "a section for each name" if ANY in self.keys() else "a section"
+        return f"one of {', '.join(self.choices())}" if self.choices else self.rule.what
+
+
+def option(help: str, rule: Rule = ANYTHING, *, default: Any = None, **key: Any) -> Any:
+    """A field that is a key of a configuration; `key`: further attributes of its `Key`.
+
+    The default None says that the key is not set; `without` says what then holds.
+    """
+    without = key.pop("without", "not set")
+    text = without if default is None else shown(default)
+    metadata = {"key": Key(help, rule, text, **key)}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def shown(value: Any) -> str:
+    """A default as YAML has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@functools.cache
+def keys_of(section: type) -> dict[str, Key]:
+    """The keys of a dataclass whose fields are made by `option`."""
+    hints = get_type_hints(section)
+    return {f.name: _key_of(f.metadata["key"], hints[f.name]) for f in fields(section)}
+
+
+def _key_of(key: Key, hint: Any) -> Key:
+    inner, named = _section_in(hint)
+    if inner is None:
+        return key
+    keys = functools.partial(keys_of, inner)
+    if named:
+        entry = Key(inner.__doc__.splitlines()[0], keys=keys)
+        return _with_keys(key, lambda: {ANY: entry})
+    return _with_keys(key, keys)
+
+
+def _with_keys(key: Key, keys: Callable[[], Keys]) -> Key:
+    return Key(key.help, key.rule, key.default, key.unit, keys)
+
+
+def _section_in(hint: Any) -> tuple[type | None, bool]:
+    """The dataclass in `Phase | None` or `dict[str, Budget]`, and whether names lead to it."""
+    if isinstance(hint, types.UnionType):
+        found = [_section_in(part) for part in get_args(hint)]
+        return next((pair for pair in found if pair[0]), (None, False))
+    if get_origin(hint) is dict:
+        return _section_in(get_args(hint)[1])[0], True
+    return (hint, False) if is_dataclass(hint) else (None, False)
+
+
+def check(conf: Mapping[str, Any], keys: Keys, where: str) -> None:
+    """UserError for the first key at any depth that is not known, or whose value is wrong."""
+    _check_section(conf, keys, where, ": ")
+
+
+def _check_section(conf: Any, keys: Keys, where: str, joint: str = ".") -> None:
+    if not isinstance(conf, Mapping):
+        raise UserError(f"{where}: {conf!r}: expected a section of options")
+    for name, value in conf.items():
+        if name not in keys and ANY not in keys:
+            raise UserError(f"{where}: unknown option {name!r}: {nearest(str(name), keys)}")
+        _check_value(value, keys.get(name) or keys[ANY], f"{where}{joint}{name}")
+
+
+def _check_value(value: Any, key: Key, where: str) -> None:
+    if key.choices and value not in (known := key.choices()):
+        raise UserError(f"{where}: unknown {key.kind} {value!r}: {nearest(str(value), known)}")
+    if key.keys is not None and key.rule is not LIST:
+        _check_section(value, key.keys(), where)
+    elif not key.rule.holds(value):
+        raise UserError(f"{where}: {value!r}: expected {key.rule.what}")
+    elif key.keys is not None:
+        for number, entry in enumerate(value, 1):
+            _check_section(entry, key.keys(), f"{where} {number}")
+
+
+T = TypeVar("T")
+
+
+def typed(section: type[T], conf: Mapping[str, Any]) -> T:
+    """A checked mapping as an instance of its dataclass, the sections in it as well."""
+    hints = get_type_hints(section)
+    return section(**{name: _typed(hints[name], value) for name, value in conf.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    inner, named = _section_in(hint)
+    if inner is None or value is None:
+        return value
+    if named:
+        return {name: typed(inner, entry) for name, entry in value.items()}
+    return typed(inner, value)
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """What `typed` was made of, with its defaults: a mapping as YAML has it. Keys that are not set
+    are left out."""
+    values = {f.name: getattr(section, f.name) for f in fields(section)}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return plain(value)
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return value
+
+
+def defaults_of(section: type) -> dict[str, Any]:
+    """{key: default} of the keys that have one."""
+    out = {}
+    for entry in fields(section):
+        made = entry.default_factory is not MISSING
+        value = entry.default_factory() if made else entry.default
+        if value is not None:
+            out[entry.name] = value
+    return out

@@ -1,0 +1,294 @@
+"""Every key of conf/scale, conf/llm, conf/systems and --set: what it means, its unit, its default,
+what it may hold.
+
+`python -m pam.bin.config --explain` prints them. A default of "not set" is no value: the program
+that needs the key then says that it is missing.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pam.config.keys import (
+    ANY,
+    ANYTHING,
+    BETAS,
+    FLAG,
+    LIST,
+    NAMES,
+    NUMBER,
+    POSITIVE,
+    SHARE,
+    TEXT,
+    Key,
+    Keys,
+    one_of,
+    option,
+    or_null,
+    whole,
+)
+from pam.config.source import options_of, registered
+
+# Where the parts are. They are read as text; nothing is imported.
+ENCODERS, FUSIONS = "pam.encoders.ENCODERS", "pam.fusion.FUSIONS"
+LLM = "pam.llm.causal_lm.CausalLM"
+ROUTER = "pam.fusion.router.Router"
+MODEL = "pam.model.speech_llm.ESPnetPaMModel"
+
+
+def encoder_names() -> list[str]:
+    return list(registered(ENCODERS))
+
+
+def fusion_names() -> list[str]:
+    return list(registered(FUSIONS))
+
+
+def options_of_all(registry: str) -> dict[str, Key]:
+    """The options of every part of a registry; an option's help names the parts that have it."""
+    parts = {name: options_of(part) for name, part in registered(registry).items()}
+    out: dict[str, Key] = {}
+    for options in parts.values():
+        for name, key in options.items():
+            of = ", ".join(part for part, own in parts.items() if name in own)
+            out.setdefault(name, replace(key, help=f"{key.help} Of: {of}."))
+    return out
+
+
+def encoder_options() -> Keys:
+    return options_of_all(ENCODERS)
+
+
+def fusion_options() -> Keys:
+    grown = Key(
+        "How many of the last encoders joined when the fusion was trained already: their layer "
+        "weights start at zero (`pam.bin.extend` writes it).",
+        whole(0),
+        default="0",
+    )
+    return options_of_all(FUSIONS) | {"grown": grown}
+
+
+def options_of_each_fusion() -> Keys:
+    return {
+        name: Key(f"Options of {name}.", keys=lambda part=part: options_of(part))
+        for name, part in registered(FUSIONS).items()
+    }
+
+
+def llm_options() -> Keys:
+    path = Key("A folder, a name on the hub, or cache:NAME of tools/fetch_models.py.", TEXT)
+    return {"path": replace(path, default="not set")} | options_of(LLM)
+
+
+def router_options() -> Keys:
+    return options_of(ROUTER)
+
+
+def model_options() -> Keys:
+    return {name: key for name, key in options_of(MODEL).items() if name != "encoders"}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen audio encoder."""
+
+    family: str | None = option(
+        "The class of the encoder (pam/encoders).", TEXT, kind="encoder", choices=encoder_names
+    )
+    path: str | None = option(
+        "Its weights: a folder, a file, a name on the hub, or cache:NAME of tools/fetch_models.py.",
+        TEXT,
+    )
+    conf: dict[str, Any] | None = option("Options of its family.", keys=encoder_options)
+    dim: int | None = option("D_e, the width of its hidden states.", whole(1))
+    num_states: int | None = option(
+        "L_e + 1, its hidden states: those of its layers, and of its front end.", whole(1)
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The size of a batch; all its utterances are of one task."""
+
+    max_utts: int | None = option("Most utterances of a batch.", whole(1), unit="utterances")
+    max_frames: int | None = option(
+        "Most frames of a batch, padding included.", whole(1), unit="frames of 40 ms"
+    )
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Options of PyTorch's AdamW; LoRA and the router may have a rate and a decay of their own."""
+
+    lr: float | None = option("Highest learning rate.", NUMBER, without="AdamW's: 0.001")
+    lora_lr: float | None = option("That of LoRA's weights.", NUMBER, without="lr")
+    router_lr: float | None = option("That of the router's weights.", NUMBER, without="lr")
+    weight_decay: float | None = option("Weight decay.", NUMBER, without="AdamW's: 0.01")
+    lora_weight_decay: float | None = option(
+        "That of LoRA's weights.", NUMBER, without="weight_decay"
+    )
+    router_weight_decay: float | None = option(
+        "That of the router's weights.", NUMBER, without="weight_decay"
+    )
+    betas: list[float] | None = option(
+        "Decay of the running means of the gradient and of its square.",
+        BETAS,
+        without="AdamW's: [0.9, 0.999]",
+    )
+    eps: float | None = option(
+        "Added to the denominator of an update.", NUMBER, without="AdamW's: 1e-8"
+    )
+    amsgrad: bool | None = option("The AMSGrad variant.", FLAG, without="AdamW's: false")
+    maximize: bool | None = option("Maximise the loss.", FLAG, without="AdamW's: false")
+    capturable: bool | None = option(
+        "Safe to capture in a CUDA graph.", FLAG, without="AdamW's: false"
+    )
+    differentiable: bool | None = option(
+        "Differentiate through an update.", FLAG, without="AdamW's: false"
+    )
+    foreach: bool | None = option(
+        "Update all tensors in one call.", or_null(FLAG), without="AdamW chooses"
+    )
+    fused: bool | None = option("Use the fused kernel.", or_null(FLAG), without="AdamW chooses")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How a phase of training optimises: the rate rises linearly, then falls linearly."""
+
+    optim_conf: Optim | None = option("Options of AdamW.")
+    warmup_steps: int | None = option(
+        "Updates in which the rate rises from 0, at most a tenth of all.", whole(0), unit="updates"
+    )
+    floor: float | None = option("What the rate falls to, as a share of lr.", SHARE, without="0")
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The phases of training."""
+
+    ctc: Phase | None = option("The CTC warm-up of the adapters (`warmup: ctc`).")
+    llm: Phase | None = option("Training through the LLM.")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of training; it has either `steps` or `epochs`."""
+
+    steps: int | None = option("Length of the training through the LLM.", whole(1), unit="batches")
+    epochs: float | None = option(
+        "The same in passes over the data: as many steps as all tasks together have batches.",
+        POSITIVE,
+        unit="passes",
+    )
+    ctc_steps: int | None = option("Length of the CTC warm-up.", whole(1), unit="batches")
+    steps_per_epoch: int | None = option(
+        "Most steps between two checkpoints.", whole(1), unit="batches"
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a file of conf/scale says: the models, and how they are trained."""
+
+    encoders: dict[str, Encoder] | None = option("The encoders, by the names of their dumps.")
+    stand_ins: dict[str, str] | None = option(
+        "For a family that the scale lacks, the encoder that `use_encoders` gets instead.",
+        keys=lambda: {ANY: Key("An encoder of the scale.", TEXT)},
+    )
+    llm_conf: dict[str, Any] | None = option("The LLM and its LoRA.", keys=llm_options)
+    feats: str | None = option(
+        "Encoder states are read from disk (dumped), or the encoders run in training (online).",
+        one_of("dumped", "online"),
+    )
+    warmup: str | None = option("Warm-up of the adapters: ctc or none.", one_of("ctc", "none"))
+    warmup_tasks: list[str] | None = option(
+        "Tasks whose texts the CTC warm-up reads.", NAMES, default=["asr_clean", "asr_noisy"]
+    )
+    batch: Batch | None = option("The size of a batch.")
+    prompts_per_batch: int = option(
+        "Distinct prompts of a batch; 0: one for each utterance.",
+        whole(0),
+        default=0,
+        unit="prompts",
+    )
+    router_prompts: int = option(
+        "Prompts of an utterance that teach the router; the LLM reads the first.",
+        whole(1),
+        default=1,
+        unit="prompts",
+    )
+    dev_utts: int = option(
+        "Utterances of each task that are validated on; 0: all.",
+        whole(0),
+        default=0,
+        unit="utterances",
+    )
+    num_workers: int = option(
+        "Processes that read batches; 0: the training process does.",
+        whole(0),
+        default=0,
+        unit="processes",
+    )
+    accum_grad: int = option("Batches of an update.", whole(1), default=1, unit="batches")
+    grad_clip: float = option("Most norm of the gradient.", POSITIVE, default=1.0)
+    keep_nbest_models: int = option(
+        "Checkpoints that are kept and averaged: those with the least validation loss.",
+        whole(1),
+        default=1,
+        unit="checkpoints",
+    )
+    log_interval: int = option(
+        "Batches between two lines of the log.", whole(1), default=50, unit="batches"
+    )
+    phases: Phases | None = option("How the phases of training optimise.")
+    budgets: dict[str, Budget] | None = option("Lengths of training: --budget names one.")
+
+
+@dataclass(frozen=True)
+class System:
+    """What a file of conf/systems says: the fusion, and what it needs."""
+
+    fusion: str | None = option(
+        "How the encoders' states become features of the LLM (pam/fusion).",
+        TEXT,
+        kind="fusion",
+        choices=fusion_names,
+    )
+    fusion_conf: dict[str, Any] | None = option(
+        "Options of the fusion.", default={}, keys=fusion_options
+    )
+    fusions: dict[str, Any] | None = option(
+        "For a fusion that is named here, these options take the place of the scale's fusion_conf.",
+        keys=options_of_each_fusion,
+    )
+    use_encoders: list[str] | None = option(
+        "The encoders of the scale that the system has, by name or family.",
+        ANYTHING,
+        without="all of the scale",
+    )
+    router_conf: dict[str, Any] | None = option(
+        "Options of the prompt router.", default={}, keys=router_options
+    )
+    model_conf: dict[str, Any] | None = option(
+        "Options of the Speech LLM.", default={}, keys=model_options
+    )
+    tasks: list[str] | None = option(
+        "The tasks, one expert each.", or_null(NAMES), without="those of the training data"
+    )
+    trainable: list[Any] | None = option(
+        "Patterns of the parameters that are trained, as in fusion.experts.4.*.",
+        LIST,
+        without="all",
+    )
+    merge_asr_prompts: bool = option(
+        "Clean and noisy recognition share their prompts.", FLAG, default=False
+    )
+
+
+@dataclass(frozen=True)
+class Experiment(System, Scale):
+    """A system at a scale. Each file may say what belongs to the other; the system's word counts.
+
+    The order is scale < LLM file < system < command line.
+    """

@@ -1,0 +1,36 @@
+"""Digests of data and prompts: where they are the same, what was made of them still stands."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pam.config.made import digest
+from pam.data.prompts import Prompts
+
+# Of a set that is decoded: what its recordings, questions and references are
+DECODED = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
+DECODED += ("segments", "utt2num_samples", "text_ref*")
+# Of a set that is trained on: what is said in it, wherever its recordings lie
+LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
+
+
+def data_digest(folder: Path, tables: Sequence[str] = DECODED) -> str | None:
+    """Of the tables of a data directory; None where it is not there."""
+    if not folder.is_dir():
+        return None
+    files = [file for pattern in tables for file in sorted(folder.glob(pattern))]
+    return digest(*(part for file in files for part in (f"\0{file.name}\0", file.read_bytes())))
+
+
+def prompts_digest(prompts: Mapping[str, Prompts]) -> str:
+    """Of all that decoding may ask."""
+    return _digest(prompts, ("train", "unseen", "plain"))
+
+
+def training_prompts_digest(prompts: Mapping[str, Prompts]) -> str:
+    return _digest(prompts, ("train", "plain_train"))
+
+
+def _digest(prompts: Mapping[str, Prompts], pools: Sequence[str]) -> str:
+    texts = {task: [list(getattr(own, pool)) for pool in pools] for task, own in prompts.items()}
+    return digest(json.dumps(texts, sort_keys=True))

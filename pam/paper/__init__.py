@@ -1,0 +1,1 @@
+"""The paper: its numbers (paper.yaml), tables, claims, errata and figures, beside ours."""

@@ -1,0 +1,235 @@
+"""A table of the paper as Markdown: ours, the paper's, the difference, and what they prove."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pam.paper.cells import table_cells
+from pam.paper.claims import claims_section
+from pam.paper.combined import ranked_columns
+from pam.paper.origin import made_with
+from pam.paper.parameters import parameters_part
+from pam.paper.printed import PaperTable, load_errata, load_paper
+from pam.paper.spec import Delta, TableSpec
+from pam.paper.store import Store
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.units import metric_digits, metric_label
+from pam.score.compare import LEVEL, SEEDS, Cells, compare
+from pam.score.significance import too_few
+
+BETTER, WORSE = "▲", "▼"
+BETTER_MODEL, WORSE_MODEL = "△", "▽"  # of one seed: of these trained models, not of systems
+EMPTY = PaperTable("", {}, {}, {})
+
+
+def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    """The paragraphs of a table of systems, without its title."""
+    cells = table_cells(spec, store, budget)
+    paper = load_paper()[spec.paper] if spec.paper else EMPTY
+    labels = labels_of(spec, paper)
+    parts = [*_ours(spec, cells, labels), *_papers(spec, paper, cells, labels)]
+    if spec.delta:
+        parts += _deltas(spec, spec.delta, cells, labels)
+    parts += parameters_part(spec, labels)
+    parts += claims_section(spec, cells, labels)
+    parts += gaps_section(spec, cells, labels)
+    return parts + made_with(spec, store, budget)
+
+
+def labels_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
+    """Rows and columns in words, as Markdown."""
+    return {name: escape(label) for name, label in words_of(spec, paper).items()}
+
+
+def words_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
+    """Rows and columns in words, as plain text."""
+    words = {row: row for row in spec.all_rows}
+    words |= {row: entry.label for row, entry in paper.rows.items()}
+    repeated = {word for word in words.values() if list(words.values()).count(word) > 1}
+    for row in spec.all_rows:  # Table 13 calls its rows by their number of encoders
+        words[row] = row if words[row] in repeated else words[row]
+    for name, column in spec.columns.items():
+        printed = paper.columns.get(name)
+        own = f"{column.set} {metric_label(column.metric)}" if column.set else None
+        known = printed.label if printed else name
+        words[name] = known if spec.paper_sets or own is None else f"{own} (for {known})"
+    for name in [*spec.ranks, *spec.averages]:
+        words[name] = paper.columns[name].label if name in paper.columns else name
+    return words
+
+
+def _shown(spec: TableSpec) -> list[str]:
+    return [*spec.shown, *spec.averages, *spec.ranks]
+
+
+def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str], str]) -> str:
+    columns = _shown(spec)
+    rows = [[labels[row], *(text(row, column) for column in columns)] for row in spec.rows]
+    return table(["system", *(labels[column] for column in columns)], rows)
+
+
+def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    legend = (
+        "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]; where "
+        "these are too few, the interval says little of others and no difference is decided. ± is "
+        "the standard deviation over seeds"
+    )
+    legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
+    if spec.reference:
+        legend += (
+            f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
+            "(paired bootstrap over clusters, for WER matched pairs too; not corrected for the "
+            f"number of tests), over the {SEEDS} or more seeds that both have, which are a level "
+            f"of their own and all point the same way. {BETTER_MODEL} / {WORSE_MODEL}: the same of "
+            "one seed, hence of these two trained models, not of the systems."
+        )
+    if spec.ranks:
+        ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
+        columns = next(iter(spec.ranks.values()))
+        there = ranked_columns(cells, spec, columns)
+        legend += (
+            f" Ranked: {ranked} of {len(spec.rows)} rows, over {len(there)} of {len(columns)} "
+            "columns, a row without a value as the worst of its column; the paper's ranks are "
+            "among all. Intervals and comparisons of ranks are of the seeds that all these have."
+        )
+    grid = _grid(spec, labels, lambda row, column: own_cell(spec, cells, row, column))
+    return ["## Ours", legend, grid]
+
+
+def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
+    """`12.30 ± 0.40 (2 seeds) [11.2, 13.4] ▼`, `12.30 [1.2, 33.4] (too few clusters: 2)`."""
+    cell = cells[row][column]
+    if cell.value is None:
+        return GAP
+    digits = _digits(column)
+    text = number(cell.value, digits)
+    if cell.sd is not None:
+        text += f" ± {number(cell.sd, digits)} ({len(cell.by_seed)} seeds)"
+    if cell.ci95:
+        text += " [" + ", ".join(number(limit, digits) for limit in cell.ci95) + "]"
+        text += _in_brackets(too_few(cell.clusters))
+    return text + mark(spec, cells, row, column)
+
+
+def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
+    """Whether a cell differs from the reference row's by more than chance."""
+    if spec.reference in (None, row):
+        return ""
+    found = compare(cells[row][column], cells[spec.reference][column])
+    if found is None or found.p_of_all >= LEVEL:
+        return ""
+    better, worse = (BETTER, WORSE) if found.seeds >= SEEDS else (BETTER_MODEL, WORSE_MODEL)
+    return f" {better if (found.value < 0) == spec.less_is_better(column) else worse}"
+
+
+def _in_brackets(note: str | None) -> str:
+    return f" ({note})" if note else ""
+
+
+def _digits(column: str) -> int:
+    return metric_digits(column.rpartition("_")[2])
+
+
+def _papers(
+    spec: TableSpec, paper: PaperTable, cells: Cells, labels: Mapping[str, str]
+) -> list[str]:
+    if not paper.cells:
+        return ["## The paper's", "The paper's own table is lost."]
+
+    def printed(row: str, column: str) -> float | None:
+        return paper.cells.get(row, {}).get(column)
+
+    def difference(row: str, column: str) -> str:
+        ours, theirs = cells[row][column].value, printed(row, column)
+        return GAP if ours is None or theirs is None else f"{ours - theirs:+.{_digits(column)}f}"
+
+    warning = "" if spec.paper_sets else OTHER_SETS
+    return [
+        "## The paper's",
+        _grid(spec, labels, lambda row, column: number(printed(row, column), _digits(column))),
+        "## Difference",
+        f"Ours minus the paper's.{warning}",
+        _grid(spec, labels, difference),
+    ]
+
+
+OTHER_SETS = (
+    " At this scale encoders, LLM, training and test sets are others than the paper's: these "
+    "differences say how far apart the two settings are, not how well the paper is reproduced."
+)
+
+
+def _deltas(spec: TableSpec, delta: Delta, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    """Gains over the best of some rows; positive is better."""
+    paper = load_paper()[delta.paper].cells if delta.paper else {}
+    columns = [column for column in spec.shown if not spec.columns[column].missing]
+    rows = []
+    for row in delta.rows:
+        texts = [_gain(spec, cells, row, delta.over, column) for column in columns]
+        printed = [paper.get(row, {}).get(column) for column in columns]
+        pairs = zip(texts, printed, strict=True)
+        rows.append([labels[row], *(f"{ours} (paper {_signed(theirs)})" for ours, theirs in pairs)])
+    over = ", ".join(labels[row] for row in delta.over)
+    return [
+        f"## {escape(delta.title)}",
+        f"The best of {over}, chosen for each column by its value here; positive is better; "
+        "[95 % interval of the paired difference, with the doubt about clusters and seeds, over "
+        "the seeds that both have (of one: of these trained models), without the doubt about the "
+        "choice].",
+        table(["system", *(labels[column] for column in columns)], rows),
+    ]
+
+
+def _gain(spec: TableSpec, cells: Cells, row: str, over: Sequence[str], column: str) -> str:
+    known = {name: cells[name][column] for name in over if cells[name][column].value is not None}
+    own = cells[row][column]
+    if own.value is None or len(known) < len(over):
+        return GAP
+    lower = spec.columns[column].better == "lower"
+    choose = min if lower else max
+    chosen = choose(known.values(), key=lambda cell: cell.value)
+    first, second = (chosen, own) if lower else (own, chosen)
+    found = compare(first, second)
+    if found is None:
+        return _signed(first.value - second.value)
+    interval = f"[{_signed(found.low)}, {_signed(found.high)}]"
+    return f"{_signed(found.value)} {interval}{_in_brackets(found.undecided)}"
+
+
+def _signed(value: float | None) -> str:
+    return GAP if value is None else f"{value:+.2f}"
+
+
+def gaps_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    """Every reason once, with the columns, rows or cells that it empties."""
+    reasons: dict[str, list[str]] = {}
+    for name, column in spec.columns.items():  # those of averages and ranks alone, too
+        if column.missing:
+            reasons.setdefault(column.missing, []).append(f"column {labels[name]}")
+    there = [name for name, column in spec.columns.items() if not column.missing]
+    for row, own in ((row, cells[row]) for row in spec.rows):
+        gaps = {own[column].gap for column in there}
+        if len(gaps) == 1 and None not in gaps:
+            reasons.setdefault(str(*gaps), []).append(f"row {labels[row]}")
+            continue
+        for column in _shown(spec):
+            known = column in spec.columns and spec.columns[column].missing
+            unranked = column in spec.ranks and spec.rows[row].how == "best"
+            if own[column].value is None and not known and not unranked:
+                place = f"{labels[row]}, {labels[column]}"
+                reasons.setdefault(str(own[column].gap), []).append(place)
+    lines = [f"- {escape(why)}: {'; '.join(places)}" for why, places in reasons.items()]
+    return ["## Gaps", "\n".join(lines)] if lines else []
+
+
+def errata_section(paper: str | None, notes: Sequence[str] = ()) -> list[str]:
+    """What is odd in the paper's own table; of the running text too for `paper` None: all of it."""
+    found = [
+        entry
+        for entry in load_errata().values()
+        if paper is None or entry.where.split("/")[0] in (paper, f"{paper}_delta")
+    ]
+    lines = [f"- {escape(note)}" for note in notes]
+    lines += [
+        f"- {escape(entry.where)}: printed {escape(entry.printed)}. {escape(entry.finding)}."
+        for entry in found
+    ]
+    return ["## Errata and oddities of the paper", "\n".join(lines)] if lines else []

@@ -1,0 +1,196 @@
+"""Where the results of a table come from, and whether they were made alike."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pam.paper.plan import budget_length, length_words
+from pam.paper.spec import Row, TableSpec
+from pam.paper.store import KEPT_IN, Store, stored_clusters, stored_runs
+from pam.report.markdown import GAP, escape, number, table
+from pam.report.units import metric_label
+
+DIFFERENT = (  # what makes two results of a set impossible to compare, and in words
+    ("ids", "utterances"),
+    ("references", "references"),
+    ("counts", "reference counts"),
+    ("clusters", "clusters"),
+)
+PAPERS_MODEL = "paraphrase-mpnet-base-v2"  # of sBERT and FENSE
+Results = Mapping[str, Mapping[str, Any]]  # by name
+
+
+def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
+    """Each result that the table is made of, and a line for each way in which they differ."""
+    runs = {row: _runs(row, spec, store, budget) for row in spec.systems()}
+    results = {run["name"]: run for found in runs.values() for run in found}
+    if not results:
+        return []
+    header = ["experiment", "encoders", "options", "commit", "configuration", "training s:"]
+    header += ["machine", "kept in"] if KEPT_IN in next(iter(results.values())) else ["machine"]
+    rows = [_line(name, result) for name, result in sorted(results.items())]
+    lines = [
+        *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
+        *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
+        *_lengths_differ(spec.scale, budget, results),
+        *_seeds_differ(runs),
+        *_further_options(runs),
+        *_tests_differ(spec, results),
+        *_models(spec, results),
+        *_commits(results),
+    ]
+    notes = ["\n".join(f"- {line}" for line in lines)] if lines else []
+    return ["## Made with", table(header, rows), *notes]
+
+
+def _runs(row: Row, spec: TableSpec, store: Store, budget: str) -> list[Mapping[str, Any]]:
+    found = stored_runs(row, store, spec.scale, budget)[0]
+    return [
+        {**run, "name": row.experiment(spec.scale, budget, seed)} for seed, run in found.items()
+    ]
+
+
+def _line(name: str, result: Mapping[str, Any]) -> list[str]:
+    return [
+        escape(name),
+        escape(", ".join(result.get("encoders") or ()) or GAP),
+        escape(" ".join(result["options"]) or GAP),
+        escape(_short(result.get("commit") or "unknown")),
+        escape(result.get("config_hash")),
+        number(result.get("seconds", {}).get("train"), 0),
+        escape(result.get("machine")),
+        *([escape(result[KEPT_IN])] if KEPT_IN in result else ()),
+    ]
+
+
+def _short(commit: str) -> str:
+    """The first digits; that the files differed from the commit stays visible."""
+    head, _, dirty = commit.partition("-")
+    return f"{head[:12]}-{dirty}" if dirty else head[:12]
+
+
+def _groups(results: Results, key: str) -> dict[Any, list[str]]:
+    """The names by what they have under a key; those that do not say are left out."""
+    groups: dict[Any, list[str]] = {}
+    for name, result in results.items():
+        if (value := result.get(key)) is not None:
+            groups.setdefault(value, []).append(name)
+    return groups
+
+
+def _differ(results: Results, key: str, what: str) -> list[str]:
+    odd = _all_but_most(_groups(results, key).values())
+    return [f"**Not made alike**: {what} of {_names(odd)}."] if odd else []
+
+
+def _all_but_most(groups: Iterable[list[str]]) -> list[str]:
+    """The names that are not of the largest group."""
+    ordered = sorted(groups, key=len, reverse=True)
+    return sorted(name for group in ordered[1:] for name in group)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(escape, names))
+
+
+def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+    lines = []
+    for row, found in runs.items():
+        if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1:
+            lines.append(
+                f"**Not made alike**: the seeds of {escape(row.name)} differ in more than the seed."
+            )
+    return lines
+
+
+def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
+    """The head of a table states the budget of the scale's file as it is now."""
+    now = budget_length(scale, budget)
+    lengths = {name: length_words(run.get("budget_conf") or {}) for name, run in results.items()}
+    groups = _groups({name: {"length": length} for name, length in lengths.items()}, "length")
+    return [
+        f"**Not made alike**: budget {escape(budget)} was {escape(length)} for {_names(names)}; "
+        f"conf/scale/{scale}.yaml says {escape(now)} now."
+        for length, names in groups.items()
+        if length not in (now, GAP)
+    ]
+
+
+def _further_options(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+    """What was given beside the options that make a row what it is."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row, found in runs.items():
+        for run in found:
+            more = tuple(option for option in run["options"] if option not in row.options)
+            groups.setdefault(more, []).append(run["name"])
+    what = "Further options" if len(groups) == 1 else "**Not made alike**: further options"
+    return [
+        f"{what} of {_names(sorted(names))}: {escape(' '.join(more))}."
+        for more, names in groups.items()
+        if more
+    ]
+
+
+def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
+    lines = []
+    for set_ in dict.fromkeys(column.set for column in spec.columns.values() if column.set):
+        found = {name: run["sets"][set_] for name, run in results.items() if set_ in run["sets"]}
+        entries = {
+            name: {
+                **entry,
+                "counts": _counts(entry),
+                "clusters": stored_clusters(entry),
+                "options": _decoding(entry),
+            }
+            for name, entry in found.items()
+        }
+        lines += _differ(entries, "options", f"other options or prompts of decoding {escape(set_)}")
+        for key, what in DIFFERENT:
+            if odd := _all_but_most(_groups(entries, key).values()):
+                lines.append(
+                    f"**Not comparable**: {escape(set_)} has other {what} in {_names(odd)}; no "
+                    "comparison with the others, and no interval of what mixes them."
+                )
+    return lines
+
+
+def _counts(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The reference words of each utterance; None where there are no such counts."""
+    counts = entry["metrics"].get("wer", {}).get("denominators")
+    return counts and tuple(counts)
+
+
+def _decoding(entry: Mapping[str, Any]) -> str | None:
+    return json.dumps(entry["decoding"], sort_keys=True) if entry.get("decoding") else None
+
+
+def _models(spec: TableSpec, results: Results) -> list[str]:
+    """By what a metric was measured that needs a model."""
+    lines = []
+    for column in spec.columns.values():
+        found = {
+            name: run["sets"].get(column.set, {}).get("metrics", {}).get(column.metric, {})
+            for name, run in results.items()
+        }
+        groups = _groups(found, "model")
+        label = escape(f"{metric_label(column.metric)} of {column.set}")
+        if len(groups) > 1:
+            odd = _names(_all_but_most(groups.values()))
+            lines.append(f"**Not comparable**: {label} was measured by another model in {odd}.")
+        lines += [
+            f"{label} is measured by {escape(model)}; the paper's by {PAPERS_MODEL}."
+            for model in groups
+            if not str(model).endswith(PAPERS_MODEL)
+        ]
+    return lines
+
+
+def _commits(results: Results) -> list[str]:
+    groups = _groups(results, "commit")
+    if len(groups) < 2:
+        return []
+    listed = ", ".join(f"{escape(_short(commit))} ({len(n)})" for commit, n in groups.items())
+    return [
+        f"Made at {len(groups)} commits: {listed}. What the code itself changed between them is in "
+        "no configuration."
+    ]

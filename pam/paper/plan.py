@@ -1,0 +1,132 @@
+"""Which experiments a table still lacks, and how long they will take."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pam.config import load_yaml
+from pam.paper.spec import CONF, TableSpec
+from pam.paper.store import Store, stored_runs
+from pam.report.markdown import GAP
+
+STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs
+ANALYSED = "similarity"  # the kind of table, and what a result has of an analysis
+AGAIN = ("decode", "score", "report")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment of the recipe: `options` are further --set of its training. `lacks` names what
+    one with a result does not have, sets and metrics: where it was trained, it is decoded and
+    scored again. `analysed`: a table shows what pam.bin.analyse finds in it."""
+
+    name: str
+    system: str
+    seed: int
+    options: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
+    analysed: bool = False
+
+
+def missing_runs(
+    specs: Iterable[TableSpec],
+    store: Store,
+    budget: str,
+    seeds: Sequence[int],
+    metrics: Sequence[str] = (),
+) -> list[Run]:
+    """Each once; all systems of a seed before the next seed, so that the table fills soon. A result
+    that lacks a set of the table, or one of `metrics` in it, is missing too."""
+    specs = list(specs)
+    looked_into = {row.system for spec in specs if spec.kind == ANALYSED for row in spec.systems()}
+    runs: dict[str, Run] = {}
+    for seed, spec in product(seeds, specs):
+        for row in (row for row in spec.systems() if not row.missing):
+            name = row.experiment(spec.scale, budget, seed)
+            found = stored_runs(row, store, spec.scale, budget)[0].get(seed)
+            lacks = lacking(found, spec, metrics) if found else ()
+            if found is None or lacks:
+                analysed = row.system in looked_into and not row.options
+                run = Run(name, row.system, seed, row.options, lacks, analysed)
+                runs.setdefault(name, run)
+    return list(runs.values())
+
+
+def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
+    """What the table shows and the result does not have: an analysis, sets, those of `metrics`."""
+    lacks = [ANALYSED] if spec.kind == ANALYSED and not result.get(ANALYSED) else []
+    for column in spec.columns.values() if spec.kind == "systems" else ():
+        if column.missing:
+            continue
+        found = result["sets"].get(column.set)
+        if found is None:
+            lacks.append(column.set)
+        elif column.metric in metrics and column.metric not in found["metrics"]:
+            lacks.append(column.metric)
+    return tuple(dict.fromkeys(lacks))
+
+
+def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:
+    """Those with a result whose trained model is not here: what they lack cannot be scored."""
+    return [run for run in runs if run.lacks and not (expdir / run.name / "model.pth").is_file()]
+
+
+def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float | None:
+    """As long as the same system took before, else as the others; None where none was measured.
+    What is only decoded and scored again: as long as its own decoding, scoring and report took."""
+    if run.lacks:
+        return sum(store[run.name].get("seconds", {}).get(stage, 0) for stage in AGAIN)
+    alike = [r for r in store.values() if (r["scale"], r["budget"]) == (scale, budget)]
+    measured = [r for r in alike if r.get("seconds", {}).get("train")]
+    same = [r for r in measured if r["system"] == run.system]
+    return fmean(_seconds(r) for r in same or measured) if measured else None
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    return sum(result["seconds"].get(stage, 0) for stage in STAGES)
+
+
+def describe(
+    runs: Sequence[Run], specs: Sequence[TableSpec], store: Store, budget: str
+) -> Iterator[str]:
+    """Lines for a reader: what is missing, for how long, and what cannot be had at the scale."""
+    scale = specs[0].scale
+    times = [predicted_seconds(run, store, scale, budget) for run in runs]
+    for run, seconds in zip(runs, times, strict=True):
+        what = f"{', '.join(run.lacks)} of {run.name}" if run.lacks else run.name
+        yield f"missing: {what}, {_time(seconds)}" + "".join(f" --set {o}" for o in run.options)
+    if not runs:
+        yield "nothing is missing that this scale can have"
+    elif None in times:
+        length = budget_length(scale, budget)
+        yield f"{len(runs)} to run, each of {length}; no time is known yet"
+    else:
+        yield f"{len(runs)} to run, {_time(sum(times))} in all, as the stored ones took"
+    for spec in specs:
+        for row in spec.systems():
+            if row.missing:
+                yield f"{spec.name}: no {row.name}: {row.missing}"
+
+
+def budget_length(scale: str, budget: str, conf: Path = CONF) -> str:
+    """`ctc_steps 1600, steps 600`, from the scale's file."""
+    return length_words(load_yaml(conf / "scale" / f"{scale}.yaml")["budgets"].get(budget, {}))
+
+
+def length_words(length: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in length.items() if key != "steps_per_epoch"}
+    return ", ".join(f"{key} {value}" for key, value in kept.items()) or GAP
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "time unknown"
+    minutes = round(seconds / 60)
+    return (
+        f"about {minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"about {minutes} min"
+    )

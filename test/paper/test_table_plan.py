@@ -1,0 +1,112 @@
+"""What a table still lacks: which experiments are to be run, and how long they will take."""
+
+import pytest
+from stored_results import LEVELS, SHORT, table_1, write
+
+from pam.bin import table
+from pam.errors import UserError
+
+
+def test_the_plan_names_each_experiment_once(tmp_path, capsys):
+    kept = table_1()
+    del kept["salmonn_mini_short_s0"]
+    results = write(tmp_path, kept)
+    argv = ["--table", "1", "--results", str(results)]
+    table.main([*argv, "--plan", "--seeds", "0", "1"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["experiment", "salmonn_mini_short_s0", "salmonn", "0", "false"]
+    assert [line[1] for line in lines[1:]] == [f"{system}_mini_short_s1" for system in LEVELS]
+    table.main(["--table", "13", "--results", str(results), "--plan"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "experiment pam-whisper-wavlm_mini_short_s0 pam 0 false "
+        "--set 'use_encoders=[whisper,wavlm]'"
+    )
+    assert len(lines) == 3  # the other pairs; those with HuBERT cannot be had
+
+
+def test_a_dry_run_predicts_the_time(tmp_path, capsys):
+    kept = table_1()
+    del kept["salmonn_mini_short_s0"]
+    kept["pam_mini_short_s0"]["seconds"] = {"train": 60 * 100}
+    results = write(tmp_path, kept)
+    argv = ["--table", "1", "--results", str(results), "--dry_run"]
+    table.main([*argv, "--seeds", "0"])
+    others = (100 + 5 * 11) / 6  # minutes; what was dumped is not done again
+    expected = f"missing: salmonn_mini_short_s0, about {round(others)} min\n1 to run, about"
+    assert expected in capsys.readouterr().out
+    table.main([*argv, "--seeds", "7"])
+    assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
+    table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
+    output = capsys.readouterr().out
+    assert f"1 to run, each of {SHORT}; no time is known yet" in output
+    assert "table03: no all_large: the mini scale has no larger encoders" in output
+    assert not (results / "mini/table01.md").exists()
+
+
+def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, capsys):
+    kept = table_1()
+    kept["pam_mini_short_s0"]["seconds"] |= {"score": 170, "report": 10}
+    for name in LEVELS:
+        if name != "pam":
+            made = kept[f"{name}_mini_short_s0"]["sets"]["ac_test"]["metrics"]
+            made["cider"] = made["meteor"]
+    results = write(tmp_path, kept)
+    argv = ["--table", "7", "--results", str(results), "--metrics", "meteor, cider"]
+    argv += ["--expdir", str(tmp_path / "exp")]
+    model = tmp_path / "exp/pam_mini_short_s0/model.pth"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    table.main([*argv, "--plan"])
+    assert capsys.readouterr().out.split() == [
+        *("experiment", "pam_mini_short_s0", "pam", "0", "false")
+    ]
+    table.main([*argv, "--dry_run"])  # decoding, scoring, report
+    assert "missing: cider of pam_mini_short_s0, about 4 min\n" in capsys.readouterr().out
+    model.unlink()
+    for action in ("--plan", "--dry_run"):
+        with pytest.raises(UserError, match="pam_mini_short_s0 lacks cider, and .* no model.pth"):
+            table.main([*argv, action])
+    capsys.readouterr()
+    argv[5] = "meteor,cider"
+    table.main([*argv[:5], "meteor", "--plan"])
+    table.main(["--table", "1", *argv[2:], "--plan"])  # which does not show it
+    assert capsys.readouterr().out == ""
+
+
+def test_a_result_without_a_set_of_the_table_is_not_done(tmp_path, capsys):
+    kept = table_1()
+    del kept["average_mini_short_s0"]["sets"]["ac_test"]
+    kept["salmonn_mini_short_s0"]["sets"] = {}  # decoded with seen prompts alone
+    argv = ["--table", "1", "--results", str(write(tmp_path, kept)), "--expdir", str(tmp_path)]
+    for name in ("average", "salmonn"):
+        (tmp_path / f"{name}_mini_short_s0").mkdir()
+        (tmp_path / f"{name}_mini_short_s0/model.pth").touch()
+    table.main([*argv, "--plan"])
+    planned = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in planned] == [
+        "salmonn_mini_short_s0",
+        "average_mini_short_s0",
+    ]
+    table.main([*argv, "--dry_run"])
+    output = capsys.readouterr().out
+    assert "missing: ac_test of average_mini_short_s0, about 1 min\n" in output
+    assert "asr_clean_test, asr_noisy_test, snv_test_real, ac_test of salmonn" in output
+
+
+def test_table_12_needs_an_analysis(tmp_path, capsys):
+    (tmp_path / "pam_mini_short_s0").mkdir()
+    (tmp_path / "pam_mini_short_s0/model.pth").touch()
+    kept = table_1()
+    argv = ["--results", str(tmp_path), "--expdir", str(tmp_path), "--plan", "--table"]
+    write(tmp_path, kept)
+    table.main([*argv, "1"])
+    assert capsys.readouterr().out == ""
+    table.main([*argv, "12"])
+    assert capsys.readouterr().out.split() == [
+        *("experiment", "pam_mini_short_s0", "pam", "0", "true")
+    ]
+    kept["pam_mini_short_s0"]["similarity"] = [{}]
+    write(tmp_path, kept)
+    table.main([*argv, "12"])
+    assert capsys.readouterr().out == ""
