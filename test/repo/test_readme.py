@@ -21,8 +21,6 @@ MADE_BY_THE_READER = ("egs/my_corpus", "egs/birds")
 MADE_BY_A_RUN = re.compile(r"/(exp|dump|data|venv)\b")
 PLACEHOLDER = re.compile(r"\b(NAME|SET|TASK|SCALE|RECIPE|CORPUS|FOLDER)\b")
 ORDINARY = ("git", "sed", "for")
-# Parts of issue 13 that other branches bring: to be removed when they are merged.
-COMING = ("pam/analysis", "pam/paper", "pam.bin.config")
 
 
 def name(value) -> str:
@@ -118,7 +116,7 @@ def test_commands_exist(page, command):
             assert (folder / words[1]).is_file(), command
         elif words[:2] != ["python", "-m"]:
             script_of(page, folder, words[1] if words[0] == "python" else words[0])
-        elif words[2] not in COMING:
+        else:
             known = importlib.import_module(words[2]).get_parser().format_help()
             options = [word for word in words[3:] if word.startswith("--")]
             assert all(f"{option} " in known for option in options), command
@@ -149,7 +147,7 @@ def named_paths() -> list[tuple[Path, str]]:
         for page in PAGES
         for path in dict.fromkeys(filter(named.match, in_code(page)))
         if not PLACEHOLDER.search(path) and not MADE_BY_A_RUN.search(path)
-        if not path.startswith((*MADE_BY_THE_READER, *COMING))
+        if not path.startswith(MADE_BY_THE_READER)
     ]
 
 
@@ -185,7 +183,7 @@ def test_every_recipe_and_every_room_is_listed():
     assert {"mini", "multitask", "TEMPLATE"} <= listed and listed <= recipes
     rooms = {path.parent.name for path in ROOT.glob("pam/*/__init__.py")}
     listed = set(re.findall(r"^\| `pam/(\w+)` \|", text_of(ROOT / "pam/README.md"), re.MULTILINE))
-    assert rooms <= listed and {f"pam/{room}" for room in listed - rooms} <= set(COMING)
+    assert rooms == listed
 
 
 def equations() -> list[tuple[int, str, str]]:
