@@ -8,7 +8,7 @@ of the tokens v that occur in the training text; the blank is the embedding of a
     \mathcal{L} = -\log p_{\mathrm{CTC}}(y \mid \mathrm{softmax}(z))
 
 with a learned bias c. No LLM pass is needed, and the LLM then hears features that lie where its own
-tokens lie. Two things made it read them sooner (README of egs/multitask):
+tokens lie. Two things made it read them sooner (egs/multitask/LOG.md):
 
 - the scale s is fixed. Where it could grow, features at a small angle to their token did (it went
   to 62, with a mean cosine of 0.23), which the LLM does not recognise;
