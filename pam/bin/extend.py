@@ -24,12 +24,12 @@ from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import interval
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
+from pam.score.metric import metric_called
 from pam.score.router import POOLS
 
 HOME = ROOT / "conf/prompts"
 logger = get_logger(__name__)
 RESULTS = "results.json"
-LOWER_IS_BETTER = ("wer",)
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -145,7 +145,7 @@ def change(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> list[s
     if after is None:
         return [shown(before), GAP, f"{GAP}, not measured"]
     lost = before["value"] - after["value"]
-    if before["metric"] in LOWER_IS_BETTER:
+    if not metric_called(before["metric"]).higher_is_better:
         lost = -lost
     return [shown(before), shown(after), number(lost)]
 

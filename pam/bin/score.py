@@ -20,14 +20,14 @@ from pam.config.made import (
     file_digest,
     read_record,
 )
+from pam.config.source import attribute_of, registered
 from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
-from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
-from pam.score import ALWAYS, CAPTION_METRICS, SBERT, metric_names
+from pam.score import ALWAYS, SBERT, metric_names
 
 STAGE = "score"
 TRAINED = ("text", "utt2task")  # what the captions' baseline is made of
@@ -48,8 +48,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics",
         default=ALWAYS,
-        help=f"of captions, with commas: {', '.join(CAPTION_METRICS.names())}; {ALWAYS} is always "
-        "there",
+        help=f"of captions, with commas: {described_metrics()}; {ALWAYS} is always there",
     )
     parser.add_argument(
         "--sbert",
@@ -63,6 +62,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ngpu", type=int, default=0, help="0: the router on the CPU; 1: on a GPU")
     add_pending(parser)
     return parser
+
+
+def described_metrics() -> str:
+    """Each metric of captions with what it needs; none of them is imported."""
+    texts = []
+    for name, part in registered("pam.score.CAPTION_METRICS").items():
+        needs = attribute_of(part, "needs")
+        texts.append(f"{name} (needs {' and '.join(needs)})" if needs else name)
+    return ", ".join(texts)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,7 +118,8 @@ def making_of(args: argparse.Namespace, folder: Path) -> Making:
 
 def work(args: argparse.Namespace, pending: list[Making]) -> None:
     from pam.score.captions import missing
-    from pam.score.score_set import Options, score_set
+    from pam.score.metric import Options
+    from pam.score.score_set import score_set
 
     device = device_for(args.ngpu)
     options = Options(
@@ -166,9 +175,11 @@ def train_captions(folder: Path | None) -> list[str]:
     if folder is None or not (folder / "text").is_file():
         logger.info("training captions: not found, so their baseline is not measured")
         return []
+    from pam.score.score_set import metric_of
+
     tasks = read_table(folder / "utt2task")
     texts = read_table(folder / "text")
-    return [text for utt, text in texts.items() if get_task(tasks[utt]).metric == "caption"]
+    return [text for utt, text in texts.items() if metric_of(tasks[utt]).is_of_captions]
 
 
 def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:

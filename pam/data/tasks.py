@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.config import load_yaml
+from pam.config.documents import metric_names
 from pam.errors import UserError
 from pam.registry import nearest
 
 # The package is installed in place (pip install -e), so conf/ and egs/ lie beside it.
 ROOT = Path(__file__).resolve().parents[2]
-METRICS = ("wer", "accuracy", "caption")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: `expert` is its label for the router, `metric` one of `METRICS`."""
+    """A task: `expert` is its label for the router, `metric` one of `pam.score.METRICS`."""
 
     name: str
     expert: int
@@ -93,7 +93,7 @@ def unknown_task(name: str) -> str:
 
 def _read_head(name: str, path: Path) -> tuple[str, str, str]:
     head = load_yaml(path)
-    if head.get("metric") not in METRICS:
-        remedy = f"write one of {', '.join(METRICS)}"
+    if head.get("metric") not in metric_names():
+        remedy = f"write one of {', '.join(metric_names())}"
         raise UserError(f"{path}: metric {head.get('metric')!r} of a new task: {remedy}")
     return name, head["metric"], str(head.get("description", name))

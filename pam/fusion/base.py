@@ -9,9 +9,14 @@ from torch import Tensor, nn
 
 
 class Fusion(nn.Module):
-    """The contract of `pam.fusion`; `needs_gate`: a prompt router must choose the experts."""
+    """The contract of `pam.fusion`.
+
+    `needs_gate`: a prompt router must choose the experts. `has_own_router`: the fusion chooses its
+    experts itself, so they belong to no task.
+    """
 
     needs_gate = False
+    has_own_router = False
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Real features that clips of `lengths` frames become, at least one each."""

@@ -36,6 +36,8 @@ class AudioRoutedMixture(PromptAwareMixture):
             layer input"), or the whole "utterance" does, by the mean of x over its frames.
     """
 
+    has_own_router = True
+
     def __init__(
         self,
         dims: Sequence[int],

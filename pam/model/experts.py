@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pam.config.schema import FUSIONS
+from pam.config.source import attribute_of, registered
+
 
 def experts_have_tasks(config: Mapping[str, Any]) -> bool:
     """False for experts that no label has tied to a task (Table 11, "audio-based" and "without
     task label"): which of them serves a task is chance, so routing has no accuracy."""
     conf = config.get("model_conf") or {}
     labelled = conf.get("routing_loss", True) or conf.get("routing", "label") == "label"
-    return labelled and config.get("fusion") != "moe_audio"
+    fusion = registered(FUSIONS).get(config.get("fusion"))
+    return labelled and not (fusion and attribute_of(fusion, "has_own_router"))
 
 
 def expert_names(tasks: Sequence[str], labelled: bool) -> list[str]:

@@ -7,10 +7,9 @@ from typing import Any
 
 from pam.paper.spec import Column, TableSpec
 from pam.paper.store import Store, stored_runs, sums_of
+from pam.score import on_request
 from pam.score.combine import averages, ranks
 from pam.score.compare import Cell, Cells, mean_sums, summary
-
-ALWAYS = ("wer", "accuracy", "meteor")  # other metrics are scored where they are asked for
 
 
 def table_cells(spec: TableSpec, store: Store, budget: str) -> Cells:
@@ -52,7 +51,7 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
 
 
 def _remedy(column: Column) -> str:
-    return "" if column.metric in ALWAYS else f" (--metrics {column.metric} of the recipe)"
+    return f" (--metrics {column.metric} of the recipe)" if on_request(column.metric) else ""
 
 
 def mean(members: Mapping[str, Cell]) -> Cell:

@@ -9,6 +9,7 @@ from typing import Any
 from pam.config import check_keys, load_yaml
 from pam.errors import UserError
 from pam.registry import nearest
+from pam.score.metric import metric_called
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SCALES = "scales"  # the file that says what a scale has for the paper's sets, encoders and LLMs
@@ -20,7 +21,6 @@ SIX = (
     "audiocaps_meteor",
     "audiocaps_qa_meteor",
 )
-LOWER = ("wer",)  # metrics of which less is better
 KEYS = (
     *("title", "kind", "paper", "reference", "columns", "rank", "averages", "rows", "rows_of"),
     *("delta", "claims", "tasks", "prompts", "parameters"),
@@ -43,7 +43,7 @@ class Column:
 
     @property
     def better(self) -> str:
-        return "lower" if self.metric in LOWER else "higher"
+        return "higher" if metric_called(self.metric).higher_is_better else "lower"
 
 
 @dataclass(frozen=True)

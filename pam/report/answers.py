@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pam.data.sample import evenly
-from pam.data.tasks import get_task, task_names
+from pam.data.tasks import task_names
 from pam.report.results import MAIN_TAG
 from pam.score import wer
 from pam.score.items import Item, read_items
 from pam.score.normalize import basic
-from pam.score.parse import parse_answer
+from pam.score.score_set import metric_of
 
 MOST = 5000  # answers on a page, all sets together: some 5 MB
 OPERATIONS = {"equal": "=", "substitute": "S", "delete": "D", "insert": "I"}
@@ -70,17 +70,6 @@ def word_diffs(items: Sequence[Item]) -> list[Diff]:
     ]
 
 
-def is_wrong(item: Item, diff: Diff) -> bool:
-    """By its task: a word error; another number or none; no caption that a reference has."""
-    metric = get_task(item.task).metric
-    if metric == "wer":
-        return any(operation != "=" for operation, *_ in diff)
-    if metric == "accuracy":
-        answer = parse_answer(item.hyp, item.choices)
-        return answer is None or answer != parse_answer(item.ref, item.choices)
-    return basic(item.hyp) not in map(basic, item.references())
-
-
 def is_misrouted(item: Item) -> bool:
     """Did it go to another task's expert? Never where the experts have no tasks."""
     return item.expert in task_names() and not item.routed_right
@@ -102,7 +91,7 @@ def _entry(item: Item, diff: Diff) -> dict[str, Any]:
         "seen": item.prompt_seen,
         "expert": item.expert,
         "posterior": posterior if posterior is not None and math.isfinite(posterior) else None,
-        "wrong": is_wrong(item, diff),
+        "wrong": metric_of(item.task).is_wrong(item),
         "misrouted": is_misrouted(item),
         "diff": diff,
         "hyp": item.hyp,

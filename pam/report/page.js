@@ -133,10 +133,7 @@ function chosen(form) {
 
 // A caption in other words than the references is not thereby wrong.
 function judge(answer) {
-  const [right, wrong] =
-    data.metrics[answer.task] === "caption"
-      ? ["✓ word for word a reference", "≠ in other words"]
-      : ["✓ right", "✗ wrong"];
+  const [right, wrong] = data.verdicts[answer.task];
   const name = answer.wrong ? "verdict wrong" : "verdict";
   return make("span", { class: name }, answer.wrong ? wrong : right);
 }

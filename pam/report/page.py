@@ -18,6 +18,7 @@ from pam.report.answers import DecodedSet, decoded_sets, entries
 from pam.report.blocks import Block, paragraph
 from pam.report.clips import MEDIA_TYPE, Clips, take_clips
 from pam.report.results import Results
+from pam.score.score_set import metric_of
 
 LIMIT = 15_000_000  # bytes of a page; clips are left out before it grows larger
 _IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -55,7 +56,7 @@ def page(
         "title": ", ".join(results["name"] for results in experiments),
         "blocks": [part for block in document for part in _with_image(block, folder)],
         "weights": {results["name"]: results["weights"] for results in experiments},
-        "metrics": {name: task.metric for name, task in all_tasks().items()},
+        "verdicts": {name: metric_of(name).verdicts for name in all_tasks()},
         "media": MEDIA_TYPE,
     }
     without = render(content | _browser(sets, answers, take_clips(sets, folders, 0, 0)))

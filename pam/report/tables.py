@@ -9,6 +9,7 @@ from pam.report.markdown import GAP, number
 from pam.report.results import Results
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
+from pam.score.metric import metric_called
 from pam.score.router import POOLS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
@@ -18,12 +19,10 @@ Decoded = Mapping[str, Mapping[str, Any]]  # of a decoding: {set: score, decodin
 
 def value_with_proof(score: Mapping[str, Any]) -> str:
     """`12.30 (456 / 3708, 95 % CI 11.2–13.4)`: the value, its counts and its interval."""
-    counts = {
-        "wer": f"{score.get('errors')} / {score.get('ref_words')}, ",
-        "accuracy": f"{score.get('correct')} / {score.get('count')}, ",
-    }
-    proof = f"{counts.get(score['metric'], '')}{interval(score)}{doubt(score)}"
-    return f"{number(score['value'])} ({proof})"
+    metric = metric_called(score["metric"])
+    counts = metric.counts(score)
+    proof = f"{counts}{', ' if counts else ''}{interval(score)}{doubt(score)}"
+    return f"{number(score['value'], metric.digits)} ({proof})"
 
 
 def interval(score: Mapping[str, Any], digits: int = 1) -> str:
@@ -41,7 +40,7 @@ def main_table(decoded: Decoded) -> Block:
             metric_label(score["metric"]),
             value_with_proof(score),
             score["count"],
-            remark(score),
+            "; ".join(metric_called(score["metric"]).remarks(score)) or GAP,
         ]
         for name, score in scores(decoded).items()
     ]
@@ -50,27 +49,6 @@ def main_table(decoded: Decoded) -> Block:
 
 def scores(decoded: Decoded) -> dict[str, Mapping[str, Any]]:
     return {name: found["score"] for name, found in decoded.items()}
-
-
-def remark(score: Mapping[str, Any]) -> str:
-    """What the value must be read against: normalisation, unparsed answers, baselines."""
-    parts = []
-    if score["metric"] == "wer":
-        parts.append(f"Whisper normalisation {whisper_value(score.get('whisper'))}")
-    if "parse_failures" in score:
-        parts.append(f"{score['parse_failures']} answers without a number (wrong)")
-    if "multi" in score:
-        parts.append(f"best of all references {number(score['multi']['value'])}")
-    if "baseline" in score:
-        baseline = score["baseline"]
-        parts.append(f"{number(baseline['value'])} by {baseline['what']}")
-    elif score["metric"] == "meteor":
-        parts.append(f"most frequent training caption: {NOT_MEASURED}")
-    return "; ".join(parts) or GAP
-
-
-def whisper_value(counts: Mapping[str, Any] | None) -> str:
-    return number(counts["value"]) if counts else f"{GAP}: it leaves no word of the references"
 
 
 def wer_table(decoded: Decoded, normalisation: str) -> Block | None:

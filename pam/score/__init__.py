@@ -1,32 +1,27 @@
-"""Metrics: a metric is one function and one line in a table.
-
-A task's metric is `score(items, seed) -> dict` with `metric`, `value`, `count` (utterances),
-`errors` (None where the metric counts none), `ci95` (two numbers in the unit of `value`) and
-`statistics` ({name: Statistics} of the utterances); the rest is the metric's own. A further metric
-of captions is `measure(items, sbert) -> (Statistics, dict)`; see captions.py.
-"""
+"""Metrics: a metric is one class in one file (`pam.score.metric`) and one line in a registry."""
 
 from pam.registry import Registry
 
-# The names are those of pam/data/tasks.py.
+# The metric of a task: the names are those that conf/prompts/TASK.yaml gives as `metric`.
 METRICS = Registry(
     "metric",
     {
-        "wer": "pam.score.wer:score",
-        "accuracy": "pam.score.accuracy:score",
-        "caption": "pam.score.caption:score",
+        "wer": "pam.score.wer:Wer",
+        "accuracy": "pam.score.accuracy:Accuracy",
+        "caption": "pam.score.caption:Meteor",
     },
 )
 
+# Further metrics of captions: the names are those of --metrics.
 CAPTION_METRICS = Registry(
     "metric of captions",
     {
-        "meteor": "pam.score.caption:measure",  # NLTK's, which is always there
-        "meteor_1.5": "pam.score.coco:meteor",
-        "cider": "pam.score.coco:cider",
-        "spice": "pam.score.spice:measure",
-        "sbert": "pam.score.sbert:measure",
-        "fense": "pam.score.fense:measure",
+        "meteor": "pam.score.caption:Meteor",  # NLTK's, which is always there
+        "meteor_1.5": "pam.score.coco:Meteor15",
+        "cider": "pam.score.coco:Cider",
+        "spice": "pam.score.spice:Spice",
+        "sbert": "pam.score.sbert:Sbert",
+        "fense": "pam.score.fense:Fense",
     },
 )
 
@@ -40,3 +35,8 @@ def metric_names(text: str) -> list[str]:
     for name in names:
         CAPTION_METRICS.check(name)
     return list(dict.fromkeys(names))
+
+
+def on_request(name: str) -> bool:
+    """Is this metric measured only where --metrics names it?"""
+    return name in CAPTION_METRICS.entries and name != ALWAYS

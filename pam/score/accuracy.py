@@ -1,14 +1,38 @@
 """Accuracy of counting speakers; an answer that cannot be parsed is wrong, and counted."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pam.errors import UserError
 from pam.score.items import Item, clusters_of
+from pam.score.metric import Metric, Options, baseline_remark
 from pam.score.parse import parse_answer
 from pam.score.significance import proportion_ci95
 from pam.score.utterances import Statistics
+
+
+class Accuracy(Metric):
+    """Answers that say the right number / all answers."""
+
+    name = "accuracy"
+    title = "accuracy"
+    unit = "%"
+
+    def score(self, items: Sequence[Item], options: Options) -> dict[str, Any]:
+        return score(items, options.seed)
+
+    def counts(self, score: Mapping[str, Any]) -> str:
+        return f"{score.get('correct')} / {score.get('count')}"
+
+    def remarks(self, score: Mapping[str, Any]) -> list[str]:
+        unparsed = score.get("parse_failures")
+        failures = [] if unparsed is None else [f"{unparsed} answers without a number (wrong)"]
+        return failures + baseline_remark(score)
+
+    def is_wrong(self, item: Item) -> bool:
+        answer = parse_answer(item.hyp, item.choices)
+        return answer is None or answer != parse_answer(item.ref, item.choices)
 
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:

@@ -3,16 +3,43 @@
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pam.errors import UserError
 from pam.paths import cache_dir
+from pam.score import SBERT
 from pam.score.items import Item, clusters_of
+from pam.score.metric import Metric, Options, baseline_remark
 from pam.score.normalize import one_line
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
+
+
+class Meteor(Metric):
+    """NLTK's METEOR against the first reference, the main metric of captions."""
+
+    name = "meteor"
+    title = "METEOR"
+    unit = "× 100"
+    needs = ("WordNet (tools/fetch_wordnet.py)",)
+    is_of_captions = True
+    verdicts = ("✓ word for word a reference", "≠ in other words")
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return measure(items), {}
+
+    def score(self, items: Sequence[Item], options: Options) -> dict[str, Any]:
+        return score(items, options.seed, options.train_captions)
+
+    def remarks(self, score: Mapping[str, Any]) -> list[str]:
+        best = score.get("multi")
+        multi = [f"best of all references {best['value']:.2f}"] if best else []
+        lacking = ["most frequent training caption: —, not measured"]
+        return multi + (baseline_remark(score) or lacking)
 
 
 def score(
@@ -24,7 +51,7 @@ def score(
     `baseline` is what the most frequent training caption scores as the answer to every item: a
     model that does not listen can reach it.
     """
-    statistics, _ = measure(items)
+    statistics = measure(items)
     clusters = clusters_of(items)
     result: dict[str, Any] = {
         "metric": "meteor",
@@ -52,9 +79,9 @@ def score(
     return result
 
 
-def measure(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
+def measure(items: Sequence[Item]) -> Statistics:
     """METEOR × 100 of every caption against its first reference."""
-    return Statistics([meteor([item.ref], item.hyp) for item in items], scale=100.0), {}
+    return Statistics([meteor([item.ref], item.hyp) for item in items], scale=100.0)
 
 
 def most_frequent(captions: Iterable[str]) -> str | None:

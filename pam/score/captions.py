@@ -5,8 +5,8 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.score import CAPTION_METRICS
-from pam.score.items import Item, clusters_of
-from pam.score.significance import ci95
+from pam.score.items import Item
+from pam.score.metric import value_of
 from pam.score.utterances import Statistics
 
 
@@ -21,16 +21,14 @@ def further(
     statistics = {}
     for name in names:
         try:
-            kept, more = CAPTION_METRICS.get(name)(items, sbert)
+            kept, more = CAPTION_METRICS.get(name)().measure(items, sbert)
         except UserError as error:
             results[name] = {"missing": str(error)}
             continue
         statistics[name] = kept
         results[name] = {
-            "value": round(kept.value, 4),
-            "count": len(items),
+            **value_of(kept, items, seed),
             "references": sum(len(item.references()) for item in items),
-            "ci95": ci95(kept.numerators, clusters=clusters_of(items), seed=seed, scale=kept.scale),
             **more,
         }
     return results, statistics

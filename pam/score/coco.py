@@ -7,12 +7,41 @@ from typing import Any
 import numpy as np
 
 from pam.errors import UserError
+from pam.score import SBERT
 from pam.score.items import Item
 from pam.score.java import PLAIN, Program, require_java, time_limit, tokenize
+from pam.score.metric import Metric
 from pam.score.utterances import Statistics
 
 
-def meteor(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
+class Meteor15(Metric):
+    """METEOR 1.5 × 100, best of all references."""
+
+    name = "meteor_1.5"
+    title = "METEOR 1.5"
+    needs = ("Java",)
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return meteor(items)
+
+
+class Cider(Metric):
+    """CIDEr-D, 0 to 10, as coco-caption computes it."""
+
+    name = "cider"
+    title = "CIDEr"
+    digits = 3
+    needs = ("Java",)
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return cider(items)
+
+
+def meteor(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
     """METEOR 1.5 × 100 (Denkowski and Lavie 2014), best of all references, mean of the captions.
 
     `corpus` is the jar's own figure for the whole set, which pools the matches of all captions.
@@ -47,7 +76,7 @@ def as_number(answer: str) -> float:
         raise UserError(f"METEOR 1.5: its jar answered {answer!r}, which is no number") from error
 
 
-def cider(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
+def cider(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
     """CIDEr, 0 to 10, as coco-caption computes it and papers print it.
 
     That is CIDEr-D (Vedantam et al. 2015) under CIDEr's name: counts are clipped, and lengths that

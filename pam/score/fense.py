@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from pam.checkpoint import read_checkpoint
 from pam.errors import UserError
 from pam.paths import cache_dir, resolve_model
+from pam.score import SBERT
 from pam.score import sbert as sentence_bert
 from pam.score.items import Item
+from pam.score.metric import Metric
 from pam.score.normalize import one_line
 from pam.score.utterances import Statistics
 
@@ -37,9 +39,21 @@ BATCH = 32
 VOCABULARY = "cache:all-minilm-l6-v2"
 
 
-def measure(
-    items: Sequence[Item], sbert: str = sentence_bert.DEFAULT
-) -> tuple[Statistics, dict[str, Any]]:
+class Fense(Metric):
+    """sBERT's similarity, cut where a caption is not fluent, −1 to 1."""
+
+    name = "fense"
+    title = "FENSE"
+    digits = 3
+    needs = ("FENSE's error detector, by hand", "a model of sentence-transformers (--sbert)")
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return measure(items, sbert)
+
+
+def measure(items: Sequence[Item], sbert: str = SBERT) -> tuple[Statistics, dict[str, Any]]:
     """FENSE, −1 to 1; `penalised` counts the captions that the detector rejects."""
     detector = load_detector(cache_dir() / "fense" / CHECKPOINT)
     wrong = [p > THRESHOLD for p in error_probabilities(detector, [item.hyp for item in items])]

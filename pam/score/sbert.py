@@ -6,15 +6,28 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.paths import resolve_model
-from pam.score import SBERT as DEFAULT
+from pam.score import SBERT
 from pam.score.items import Item
+from pam.score.metric import Metric
 from pam.score.normalize import one_line
 from pam.score.utterances import Statistics
 
-# Comes in a package. The paper uses paraphrase-mpnet-base-v2, which has to be fetched from its hub.
+
+class Sbert(Metric):
+    """Similarity of sentence embeddings, −1 to 1."""
+
+    name = "sbert"
+    title = "sBERT"
+    digits = 3
+    needs = ("a model of sentence-transformers (--sbert)",)
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return measure(items, sbert)
 
 
-def measure(items: Sequence[Item], sbert: str = DEFAULT) -> tuple[Statistics, dict[str, Any]]:
+def measure(items: Sequence[Item], sbert: str = SBERT) -> tuple[Statistics, dict[str, Any]]:
     """Cosine of the embeddings of a caption and of its references, mean over these, −1 to 1."""
     return Statistics(similarities(items, sbert)), {"model": sbert}
 

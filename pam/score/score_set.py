@@ -1,28 +1,18 @@
-"""Score one decoded set: score.json, utterances.json, and for recognition the alignment."""
+"""Score one decoded set: score.json, utterances.json, and further files of its metric."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json, write_text
 from pam.data.tasks import get_task, task_names
-from pam.score import METRICS, SBERT, wer
+from pam.score import METRICS, SBERT
 from pam.score.captions import further
 from pam.score.clusters import cluster_entry
 from pam.score.items import Item, clusters_of, read_items
+from pam.score.metric import Metric, Options
 from pam.score.utterances import Statistics, utterances_file, write_utterances
-
-
-@dataclass(frozen=True)
-class Options:
-    """`metrics`: further ones for captions; `sbert`: the model of those that need one."""
-
-    seed: int = 0
-    train_captions: Sequence[str] = ()
-    metrics: Sequence[str] = ()
-    sbert: str = SBERT
 
 
 def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
@@ -52,10 +42,14 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
         write_utterances(utterances_file(file), ids, statistics, clusters)
         write_json(file, result)
         results.append(result)
-        if get_task(task).metric == "wer":
-            name = "wer_alignment.txt" if single else f"wer_alignment_{task}.txt"
-            write_text(folder / name, wer.alignment_text(chosen))
+        for name, text in metric_of(task).files(chosen).items():
+            write_text(folder / f"{name if single else f'{name}_{task}'}.txt", text)
     return results
+
+
+def metric_of(task: str) -> Metric:
+    """The metric that answers of a task are scored by."""
+    return METRICS.get(get_task(task).metric)()
 
 
 def earlier(file: Path) -> dict[str, str]:
@@ -74,13 +68,11 @@ def score_items(
 
     `kept`: metrics that are measured beside those of `options`, each with a model of its own.
     """
-    metric = get_task(task).metric
-    score = METRICS.get(metric)
-    if metric != "caption":
-        result = score(items, options.seed)
-        return result, result.pop("statistics")
-    result = score(items, options.seed, train_captions=options.train_captions)
+    metric = metric_of(task)
+    result = metric.score(items, options)
     statistics = result.pop("statistics")
+    if not metric.is_of_captions:
+        return result, statistics
     models = {**(kept or {}), **dict.fromkeys(options.metrics, options.sbert)}
     for name, model in models.items():
         found, more = further(items, [name], options.seed, model)

@@ -9,9 +9,11 @@ from typing import Any
 
 from pam.errors import UserError
 from pam.paths import cache_dir
+from pam.score import SBERT
 from pam.score.coco import tokenized
 from pam.score.items import Item
 from pam.score.java import PLAIN, Program, java_version, require_java
+from pam.score.metric import Metric
 from pam.score.utterances import Statistics
 
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
@@ -23,7 +25,21 @@ TEXTS_PER_SECOND = 1  # the slowest that it may parse
 LAST_WITH_JAVASCRIPT = 14  # the jar writes its result with a JavaScript engine
 
 
-def measure(items: Sequence[Item], sbert: str = "") -> tuple[Statistics, dict[str, Any]]:
+class Spice(Metric):
+    """F-score of propositions, 0 to 1."""
+
+    name = "spice"
+    title = "SPICE"
+    digits = 3
+    needs = ("Java", "Stanford CoreNLP, by hand")
+
+    def measure(
+        self, items: Sequence[Item], sbert: str = SBERT
+    ) -> tuple[Statistics, dict[str, Any]]:
+        return measure(items)
+
+
+def measure(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
     """SPICE, 0 to 1: F-score of the propositions of a caption against those of all references."""
     require_java("SPICE")
     command = java_command()

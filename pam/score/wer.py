@@ -2,19 +2,46 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jiwer
 
 from pam.errors import UserError
 from pam.score.items import Item, clusters_of
-from pam.score.normalize import NORMALIZERS
+from pam.score.metric import Metric, Options
+from pam.score.normalize import NORMALIZERS, basic
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
 
 _COUNT_OF = {"equal": "hits", "substitute": "sub", "delete": "del", "insert": "ins"}
 _HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
+
+
+class Wer(Metric):
+    """Pooled errors / pooled reference words, with `basic` normalisation."""
+
+    name = "wer"
+    title = "WER"
+    unit = "%"
+    higher_is_better = False
+
+    def score(self, items: Sequence[Item], options: Options) -> dict[str, Any]:
+        return score(items, options.seed)
+
+    def counts(self, score: Mapping[str, Any]) -> str:
+        return f"{score.get('errors')} / {score.get('ref_words')}"
+
+    def remarks(self, score: Mapping[str, Any]) -> list[str]:
+        whisper = score.get("whisper")
+        value = f"{whisper['value']:.2f}" if whisper else "—: it leaves no word of the references"
+        return [f"Whisper normalisation {value}"]
+
+    def files(self, items: Sequence[Item]) -> dict[str, str]:
+        return {"wer_alignment": alignment_text(items)}
+
+    def is_wrong(self, item: Item) -> bool:
+        return basic(item.hyp) != basic(item.ref)
 
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:

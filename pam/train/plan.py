@@ -37,6 +37,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pam.config.schema import ENCODERS
+from pam.config.source import options_of, registered
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.prompts import prompts_of
 from pam.fusion.probe import run_once
@@ -270,7 +272,8 @@ def flops(
     encoders = 0.0
     for spec in config["encoders"].values():
         stretch, length = encoder_flops(spec["path"])
-        padded = spec["family"] == "whisper" and (spec.get("conf") or {}).get("pad_to_30s", True)
+        options = options_of(registered(ENCODERS)[spec["family"]])
+        padded = "pad_to_30s" in options and (spec.get("conf") or {}).get("pad_to_30s", True)
         heard = math.ceil(seconds / length) * length if padded else seconds
         encoders += stretch / length * heard / seconds
     row = batch.frames * fused.features + batch.closing + batch.answer

@@ -8,9 +8,10 @@ from handmade import ANSWERS, HOSTILE, answer, write_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pam.report.answers import decoded_sets, entries, is_misrouted, is_wrong, word_diffs
+from pam.report.answers import decoded_sets, entries, is_misrouted, word_diffs
 from pam.score.items import Item
 from pam.score.normalize import basic
+from pam.score.score_set import metric_of
 from pam.score.wer import utterance_counts
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "don't", "שלום"]), max_size=7).map(" ".join)
@@ -80,7 +81,7 @@ def test_a_known_diff():
 )
 def test_wrong_is_what_the_task_takes_for_wrong(task, ref, hyp, wrong):
     one = item(task, ref=ref, hyp=hyp, refs=(ref, "a cat meows"))
-    assert is_wrong(one, word_diffs([one])[0]) is wrong
+    assert entries([one])[0]["wrong"] is metric_of(task).is_wrong(one) is wrong
 
 
 def test_letters_mean_the_choices_of_their_item():

@@ -8,7 +8,7 @@ import torch
 
 from pam.errors import UserError
 from pam.paths import cache_dir
-from pam.score import fense, sbert
+from pam.score import SBERT, fense, sbert
 from pam.score.items import Item
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "barks", "rain", "falls"]
@@ -162,6 +162,4 @@ def test_published_similarities():
     """The example of all-MiniLM-L6-v2's documentation at sbert.net."""
     texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
     items = [ac(texts[0], texts[1]), ac(texts[0], texts[2]), ac(texts[1], texts[2])]
-    assert sbert.similarities(items, sbert.DEFAULT) == pytest.approx(
-        [0.6660, 0.1046, 0.1411], abs=1e-4
-    )
+    assert sbert.similarities(items, SBERT) == pytest.approx([0.6660, 0.1046, 0.1411], abs=1e-4)

@@ -12,6 +12,7 @@ from pam.errors import UserError
 from pam.score import CAPTION_METRICS, METRICS, caption, metric_names
 from pam.score.clusters import doubt
 from pam.score.items import read_items
+from pam.score.metric import Metric, metric_called
 from pam.score.score_set import Options, score_set
 from pam.score.utterances import Statistics, read_clusters, read_utterances
 
@@ -57,8 +58,17 @@ def test_every_metric_of_a_task_is_in_the_table():
     from pam.data.tasks import TASKS
 
     assert {task.metric for task in TASKS.values()} <= set(METRICS.names())
-    for name in METRICS.names():
-        assert callable(METRICS.get(name))
+    for registry in (METRICS, CAPTION_METRICS):
+        for name in registry.names():
+            metric = registry.get(name)()
+            assert isinstance(metric, Metric) and type(metric_called(metric.name)) is type(metric)
+            assert metric.name == name or name == "caption"
+            assert metric.title and metric.digits in (2, 3)
+    assert not metric_called("wer").higher_is_better and metric_called("spice").higher_is_better
+    assert metric_called("wer").label == "WER %" and metric_called("cider").label == "CIDEr"
+    assert "Java" in metric_called("meteor_1.5").needs and not metric_called("wer").needs
+    unknown = metric_called("bleu")
+    assert (unknown.label, unknown.digits, unknown.remarks({})) == ("bleu", 2, [])
 
 
 def test_every_set_gets_its_score(decoded):
@@ -122,20 +132,26 @@ def sounds(tmp_path, monkeypatch):
     """A decoded set of captions, and three metrics: one counts, one lacks a model."""
     monkeypatch.setattr(caption, "meteor", lambda refs, hyp: float(hyp in refs))
     metrics = {
-        "meteor": "pam.score.caption:measure",
-        "length": "metrics_of_a_test:length",
-        "broken": "metrics_of_a_test:broken",
+        "meteor": "pam.score.caption:Meteor",
+        "length": "metrics_of_a_test:Length",
+        "broken": "metrics_of_a_test:Broken",
     }
     monkeypatch.setattr(CAPTION_METRICS, "entries", metrics)
 
-    def length(items, sbert):
-        return Statistics([len(item.hyp) for item in items], scale=10.0), {"model": sbert}
+    class Length(Metric):
+        name = title = "length"
 
-    def broken(items, sbert):
-        raise UserError("broken needs a part: fetch it")
+        def measure(self, items, sbert=""):
+            return Statistics([len(item.hyp) for item in items], scale=10.0), {"model": sbert}
+
+    class Broken(Metric):
+        name = title = "broken"
+
+        def measure(self, items, sbert=""):
+            raise UserError("broken needs a part: fetch it")
 
     module = type(sys)("metrics_of_a_test")
-    module.length, module.broken = length, broken
+    module.Length, module.Broken = Length, Broken
     monkeypatch.setitem(sys.modules, "metrics_of_a_test", module)
     tag = tmp_path / "exp" / "tag"
     write(

@@ -8,6 +8,7 @@ import numpy as np
 
 from pam.analysis.plots.canvas import interval, new_figure, plain, save, style
 from pam.report.units import metric_digits, metric_label
+from pam.score.metric import metric_called
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -29,7 +30,7 @@ def plot_bars(systems: Scores, out: Path) -> Path:
         metric = next(s[name]["metric"] for s in systems.values() if name in s)
         axis.set_xlim(left=0)
         axis.set_title(plain(name), fontsize=10)
-        less = ", less is better" if metric == "wer" else ""
+        less = ", less is better" if not metric_called(metric).higher_is_better else ""
         axis.set_xlabel(plain(metric_label(metric)) + less, fontsize=9)
         axis.set_yticks(range(len(systems)), [plain(system) for system in systems], fontsize=9)
         axis.grid(axis="x", alpha=0.3)
@@ -60,7 +61,7 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
         return None
     value_KN = np.array([[s[name]["value"] for name in sets] for s in systems.values()])
     metrics = [next(iter(systems.values()))[name]["metric"] for name in sets]
-    less_N = np.array([metric == "wer" for metric in metrics])
+    less_N = np.array([not metric_called(metric).higher_is_better for metric in metrics])
     place_KN = place(value_KN, less_N)
     angles = np.linspace(0, 2 * np.pi, len(sets), endpoint=False)
     figure, (axis,) = new_figure(1, 1, 7.6, 6.6, subplot_kw={"projection": "polar"})
