@@ -389,8 +389,8 @@ def test_a_process_for_each_gpu(monkeypatch):
     made = []
     monkeypatch.setattr(gpus, "end_with_parent", lambda parent: None)
     monkeypatch.setattr(gpus, "ShardEncoder", lambda *args: made.append((args, seen())))
-    gpus._start(devices, {}, "cuda", True, 4, os.getpid())
-    assert made == [(({}, "cuda", True, 4), "3")]
+    gpus._start(devices, {}, "cuda", 4, os.getpid())
+    assert made == [(({}, "cuda", 4), "3")]
 
 
 def seen() -> str:

@@ -109,8 +109,9 @@ def test_a_corpus_is_prepared(done):
 def test_an_encoder_is_dumped_and_explained(done):
     work, printed = done
     folder = work / "dump/dummy/notes_train"
-    told = read(folder / "dump.json")
-    assert (told["num_states"], told["dim"], told["utterances"]) == (2, 3, 2)
+    settings = read(folder / "made.json")["dump"]["settings"]
+    told = (settings["num_states"], settings["dim"], read(folder / "dump.json")["utterances"])
+    assert told == (2, 3, 2)
     states = {utt: load(pointer) for utt, pointer in read_scp(folder / "feats.scp").items()}
     assert {utt: x.shape for utt, x in states.items()} == {
         "ann-train-a": (13, 6),

@@ -16,9 +16,8 @@ def main() -> None:
     raw, exp = work / "dump/raw", work / "exp/dummy"
     places = ["--encoder_dir", str(work / "dump")]
     dump.main(["--data", *map(str, sets), "--out", str(raw), "--scale_config", str(scale), *places])
-    for part in ("train", "dev"):
-        folder = ["--sets", str(raw / f"notes_{part}"), "--out", str(work / part)]
-        combine.main([*folder, "--encoders", "dummy", *places])
+    lists = ["--train", str(raw / "notes_train"), "--dev", str(raw / "notes_dev")]
+    combine.main([*lists, "--out", str(work), "--encoders", "dummy", *places])
     configs = ["--scale_config", str(scale), "--system_config", str(system)]
     folders = ["--train", str(work / "train"), "--dev", str(work / "dev"), "--expdir", str(exp)]
     train.main([*configs, *folders])
