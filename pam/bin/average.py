@@ -56,6 +56,8 @@ def dev_losses(exp: Path) -> dict[int, float]:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    if not args.pending:
+        device_for(args.ngpu)
     making = making_of(args)
     if making.is_complete():
         logger.info("complete: %s", args.exp / "model.pth")

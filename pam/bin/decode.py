@@ -91,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     one_device(args.ngpu)
     if not args.pending:
+        device_for(args.ngpu)
         share_of(args.job)
     model = file_digest(args.exp / "model.pth")
     if model is None:

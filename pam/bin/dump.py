@@ -29,6 +29,8 @@ logger = get_logger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.dump --data data/SET… --out dump/raw --scale_config FILE …"""
     args = get_parser().parse_args(argv)
+    if not args.pending:
+        device_for(args.ngpu)
     pending = []
     for data in args.data:
         making = making_of(args, data)

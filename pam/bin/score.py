@@ -75,6 +75,8 @@ def described_metrics() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    if not args.pending:
+        device_for(args.ngpu)
     args.exp = args.exp or args.decode_dir.parent
     args.metrics, args.train_dir = (
         metric_names(args.metrics),

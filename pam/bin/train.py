@@ -199,6 +199,8 @@ def tasks_of(folder: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
+    if not args.pending:
+        device_for(args.ngpu)
     if args.init and args.warmup == "ctc":
         raise UserError("--warmup ctc: a model that --init gives is warm already")
     making = making_of(args)

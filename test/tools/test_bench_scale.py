@@ -24,7 +24,7 @@ def test_every_step_is_measured(tmp_path, rate):
     rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
     assert [row[1] for row in rows] == ["write", "validate", "dump", "validate dumped", "combine"]
     assert all(float(row[3]) > 0 and float(row[5].rstrip(" |")) > 5 for row in rows)
-    assert len(DataDir.read(tmp_path / "30/dump/combined")) == 30
+    assert len(DataDir.read(tmp_path / "30/dump/combined/train")) == 30
     assert len(DataDir.read(tmp_path / "30/data/set")["wav.scp"]) == 1
     assert len(list((tmp_path / "30/dump").rglob("*.flac"))) == (30 if rate == 8000 else 0)
 
