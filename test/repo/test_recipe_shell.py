@@ -95,7 +95,7 @@ def test_a_changed_table_of_a_test_set_is_decoded_and_scored_again(recipes, tabl
     exp, raw = recipes.root / "egs/mini/exp/pam_mini_short_s0", recipes.root / "egs/mini/dump/raw"
     recipes.calls()
     [name, *_] = sorted(file.parent.name for file in exp.glob("greedy_unseen/*/score.json"))
-    (raw / name / table).write_text("utt1 other\n")
+    (raw / name / table).write_text("utt1 snv\n")
     os.utime(raw / name / table, (1e9, 1e9))
     status, output = recipes.run("mini", "--stage", "6")
     assert status == 0, output
