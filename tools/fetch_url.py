@@ -138,7 +138,7 @@ def _check_space(part: Path, needed: int) -> None:
 
 
 def _give_up(error: Exception, url: str, file: Path, is_last: bool) -> None:
-    """Raise where trying again will not help."""
+    """Raise for errors that another attempt cannot mend."""
     code = getattr(error, "code", 0)
     refused = 400 <= code < 500 and code not in PASSING
     if refused or is_last:

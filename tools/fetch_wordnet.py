@@ -41,7 +41,7 @@ SHA256 = {
     "noun.exc": "2b5d675c380b39ecf595af9fa9d4e7feb1d58c643b0bff08c40ed5bfe41fab7a",
     "verb.exc": "dbbcf9a601b2d77e934e413b91d90e88ec7f933a8b77cfc00602a923b891b42c",
 }
-# The Debian packages have no lexnames file, but its table is in the manual page.
+# The Debian packages have no lexnames file; the manual page holds its lines.
 LEXNAMES_PAGE = "lexnames.5WN.gz"
 LEXNAMES_ROW = re.compile(r"^(\d\d)\t((adj|adv|noun|verb)\.\w+)", re.MULTILINE)
 CATEGORY = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
@@ -107,7 +107,7 @@ def unpack(source: Path, target: Path) -> None:
 
 
 def install(sources: list[Path], target: Path) -> None:
-    """Copy each file whose sha256 is right; `UserError` names the first that is nowhere."""
+    """Copy each file whose sha256 is right; `UserError` names the first that is not found."""
     found = [path for source in sources for path in source.rglob("*") if path.name in SHA256]
     by_sha = {digest(path): path for path in found}
     for name, sha in SHA256.items():

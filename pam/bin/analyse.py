@@ -1,4 +1,4 @@
-"""Look into a trained model: exp/NAME/analysis.json and figures (pam/analysis)."""
+"""Analyse a trained model: exp/NAME/analysis.json and figures (pam/analysis)."""
 
 import argparse
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Stage 5: select or average checkpoints into exp/NAME/model.pth, and prove that it hears."""
+"""Stage 5: select or average checkpoints into exp/NAME/model.pth; test that it uses the audio."""
 
 import argparse
 import json

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, data: Path) -> Making:
-    """raw/SET and ENCODER/SET. Audio that was looked at binds to nothing, states do."""
+    """raw/SET and ENCODER/SET. Settings may change until wav.scp or a shard of states exists."""
     out, states = args.out / data.name, []
     prepared = read_record(data.parent, data_verb.STAGE)
     settings = given(args.made_with) or (prepared or {}).get("settings", {})

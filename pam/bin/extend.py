@@ -1,4 +1,4 @@
-"""Grow a trained model: a further encoder, or a further task, and what the old tasks lost by it.
+"""Add an encoder or a task to a trained model, and measure what the old tasks lose.
 
     python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
         --scale_config conf/scale/mine.yaml           its description under `encoders:` of that file

@@ -1,4 +1,4 @@
-"""Sizes of systems before anything is downloaded, beside the paper's (section 4.5, Table 6).
+"""Parameter counts of systems, without a download; with the paper's (section 4.5, Table 6).
 
 python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
 python -m pam.bin.params --scale paper --system pam --json
@@ -84,8 +84,8 @@ def systems_table(rows: list[dict[str, Any]], paper: Mapping[str, Mapping[str, f
     for row in rows:
         printed = paper.get(row["system"], {})
         encoders = ", ".join(f"{n} {m(size, 1)}" for n, size in row["encoder_sizes"].items())
-        parts = [beside(row[column], printed.get(column)) for column in COLUMNS]
-        trained, active = (beside(row[c], printed.get(c)) for c in ("trainable", "active"))
+        parts = [with_printed(row[column], printed.get(column)) for column in COLUMNS]
+        trained, active = (with_printed(row[c], printed.get(c)) for c in ("trainable", "active"))
         lines.append([row["system"], encoders, *parts, trained, active, m(row["total"], 1)])
     return table(header, lines)
 
@@ -114,7 +114,7 @@ def m(parameters: int, digits: int = 2) -> str:
     return f"{parameters / MILLION:.{digits}f}"
 
 
-def beside(parameters: int, printed: float | None) -> str:
+def with_printed(parameters: int, printed: float | None) -> str:
     return m(parameters) if printed is None else f"{m(parameters)} ({printed:g})"
 
 

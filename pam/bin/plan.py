@@ -1,7 +1,7 @@
-"""What training will need, before anything is downloaded: memory, disk, FLOPs.
+"""What a training will need, without a download: memory, disk, FLOPs.
 
     python -m pam.bin.plan --scale paper --system pam --gpus 8
-    python -m pam.bin.plan --exp exp/NAME      an experiment's own settings, beside what it used
+    python -m pam.bin.plan --exp exp/NAME      an experiment's own settings, and what it used
 
 The formulas, and what they assume, are in pam/train/plan.py. Training measures its memory into
 exp/NAME/peak_memory.json; with --exp the exit status is 1 where the two differ by over 20 %.
@@ -35,7 +35,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", help=f"a file of conf/scale, or a path; default: {SCALE}")
     parser.add_argument("--system", help=f"a file of conf/systems, or a path; default: {SYSTEM}")
     parser.add_argument("--llm", help="a file of conf/llm, or a path; else the scale's own LLM")
-    parser.add_argument("--exp", type=Path, help="exp/NAME, in place of all that configures one")
+    parser.add_argument("--exp", type=Path, help="exp/NAME, instead of a scale and a system")
     parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
     parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
     parser.add_argument(
@@ -87,8 +87,8 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def steps_of(exp: Path | None, config: Mapping[str, Any]) -> float:
-    """Of an experiment, as its training counted them (a budget in epochs depends on the data), or
-    as its budget says; without one, a training that is long."""
+    """Steps of an experiment as its training counted them (a budget in epochs depends on the data),
+    or those of its budget; without an experiment, those of a long training."""
     file = exp / "train" / "config.yaml" if exp else None
     counted = load_yaml(file).get("total_steps") if file and file.is_file() else None
     return counted or (config.get("budget_conf") or {}).get("steps", math.inf)

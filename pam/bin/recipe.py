@@ -1,4 +1,4 @@
-"""What a recipe's options come to: checks them, and prints shell assignments (utils/recipe.sh).
+"""Check a recipe's options, resolve them, and print shell assignments (utils/recipe.sh).
 
 python -m pam.bin.recipe stage=1 system=pam …     every option of the run.sh of this folder
 """
@@ -225,7 +225,7 @@ def named_in_db(folder: Path) -> dict[str, str]:
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
-    """Whatever stage begins: what is dumped is of the folders that are named now."""
+    """At every stage: the dumped audio must come from the folders that are named now."""
     for name in sets:
         record = read_record(raw / name, "dump")
         for key, old in (record or {"settings": {}})["settings"].items():
@@ -245,7 +245,7 @@ def combined(
     feats: str,
     conf: Mapping[str, Any],
 ) -> str:
-    """The folder of the joined sets: other lists, or sets that were made otherwise, are others."""
+    """The folder of the joined sets: it depends on the lists and on how the sets were made."""
     limits = {name: options[name] for name in ("min_seconds", "max_seconds")}
     encoders = flatten(conf["encoders"]) if feats == "dumped" else {}
     learned = {name: sets[name] for name in ("train_sets", "dev_sets")}

@@ -49,7 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=Path,
         const=True,
         help="also one page with the tables, the figures and all answers; "
-        "default: report.html beside --out",
+        "default: report.html in the folder of --out",
     )
     parser.add_argument("--html_clips", type=int, default=10, help="audio clips of each set in it")
     parser.add_argument(
@@ -92,7 +92,7 @@ def products_of(args: argparse.Namespace, exp: Path) -> list[Path]:
 
 
 def making_of(args: argparse.Namespace, exp: Path) -> Making:
-    """The report of exp/NAME: made anew whenever something of it is another."""
+    """The report of exp/NAME: made again when one of its inputs has changed."""
     files = sorted(file for file in exp.glob("*.json") if file.name not in OWN)
     inputs = {file.name: file_digest(file) for file in [exp / "config.yaml", *files]}
     for folder in sorted({score.parent for score in exp.glob("*/*/score*.json")}):

@@ -1,8 +1,8 @@
 """Score the decoded sets of an experiment: score.json per set, and router.json.
 
-A metric that is asked for and lacks a jar, a model or Java gets a line that says what to do; all
-others are measured and written, and then the exit status is 1 (with --go_on 0). What an earlier
-scoring measured beside what is asked for now is measured again, and kept.
+A metric that needs a missing jar, model or Java gets a line that says what to do. All others are
+measured and written; then the exit status is 1 (with --go_on 0). Further metrics of an earlier
+scoring are measured again and kept.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, folder: Path) -> Making:
-    """The score of a decoded set; another one is measured anew."""
+    """The score of a decoded set: measured again when the set has changed."""
     record = read_record(folder, "decode")
     answers = folder / "hyp.jsonl"
     if not answers.is_file():

@@ -1,11 +1,11 @@
-"""A table of the paper from stored results: what is there, beside the paper's; gaps stay visible.
+"""Make a paper table from stored results, with the paper's own values; gaps stay visible.
 
     python -m pam.bin.table --table 1 --results egs/multitask/RESULTS                one table
     python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    what is missing
 
-RESULTS/SCALE/NAME.json are written by the recipe's last stage; tables go beside them. With several
+The recipe's last stage writes RESULTS/SCALE/NAME.json; tables go into the same folder. With several
 folders (`--results exp/results RESULTS`: one's own results, then those of the repository) the first
-that has a result wins, each result's folder is named, and tables go into the first.
+one that has a result is used, the table names each result's folder, and it goes into the first.
 """
 
 import argparse
@@ -39,9 +39,15 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", default="mini", help="a file of conf/scale")
     parser.add_argument("--budget", default="short", help="only results of this budget are shown")
     parser.add_argument("--out", type=Path, help="default: SCALE/TABLE.md in the first of RESULTS")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="for what is missing")
     parser.add_argument(
-        "--metrics", default="", help="a result that lacks one of these in a column is missing too"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="of the experiments that --dry_run and --plan list",
+    )
+    parser.add_argument(
+        "--metrics", default="", help="a result without one of these is missing too"
     )
     parser.add_argument("--expdir", type=Path, default="exp", help="where experiments are trained")
     action = parser.add_mutually_exclusive_group()
@@ -84,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:
-    """To train what has a result anew would replace it by another."""
+    """Refuse to train an experiment that has a result: another result would replace it."""
     if runs:
         file = Path(store[runs[0].name].get(KEPT_IN, folder), f"{runs[0].name}.json")
         lacks = "; ".join(f"{run.name} lacks {', '.join(run.lacks)}" for run in runs)

@@ -114,7 +114,7 @@ def init_digest(exp: Path) -> str:
 
 
 def scale_hash(file: Path) -> str:
-    """Of the scale's file without comments: stored results of one table should have the same."""
+    """Hash of the scale's file without comments; it should be equal for all results of a table."""
     lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
     return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
 
@@ -127,12 +127,12 @@ def prompts_of_data(train: Path) -> str | None:
 
 
 def has_weights(exp: Path) -> bool:
-    """Is there a model, or a checkpoint of a phase? Without one an attempt binds to nothing."""
+    """Is there a model, or a checkpoint of a phase? Without one the settings may still change."""
     return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
 def read_init(exp: Path) -> dict:
-    """What of an experiment's configuration belongs to its model."""
+    """The part of an experiment's configuration that belongs to its model."""
     from pam.model.build import PARTS
 
     config = load_yaml(exp / "config.yaml")

@@ -1,7 +1,7 @@
 """Ask a trained model about audio files: prints the answer and the expert that was chosen.
 
-Files that cannot be used get one line on stderr each, the others are answered; then the exit status
-is 1.
+A file that cannot be used gets one line on stderr. The others are answered; the exit
+status is then 1.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_any_text() -> None:
-    """Names of files are bytes, of which some are no UTF-8: they are printed as they are."""
+    """Print names of files that are not UTF-8 as their bytes."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 

@@ -51,7 +51,7 @@ def examine(path: Path, audio: str, every: bool) -> bool:
     print_problems(problems, every)
     errors = sum(not problem.warning for problem in problems)
     if errors and good.is_usable:
-        how = [] if audio == DEFAULT_AUDIO else ["--audio", audio]  # it looks at no more, no less
+        how = [] if audio == DEFAULT_AUDIO else ["--audio", audio]  # the same checks
         print(f"{path}: {errors} errors; drop and mend with: {fix_command(path, *how)}")
     elif errors:
         print(f"{path}: {errors} errors, no utterance is good: correct the lines, or {MAKE_AGAIN}")
@@ -81,7 +81,7 @@ def _checks(audio: str) -> tuple[AudioCheck | None, Seconds | None]:
 
 
 def _utterances(path: Path) -> set[str]:
-    """All ids that a table of texts or speakers has, whatever is wrong with them."""
+    """All ids of a text file of texts or speakers, valid or not."""
     files = [path / name for name in ("text", "utt2spk") if (path / name).is_file()]
     return set().union(*(line_numbers(file) for file in files))
 

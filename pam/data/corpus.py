@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Used = TypeVar("Used")
 
 
-def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
+def even_sample(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     """`count` of the items, one of each of as many equal parts; all where there are no more, or
     for None.
 
@@ -32,14 +32,14 @@ def spread(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     return [items[at + int(draw.random() * (end - at))] for at, end in pairwise(ends)]
 
 
-def spread_usable(
+def even_sample_of_usable(
     items: Sequence[Item], count: int | None, use: Callable[[Sequence[Item]], Mapping[Item, Used]]
 ) -> dict[Item, Used]:
     """What `use` makes of `count` of the items; more are drawn for those that it cannot use."""
     used: dict[Item, Used] = {}
     wanted, untried = len(items) if count is None else count, items
     while untried and len(used) < wanted:
-        chosen = spread(untried, wanted - len(used))
+        chosen = even_sample(untried, wanted - len(used))
         used |= use(chosen)
         tried = set(chosen)
         untried = [item for item in untried if item not in tried]

@@ -91,7 +91,7 @@ def greedy_exact(
             logits, gate = model.route(read, None)
             states, frames = model.states(batch)
             limit = int(token_limits(frames, max_new_tokens, max_tokens_per_second))
-            rows.append(Fused(read, *model.hear(states, frames, gate), limit))
+            rows.append(Fused(read, *model.fuse(states, frames, gate), limit))
             routed.append((logits, gate))
         tokens = exact_search(model.llm, listen_exactly(model, rows), [row.limit for row in rows])
     if routed[0][0] is None:

@@ -115,7 +115,7 @@ def greedy(
         logits, gate = model.route(prompt, expert)
         states, frames = model.states(batch)
         limits = token_limits(frames, max_new_tokens, max_tokens_per_second)
-        tokens = search(model, prompt, *model.hear(states, frames, gate), limits)
+        tokens = search(model, prompt, *model.fuse(states, frames, gate), limits)
     return output_of(model, tokens, logits, gate)
 
 

@@ -1,8 +1,8 @@
-"""Frozen audio encoders under one contract, named in one table.
+"""Frozen audio encoders under one contract, named in one registry.
 
 An encoder turns 16 kHz audio into all of its hidden states (after the front end, after every
-layer) at 25 frames a second. It never trains, and its numbers depend on nothing but the clip: not
-on its neighbours in the batch, not on padding, not on the outer model's mode or dtype.
+layer) at 25 frames a second. It never trains. Its states depend on the clip alone: not on the other
+clips of the batch, on padding, or on the outer model's mode or dtype.
 
 Each family declares in its own file its options (its constructor's keyword arguments), its rate
 (`hop_samples`) and the shapes of its models (`models`); `python -m pam.bin.config --explain
@@ -108,7 +108,7 @@ class AudioEncoder(nn.Module):
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> tuple[Float[Tensor, "B S J D"], Int[Tensor, "B"]]:
         """States at the encoder's own rate, a frame for `hop_samples` samples, and the real frames
-        of each clip; beyond them anything may lie. Raises UserError as `forward` does."""
+        of each clip; the values beyond them are arbitrary. Raises UserError as `forward` does."""
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]

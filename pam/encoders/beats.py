@@ -9,7 +9,7 @@ Layers are post-norm with DeepNorm's residual scale (Wang et al. 2022, arXiv:220
 .. math:: x \leftarrow \mathrm{LN}(\alpha x + f(x)), \qquad \alpha = (2 L)^{1/4},
 
 and attend with a bias :math:`g_i b_{j-i}` on the distance between patches i and j of the sequence:
-:math:`b` is one table for all layers, the gate :math:`g_i` depends on the query at i.
+:math:`b` is shared by all layers, the gate :math:`g_i` depends on the query at i.
 """
 
 # B batch, N samples, F windows, M mel bands, P patches, H heads, C width of a head, D width

@@ -1,6 +1,6 @@
 """Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
 
-    raw/SET/        wav.scp and the other tables of the good utterances, utt2num_samples,
+    raw/SET/        wav.scp and the text files of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
                     made.json (pam.config.made)
@@ -76,7 +76,7 @@ def dump(
     `encoders` are those of `options` where the caller has loaded them already.
 
     Raises UserError when more than `max_bad` of the utterances are bad, when the disk is too
-    small, and for whatever else the user can mend; what is done stays done.
+    small, and for other mistakes of the user; finished shards are kept.
     """
     if not options.encoders:
         return dump_audio(data_dir, out, options.nj, options.max_bad, options.limit)

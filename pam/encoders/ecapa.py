@@ -2,8 +2,8 @@
 
 `path` is SpeechBrain's `embedding_model.ckpt` (of speechbrain/spkrec-ecapa-voxceleb, say), or a
 folder with config.json and model.safetensors: `cache:ecapa-voxceleb`, which tools/fetch_models.py
-makes of that file. Used are the convolutional blocks, whose frames say who speaks when; the pooling
-over time and the speaker embedding after them are left out, for they have no frames.
+makes of that file. Only the convolutional blocks are used: their frames say who speaks when. The
+pooling over time and the speaker embedding after them have no frames and are left out.
 """
 
 # B batch, N samples, M mel bands, F power bins, J frames, S states, D width
@@ -176,7 +176,7 @@ class EcapaEncoder(AudioEncoder):
 
 
 def is_original(path: str) -> bool:
-    """A file, whatever its name; one that is missing is named as such by its reader."""
+    """Is it a file? Its name does not matter; the reader reports a missing one."""
     return path.endswith(".ckpt") or Path(path).is_file()
 
 

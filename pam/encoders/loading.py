@@ -1,4 +1,4 @@
-"""Pretrained weights out of a folder or the hub: all of them, or an error."""
+"""Load all pretrained weights from a folder or the hub, or raise an error."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -81,7 +81,7 @@ def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> N
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide transformers' report on the keys, which we judge ourselves, and its progress bar."""
+    """Silence transformers' progress bar and its report on the keys, which are checked here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

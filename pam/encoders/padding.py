@@ -1,4 +1,4 @@
-"""Batches of clips of different lengths, without a clip noticing the others."""
+"""Batches of clips of different lengths in which no clip changes the others."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ def padding_mask(
 
 
 def attention_bias(real_BJ: Bool[Tensor, "B J"], dtype: torch.dtype) -> Tensor | None:
-    """[B, 1, 1, J] to add to attention scores, so that no frame hears padding.
+    """[B, 1, 1, J] to add to attention scores, so that no frame attends to padding.
 
     None where nothing is padded, which lets attention take its faster path.
     """

@@ -1,4 +1,4 @@
-"""What BEATs and EAT share: spectrograms cut into square patches, and patches made frames.
+"""The common part of BEATs and EAT: from spectrograms to square patches, from patches to frames.
 
 A log-mel spectrogram (Kaldi's: a window of 25 ms every 10 ms, 128 bands) is cut into patches of
 16 windows × 16 bands: 8 patches, low bands first, for every step of 160 ms. All patches attend to
@@ -6,7 +6,7 @@ each other. The frame of a step is the mean over its 8 patches, which keeps the 
 pooling repeats it up to 25 Hz.
 
 The windows that a clip fills rarely end with a patch. The originals then drop up to 175 ms (BEATs)
-or complete the patch (EAT); here both complete it, for a Speech LLM must hear the last word.
+or complete the patch (EAT). Here both complete it, so that the last word is not lost.
 """
 
 # B batch, N samples, F windows, M mel bands, J steps, P patches (8 J), S states, D width
@@ -29,7 +29,7 @@ STEP_SAMPLES = PATCH * MEL_HOP_SAMPLES  # 2560, 160 ms
 
 
 def window_count(samples: int) -> int:
-    """Windows that lie in the clip as a whole."""
+    """Number of windows that lie wholly in the clip."""
     return max((samples - WINDOW_SAMPLES) // MEL_HOP_SAMPLES + 1, 0)
 
 
@@ -65,7 +65,7 @@ class PatchEncoder(AudioEncoder):
     def spectrum(
         self, audio: Float[Tensor, "B N"], real_BF: Bool[Tensor, "B F"]
     ) -> Float[Tensor, "B F M"]:
-        """What the model hears, normalised. real_BF: windows that lie in the clip as a whole."""
+        """The model's input, normalised. real_BF: windows that lie wholly in the clip."""
         raise NotImplementedError
 
     def encode(

@@ -1,10 +1,10 @@
 """Convolutions that a library computes wrongly in a low precision, kept in float32.
 
-oneDNN (torch 2.11) returns sums that have nothing to do with the right ones for a one-dimensional
-bfloat16 convolution of 2 to 14 input channels a group and a kernel of 8 taps or more, on processors
-with AMX. The positional convolution of a narrow wav2vec 2.0 is such a one; those of the published
-models have 48 or 64 channels a group. The rule does not ask for the processor: an encoder gives the
-same states everywhere.
+On processors with AMX, oneDNN (torch 2.11) returns wrong sums for a one-dimensional bfloat16
+convolution of 2 to 14 input channels a group and a kernel of 8 taps or more. The positional
+convolution of a narrow wav2vec 2.0 is one of these; those of the published models have 48 or 64
+channels a group. The rule holds on all processors, so that an encoder gives the same states
+everywhere.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Second half of a dump: the states of one encoder, in shards that are done once each.
+"""Second half of a dump: the states of one encoder, in shards.
 
 A shard is a run of utterances of similar length. It is complete when its receipt exists in
 .parts/; a dump that was killed does only the shards without one.
@@ -196,7 +196,7 @@ def read_receipts(shards: Sequence[Shard]) -> Receipt:
 
 
 def forget(folder: Path) -> None:
-    """Remove what an earlier dump left, the mark of completeness first."""
+    """Remove the files of an earlier dump, the mark of completeness first."""
     for name in (FILE, "feats.scp", "utt2num_frames", "dump.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ".parts", ignore_errors=True)
@@ -205,7 +205,7 @@ def forget(folder: Path) -> None:
 
 
 def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict) -> None:
-    """Join the shards' tables, for the good utterances; feats.scp last."""
+    """Join the shards' scp and text files, for the good utterances; feats.scp last."""
     receipt = read_receipts(shards)
     frames = {utt: str(count) for utt, count in receipt.frames.items() if utt in good}
     write_table(folder / "utt2num_frames", frames)

@@ -23,7 +23,7 @@ from pam.errors import UserError
 from pam.paths import resolve_model
 
 NORM_EPSILON = 1e-7
-# WavLM in transformers gives torch a boolean mask beside its float position bias; both are right.
+# WavLM in transformers gives torch a boolean mask and a float position bias; both are right.
 warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask", UserWarning)
 
 

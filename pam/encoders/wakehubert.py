@@ -2,8 +2,8 @@
 
 Log-mel spectra go through a strided stem and residual depthwise-separable blocks. The released
 student ends in a linear map to 128 features that imitate its teacher. That head is left out: the
-hidden states of one encoder must share one width, and a linear map of the last state is something
-that any pre-fusion adapter can learn again.
+hidden states of one encoder must share one width, and any pre-fusion adapter can learn a linear map
+of the last state again.
 """
 
 # B batch, N samples, F mel frames, T frames, C channels, S states

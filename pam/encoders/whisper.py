@@ -1,8 +1,8 @@
 """Whisper's encoder, of any size: 50 frames a second, at most 30 s at a time.
 
-`pad_to_30s: true` (default) hears every clip as it was trained: followed by silence up to 30 s,
-all of which is attended to. `pad_to_30s: false` runs on the real length and `tail_s` seconds of
-silence only, several times faster for short clips. Both cut the frames back to the real length.
+`pad_to_30s: true` (default) adds silence to every clip up to 30 s, as in Whisper's training, and
+attends to all of it. `pad_to_30s: false` runs on the real length and `tail_s` seconds of silence
+only, several times faster for short clips. Both cut the frames back to the real length.
 Between the two, the last states of tiny.en on 1.5 to 3 s of speech have a cosine similarity of
 0.942 with no tail, 0.959 with 0.3 s (default), 0.965 with 1 s.
 Audio longer than 30 s is encoded in independent pieces of 30 s, whose frames are concatenated.
@@ -45,7 +45,7 @@ class WhisperAudioEncoder(AudioEncoder):
     after the final layer norm; the states between are residuals without normalisation.
 
     Args:
-        pad_to_30s: hear every clip with silence up to 30 s after it, as in training.
+        pad_to_30s: add silence to every clip up to 30 s, as in training.
         tail_s: seconds of silence after a clip where it is not padded to 30 s.
     """
 
@@ -106,15 +106,15 @@ class WhisperAudioEncoder(AudioEncoder):
         """At most 30 s; a clip that ended in an earlier piece has length 0 here."""
         real = [mel_length(n) for n in lengths.tolist()]
         most = 2 * self.max_frames
-        heard = [most if self.pad_to_30s else min(n + self.tail_mel_frames, most) for n in real]
-        mel_BMF = self.log_mel(audio, heard).to(self.dtype)
-        states = self._layers(mel_BMF, heard)
+        used = [most if self.pad_to_30s else min(n + self.tail_mel_frames, most) for n in real]
+        mel_BMF = self.log_mel(audio, used).to(self.dtype)
+        states = self._layers(mel_BMF, used)
         return states[:, :, : conv_length(max(real))]
 
-    def log_mel(self, audio: Float[Tensor, "B N"], heard: list[int]) -> Float[Tensor, "B M F"]:
-        """Frames of clips followed by silence, as Whisper's own; those past a clip's `heard`, which
+    def log_mel(self, audio: Float[Tensor, "B N"], used: list[int]) -> Float[Tensor, "B M F"]:
+        """Frames of clips followed by silence, as Whisper's own; those past a clip's `used`, which
         depend on the others' lengths, count for nothing."""
-        frames = max(heard)
+        frames = max(used)
         needed = frames * MEL_HOP_SAMPLES
         if frames < 2 * self.max_frames:  # at 30 s the spectrum mirrors the end, as in training
             needed += FFT_SAMPLES
@@ -125,18 +125,18 @@ class WhisperAudioEncoder(AudioEncoder):
         )
         power = spectrum[:, :, :frames].abs().square()
         log_BMF = (self.filters @ power).clamp(min=MEL_FLOOR).log10()
-        within_BF = padding_mask(heard, frames, audio.device)[:, None]
+        within_BF = padding_mask(used, frames, audio.device)[:, None]
         loudest = log_BMF.masked_fill(~within_BF, -torch.inf).amax(dim=(1, 2), keepdim=True)
         return (torch.maximum(log_BMF, loudest - DYNAMIC_RANGE) + 4) / 4
 
-    def _layers(self, mel_BMF: Float[Tensor, "B M F"], heard: list[int]) -> Tensor:
-        """All states. Frames past `heard` act as the convolutions' own zero padding."""
+    def _layers(self, mel_BMF: Float[Tensor, "B M F"], used: list[int]) -> Tensor:
+        """All states. Frames past `used` act as the convolutions' own zero padding."""
         model, device = self.model, mel_BMF.device
-        within_BF = padding_mask(heard, mel_BMF.shape[2], device)[:, None]
+        within_BF = padding_mask(used, mel_BMF.shape[2], device)[:, None]
         x = F.gelu(model.conv1(mel_BMF * within_BF)) * within_BF
         x = F.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[: x.shape[1]]
-        real_BJ = padding_mask([conv_length(n) for n in heard], x.shape[1], device)
+        real_BJ = padding_mask([conv_length(n) for n in used], x.shape[1], device)
         bias = attention_bias(real_BJ, x.dtype)
         states = [x]
         for layer in model.layers:

@@ -1,14 +1,14 @@
-"""YAMNet (github.com/tensorflow/models, research/audioset/yamnet): what sounds, twice a second.
+"""YAMNet (github.com/tensorflow/models, research/audioset/yamnet): sounds, twice a second.
 
 `path` is a folder with config.json and model.safetensors: `cache:yamnet`, which
 tools/fetch_models.py makes of a TensorFlow Lite graph (batch norms folded, ReLU6, as MediaPipe has
-it). A MobileNet v1 hears a patch of log-mel spectrum, 0.975 s of audio, every 0.48 s; the classes
+it). A MobileNet v1 reads a patch of log-mel spectrum, 0.975 s of audio, every 0.48 s; the classes
 of AudioSet after it are left out.
 
 Native frame j is of the samples [7680 j, 7680 (j + 1)). Its patch has that stretch in its middle,
-3960 samples before it and 3960 after it, with silence where there is no clip. So a patch hears
-audio up to 0.25 s before and after its frame, every sample is heard, and a clip of any length has
-a frame.
+3960 samples before it and 3960 after it, with silence where there is no clip. So a patch covers
+audio up to 0.25 s before and after its frame, every sample is in a patch, and a clip of any length
+has a frame.
 """
 
 # B batch, N samples, J native frames, P patches (B J), F windows, M mel bands, S states, D width

@@ -7,10 +7,10 @@ encoders and is called with
   25 frames a second, zero beyond each clip's length;
 - `lengths`: [B], the real frames of each clip, 1 to T: no feature of a clip may depend on what
   lies beyond them;
-- `gate`: [B, R], the weight of each routed expert (equation 9), or None where no prompt routes;
+- `gate`: [B, R], the weight of each routed expert (equation 9), or None without a prompt router.
 
-and returns [B, U, D]: D the width of the LLM, U = output_lengths(T). `output_lengths(lengths)` says
-how many features of each clip are real; nothing else may compute it.
+It returns [B, U, D]: D is the width of the LLM, U = output_lengths(T). `output_lengths(lengths)`
+gives the number of real features of each clip; no other code computes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def build_fusion(
     """The fusion called `name` for encoders of widths `dims` with `states` hidden states each.
 
     `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options, and
-    `grown`: how many of the last encoders joined when it was trained already (`pam.fusion.grow`).
+    `grown`: the number of encoders that were added after the first training (`pam.fusion.grow`).
     """
     cls = FUSIONS.get(name)
     options = {key: value for key, value in conf.items() if key != "grown"}

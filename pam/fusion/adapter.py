@@ -28,7 +28,7 @@ ADAPTERS = ("mlp", "linear")
 def stack_frames(x: Float[Tensor, "*B T C"], stack: int) -> Float[Tensor, "*B U SC"]:
     """Join `stack` neighbouring frames into one of `stack`·C features; an odd tail is dropped.
 
-    Fewer frames than that are one, filled with zeros: no clip is left without any.
+    A clip of fewer frames is filled with zeros, so that every clip has at least one feature.
     """
     if x.shape[-2] < stack:
         x = F.pad(x, (0, 0, 0, stack - x.shape[-2]))
@@ -45,7 +45,7 @@ class PreFusionAdapter(nn.Module):
         kind: "mlp" (C → D → D with GELU) or "linear" (C → D).
         norm: LayerNorm without parameters on every state first. Whisper's inner states are
             un-normalised residuals whose scale grows with depth.
-        stack: this many frames are joined before FFN_e.
+        stack: number of frames that are joined before FFN_e.
         dropout: probability, on the features that leave FFN_e.
     """
 
@@ -68,7 +68,7 @@ class PreFusionAdapter(nn.Module):
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
 
     def inner(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U K"]:
-        """The states up to, not including, the last affine map."""
+        """The states before the last affine map."""
         if self.norm:
             states_BSTC = F.layer_norm(states_BSTC, states_BSTC.shape[-1:])
         inner = stack_frames(states_BSTC, self.stack)

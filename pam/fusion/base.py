@@ -1,4 +1,4 @@
-"""What every fusion is: encoder states in, so many features of the LLM's width out."""
+"""What every fusion does: it turns encoder states into features of the LLM's width."""
 
 # B batch, T frames of the encoders, U features after fusion, R routed experts, D width of the LLM
 

@@ -1,9 +1,9 @@
-r"""Fusions that have learned to hear with some encoders take a further one.
+r"""Add an encoder to a trained fusion.
 
 A layer that joins the encoders' features, FFN_o over [f_1; …; f_E; g_1; …; g_M], gets columns for
-f_{E+1} that start as zero. They are kept apart from the others and added after: the sum over the
-old columns is then the very sum that it was, to the last bit, which one wider product would not be.
-`fusion_conf.grown` says how many of the last encoders came that way.
+f_{E+1} that start as zero. They are a matrix of their own, whose product is added last. So the sum
+over the old columns stays equal to the last bit; one wider product would change it.
+`fusion_conf.grown` is the number of encoders that were added in this way.
 """
 
 # B batch, T frames, D width of the LLM, X features that are joined
@@ -38,7 +38,7 @@ class GrownLinear(nn.Linear):
 
 
 def grow(fusion: nn.Module, encoders: int, width: int, grown: int) -> None:
-    """Give every layer that joins encoders (a module names its own in `JOINS`) its new parts."""
+    """Add columns to every layer that joins encoders; a module names its own in `JOINS`."""
     for module in list(fusion.modules()):
         if name := getattr(module, "JOINS", None):
             layer = getattr(module, name)

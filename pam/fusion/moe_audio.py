@@ -4,9 +4,9 @@ r"""The mixture routed by the audio (equations 11 and 12, Table 11 "audio-based"
     x = [f_{1,L}; \dots; f_{E,L}], \qquad p = \mathrm{softmax}(\mathrm{FFN}(x)), \qquad
     G_r = p_r \, \mathbb{1}[r = \arg\max p]
 
-The experts are those of `pam.fusion.pam`; no prompt and no task label chooses them, so they belong
-to no task, and there is no accuracy of routing. The gate is scaled by its probability, through
-which the loss of the answer trains the router (as in the Switch Transformer that the paper cites).
+The experts are those of `pam.fusion.pam`; no prompt and no task label chooses them. So they
+belong to no task, and there is no accuracy of routing. The gate is scaled by its probability, so
+that the loss of the answer trains the router (as in the Switch Transformer that the paper cites).
 """
 
 # B batch, U features, E encoders, D width of the LLM, R routed experts
@@ -27,7 +27,7 @@ LEVELS = ("frame", "utterance")
 
 
 class AudioRoutedMixture(PromptAwareMixture):
-    """PaM's experts behind a router that hears.
+    """PaM's experts with a router that reads the audio features.
 
     Args:
         dims, states, width, num_experts, num_fused, rank, weights, shared, adapter: see

@@ -2,7 +2,8 @@ r"""The prompt-aware mixture (equation 3): a shared expert and one routed expert
 
 .. math:: S = E_{\mathrm{shared}}(F) + \sum_r G_r(\mathrm{prompt}) \, E_r(F)
 
-Only experts whose gate is not zero are computed. Either half can be left out (Table 11).
+Only experts whose gate is not zero are computed. The shared expert or the routed experts can be
+left out (Table 11).
 """
 
 # B batch, T frames, D width of the LLM, R routed experts

@@ -1,4 +1,4 @@
-"""Run a fusion once, whatever its forward asks for."""
+"""Run any fusion once, with the arguments that its `forward` has."""
 
 # B batch, D width of the LLM
 

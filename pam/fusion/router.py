@@ -27,8 +27,8 @@ class Router(nn.Module):
         gate: "indicator" (equation 9), or "probability", the indicator times its own
             probability, through which the router learns where no task label is given.
         standardize: first shift and scale every feature of h_prompt by learned amounts, which
-            `standardize_by` starts at the training prompts' mean and deviation. Some features of
-            an LLM's states are tens of times larger than the others, and drown them.
+            `standardize_by` starts at the training prompts' mean and standard deviation. Some
+            features of an LLM's states are tens of times larger than the others.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Router(nn.Module):
         self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
-        """Logits of the task posteriors p; in the weights' own type (float32), so that no near tie
-        depends on autocast."""
+        """Logits of the task posteriors p, computed in the type of the weights (float32), so that
+        autocast cannot decide between nearly equal experts."""
         with torch.autocast(prompt_BD.device.type, enabled=False):
             prompt_BD = prompt_BD.to(self.ffn.weight.dtype)
             if self.shift is not None:

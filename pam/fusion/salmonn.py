@@ -6,13 +6,13 @@ r"""SALMONN's window-level Q-Former (Table 1, A.3).
 
 Learned queries Q attend to the N frames of one window at a time; the features of all windows follow
 one another. After SALMONN (Tang et al., 2024), whose windows are 0.333 s long: 8 frames at 25 a
-second, 0.32 s. What differs: SALMONN drops a last window that is not full, here it is kept and its
-missing frames are masked.
+second, 0.32 s. One difference: SALMONN drops a last window that is not full; here it is kept and
+its missing frames are masked.
 
 The paper's "query length=32" (A.3) is SALMONN's setting `num_speech_query_token`, which counts per
 window and is 1 in the original. 32 of them make 100 features a second, four times as many as there
 are frames, and the LLM reads them all: lower `batch.max_frames`, or `queries`. With `window: 0` the
-whole clip is one window, another reading: 32 features however long the clip is.
+whole clip is one window, which is another way to read A.3: 32 features for a clip of any length.
 """
 
 # B batch, T frames, W windows of a clip, N frames of a window, Q queries, H width of the Q-Former,
@@ -96,12 +96,12 @@ class Salmonn(Fusion):
         windows_BWNC, real_BWN = self.cut(features_BTC, lengths)
         used_BW = real_BWN.any(-1)
         windows_KNC, real_KN = windows_BWNC[used_BW], real_BWN[used_BW]
-        heard_KQH = self.qformer(
+        queried_KQH = self.qformer(
             query_embeds=self.queries_QH.expand(len(windows_KNC), -1, -1),
             encoder_hidden_states=windows_KNC,
             encoder_attention_mask=real_KN.long(),
         ).last_hidden_state
-        features_KQD = self.project(heard_KQH)
+        features_KQD = self.project(queried_KQH)
         out_BWQD = features_KQD.new_zeros(*used_BW.shape, *features_KQD.shape[1:])
         out_BWQD[used_BW] = features_KQD
         return out_BWQD.flatten(1, 2)

@@ -6,10 +6,10 @@ r"""WavLLM's adapters (Table 1, A.3): a branch for every encoder, then concatena
     S = A\,[P_1 v_1; \dots; P_E v_E]
 
 C₁ and C₂ are convolutions over time of 3 frames. In WavLLM (Hu et al., 2024) both halve the rate,
-from 50 features a second to 12.5; here the states come at 25, so the first one keeps it. That one's
-channels differ between WavLLM's two branches (640 and 256); here they are those of its WavLM, the
-encoder as wide as the paper's. Its learned weights over WavLM's layers are left out: all encoders
-give their last state, as the paper says of its baselines (section 4.1).
+from 50 features a second to 12.5; here the states come at 25, so C₁ keeps the rate. The channels of
+C₁ differ between WavLLM's two branches (640 and 256); here they are those of its WavLM branch,
+whose encoder is as wide as the paper's. WavLLM's learned weights over WavLM's layers are left out:
+all encoders give their last state, as the paper says of its baselines (section 4.1).
 """
 
 # B batch, T frames, U features, C width of one encoder, D width of the LLM
@@ -49,7 +49,7 @@ class Branch(nn.Module):
     ) -> Float[Tensor, "B U D"]:
         x_BCT = state_BTC.transpose(1, 2)
         for conv in self.convs:
-            # A bias makes padding audible: it must be zero again before every convolution.
+            # A bias makes padding nonzero: set it to zero again before every convolution.
             x_BCT = x_BCT.masked_fill(~padding_mask(lengths, x_BCT.shape[2])[:, None], 0.0)
             x_BCT = F.glu(conv(x_BCT), dim=1)
             lengths = conv_lengths(lengths, conv.stride[0])

@@ -44,8 +44,8 @@ class CausalLM(nn.Module):
         attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …); on CPUs
             "eager" trains faster on short sequences.
         h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
-        lora_on_prompt: whether LoRA acts on the prompt too. Where not, the prompt's states are
-            those of the pretrained LLM for good: few training prompts cannot bend them.
+        lora_on_prompt: whether LoRA acts on the prompt too. If not, the prompt's states stay those
+            of the pretrained LLM, so that they do not overfit to the few training prompts.
         template: what stands around prompt, audio and answer (`pam.llm.template`): "plain", or the
             tokenizer's own "chat" template; or the one that an experiment was trained with.
 
@@ -221,7 +221,7 @@ def backbone_name(llm: PreTrainedModel) -> str:
 
 
 class GivenStates(nn.Module):
-    """In the decoder's place: its states are what it is given as `inputs_embeds`."""
+    """Replaces the decoder: it returns `inputs_embeds` as its states."""
 
     def forward(self, *_, inputs_embeds: Float[Tensor, "B T D"], **unused) -> "GivenOutput":
         return GivenOutput(last_hidden_state=inputs_embeds)
@@ -233,7 +233,7 @@ class GivenStates(nn.Module):
 
 
 class GivenOutput(BaseModelOutputWithPast):
-    """States; of all else that families' decoders put out there is nothing."""
+    """An output of the decoder with states only: every other attribute is None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):

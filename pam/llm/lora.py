@@ -23,9 +23,9 @@ TRIED_TOKENS = 8
 def linear_layers(llm: PreTrainedModel) -> list[str]:
     """Names of the linear layers whose output the logits of a text depend on, the LM head apart.
 
-    A pass is tried: no vision tower, pooler or attention to an encoder takes part in it, and of
-    some routers of experts the weight alone is used, or they give more than one tensor. Without
-    weights (torch's meta device) none can be tried: then it is all linear layers.
+    One pass decides: vision towers, poolers and attention to an encoder take no part in it; some
+    routers of experts use only the weight of their layer, or return several tensors. Without
+    weights (torch's meta device) no pass is possible, and all linear layers are returned.
     """
     linear = {n: m for n, m in llm.named_modules() if isinstance(m, LINEAR)}
     linear = {n: m for n, m in linear.items() if m is not llm.get_output_embeddings()}
@@ -56,7 +56,7 @@ def used_layers(llm: PreTrainedModel, layers: Iterable[nn.Module]) -> set[nn.Mod
 def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[str]:
     """Names of the layers that `targets` choose.
 
-    PEFT asks only that some target exists: a misspelt one of several would go unnoticed.
+    PEFT asks only that some target exists: it would not notice that one of several is misspelt.
     """
     layers, chosen = linear_layers(llm), set()
     for target in [targets] if isinstance(targets, str) else targets:

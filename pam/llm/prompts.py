@@ -1,4 +1,4 @@
-"""What a pass over prompts leaves, and where padding stands in a KV cache.
+"""The result of a pass over prompts, and the place of padding in a KV cache.
 
 Padding stands on the left of every row's real tokens. So each real token is followed by the next
 one, and a window of attention, a chunk, ALiBi or any count of positions counts real tokens only.
@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 @dataclass
 class PromptStates:
-    """What a pass over prompts leaves: everything that follows needs only this.
+    """The result of a pass over prompts: all that later passes need.
 
     Attributes:
         pooled: h_prompt [U, D], float32.

@@ -1,7 +1,8 @@
-"""Refuses an LLM that cannot be read in parts, by its name and before anything is trained.
+"""Refuse an LLM that cannot read a text in parts, before training, with the name of its family.
 
-What must hold is tried on the loaded LLM: it reads embeddings as it reads token ids, and a batch of
-two prompts of different lengths, then embeddings of no token, gives the logits of single passes.
+Two things are tried on the loaded LLM. Embeddings must give the same logits as token ids. A batch
+of two prompts of different lengths, followed by embeddings of no token, must give the logits of
+single passes.
 """
 
 # U prompts, N tokens, T positions, V vocabulary, D width of the LLM
@@ -88,9 +89,9 @@ def in_one_pass(lm: "CausalLM", **inputs: Tensor) -> Float[Tensor, "T V"]:
 
 def differ(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"], dtype: torch.dtype) -> bool:
     """Is the difference large against that between the logits of different tokens?"""
-    spread = (expected - expected.mean(-1, keepdim=True)).norm()
+    own = (expected - expected.mean(-1, keepdim=True)).norm()
     limit = EXACT if dtype == torch.float32 else ROUGH
-    return not bool((got - expected).norm() <= limit * spread.clamp(min=1e-6))
+    return not bool((got - expected).norm() <= limit * own.clamp(min=1e-6))
 
 
 def one_line(error: Exception) -> str:

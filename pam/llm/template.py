@@ -61,7 +61,7 @@ class Template:
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """A text that goes on: the answer begins with a space, as after any other word."""
+    """No template: the answer begins with a space, like a word after other words."""
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"llm_conf.path: the tokenizer of {tokenizer.name_or_path} has no eos_token"

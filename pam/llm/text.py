@@ -1,8 +1,8 @@
-"""Text as token ids. What a user writes is text: a control token spelt in it is only its letters.
+"""Text as token ids. A control token that is spelt in a user's text is encoded as its letters.
 
 A control token is a special token of the tokenizer, or a further token that its chat template
-writes, as `<think>`. Only templates make them: an answer that ends in the middle of a transcript
-because that holds "</s>", or a prompt that opens a turn of its own, would be wrong without a word.
+writes, as `<think>`. Only templates make them. Otherwise a transcript with "</s>" would end the
+answer, and a prompt could open a turn, without any error.
 """
 
 import json
@@ -36,7 +36,7 @@ class TextEncoder:
         return self.literal(text) if self.holds_control(ids, text) else ids
 
     def holds_control(self, ids: list[int], text: str) -> bool:
-        """Is a control token among `ids`? That of unknown characters may be, unless it is spelt."""
+        """Is a control token among `ids`? The unknown token is one only if the text spells it."""
         control, unknown = set(self.control), self.tokenizer.unk_token
         if unknown is not None and unknown not in text:
             control.discard(self.tokenizer.unk_token_id)

@@ -20,6 +20,13 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 FOLDER = Path(__file__).with_name("architectures")
+# The names of Table 6, and what the configurations of the models call them.
+DIMENSIONS = {
+    "layers": ("encoder_layers", "num_hidden_layers"),
+    "d_model": ("d_model", "hidden_size"),
+    "d_ffn": ("encoder_ffn_dim", "intermediate_size"),
+    "heads": ("encoder_attention_heads", "num_attention_heads"),
+}
 
 
 def architecture_names() -> list[str]:
@@ -36,6 +43,16 @@ def architecture(path: str) -> dict[str, Any]:
             f"describe it in {file}"
         )
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def dimensions(path: str) -> dict[str, int]:
+    """Layers, heads and widths of a Transformer: `DIMENSIONS` and `d_head`."""
+    config = architecture(path)["config"]
+    found = {
+        name: next(config[key] for key in keys if key in config)
+        for name, keys in DIMENSIONS.items()
+    }
+    return {**found, "d_head": config.get("head_dim", found["d_model"] // found["heads"])}
 
 
 def on_meta(path: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What every ESPnet model here does about its frozen parts."""
+"""How every ESPnet model here treats its frozen parts."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class TrainableOnlyModel(AbsESPnetModel):
 
     def train_only(self, patterns: Sequence[str | Mapping[str, Sequence[int]]]) -> None:
         """Freeze what no pattern matches, as in "fusion.experts.4.*"; {pattern: [4]} trains row 4
-        alone. Checkpoints go on to hold everything that was learned."""
+        alone. Checkpoints still hold everything that was learned."""
         learned = {name: p for name, p in self.named_parameters() if p.requires_grad}
         chosen = {}
         for entry in patterns:

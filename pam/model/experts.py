@@ -1,4 +1,4 @@
-"""Whom the routed experts belong to: a task each, where task labels reach the routing."""
+"""Names of the routed experts: their tasks, where task labels reach the routing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,13 +1,13 @@
-"""A trained system takes a further encoder or a further task; what it knew stays as it was.
+"""Add an encoder or a task to a trained system without changing what it has learned.
 
 - A further encoder gets an adapter of its own. Its columns in W (equation 5) and in FFN_o (equation
-  6) start as zero, so the features are those of before: checked here for every fusion, and refused
-  where it is not so ("average" divides by the number of encoders).
+  6) start as zero, so the features stay equal. This is checked for every fusion; a fusion that
+  changes them is refused ("average" divides by the number of encoders).
 - A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of
   the rows: that logit is never above the largest of the others, so no prompt is routed to it before
-  it has learned. Only the expert and its row are trained (`trainable` of the configuration).
-  Refused where the gate is a probability, which a further row lowers at once, and where the experts
-  belong to no task.
+  training. Only the expert and its row are trained (`trainable` of the configuration). Refused
+  where the gate is a probability, which a further row lowers at once, and where the experts belong
+  to no task.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
 
 
 def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:
-    """UserError where a further expert would not leave the gates of the others as they are."""
+    """UserError where a further expert would change the gates of the others."""
     if router is None or not experts_have_tasks(config):
         raise UserError("--add_task: the experts of this system belong to no task: train it on all")
     if router.scaled:
@@ -146,7 +146,7 @@ def mean_of_experts(state: State, name: str, number: int) -> Tensor:
 
 @torch.no_grad()
 def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping[str, Any]) -> None:
-    """UserError where the features of random states are not what they were."""
+    """UserError where the features of random states have changed."""
     generator = torch.Generator().manual_seed(0)
     experts = len(config["tasks"])
     shapes = [(s.num_states, s.dim) for s in encoder_shapes(config["encoders"])]

@@ -1,9 +1,9 @@
 r"""How parts of a batch add up to the joint batch of an update.
 
-An update joins several batches (`accum_grad`), and each of them is dealt to several processes.
-ESPnet takes the mean of the loss over batches and processes, but these have unlike numbers of
-answer tokens and of utterances. So part i of I gives its own mean m_i, over n_i entries, times its
-share of them:
+An update joins several batches (`accum_grad`), and each of them is split over several processes.
+ESPnet takes the mean of the loss over batches and processes, but these have different numbers of
+answer tokens and of utterances. So part i of I returns its own mean m_i over n_i entries, times its
+share of the entries:
 
 .. math::
     \frac{\sum_i n_i m_i}{\sum_i n_i} = \frac{1}{I} \sum_i m_i \frac{n_i}{\bar n}, \qquad

@@ -1,7 +1,7 @@
 """Parameters of a system, counted without any weights (torch's meta device).
 
-Counted as the paper does in section 4.5: what is trained holds the adapters, the experts, the
-router and LoRA; active at inference is all of that but the routed experts that are not chosen.
+Counted as in section 4.5 of the paper: the adapters, the experts, the router and LoRA are trained;
+all of these are active at inference, except the routed experts that are not chosen.
 """
 
 import inspect

@@ -26,7 +26,7 @@ from pam.model.experts import expert_names
 from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
 
-AUDIO = "speech"  # in a batch, beside the encoders' own names
+AUDIO = "speech"  # a batch has this key, or the names of the encoders
 FEATURE_SCALES = ("none", "embedding")
 ROUTINGS = ("label", "predicted")
 
@@ -55,8 +55,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
         routing: in training the gate takes the true "label" or the "predicted" expert.
         routing_loss: add CE(p, task) of equation 10. Without it and with "predicted" routing no
             label reaches the experts (Table 11, "without task label").
-        word_dropout: in training, the probability that an answer's token is hidden from those
-            after it: its embedding is that of a space. What is then to be predicted must be heard.
+        word_dropout: in training, the probability that the embedding of an answer's token is
+            replaced by that of a space. The next tokens must then be predicted from the audio.
         bf16: autocast to bfloat16.
     """
 
@@ -118,7 +118,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         """bfloat16 where the configuration asks for it; ESPnet's own AMP is float16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    # --- hearing
+    # --- audio
 
     def audio_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `states` reads of a batch."""
@@ -157,13 +157,13 @@ class ESPnetPaMModel(TrainableOnlyModel):
             out[f"{shape.name}_lengths"] = mask_BT.sum(1)
         return out
 
-    def hear(
+    def fuse(
         self,
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
-        """The fused audio features S of equation 3, and how many frames of them are real."""
+        """The fused audio features S of equation 3, and the number of real ones of each clip."""
         features = self.fusion(states, lengths, gate)
         if self.gain is not None:
             unit = F.normalize(features.float(), dim=-1)
@@ -173,8 +173,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
     # --- prompts and routing
 
     def read_prompts(self, prompts: Sequence[str], shortest: int = 0) -> PromptStates:
-        """One pass of the LLM over prompts, all of them distinct if the caller is thrifty, padded
-        to `shortest` tokens at least."""
+        """One pass of the LLM over prompts, padded to `shortest` tokens at least. A prompt that
+        occurs twice is computed twice."""
         ids, lengths = self.llm.prompt_batch(prompts)
         ids = F.pad(ids, (0, max(0, shortest - ids.shape[1])))
         with self.autocast():
@@ -220,13 +220,13 @@ class ESPnetPaMModel(TrainableOnlyModel):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
         """Loss of equation 10, statistics per task, and the token count as the batch's weight.
 
-        `prompt` holds each distinct prompt of the batch once. `prompt_index` says which are of
-        which row: the first is its own, the router learns from all; `experts` are those that are
-        right for each of them, by default its task's. `text` ends with the end token; ESPnet's
-        trainer adds `utt_id`. Audio: see `states`; `chance`: see `hide`. Outside training
-        `loss_routed` is the loss where the router chooses the expert.
-        The loss is a mean over answer tokens and, for routing, one over utterances. Of a batch that
-        several processes share, or that an update joins with others, `counts` tells the share
+        `prompt` holds each distinct prompt of the batch once; `prompt_index` gives the prompts of
+        each row. The LLM reads the first of them, the router learns from all. `experts` are the
+        right experts of each prompt, by default that of the row's task. `text` ends with the end
+        token; ESPnet's trainer adds `utt_id`. Audio: see `states`; `chance`: see `drop_words`.
+        Outside training `loss_routed` is the loss where the router chooses the expert.
+        The loss is a mean over answer tokens plus, for routing, a mean over utterances. `counts`
+        gives the batch's share where several processes share it or an update joins it with others
         (`pam.model.joint`); without, the batch is whole.
         """
         if counts is None:
@@ -280,8 +280,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
         chance: Float[Tensor, "B Y"] | None = None,
     ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
         """Logits at the N positions that predict an answer token, and those tokens."""
-        features, frames = self.hear(*self.states(audio), gate)
-        read = self.hide(text.clamp(min=0), chance)
+        features, frames = self.fuse(*self.states(audio), gate)
+        read = self.drop_words(text.clamp(min=0), chance)
         hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read)
         return self.llm.logits(hidden), labels
 
@@ -318,8 +318,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
     ) -> Float[Tensor, " N"]:
         """The loss of every answer token where the router chooses the expert, as in decoding.
 
-        `token_loss` is that of training's gate. Only rows for which the router chooses another
-        expert are computed again.
+        `token_loss` is the loss with the gate of training. Only rows for which the router chooses
+        another expert are computed again.
         """
         token_loss = token_loss.detach().clone()
         with self.autocast():
@@ -336,11 +336,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         token_loss[torch.isin(row, other)] = again.to(token_loss.dtype)
         return token_loss
 
-    def hide(
+    def drop_words(
         self, text: Int[Tensor, "B Y"], chance: Float[Tensor, "B Y"] | None
     ) -> Int[Tensor, "B Y"]:
-        """In training, tokens as the LLM may read them: those whose `chance`, a number drawn from
-        [0, 1), is below `word_dropout` are hidden by a space."""
+        """Word dropout: in training, a space replaces each token whose `chance`, a number drawn
+        from [0, 1), is below `word_dropout`."""
         if not self.training or self.word_dropout == 0:
             return text
         if chance is None:
@@ -358,7 +358,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Hidden states at the N positions that predict an answer token, and those tokens.
 
-        `read`: the tokens as the LLM reads them, where some are hidden.
+        `read`: the tokens that the LLM reads, after word dropout; by default `text`.
         """
         features, frames = self.llm.turn(features, frames)
         words = self.llm.embed(text.clamp(min=0) if read is None else read).to(features.dtype)
@@ -379,7 +379,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
 def routing_loss(logits: Float[Tensor, "B R"], experts: Bool[Tensor, "B R"]) -> Float[Tensor, " B"]:
     r"""-log of the probability that a right expert is chosen, per row.
 
-    With one right expert a row this is CE(p, task) of equation 10. A request like "Transcribe." may
-    go to the expert of clean or of noisy speech: :math:`-\log \sum_{r \in \mathrm{right}} p_r`.
+    With one right expert a row this is CE(p, task) of equation 10. A request like "Transcribe." has
+    two, of clean and of noisy speech: :math:`-\log \sum_{r \in \mathrm{right}} p_r`.
     """
     return -logits.log_softmax(-1).masked_fill(~experts, -torch.inf).logsumexp(-1)

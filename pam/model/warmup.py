@@ -1,4 +1,4 @@
-"""The CTC warm-up as an ESPnet model: it trains the parts of a Speech LLM that hear."""
+"""The CTC warm-up as an ESPnet model: it trains the fusion of a Speech LLM."""
 
 # B batch, T frames, Y target tokens
 
@@ -20,8 +20,8 @@ from pam.model.statistics import task_statistics
 class CTCWarmupModel(TrainableOnlyModel):
     """Trains the fusion of `model` by `TokenEmbeddingCTC`; the LLM is not run.
 
-    No prompt is read, so there is nothing to route by: the gate takes the true task, or, in a
-    system whose routing knows no labels, all experts alike. Its checkpoints hold the fusion, from
+    No prompt is read, so no prompt routes: the gate takes the expert of the true task, or all
+    experts equally in a system whose routing knows no labels. The checkpoints hold the fusion, from
     which the Speech LLM then starts, and the CTC's own parameters.
 
     CTC needs as many features as target tokens. A fusion that makes fewer (`salmonn` with few
@@ -50,7 +50,7 @@ class CTCWarmupModel(TrainableOnlyModel):
             counts = own_counts(int(text_lengths.sum()), len(task), task.device)
         with model.autocast():
             gate = None if model.router is None else self.gate(task)
-            features, frames = model.hear(*model.states(audio), gate)
+            features, frames = model.fuse(*model.states(audio), gate)
             losses = self.ctc(features, frames, text, text_lengths)
         in_batch, in_update = shares(counts)
         loss = losses.mean()

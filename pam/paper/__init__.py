@@ -1,1 +1,1 @@
-"""The paper: its numbers (paper.yaml), tables, claims, errata and figures, beside ours."""
+"""The paper: its numbers (paper.yaml), tables, claims, errata and figures, compared with ours."""

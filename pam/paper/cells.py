@@ -1,4 +1,4 @@
-"""The cells of a table, from stored results: means over seeds and rows, and columns of columns."""
+"""The cells of a table, from stored results: means over seeds and rows, averages and ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from pam.paper.spec import Column, TableSpec
-from pam.paper.store import Store, stored_runs, sums_of
+from pam.paper.store import Store, stored_runs
+from pam.report.store import sums_of
 from pam.score import on_request
 from pam.score.combine import averages, ranks
 from pam.score.compare import Cell, Cells, mean_sums, summary
@@ -45,13 +46,10 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
     }
     if not scored:
         reasons = [entry.get("missing", {}).get(column.metric) for entry in found.values()]
-        known = next(filter(None, reasons), None)
-        return Cell(gap=known or f"{column.metric} of {column.set} was not scored{_remedy(column)}")
+        remedy = f" (--metrics {column.metric} of the recipe)" if on_request(column.metric) else ""
+        unknown = f"{column.metric} of {column.set} was not scored{remedy}"
+        return Cell(gap=next(filter(None, reasons), unknown))
     return summary({seed: sums_of(entry, column.metric) for seed, entry in scored.items()})
-
-
-def _remedy(column: Column) -> str:
-    return f" (--metrics {column.metric} of the recipe)" if on_request(column.metric) else ""
 
 
 def mean(members: Mapping[str, Cell]) -> Cell:
@@ -72,30 +70,24 @@ def best(members: Mapping[str, Cell], column: Column) -> Cell:
     cells = [cell for cell in members.values() if cell.value is not None]
     if not cells:
         return Cell(gap=f"needs one of {', '.join(members)}")
-    choose = min if column.better == "lower" else max
-    chosen = choose(cells, key=lambda cell: cell.value)
-    return replace(chosen, ci95=None, sd=None, sums={}, by_seed={})
+    return replace(column.best(cells), ci95=None, sd=None, sums={}, by_seed={})
 
 
 def add_averages(cells: Cells, spec: TableSpec, name: str, columns: Sequence[str]) -> None:
-    """Over the columns that the scale has; of a best row over its members, as the paper does it."""
+    """Over the columns that the scale has. A best row takes the mean of its members' averages."""
     there = [column for column in columns if not spec.columns[column].missing]
-    own = {row: [cells[row][column] for column in there] for row in spec.all_rows}
-    complete = [
-        row.name
-        for row in spec.all_rows.values()
-        if row.how != "best" and there and all(cell.value is not None for cell in own[row.name])
-    ]
-    found = averages([own[row] for row in complete])
+    complete = []
     for row in spec.all_rows.values():
-        absent = [c for c, cell in zip(there, own[row.name], strict=True) if cell.value is None]
+        absent = [column for column in there if cells[row.name][column].value is None]
         cells[row.name][name] = Cell(gap=f"needs {', '.join(absent or columns)}")
+        if row.how != "best" and there and not absent:
+            complete.append(row.name)
+    found = averages([[cells[row][column] for column in there] for row in complete])
     for row, cell in zip(complete, found, strict=True):
         cells[row][name] = cell
-    for row in spec.all_rows.values():
+    for row in (row for row in spec.all_rows.values() if row.how == "best"):
         values = [cells[member][name].value for member in row.members]
-        known = [value for value in values if value is not None]
-        if row.how == "best" and known:
+        if known := [value for value in values if value is not None]:
             cells[row.name][name] = Cell(value=fmean(known))
 
 

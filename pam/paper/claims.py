@@ -1,7 +1,7 @@
 """What the paper says, held against the intervals of a table."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pam.paper.spec import Claim, TableSpec
@@ -22,7 +22,7 @@ COUNTS = {
     NO_DATA: "not measured (on the same utterances)",
     NO_SET: "without a set at this scale",
 }
-# What a line names, and in which words.
+# The comparisons that a line names, and how it introduces them.
 LISTED = {FAILS: "The other way", OPEN: "Within chance", ONE_SEED: "One seed only"}
 RULES = (
     f"Each comparison is decided by the paired bootstrap over clusters at p < {LEVEL}, for WER by "
@@ -76,8 +76,8 @@ def _verdict(
 
 
 def verdict(found: list[Pair]) -> str:
-    """Of a whole claim (see RULES): that all hold needs no correction for their number, that one
-    of many is the other way does."""
+    """Of a whole claim (see RULES). That all comparisons hold needs no correction for their number;
+    that one of many is the other way needs it."""
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
     if any(pair.verdict == FAILS and pair.p * len(made) < LEVEL for pair in made):
@@ -90,11 +90,7 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
     if not spec.claims:
         return []
     lines = [_line(claim, pairs(claim, spec, cells), labels) for claim in spec.claims]
-    return [
-        "## What the paper says of it",
-        RULES,
-        "\n".join(lines),
-    ]
+    return ["## What the paper says of it", RULES, "\n".join(lines)]
 
 
 def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
@@ -102,19 +98,15 @@ def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
     listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
     where = " (on the sets that this scale has)" if counts[NO_SET] else ""
     text = f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
-    return text + "".join(_listed(found, kind, labels) for kind in LISTED)
+    for kind, words in LISTED.items():
+        if named := [_named(pair, labels) for pair in found if pair.verdict == kind]:
+            text += f" {words}: {'; '.join(named)}."
+    return text
 
 
-def _listed(found: list[Pair], kind: str, labels: Mapping[str, str]) -> str:
-    named = list(_names(found, kind, labels))
-    return f" {LISTED[kind]}: {'; '.join(named)}." if named else ""
-
-
-def _names(found: list[Pair], kind: str, labels: Mapping[str, str]) -> Iterator[str]:
-    for pair in found:
-        if pair.verdict == kind:
-            better, than, column = (
-                labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
-            )
-            text = f"{better} against {than}, {column}"
-            yield f"{text} ({p_text(pair.p)})" if kind == FAILS else text
+def _named(pair: Pair, labels: Mapping[str, str]) -> str:
+    better, than, column = (
+        labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
+    )
+    p = f" ({p_text(pair.p)})" if pair.verdict == FAILS else ""
+    return f"{better} against {than}, {column}{p}"

@@ -25,7 +25,7 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 def _table(spec: TableSpec, sets: dict) -> str:
     paper = load_paper()[spec.paper]
     rows = []
-    for task, printed in spec.conf["tasks"].items():
+    for task, printed in spec.conf.tasks.items():
         own = {name: entry for name, entry in sets.items() if entry["task"] == task}
         cells = paper.cells[printed]
         rows.append(
@@ -39,5 +39,4 @@ def _table(spec: TableSpec, sets: dict) -> str:
                 str(cells["samples"]),
             ]
         )
-    header = ["task", "sets", "h:", "utterances:", "the paper's", "h:", "samples:"]
-    return table(header, rows)
+    return table(["task", "sets", "h:", "utterances:", "the paper's", "h:", "samples:"], rows)

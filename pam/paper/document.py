@@ -1,12 +1,13 @@
-"""A table of the paper as Markdown: ours, the paper's, the difference, and what they prove."""
+"""A paper table as Markdown: ours, the paper's, the difference, and the claims."""
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pam.config.documents import TableDelta
 from pam.paper.cells import ranked_columns, table_cells
 from pam.paper.claims import claims_section
 from pam.paper.origin import made_with
-from pam.paper.printed import PaperTable, load_errata, load_paper
-from pam.paper.spec import Delta, TableSpec
+from pam.paper.printed import PrintedTable, load_errata, printed_table
+from pam.paper.spec import TableSpec
 from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_digits, metric_label
@@ -15,18 +16,17 @@ from pam.score.significance import too_few
 
 BETTER, WORSE = "▲", "▼"
 BETTER_MODEL, WORSE_MODEL = "△", "▽"  # of one seed: of these trained models, not of systems
-EMPTY = PaperTable("", {}, {}, {})
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
     """The paragraphs of a table of systems, without its title."""
     cells = table_cells(spec, store, budget)
-    paper = load_paper()[spec.paper] if spec.paper else EMPTY
+    paper = printed_table(spec.paper)
     labels = labels_of(spec, paper)
     parts = [*_ours(spec, cells, labels), *_papers(spec, paper, cells, labels)]
-    if spec.delta:
-        parts += _deltas(spec, spec.delta, cells, labels)
-    if spec.conf.get("parameters"):
+    if spec.conf.delta:
+        parts += _deltas(spec, spec.conf.delta, cells, labels)
+    if spec.conf.parameters:
         from pam.paper.sizes import parameters_part  # seconds of imports: most tables count nothing
 
         parts += parameters_part(spec, labels)
@@ -35,12 +35,12 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
     return parts + made_with(spec, store, budget)
 
 
-def labels_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
+def labels_of(spec: TableSpec, paper: PrintedTable) -> dict[str, str]:
     """Rows and columns in words, as Markdown."""
     return {name: escape(label) for name, label in words_of(spec, paper).items()}
 
 
-def words_of(spec: TableSpec, paper: PaperTable) -> dict[str, str]:
+def words_of(spec: TableSpec, paper: PrintedTable) -> dict[str, str]:
     """Rows and columns in words, as plain text."""
     words = {row: row for row in spec.all_rows}
     words |= {row: entry.label for row, entry in paper.rows.items()}
@@ -130,7 +130,7 @@ def _digits(column: str) -> int:
 
 
 def _papers(
-    spec: TableSpec, paper: PaperTable, cells: Cells, labels: Mapping[str, str]
+    spec: TableSpec, paper: PrintedTable, cells: Cells, labels: Mapping[str, str]
 ) -> list[str]:
     if not paper.cells:
         return ["## The paper's", "The paper's own table is lost."]
@@ -142,25 +142,24 @@ def _papers(
         ours, theirs = cells[row][column].value, printed(row, column)
         return GAP if ours is None or theirs is None else f"{ours - theirs:+.{_digits(column)}f}"
 
-    warning = "" if spec.paper_sets else OTHER_SETS
+    warning = (
+        " At this scale encoders, LLM, training and test sets are others than the paper's: these "
+        "differences say how far apart the two settings are, not how well the paper is reproduced."
+    )
     return [
         "## The paper's",
         _grid(spec, labels, lambda row, column: number(printed(row, column), _digits(column))),
         "## Difference",
-        f"Ours minus the paper's.{warning}",
+        f"Ours minus the paper's.{'' if spec.paper_sets else warning}",
         _grid(spec, labels, difference),
     ]
 
 
-OTHER_SETS = (
-    " At this scale encoders, LLM, training and test sets are others than the paper's: these "
-    "differences say how far apart the two settings are, not how well the paper is reproduced."
-)
-
-
-def _deltas(spec: TableSpec, delta: Delta, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+def _deltas(
+    spec: TableSpec, delta: TableDelta, cells: Cells, labels: Mapping[str, str]
+) -> list[str]:
     """Gains over the best of some rows; positive is better."""
-    paper = load_paper()[delta.paper].cells if delta.paper else {}
+    paper = printed_table(delta.paper).cells
     columns = [column for column in spec.shown if not spec.columns[column].missing]
     rows = []
     for row in delta.rows:
@@ -184,10 +183,8 @@ def _gain(spec: TableSpec, cells: Cells, row: str, over: Sequence[str], column: 
     own = cells[row][column]
     if own.value is None or len(known) < len(over):
         return GAP
-    lower = spec.columns[column].better == "lower"
-    choose = min if lower else max
-    chosen = choose(known.values(), key=lambda cell: cell.value)
-    first, second = (chosen, own) if lower else (own, chosen)
+    best = spec.columns[column].best(known.values())
+    first, second = (best, own) if spec.less_is_better(column) else (own, best)
     found = compare(first, second)
     if found is None:
         return _signed(first.value - second.value)
@@ -222,7 +219,7 @@ def gaps_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> li
 
 
 def errata_section(paper: str | None, notes: Sequence[str] = ()) -> list[str]:
-    """What is odd in the paper's own table; of the running text too for `paper` None: all of it."""
+    """Errata of one of the paper's tables; for `paper` None all errata, those of its text too."""
     found = [
         entry
         for entry in load_errata().values()

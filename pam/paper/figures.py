@@ -1,4 +1,4 @@
-"""The figures of a table, beside it, from the stored results alone: no experiment's folder."""
+"""The figures of a paper table, from the stored results alone."""
 
 # S hidden states of all encoders
 
@@ -10,25 +10,25 @@ from jaxtyping import Float
 
 from pam.analysis.plots import weights as weight_plots
 from pam.paper.cells import table_cells
-from pam.paper.document import EMPTY, words_of
-from pam.paper.printed import load_paper
+from pam.paper.document import words_of
+from pam.paper.printed import printed_table
 from pam.paper.spec import Row, TableSpec
 from pam.paper.store import Store, stored_runs
 from pam.report.markdown import escape
 from pam.report.plots import systems
 from pam.report.units import metric_label
 
-Drawn = dict[Path, str]  # PNG, with the SVG beside it: what it shows
+Drawn = dict[Path, str]  # {PNG: what it shows}; the SVG is in the same folder
 
 
 def draw(spec: TableSpec, store: Store, budget: str, folder: Path) -> Drawn:
-    """Draw what the results suffice for; files are TABLE_KIND.png."""
+    """Draw the figures that the results allow; files are TABLE_KIND.png."""
     kinds = {"systems": draw_systems, "weights": draw_weights}
     return kinds[spec.kind](spec, store, budget, folder) if spec.kind in kinds else {}
 
 
 def figure_part(drawn: Mapping[Path, str]) -> list[str]:
-    """Paragraphs of Markdown; the files stand beside the document."""
+    """Paragraphs of Markdown; the files are in the folder of the document."""
     parts = []
     for path, caption in drawn.items():
         svg = path.with_suffix(".svg").name
@@ -37,9 +37,9 @@ def figure_part(drawn: Mapping[Path, str]) -> list[str]:
 
 
 def draw_systems(spec: TableSpec, store: Store, budget: str, folder: Path) -> Drawn:
-    """Bars and radar of the rows that have values; none of fewer than two."""
+    """Bars and radar of the rows that have values, if there are at least two."""
     cells = table_cells(spec, store, budget)
-    words = words_of(spec, load_paper()[spec.paper] if spec.paper else EMPTY)
+    words = words_of(spec, printed_table(spec.paper))
     scores = {}
     for row in (row for row in spec.rows if spec.rows[row].how != "best"):
         known = {

@@ -1,4 +1,4 @@
-"""Table 12 and Figures 1 and 3: what is stored of the inside of trained models, run by run."""
+"""Table 12 and Figures 1 and 3: similarities and weights of trained models, run by run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -1,25 +1,23 @@
 """Whole documents: a table, rendered by the function of its kind, and the summary of all tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pam.config import load_yaml
 from pam.paper.cells import table_cells
 from pam.paper.claims import OPEN, RULES, claims_section, pairs, verdict
-from pam.paper.document import EMPTY, errata_section, labels_of
+from pam.paper.document import errata_section, labels_of
 from pam.paper.figures import figure_part
 from pam.paper.plan import budget_length
-from pam.paper.printed import load_paper
+from pam.paper.printed import printed_table
 from pam.paper.spec import CONF, TableSpec
 from pam.paper.store import Store
 from pam.registry import Registry
-from pam.report.markdown import GAP, escape
+from pam.report.markdown import escape
 
-Render = Callable[[TableSpec, Store, str], list[str]]
-
-# A kind's function takes the table, the stored results by name and the budget, and gives the
-# paragraphs between title and errata. Where a part of the project that it needs is missing, there
-# is a gap.
+# A kind's function takes the table, the stored results by name and the budget. It returns the
+# paragraphs between title and errata.
 KINDS = Registry(
     "kind of table",
     {
@@ -36,23 +34,22 @@ KINDS = Registry(
 def table_document(
     spec: TableSpec, store: Store, budget: str, drawn: Mapping[Path, str] | None = None
 ) -> str:
-    """The whole file, with the figures that lie beside it."""
+    """The whole file; `drawn` are figures in its folder."""
     parts = [
         f"# {escape(spec.title)}",
         f"Scale {escape(spec.scale)}: {_models(spec.scale)}. Budget {escape(budget)} "
         f"({escape(budget_length(spec.scale, budget))}). Written by `python -m pam.bin.table`: run "
         "it again, do not edit.",
-        *_body(spec, store, budget),
+        *KINDS.get(spec.kind)(spec, store, budget),
         *figure_part(drawn or {}),
     ]
-    notes = load_paper()[spec.paper].notes if spec.paper else ()
     if spec.paper:
-        parts += errata_section(spec.paper, notes)
+        parts += errata_section(spec.paper, printed_table(spec.paper).notes)
     return "\n\n".join(parts) + "\n"
 
 
 def _models(scale: str) -> str:
-    """The encoders, those of the paper's that they stand for, and the LLM."""
+    """The encoders, the paper's encoders that they replace, and the LLM."""
     conf = load_yaml(CONF / "scale" / f"{scale}.yaml")
     places: dict[str, list[str]] = {}
     for place, name in (conf.get("stand_ins") or {}).items():
@@ -64,18 +61,8 @@ def _models(scale: str) -> str:
     return escape(f"{', '.join(encoders)}; LLM {conf['llm_conf']['path']}")
 
 
-def _body(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    try:
-        render: Render = KINDS.get(spec.kind)
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("pam."):
-            raise  # a library that is not installed
-        return [f"{GAP}: nothing renders this table yet ({escape(error.name)} is missing)."]
-    return render(spec, store, budget)
-
-
 def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> str:
-    """The whole file; tables are linked as NAME.md beside it."""
+    """The whole file; it links NAME.md of each table in its folder."""
     parts = [
         "# The paper's tables",
         f"Scale {escape(specs[0].scale)}, budget {escape(budget)}. Written by `python -m "
@@ -83,18 +70,14 @@ def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> s
         "\n".join(f"- [{escape(spec.title)}]({spec.name}.md)" for spec in specs),
         "# What the paper says",
     ]
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     sections: list[str] = []
-    for spec in specs:
-        if not spec.claims:
-            continue
+    for spec in (spec for spec in specs if spec.claims):
         cells = table_cells(spec, store, budget)
-        for claim in spec.claims:
-            found = verdict(pairs(claim, spec, cells))
-            counts[found] = counts.get(found, 0) + 1
-        paper = load_paper()[spec.paper] if spec.paper else EMPTY
-        *_, lines = claims_section(spec, cells, labels_of(spec, paper))
+        counts.update(verdict(pairs(claim, spec, cells)) for claim in spec.claims)
+        labels = labels_of(spec, printed_table(spec.paper))
+        *_, lines = claims_section(spec, cells, labels)
         sections += [f"## {escape(spec.title)}", lines]
     total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
-    parts += [f"{sum(counts.values())} claims ({total}). {RULES}"] if counts else [f"{OPEN}."]
+    parts += [f"{counts.total()} claims ({total}). {RULES}"] if counts else [f"{OPEN}."]
     return "\n\n".join([*parts, *sections, *errata_section(None)]) + "\n"

@@ -6,11 +6,12 @@ from typing import Any
 
 from pam.paper.plan import budget_length, length_words
 from pam.paper.spec import Row, TableSpec
-from pam.paper.store import KEPT_IN, Store, stored_clusters, stored_runs
+from pam.paper.store import KEPT_IN, Store, stored_runs
 from pam.report.markdown import GAP, escape, number, table
+from pam.report.store import stored_clusters
 from pam.report.units import metric_label
 
-DIFFERENT = (  # what makes two results of a set impossible to compare, and in words
+DIFFERENT = (  # if these differ, two results of a set cannot be compared; and how to name them
     ("ids", "utterances"),
     ("references", "references"),
     ("counts", "reference counts"),
@@ -22,7 +23,9 @@ Results = Mapping[str, Mapping[str, Any]]  # by name
 
 def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     """Each result that the table is made of, and a line for each way in which they differ."""
-    runs = {row: _runs(row, spec, store, budget) for row in spec.systems()}
+    runs = {
+        row: list(stored_runs(row, store, spec.scale, budget)[0].values()) for row in spec.systems()
+    }
     results = {run["name"]: run for found in runs.values() for run in found}
     if not results:
         return []
@@ -43,13 +46,6 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     return ["## Made with", table(header, rows), *notes]
 
 
-def _runs(row: Row, spec: TableSpec, store: Store, budget: str) -> list[Mapping[str, Any]]:
-    found = stored_runs(row, store, spec.scale, budget)[0]
-    return [
-        {**run, "name": row.experiment(spec.scale, budget, seed)} for seed, run in found.items()
-    ]
-
-
 def _line(name: str, result: Mapping[str, Any]) -> list[str]:
     return [
         escape(name),
@@ -64,13 +60,13 @@ def _line(name: str, result: Mapping[str, Any]) -> list[str]:
 
 
 def _short(commit: str) -> str:
-    """The first digits; that the files differed from the commit stays visible."""
+    """The first digits; a suffix like `-dirty` stays."""
     head, _, dirty = commit.partition("-")
     return f"{head[:12]}-{dirty}" if dirty else head[:12]
 
 
 def _groups(results: Results, key: str) -> dict[Any, list[str]]:
-    """The names by what they have under a key; those that do not say are left out."""
+    """The names by their value of a key; results without one are left out."""
     groups: dict[Any, list[str]] = {}
     for name, result in results.items():
         if (value := result.get(key)) is not None:
@@ -94,13 +90,11 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
-    lines = []
-    for row, found in runs.items():
-        if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1:
-            lines.append(
-                f"**Not made alike**: the seeds of {escape(row.name)} differ in more than the seed."
-            )
-    return lines
+    return [
+        f"**Not made alike**: the seeds of {escape(row.name)} differ in more than the seed."
+        for row, found in runs.items()
+        if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1
+    ]
 
 
 def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
@@ -117,7 +111,7 @@ def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
 
 
 def _further_options(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
-    """What was given beside the options that make a row what it is."""
+    """Options of a result that are not those of its row."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for row, found in runs.items():
         for run in found:
@@ -135,15 +129,7 @@ def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
     lines = []
     for set_ in dict.fromkeys(column.set for column in spec.columns.values() if column.set):
         found = {name: run["sets"][set_] for name, run in results.items() if set_ in run["sets"]}
-        entries = {
-            name: {
-                **entry,
-                "counts": _counts(entry),
-                "clusters": stored_clusters(entry),
-                "options": _decoding(entry),
-            }
-            for name, entry in found.items()
-        }
+        entries = {name: _comparable(entry) for name, entry in found.items()}
         lines += _differ(entries, "options", f"other options or prompts of decoding {escape(set_)}")
         for key, what in DIFFERENT:
             if odd := _all_but_most(_groups(entries, key).values()):
@@ -154,18 +140,20 @@ def _tests_differ(spec: TableSpec, results: Results) -> list[str]:
     return lines
 
 
-def _counts(entry: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """The reference words of each utterance; None where there are no such counts."""
-    counts = entry["metrics"].get("wer", {}).get("denominators")
-    return counts and tuple(counts)
-
-
-def _decoding(entry: Mapping[str, Any]) -> str | None:
-    return json.dumps(entry["decoding"], sort_keys=True) if entry.get("decoding") else None
+def _comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A set of a result with what must be equal, None where it is not known."""
+    words = entry["metrics"].get("wer", {}).get("denominators")  # of each reference
+    decoding = entry.get("decoding")
+    return {
+        **entry,
+        "counts": words and tuple(words),
+        "clusters": stored_clusters(entry),
+        "options": decoding and json.dumps(decoding, sort_keys=True),
+    }
 
 
 def _models(spec: TableSpec, results: Results) -> list[str]:
-    """By what a metric was measured that needs a model."""
+    """The model that measured a metric, for metrics that need one."""
     lines = []
     for column in spec.columns.values():
         found = {

@@ -38,8 +38,8 @@ def missing_runs(
     seeds: Sequence[int],
     metrics: Sequence[str] = (),
 ) -> list[Run]:
-    """Each once; all systems of a seed before the next seed, so that the table fills soon. A result
-    that lacks a set of the table, or one of `metrics` in it, is missing too."""
+    """Each run once. All systems of a seed come before the next seed, so that the table is soon
+    complete. A result that lacks a set of the table, or one of `metrics` in it, is missing too."""
     specs = list(specs)
     looked_into = {row.system for spec in specs if spec.kind == ANALYSED for row in spec.systems()}
     runs: dict[str, Run] = {}
@@ -58,9 +58,8 @@ def missing_runs(
 def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
     """What the table shows and the result does not have: an analysis, sets, those of `metrics`."""
     lacks = [ANALYSED] if spec.kind == ANALYSED and not result.get(ANALYSED) else []
-    for column in spec.columns.values() if spec.kind == "systems" else ():
-        if column.missing:
-            continue
+    columns = spec.columns.values() if spec.kind == "systems" else ()
+    for column in (column for column in columns if not column.missing):
         found = result["sets"].get(column.set)
         if found is None:
             lacks.append(column.set)
@@ -70,23 +69,20 @@ def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) 
 
 
 def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:
-    """Those with a result whose trained model is not here: what they lack cannot be scored."""
+    """Runs with a result but without a trained model: what they lack cannot be scored."""
     return [run for run in runs if run.lacks and not (expdir / run.name / "model.pth").is_file()]
 
 
 def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float | None:
-    """As long as the same system took before, else as the others; None where none was measured.
-    What is only decoded and scored again: as long as its own decoding, scoring and report took."""
+    """The mean time of the same system, else of all systems; None where none was measured. For a
+    run that is only decoded and scored again: the time of its own decoding, scoring and report."""
     if run.lacks:
         return sum(store[run.name].get("seconds", {}).get(stage, 0) for stage in AGAIN)
     alike = [r for r in store.values() if (r["scale"], r["budget"]) == (scale, budget)]
     measured = [r for r in alike if r.get("seconds", {}).get("train")]
     same = [r for r in measured if r["system"] == run.system]
-    return fmean(_seconds(r) for r in same or measured) if measured else None
-
-
-def _seconds(result: Mapping[str, Any]) -> float:
-    return sum(result["seconds"].get(stage, 0) for stage in STAGES)
+    totals = [sum(r["seconds"].get(stage, 0) for stage in STAGES) for r in same or measured]
+    return fmean(totals) if totals else None
 
 
 def describe(
@@ -111,9 +107,9 @@ def describe(
                 yield f"{spec.name}: no {row.name}: {row.missing}"
 
 
-def budget_length(scale: str, budget: str, conf: Path = CONF) -> str:
+def budget_length(scale: str, budget: str) -> str:
     """`ctc_steps 1600, steps 600`, from the scale's file."""
-    return length_words(load_yaml(conf / "scale" / f"{scale}.yaml")["budgets"].get(budget, {}))
+    return length_words(load_yaml(CONF / "scale" / f"{scale}.yaml")["budgets"].get(budget, {}))
 
 
 def length_words(length: Mapping[str, Any]) -> str:
@@ -124,9 +120,5 @@ def length_words(length: Mapping[str, Any]) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "time unknown"
-    minutes = round(seconds / 60)
-    return (
-        f"about {minutes // 60} h {minutes % 60:02d} min"
-        if minutes >= 60
-        else f"about {minutes} min"
-    )
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes:02d} min" if hours else f"about {minutes} min"

@@ -1,4 +1,4 @@
-"""The paper's own figures, from paper.yaml beside this file."""
+"""The numbers that the paper prints, from paper.yaml in this folder."""
 
 import functools
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class PaperTable:
+class PrintedTable:
     """One table; `cells[row][column]` is None where the paper prints no value."""
 
     title: str
@@ -37,10 +37,6 @@ class PaperTable:
     rows: Mapping[str, Row]
     cells: Mapping[str, Mapping[str, Cell]]
     notes: tuple[str, ...] = ()
-
-    def column(self, name: str) -> list[Cell]:
-        """The cells of one column, in the order of the rows."""
-        return [row[name] for row in self.cells.values()]
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,14 @@ class Erratum:
 
 
 @functools.cache
-def load_paper() -> Mapping[str, PaperTable]:
+def load_paper() -> Mapping[str, PrintedTable]:
     """{"table_1": …, "table_1_delta": …, "table_2": …, …, "table_13": …, "text": …}."""
     return {name: _table(name, entry) for name, entry in _content()["tables"].items()}
+
+
+def printed_table(name: str | None) -> PrintedTable:
+    """One of `load_paper`; an empty one for None, where the paper's own table is lost."""
+    return load_paper()[name] if name else PrintedTable("", {}, {}, {})
 
 
 @functools.cache
@@ -71,11 +72,11 @@ def _content() -> dict[str, Any]:
     return content
 
 
-def _table(name: str, entry: Mapping[str, Any]) -> PaperTable:
+def _table(name: str, entry: Mapping[str, Any]) -> PrintedTable:
     columns = {key: Column(**value) for key, value in entry["columns"].items()}
     rows, cells = {}, {}
     for key, row in entry["rows"].items():
         assert len(row["cells"]) == len(columns), f"{PAPER}: {name}/{key}"
         rows[key] = Row(row["label"], row["group"])
         cells[key] = dict(zip(columns, row["cells"], strict=True))
-    return PaperTable(entry["title"], columns, rows, cells, tuple(entry.get("notes", ())))
+    return PrintedTable(entry["title"], columns, rows, cells, tuple(entry.get("notes", ())))

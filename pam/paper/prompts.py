@@ -29,7 +29,7 @@ def _paper_prompts(spec: TableSpec) -> str:
     }
     rows = [
         [escape(prompt), escape(pools.get(normalise(prompt), "not among ours"))]
-        for prompt in spec.conf["prompts"]
+        for prompt in spec.conf.prompts
     ]
     return table(["prompt", "here"], rows)
 

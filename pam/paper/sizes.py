@@ -3,7 +3,7 @@
 from typing import Any
 
 from pam.config import load_yaml, read_layers
-from pam.model.architecture import architecture, count, on_meta
+from pam.model.architecture import architecture, count, dimensions, on_meta
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paper.printed import load_paper
 from pam.paper.spec import CONF, TableSpec
@@ -14,17 +14,10 @@ from pam.train.systems import combine
 
 MILLION = 1e6
 PAPER = "paper"
-# What the models' own configurations call the paper's columns.
-KEYS = {
-    "layers": ("encoder_layers", "num_hidden_layers"),
-    "d_model": ("d_model", "hidden_size"),
-    "d_ffn": ("encoder_ffn_dim", "intermediate_size"),
-    "heads": ("encoder_attention_heads", "num_attention_heads"),
-}
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    """Ours, and in brackets the paper's where it prints something else."""
+    """Our counts; in brackets the paper's, where it prints another value."""
     paper = load_paper()[spec.paper]
     llm_conf = load_yaml(CONF / "scale" / f"{spec.scale}.yaml")["llm_conf"]
     rows = []
@@ -42,16 +35,12 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
 def model_sizes(path: str, llm_conf: dict[str, Any]) -> dict[str, float]:
     """The paper's columns by name; `norm` is not in a configuration."""
-    spec = architecture(path)
-    config = spec["config"]
-    found = {
-        column: next(config[key] for key in keys if key in config) for column, keys in KEYS.items()
-    }
-    found["d_head"] = config.get("head_dim", found["d_model"] // found["heads"])
-    if "inputs" in spec:  # an encoder
-        return {**found, "parameters": count(on_meta(path)) / MILLION}
-    llm, frozen = llm_with_lora({**llm_conf, "path": path})
-    return {**found, "parameters": (count(llm) - frozen) / MILLION}
+    if "inputs" in architecture(path):  # an encoder
+        counted = count(on_meta(path))
+    else:
+        llm, frozen = llm_with_lora({**llm_conf, "path": path})
+        counted = count(llm) - frozen
+    return {**dimensions(path), "parameters": counted / MILLION}
 
 
 def _cell(ours: float | None, printed: Any) -> str:

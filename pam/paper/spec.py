@@ -1,35 +1,25 @@
-"""conf/tables: which systems on which sets make a table of the paper, at one scale."""
+"""conf/tables: which systems on which sets make a paper table, at one scale."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.config import check_keys, load_yaml
+from pam.config import keys_of, load_yaml, plain, require, typed
+from pam.config.documents import PaperTable, TableRow, TableScale
+from pam.config.keys import check
 from pam.errors import UserError
 from pam.registry import nearest
+from pam.score.compare import Cell
 from pam.score.metric import metric_called
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SCALES = "scales"  # the file that says what a scale has for the paper's sets, encoders and LLMs
 SIX = (
-    "librispeech_test_clean_wer",
-    "librispeech_test_other_wer",
-    "ami_wer",
-    "snv_accuracy",
-    "audiocaps_meteor",
-    "audiocaps_qa_meteor",
+    *("librispeech_test_clean_wer", "librispeech_test_other_wer", "ami_wer"),
+    *("snv_accuracy", "audiocaps_meteor", "audiocaps_qa_meteor"),
 )
-KEYS = (
-    *("title", "kind", "paper", "reference", "columns", "rank", "averages", "rows", "rows_of"),
-    *("delta", "claims", "tasks", "prompts", "parameters"),
-)
-ROW_KEYS = {
-    "system": ("system", "encoders", "llm", "set", "variant"),
-    "mean": ("mean",),
-    "best": ("best",),
-}
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,11 @@ class Column:
     @property
     def better(self) -> str:
         return "higher" if metric_called(self.metric).higher_is_better else "lower"
+
+    def best(self, cells: Iterable[Cell]) -> Cell:
+        """The best of cells that have values."""
+        choose = min if self.better == "lower" else max
+        return choose(cells, key=lambda cell: cell.value)
 
 
 @dataclass(frozen=True)
@@ -74,16 +69,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """Gains of `rows` over the best of the rows `over`."""
-
-    title: str
-    paper: str | None
-    over: tuple[str, ...]
-    rows: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class TableSpec:
     """A table at a scale. `rows` are shown; `hidden` are rows of another table that they need."""
 
@@ -100,9 +85,8 @@ class TableSpec:
     shown: tuple[str, ...]
     ranks: dict[str, tuple[str, ...]]
     averages: dict[str, tuple[str, ...]]
-    delta: Delta | None
     claims: tuple[Claim, ...]
-    conf: dict[str, Any]
+    conf: PaperTable
 
     @property
     def all_rows(self) -> dict[str, Row]:
@@ -116,19 +100,18 @@ class TableSpec:
         return self.columns[name].better == "lower"
 
     def systems(self) -> Iterator[Row]:
-        """The rows that are trained, the hidden ones too, whether or not the scale has them."""
+        """The rows of systems, also hidden ones and those that the scale lacks."""
         yield from (row for row in self.all_rows.values() if row.how == "system")
 
 
-def table_names(folder: Path | None = None) -> list[str]:
+def table_names() -> list[str]:
     """The names of all tables, in C order."""
-    folder = folder or CONF / "tables"
-    return sorted(file.stem for file in folder.glob("*.yaml") if file.stem != SCALES)
+    return sorted(path.stem for path in CONF.glob("tables/*.yaml") if path.stem != SCALES)
 
 
-def table_name(text: str, folder: Path | None = None) -> str:
-    """`1` is table01, `13` table13; other names stand for themselves."""
-    known = table_names(folder)
+def table_name(text: str) -> str:
+    """`1` is table01, `13` table13; other names stay."""
+    known = table_names()
     name = f"table{int(text):02d}" if text.isdecimal() else text
     if name not in known:
         raise UserError(f"--table {text!r}: {nearest(name, known)}, all")
@@ -142,115 +125,107 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
         UserError: an unknown key, row, system, set, encoder or LLM, with the file.
     """
     file = conf / "tables" / f"{name}.yaml"
-    table, has = load_yaml(file), _scale(scale, conf)
-    check_keys(table, KEYS, str(file))
-    rows = _rows(table.get("rows") or {}, has, conf, file)
+    table, has = _read(file), _scale(scale, conf)
     hidden: dict[str, Row] = {}
-    if other := table.get("rows_of"):
-        source = conf / "tables" / f"{other}.yaml"
-        hidden = _rows(load_yaml(source)["rows"], has, conf, source)
-    shown = tuple(table.get("columns", SIX))
-    ranks = {k: _columns_named(v) for k, v in (table.get("rank") or {}).items()}
-    averages = {k: tuple(v) for k, v in (table.get("averages") or {}).items()}
+    if table.rows_of:
+        source = conf / "tables" / f"{table.rows_of}.yaml"
+        hidden = _rows(_read(source), has, conf, source)
+    shown = tuple(SIX if table.columns is None else table.columns)
+    ranks = {k: SIX if v == "six" else tuple(v) for k, v in (table.rank or {}).items()}
+    averages = {k: tuple(v) for k, v in (table.averages or {}).items()}
     needed = dict.fromkeys([*shown, *(c for v in [*ranks.values(), *averages.values()] for c in v)])
-    columns = {c: _column(c, has, file) for c in needed}
-    delta = table.get("delta")
     spec = TableSpec(
         name=name,
-        title=str(table["title"]),
-        kind=table.get("kind", "systems"),
+        title=table.title,
+        kind=table.kind or "systems",
         scale=scale,
-        paper=table.get("paper"),
-        paper_sets=has["paper_sets"],
-        reference=table.get("reference"),
-        rows=rows,
+        paper=table.paper,
+        paper_sets=has.paper_sets,
+        reference=table.reference,
+        rows=_rows(table, has, conf, file),
         hidden=hidden,
-        columns=columns,
+        columns={column: _column(column, has, file) for column in needed},
         shown=shown,
         ranks=ranks,
         averages=averages,
-        delta=delta
-        and Delta(delta["title"], delta.get("paper"), tuple(delta["over"]), tuple(delta["rows"])),
-        claims=tuple(_claim(claim, shown, file) for claim in table.get("claims") or ()),
+        claims=tuple(_claim(claim, shown) for claim in table.claims or ()),
         conf=table,
     )
     _check_names(spec, file)
     return spec
 
 
-def _scale(scale: str, conf: Path) -> dict[str, Any]:
+def _read(file: Path) -> PaperTable:
+    table = load_yaml(file)
+    check(table, keys_of(PaperTable), str(file))
+    require(table, ["title"], str(file))
+    return typed(PaperTable, table)
+
+
+def _scale(scale: str, conf: Path) -> TableScale:
     file = conf / "tables" / f"{SCALES}.yaml"
     scales = load_yaml(file)
     if scale not in scales:
-        raise UserError(f"{file}: says nothing of scale {scale!r}: {nearest(scale, scales)}")
-    check_keys(scales[scale], ("paper_sets", "sets", "encoders", "llms"), f"{file}: {scale}")
-    return scales[scale]
+        raise UserError(f"{file}: has no scale {scale!r}: {nearest(scale, scales)}")
+    check(scales[scale], keys_of(TableScale), f"{file}: {scale}")
+    return typed(TableScale, scales[scale])
 
 
-def _rows(
-    entries: Mapping[str, Mapping[str, Any]], has: Mapping[str, Any], conf: Path, file: Path
-) -> dict[str, Row]:
-    return {str(name): _row(str(name), entry, has, conf, file) for name, entry in entries.items()}
-
-
-def _row(
-    name: str, entry: Mapping[str, Any], has: Mapping[str, Any], conf: Path, file: Path
-) -> Row:
-    how = next((kind for kind in ROW_KEYS if kind in entry), "system")
-    check_keys(entry, ROW_KEYS[how], f"{file}: row {name}")
-    if how != "system":
-        return Row(name, how, members=tuple(entry[how]))
+def _rows(table: PaperTable, has: TableScale, conf: Path, file: Path) -> dict[str, Row]:
     systems = [path.stem for path in (conf / "systems").glob("*.yaml")]
-    if entry.get("system") not in systems:
-        hint = nearest(str(entry.get("system")), systems)
-        raise UserError(f"{file}: row {name}: unknown system {entry.get('system')!r}: {hint}")
-    encoders, llm = entry.get("encoders") or [], entry.get("llm")
-    known = {
-        encoder: has["encoders"][encoder] for encoder in encoders if encoder in has["encoders"]
+    rows = (table.rows or {}).items()
+    return {
+        str(name): _row(str(name), row, has, systems, f"{file}: row {name}") for name, row in rows
     }
-    if llm is not None and llm not in has["llms"]:
-        raise UserError(f"{file}: row {name}: unknown LLM {llm!r}: {nearest(llm, has['llms'])}")
-    reasons = [_missing(spec) for spec in [*known.values(), llm and has["llms"][llm]]]
-    missing = next(filter(None, reasons), None)
-    options = [] if missing else [f"encoders.{e}={_flow(spec)}" for e, spec in known.items()]
-    if encoders:
-        options.append(f"use_encoders=[{','.join(encoders)}]")
+
+
+def _row(name: str, row: TableRow, has: TableScale, systems: Sequence[str], where: str) -> Row:
+    given = plain(row)
+    if "mean" in given or "best" in given:
+        if len(given) > 1:
+            raise UserError(f"{where}: {' and '.join(given)}: leave out one of them")
+        how, members = given.popitem()
+        return Row(name, how, members=tuple(members))
+    if row.system not in systems:
+        hint = nearest(str(row.system), systems)
+        raise UserError(f"{where}: unknown system {row.system!r}: {hint}")
+    if row.llm and row.llm not in has.llms:
+        raise UserError(f"{where}: unknown LLM {row.llm!r}: {nearest(row.llm, has.llms)}")
+    names = row.encoders or []
+    encoders = {encoder: has.encoders[encoder] for encoder in names if encoder in has.encoders}
+    llm = row.llm and has.llms[row.llm]
+    missing = next(filter(None, map(_missing, [*encoders.values(), llm])), None)
+    options = []
+    if not missing:  # each is one word of the command line
+        options += [
+            f"encoders.{e}={json.dumps(v, separators=(',', ':'))}" for e, v in encoders.items()
+        ]
+    if names:
+        options.append(f"use_encoders=[{','.join(names)}]")
     if llm and not missing:
-        options.append(f"llm_conf.path={has['llms'][llm]}")
-    options += entry.get("set") or []
-    variant = "".join(f"-{part}" for part in [*encoders, llm, entry.get("variant")] if part)
-    return Row(name, how, entry["system"], tuple(options), variant, missing=missing)
-
-
-def _flow(spec: Mapping[str, Any]) -> str:
-    """One word for the command line that YAML reads as the mapping."""
-    return json.dumps(spec, separators=(",", ":"))
+        options.append(f"llm_conf.path={llm}")
+    options += row.set or []
+    variant = "".join(f"-{part}" for part in [*names, row.llm, row.variant] if part)
+    return Row(name, "system", row.system, tuple(options), variant, missing=missing)
 
 
 def _missing(entry: Any) -> str | None:
     return entry.get("missing") if isinstance(entry, Mapping) else None
 
 
-def _column(name: str, has: Mapping[str, Any], file: Path) -> Column:
+def _column(name: str, has: TableScale, file: Path) -> Column:
     """`audiocaps_qa_meteor` is METEOR on the set that the scale has for `audiocaps_qa`."""
     place, _, metric = name.rpartition("_")
-    if place not in has["sets"]:
-        raise UserError(f"{file}: column {name!r}: unknown set: {nearest(place, has['sets'])}")
-    found = has["sets"][place]
-    if reason := _missing(found):
-        return Column(name, metric, missing=reason)
-    return Column(name, metric, found)
+    if place not in has.sets:
+        raise UserError(f"{file}: column {name!r}: unknown set: {nearest(place, has.sets)}")
+    reason = _missing(has.sets[place])
+    return Column(name, metric, None if reason else has.sets[place], reason)
 
 
-def _columns_named(value: str | Sequence[str]) -> tuple[str, ...]:
-    return SIX if value == "six" else tuple(value)
-
-
-def _claim(claim: Mapping[str, Any], shown: Sequence[str], file: Path) -> Claim:
-    check_keys(claim, ("says", "better", "than", "in"), f"{file}: claim")
+def _claim(claim: Mapping[str, Any], shown: Sequence[str]) -> Claim:
     better, than = (
-        (claim[key],) if isinstance(claim[key], str) else tuple(claim[key])
-        for key in ("better", "than")
+        (rows,) if isinstance(rows, str) else tuple(rows)
+        for rows in (claim["better"], claim["than"])
     )
     return Claim(claim["says"], better, than, tuple(claim.get("in") or shown))
 
@@ -259,7 +234,8 @@ def _check_names(spec: TableSpec, file: Path) -> None:
     """Every row and column that is named is there."""
     rows = [spec.reference] if spec.reference else []
     rows += [name for row in spec.rows.values() for name in row.members]
-    rows += [*spec.delta.over, *spec.delta.rows] if spec.delta else []
+    delta = spec.conf.delta
+    rows += [*delta.over, *delta.rows] if delta else []
     rows += [name for claim in spec.claims for name in (*claim.better, *claim.than)]
     columns = [name for claim in spec.claims for name in claim.columns]
     for kind, names, known in (

@@ -1,1 +1,1 @@
-"""One experiment, written by a program: results.json, RESULTS.md, report.html. Gaps stay gaps."""
+"""One experiment, written by a program: results.json, RESULTS.md, report.html. Gaps are shown."""

@@ -1,4 +1,4 @@
-"""The report's section "Analysis": what pam.bin.analyse measured, as tables; no more."""
+"""The report's section "Analysis": the measurements of pam.bin.analyse, as tables."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def importance_part(found: Mapping[str, Any] | None) -> list[Block]:
 
 
 def _clusters(found: Mapping[str, Any]) -> str:
-    """What the intervals suppose: nothing is decided about other speakers by few of them."""
+    """What the intervals assume: a few speakers decide nothing about others."""
     notes = {}
     for task, entry in found["base"].items():
         note = too_few(count_clusters(entry.get("clusters")))

@@ -28,7 +28,7 @@ def code(text: str) -> Block:
 
 
 def figure(file: str, caption: str) -> Block:
-    """`file`: a PNG beside its SVG, relative to the folder of the document."""
+    """`file`: a PNG, relative to the folder of the document; its SVG is in the same folder."""
     return {"kind": "figure", "name": Path(file).stem, "file": file, "caption": caption}
 
 

@@ -79,7 +79,7 @@ def section(
 
 
 def decoding_options(decoded: tables.Decoded) -> list[Block]:
-    """What the answers depend on beside model, data and the texts of the prompts."""
+    """What the answers depend on, apart from model, data and the texts of the prompts."""
     found: dict[str, list[str]] = {}
     for name, entry in decoded.items():
         known = entry["decoding"].items()

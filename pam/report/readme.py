@@ -28,7 +28,7 @@ def update_readme(path: Path, experiments: Sequence[Results]) -> None:
 
 
 def block(experiments: Sequence[Results]) -> str:
-    """Per experiment: what made it, its sets, its router, and the proof that it hears."""
+    """Per experiment: its settings, sets, router, and the loss with shuffled audio."""
     parts = []
     for experiment in experiments:
         command, commit = (experiment["environment"].get(key) for key in ("command", "commit"))

@@ -79,7 +79,7 @@ def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any
 
 
 def _samples(answers: Path, task: str, count: int) -> list[dict[str, Any]]:
-    """`count` answers of a task, evenly spread over the set: chosen by place, not by quality."""
+    """An even sample of `count` answers of a task: chosen by place, not by quality."""
     if count < 1 or not answers.is_file():
         return []
     items = [asdict(item) for item in read_items(answers) if item.task == task]

@@ -7,17 +7,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.config.made import Record, read_record
 from pam.report.results import MAIN_TAG, Results, read_json
+from pam.score.compare import Sums
 from pam.score.items import read_items
 from pam.score.utterances import read_clusters, read_utterances, utterances_file
 
 FORMAT = 1
 DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
-# What the rows of a table may differ in, or what changes no result; all else must be alike.
+# The rows of a table may differ in these, or they change no result; all other keys must agree.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
     *("model_conf", "num_workers", "log_interval", "feats"),
@@ -43,7 +46,7 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
         "budget_conf": config.get("budget_conf"),
         "seed": config.get("seed"),
         "config_hash": _hash(config),
-        # Without its data it could be told from no other: unknown rather than seemingly another.
+        # Unknown without the data: a hash of the rest would look like another training.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
         "scale_hash": results["notes"].get("scale_hash"),
@@ -93,6 +96,30 @@ def clusters_entry(clusters: Sequence[str] | None) -> dict[str, Any] | None:
         return None
     places = {name: place for place, name in enumerate(sorted(set(clusters)))}
     return {"names": list(places), "of": [places[name] for name in clusters]}
+
+
+def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
+    """What each utterance of a set of a stored result adds to a metric."""
+    stored = entry["metrics"][metric]
+    numerators = np.asarray(stored["numerators"], dtype=np.float64)
+    denominators = stored.get("denominators")
+    ones = np.ones_like(numerators)
+    return Sums(
+        entry["ids"],
+        numerators,
+        ones if denominators is None else np.asarray(denominators, dtype=np.float64),
+        float(stored["scale"]),
+        bool(stored.get("errors")),
+        entry.get("references"),
+        stored.get("model"),
+        stored_clusters(entry),
+    )
+
+
+def stored_clusters(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The cluster of each utterance; None in results that do not say."""
+    found = entry.get("clusters")
+    return found and tuple(found["names"][place] for place in found["of"])
 
 
 def _references(answers: Path, task: str) -> str | None:

@@ -30,7 +30,7 @@ SBERT = "cache:all-minilm-l6-v2"  # the model of sbert and fense
 
 
 def metric_names(text: str) -> list[str]:
-    """The metrics named in "meteor,cider" beside the one that is always there; `UserError`."""
+    """The metrics named in "meteor,cider", without the one that is always measured; `UserError`."""
     names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
     for name in names:
         CAPTION_METRICS.check(name)

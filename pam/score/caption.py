@@ -48,8 +48,8 @@ def score(
     """Mean METEOR × 100 against the first reference.
 
     `multi` holds the mean against the best of all references where any item has more than one.
-    `baseline` is what the most frequent training caption scores as the answer to every item: a
-    model that does not listen can reach it.
+    `baseline` is the score of the most frequent training caption as the answer to every item: a
+    model can reach it without the audio.
     """
     statistics = measure(items)
     clusters = clusters_of(items)

@@ -1,4 +1,4 @@
-"""Further metrics of captions: those that are asked for, as far as what they need is there."""
+"""Further metrics of captions: those that are asked for and whose jars and models are installed."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

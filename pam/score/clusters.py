@@ -1,4 +1,4 @@
-"""What score.json says of the clusters of a set, and what a reader is told of them."""
+"""The clusters of a set: their entry in score.json, and the remark of a report."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ def cluster_entry(clusters: Clusters) -> dict[str, Any] | None:
 def doubt(score: Mapping[str, Any]) -> str:
     """`, too few clusters: 3` where the interval of a score.json says little, to stand after it.
 
-    Nothing for files of before clusters were known.
+    Empty for score files of earlier versions, which have no clusters.
     """
     if "clusters" not in score:
         return ""

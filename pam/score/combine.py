@@ -1,4 +1,4 @@
-"""Scores that are made of others: averages and ranks over sets, with their seeds and resamples."""
+"""Averages and ranks of scores over sets, with their seeds and resamples."""
 
 # K systems, C columns (a metric of a set each), N bootstrap samples
 
@@ -17,7 +17,7 @@ from pam.score.compare import (
     from_samples,
     mean_sums,
     same_utterances,
-    spread,
+    standard_deviation,
 )
 from pam.score.rank import average_rank
 from pam.score.significance import (
@@ -50,12 +50,12 @@ def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
 def ranks(grid: Grid, better: Sequence[str]) -> list[Cell]:
     """The mean rank of every row; `better` says of each column whether "lower" or "higher" is.
 
-    A row that lacks a column ranks worst in it, and proves nothing.
+    A row without a value in a column ranks worst in it and takes part in no comparison.
     """
     sign_C11 = np.array([1.0 if way == "lower" else -1.0 for way in better])[:, None, None]
 
     def shared_ranks(values_CKN: np.ndarray) -> np.ndarray:
-        # Equal rows share a rank here: the order of a table must not count as proof.
+        # Equal rows share a rank here: the order of the rows must decide nothing.
         return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
 
     seeds = _common_seeds(grid)
@@ -93,7 +93,7 @@ def _combined(
         interval = (low, high)
     return Cell(
         value,
-        sd=spread(by_seed),
+        sd=standard_deviation(by_seed),
         ci95=interval,
         by_seed=by_seed,
         samples_N=samples_N,
@@ -117,7 +117,7 @@ def _doubt(grid: Grid, seeds: Sequence[int]) -> tuple[float, ClusterCount | None
 
 
 def _common_seeds(grid: Grid) -> list[int]:
-    """The seeds of every value that there is."""
+    """The seeds that every known value has."""
     seeds = [set(cell.by_seed) for own in grid for cell in own if cell.value is not None]
     return sorted(set.intersection(*seeds)) if seeds else []
 

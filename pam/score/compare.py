@@ -1,4 +1,4 @@
-"""A value of a table: what it is made of, and how two of them are compared."""
+"""A value of a paper table: its sums over utterances, and the comparison of two values."""
 
 # U utterances, N bootstrap samples
 
@@ -26,7 +26,7 @@ SEEDS = 2  # trainings of each system that a statement about systems needs
 
 @dataclass(frozen=True)
 class Sums:
-    """What a value is made of, by utterance: scale · Σ numerators / Σ denominators."""
+    """The sums of a value, by utterance: scale · Σ numerators / Σ denominators."""
 
     ids: str  # a digest of the utterances
     numerators_U: Float[np.ndarray, " U"]
@@ -39,7 +39,7 @@ class Sums:
 
 
 def same_utterances(sums: Sequence[Sums]) -> bool:
-    """Only what was scored on the same utterances, references and by one model is comparable."""
+    """Comparable values share utterances, references and the model that measured them."""
     keys = ("references", "model", "clusters")
     known = [{getattr(one, key) for one in sums} - {None} for key in keys]
     return (
@@ -104,7 +104,12 @@ def summary(sums: Mapping[int, Sums]) -> Cell:
     mean_ = fmean(by_seed.values())
     clusters = together and count_clusters(together.clusters)
     return Cell(
-        mean_, sd=spread(by_seed), ci95=interval, sums=sums, by_seed=by_seed, clusters=clusters
+        mean_,
+        sd=standard_deviation(by_seed),
+        ci95=interval,
+        sums=sums,
+        by_seed=by_seed,
+        clusters=clusters,
     )
 
 
@@ -123,7 +128,7 @@ def _is_share(sums: Sums) -> bool:
     return bool(hits) and sums.scale == 100 and not sums.errors
 
 
-def spread(by_seed: Mapping[int, float]) -> float | None:
+def standard_deviation(by_seed: Mapping[int, float]) -> float | None:
     return stdev(by_seed.values()) if len(by_seed) > 1 else None
 
 
@@ -146,8 +151,8 @@ def mean_sums(sums: Sequence[Sums]) -> Sums | None:
 def compare(first: Cell, second: Cell) -> Difference | None:
     """Paired over clusters, over the seeds that both have; None where that is impossible.
 
-    Seeds are a level of their own: what those of each system differ by adds to the doubt about the
-    difference of the means.
+    Seeds are a level of their own: the variance between the seeds of each system adds to the
+    variance of the difference of the means.
     """
     if first.samples_N is not None and second.samples_N is not None:
         return _compare_samples(first, second)
@@ -203,7 +208,7 @@ def from_samples(samples_N: Float[np.ndarray, " N"], df: float) -> Resampled:
 
 
 def fewest_clusters(found: Sequence[ClusterCount | None]) -> ClusterCount | None:
-    """What decides least; None where one is not known."""
+    """The smallest count; None where one is not known."""
     if not found or None in found:
         return None
     return min(found, key=lambda one: (not one.few, one.count))

@@ -1,4 +1,4 @@
-"""Java, which three metrics of captions run in, and the tokenizer that they share."""
+"""Java for three metrics of captions, and the tokenizer that they share."""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """What a metric is: one class in one file, and one line in a registry of `pam.score`.
 
-The class says what it is called, which direction is better, what it needs, how it is computed and
-how a report shows it. Nothing else in the package knows a metric by its name.
+The class declares the metric's name, direction and needs, how it is computed and how a report shows
+it. No other code of the package mentions a metric by its name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ class Metric:
         title, unit: what reports call it, and the unit of its values, as in "WER" and "%".
         higher_is_better: its direction.
         digits: decimal places of its values in reports.
-        needs: what must be installed or fetched for it, beside tools/install.sh.
-        is_of_captions: further metrics of captions are measured beside it.
+        needs: what must be installed or fetched in addition to tools/install.sh.
+        is_of_captions: further metrics of captions are measured too.
         verdicts: what a page of answers calls those that are right, and those that are wrong.
     """
 
@@ -79,11 +79,11 @@ class Metric:
         return ""
 
     def remarks(self, score: Mapping[str, Any]) -> list[str]:
-        """What a value of score.json must be read against."""
+        """What a reader must know to judge a value of score.json."""
         return []
 
     def files(self, items: Sequence[Item]) -> dict[str, str]:
-        """{name: text} of further files for a reader, beside score.json."""
+        """{name: text} of further files for a reader, in the folder of score.json."""
         return {}
 
     def is_wrong(self, item: Item) -> bool:
@@ -107,8 +107,8 @@ def value_of(kept: Statistics, items: Sequence[Item], seed: int) -> dict[str, An
 
 
 def metric_called(name: str) -> Metric:
-    """The metric that score.json calls `name`. Of one that is not registered, as in results of
-    another version, no more than the name is known."""
+    """The metric that score.json calls `name`. For one that is not registered, as in results of
+    another version, only the name is known."""
     for registry in (METRICS, CAPTION_METRICS):
         if name in registry.entries:
             return registry.get(name)()
@@ -118,6 +118,6 @@ def metric_called(name: str) -> Metric:
 
 
 def baseline_remark(score: Mapping[str, Any]) -> list[str]:
-    """What an answer scores that is the same for all items."""
+    """The score of one answer that is the same for all items."""
     baseline = score.get("baseline")
     return [f"{baseline['value']:.2f} by {baseline['what']}"] if baseline else []

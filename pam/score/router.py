@@ -1,4 +1,4 @@
-"""Does the prompt reach its expert? Counted over training prompts, unseen and plain ones."""
+"""Accuracy of routing over training prompts, unseen and plain ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

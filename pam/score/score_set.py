@@ -53,7 +53,7 @@ def metric_of(task: str) -> Metric:
 
 
 def earlier(file: Path) -> dict[str, str]:
-    """Further metrics that `file` holds, and the model of each: to ask for less forgets none."""
+    """Further metrics that `file` holds, with the model of each; they are kept."""
     try:
         metrics = json.loads(file.read_text(encoding="utf-8")).get("metrics", {})
     except (OSError, ValueError):
@@ -66,7 +66,7 @@ def score_items(
 ) -> tuple[dict[str, Any], dict[str, Statistics]]:
     """The result of one task, and what every utterance adds to it.
 
-    `kept`: metrics that are measured beside those of `options`, each with a model of its own.
+    `kept`: metrics that are measured in addition to `options`, each with a model of its own.
     """
     metric = metric_of(task)
     result = metric.score(items, options)

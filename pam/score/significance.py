@@ -2,13 +2,13 @@
 
 Every metric here is a ratio of sums over utterances: errors / words for WER, points / 1 for a mean.
 Utterances of one cluster (a speaker, an actor, a meeting, a clip) are not independent, so whole
-clusters are drawn with replacement. Their sums differ by what the clusters and by what the
-utterances in them differ, hence both levels are in the resamples: to draw utterances inside the
-drawn clusters again would count the second level twice. Where clusters are not known, or one is
-nearly the whole set, utterances are drawn.
+clusters are drawn with replacement. The sums of clusters vary between clusters and between the
+utterances in them, so the resamples contain both levels; drawing utterances inside the drawn
+clusters again would count the second level twice. Where clusters are not known, or one is nearly
+the whole set, utterances are drawn.
 
-A few clusters say little about how clusters differ. Three corrections keep 95 % near 95 % for some
-ten clusters and more (test_significance.py simulates it):
+A few clusters estimate the variance between clusters badly. Three corrections keep the coverage of
+95 % intervals near 95 % from about ten clusters on (test_significance.py simulates it):
 
 - G − 1 of G clusters are drawn (Rao and Wu 1988): the variance of the resamples has no bias;
 - deviations are scaled to the standard error of the jackknife that leaves out one cluster, which
@@ -40,7 +40,7 @@ Clusters = Sequence[Hashable] | None  # of each utterance; None: not known
 
 @dataclass(frozen=True)
 class ClusterCount:
-    """How many clusters a set has, and how many of equal size would say as much."""
+    """The number of clusters of a set, and of equally large clusters that would say as much."""
 
     count: int
     effective: float
@@ -84,10 +84,10 @@ class Resampled:
     skew: float = 0.0
 
     def with_seeds(self, *systems: Sequence[float]) -> "Resampled":
-        """Of a difference of systems' means over training seeds, each given by the values of its
-        seeds: how these differ adds to its variance (degrees of freedom by Satterthwaite 1946).
+        """Add the variance between training seeds to a difference of two systems' means over seeds
+        (degrees of freedom by Satterthwaite 1946). Each system is given by the values of its seeds.
 
-        A system with one seed adds nothing: then the difference is of trained models.
+        A system with one seed adds nothing: then the difference is one of trained models.
         """
         parts = [(self.se**2, self.df)]
         parts += [(variance(own) / len(own), len(own) - 1) for own in systems if len(own) > 1]
@@ -100,15 +100,15 @@ class Resampled:
     def ci95(self) -> tuple[float, float]:
         samples_N = self.samples_N[~np.isnan(self.samples_N)]
         quantile = float(t.ppf(0.975, self.df))
-        spread = float(samples_N.std())
-        if spread == 0:
+        sd = float(samples_N.std())
+        if sd == 0:
             return self.value - quantile * self.se, self.value + quantile * self.se
         below = (samples_N < self.value).mean() + (samples_N == self.value).mean() / 2
         bias = float(np.clip(norm.ppf(below), -1, 1))
         shifted = bias + np.array([-_Z95, _Z95])
         levels = norm.cdf(bias + shifted / (1 - self.skew * shifted))
         low, high = (np.quantile(samples_N, levels) - self.value) * quantile / _Z95
-        return self.value + low * self.se / spread, self.value + high * self.se / spread
+        return self.value + low * self.se / sd, self.value + high * self.se / sd
 
     def p(self) -> float:
         """Two-sided, of the value 0: the greater of Student's and of the share of the resamples
@@ -143,7 +143,7 @@ def bootstrap_ratios(
         index_NG = rng.integers(count, size=(min(chunk, SAMPLES - start), drawn))
         total_N = den_G[index_NG].sum(axis=1)
         sums_KN = np.stack([row[index_NG].sum(axis=1) for row in sums_KG])
-        # A sample without a single reference word says nothing: nan, left out of the quantiles.
+        # A sample without any reference word has no ratio: nan, left out of the quantiles.
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios_KN.append(np.where(total_N > 0, sums_KN / total_N, np.nan))
     return np.concatenate(ratios_KN, axis=1)
@@ -177,7 +177,7 @@ def resampled_ratio(
     value, count = float(num_G.sum() / den_G.sum()), den_G.size
     (samples_N,) = bootstrap_ratios(num_G[None], den_G, seed)
     rest_G = den_G.sum() - den_G
-    # What is left without the only cluster with a word says nothing.
+    # Without the only cluster with a word no ratio is left.
     left_G = np.divide(num_G.sum() - num_G, rest_G, out=np.full(count, value), where=rest_G > 0)
     delta_G = value - left_G
     square = float((delta_G**2).sum())
@@ -238,8 +238,8 @@ def wilson95(correct: float, count: float) -> list[float]:
     z2 = _Z95**2
     share = correct / count
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
-    return [round(100 * max(0.0, centre - spread), 4), round(100 * min(1.0, centre + spread), 4)]
+    sd = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))) ** 0.5 / (1 + z2 / count)
+    return [round(100 * max(0.0, centre - sd), 4), round(100 * min(1.0, centre + sd), 4)]
 
 
 def paired_bootstrap(
@@ -255,8 +255,8 @@ def paired_bootstrap(
     """Is the difference of two systems on the same utterances more than chance?
 
     `first` and `second` are numerators [U], as for `ci95`. Where each is the mean over several
-    trainings, `seeds` holds the values of these, in the unit of `scale`: what they differ by is a
-    level of its own (`Resampled.with_seeds`). Returns `difference` (first − second, times
+    trainings, `seeds` holds the values of these, in the unit of `scale`: their variance is added
+    (`Resampled.with_seeds`). Returns `difference` (first − second, times
     `scale`), its `ci95`, and the two-sided `p` (`Resampled.p`).
     """
     first_U, second_U = _pair(first, second)
@@ -272,7 +272,7 @@ def matched_pairs(
 ) -> dict[str, float]:
     """Matched pairs of segments: is the mean difference of their errors zero?
 
-    The test of Gillick and Cox (ICASSP 1989) on counts of word errors [U]. It supposes independent
+    The test of Gillick and Cox (ICASSP 1989) on counts of word errors [U]. It assumes independent
     segments: each cluster is one, with the sum of its errors, or each utterance where clusters are
     not known. Returns `mean` (errors a segment, first − second), `z` and the two-sided `p` of
     Student's t distribution, but not less than the share of the sign patterns that are as extreme

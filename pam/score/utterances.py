@@ -1,4 +1,4 @@
-"""What every utterance adds to a metric: kept beside score.json, for intervals and paired tests."""
+"""What every utterance adds to a metric, kept for intervals and paired tests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Statistics:
 
 
 def utterances_file(score: Path) -> Path:
-    """Beside score.json or score_TASK.json: utterances.json or utterances_TASK.json."""
+    """utterances.json for score.json, utterances_TASK.json for score_TASK.json."""
     return score.with_name(score.name.replace("score", "utterances", 1))
 
 
@@ -64,7 +64,7 @@ def compare(
 ) -> dict[str, Any]:
     """Two trained models on the same utterances: `difference`, `ci95`, `p` (first − second).
 
-    Where errors are counted, `matched_pairs` holds that test beside the bootstrap. ValueError
+    Where errors are counted, `matched_pairs` holds that test too. ValueError
     where the two are not of the same metric and utterances.
     """
     if (first.denominators, first.scale) != (second.denominators, second.scale):

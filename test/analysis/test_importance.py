@@ -7,9 +7,9 @@ from pam.analysis.importance import ablations, change, forced, num_experts, zero
 from pam.model.build import build_model
 
 
-def hear(model, batch, gate=None):
+def fuse(model, batch, gate=None):
     with torch.no_grad():
-        return model.hear(*model.states(batch), gate)[0]
+        return model.fuse(*model.states(batch), gate)[0]
 
 
 def gate_for(model, batch, expert=1):
@@ -29,9 +29,9 @@ def test_zeroing_an_encoder_is_feeding_it_zeros(tiny_model, batch):
     gate = gate_for(tiny_model, batch)
     silent = batch | {"second": torch.zeros_like(batch["second"])}
     with zeroed(tiny_model, {"second": range(2)}):
-        found = hear(tiny_model, batch, gate)
-    torch.testing.assert_close(found, hear(tiny_model, silent, gate))
-    assert not torch.allclose(found, hear(tiny_model, batch, gate))  # and it ends
+        found = fuse(tiny_model, batch, gate)
+    torch.testing.assert_close(found, fuse(tiny_model, silent, gate))
+    assert not torch.allclose(found, fuse(tiny_model, batch, gate))  # and it ends
 
 
 def test_zeroing_layers_by_the_plain_formula(tiny_model, batch):
@@ -39,7 +39,7 @@ def test_zeroing_layers_by_the_plain_formula(tiny_model, batch):
     shake(tiny_model)
     fusion, states = tiny_model.fusion, tiny_model.states(batch)[0]
     with zeroed(tiny_model, {"first": [0, 2]}):
-        found = hear(tiny_model, batch, gate_for(tiny_model, batch, 2))
+        found = fuse(tiny_model, batch, gate_for(tiny_model, batch, 2))
     states[0] = states[0] * torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
     with torch.no_grad():
         f = [a(s) for a, s in zip(fusion.adapters, states, strict=True)]
@@ -61,9 +61,9 @@ def test_zeroing_layers_by_the_plain_formula(tiny_model, batch):
 
 def test_a_forced_expert_is_a_one_hot_gate(tiny_model, batch):
     shake(tiny_model)
-    expected = hear(tiny_model, batch, gate_for(tiny_model, batch, 3))
+    expected = fuse(tiny_model, batch, gate_for(tiny_model, batch, 3))
     with forced(tiny_model, 3):
-        found = hear(tiny_model, batch, gate_for(tiny_model, batch, 0))
+        found = fuse(tiny_model, batch, gate_for(tiny_model, batch, 0))
     torch.testing.assert_close(found, expected)
 
 
@@ -74,7 +74,7 @@ def test_audio_routed_experts_can_be_forced(tiny_config, batch):
     with torch.no_grad():
         expected = model.fusion.mix(*model.fusion.features(states), gate_for(model, batch, 2))
     with forced(model, 2):
-        found = hear(model, batch)
+        found = fuse(model, batch)
     for row, frames in enumerate([7, 4, 5]):  # on padding no expert is chosen
         real = found[row, :frames], expected[row, :frames]
         torch.testing.assert_close(*real, rtol=1e-4, atol=1e-5)

@@ -5,26 +5,26 @@ from collections import Counter
 
 import pytest
 
-from pam.data.corpus import LEFT_OUT, list_left_out, reading, spread, spread_usable
+from pam.data.corpus import LEFT_OUT, even_sample, even_sample_of_usable, list_left_out, reading
 from pam.errors import UserError
 
 
 @pytest.mark.parametrize(("total", "count"), [(2520, 1000), (10, 3), (7, 7), (5, 9), (1000, 1)])
-def test_spread_takes_one_of_each_equal_part(total, count):
-    drawn = spread(range(total), count)
+def test_an_even_sample_takes_one_of_each_equal_part(total, count):
+    drawn = even_sample(range(total), count)
     assert len(drawn) == min(total, count) and list(drawn) == sorted(set(drawn))
     if count < total:
         for n, item in enumerate(drawn):
             assert n * total // count <= item < (n + 1) * total // count
-    assert list(drawn) == list(spread(range(total), count))
-    assert spread(range(total), None) == range(total)
+    assert list(drawn) == list(even_sample(range(total), count))
+    assert even_sample(range(total), None) == range(total)
 
 
 @pytest.mark.parametrize("table", ["sorted", "in turn"])
 def test_a_part_has_all_kinds_of_the_whole(table):
     """Digits, 200 recordings of each: sorted by the word, or all ten words in turn."""
     lines = [n // 200 if table == "sorted" else n % 10 for n in range(2000)]
-    counts = Counter(spread(lines, 200))  # at even distances: of the turns one word only
+    counts = Counter(even_sample(lines, 200))  # at even distances: of the turns one word only
     assert len(counts) == 10 and min(counts.values()) >= 10
 
 
@@ -35,10 +35,10 @@ def test_more_are_drawn_for_those_that_cannot_be_used():
 
     for count, most in ((4, 4), (60, 60), (90, 66), (None, 66)):
         tried = []
-        found = spread_usable(range(100), count, use)
+        found = even_sample_of_usable(range(100), count, use)
         assert len(found) == most and all(n % 3 for n in found)
         assert len(tried) == len(set(tried)) and (count != 4 or len(tried) < 20)
-    assert spread_usable([], 3, use) == {} == spread_usable([3, 6], None, use)
+    assert even_sample_of_usable([], 3, use) == {} == even_sample_of_usable([3, 6], None, use)
 
 
 @pytest.mark.parametrize("is_csv", [False, True])

@@ -100,7 +100,7 @@ def whole_row(model, batch, row):
     frames = batch["first_lengths"][row]
     audio = {k: v[row : row + 1] for k, v in batch.items() if k.startswith(("first", "second"))}
     gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
-    features = model.hear(*model.states(audio), gate)[0][0][:frames]
+    features = model.fuse(*model.states(audio), gate)[0][0][:frames]
     closing = llm.embed(torch.tensor(template.closing))
     parts = [llm.embed(prompt), features, closing, llm.embed(text[:-1])]
     hidden = llm.backbone(inputs_embeds=torch.cat(parts)[None]).last_hidden_state[0]

@@ -39,7 +39,7 @@ def plain_row(model, batch, row, read=None):
     prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
     router_logits = model.router(prompt_states[:, -1])
     gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
-    audio = model.hear(states, frames[None], gate)[0][0]
+    audio = model.fuse(states, frames[None], gate)[0][0]
     whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
     hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
     return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
@@ -60,7 +60,7 @@ def test_loss_equals_the_plain_formula(family_model, batch):
 def test_dropped_words_are_read_as_spaces_and_still_predicted(tiny_config, batch):
     model = build_model(tiny_config | {"model_conf": {"bf16": False, "word_dropout": 0.5}}).train()
     chance = torch.rand(batch["text"].shape, generator=torch.Generator().manual_seed(1))
-    read = model.hide(batch["text"].clamp(min=0), chance)
+    read = model.drop_words(batch["text"].clamp(min=0), chance)
     assert 0 < (read != batch["text"]).sum() < read.numel()
     assert (read[read != batch["text"]] == model.llm.space).all()
     rows = [plain_row(model, batch, row, read) for row in range(3)]
@@ -70,7 +70,7 @@ def test_dropped_words_are_read_as_spaces_and_still_predicted(tiny_config, batch
     torch.testing.assert_close(loss, expected + routing, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="needs `chance`"):
         model(**batch)
-    assert model.eval().hide(batch["text"], chance) is batch["text"]
+    assert model.eval().drop_words(batch["text"], chance) is batch["text"]
 
 
 def test_gradients_equal_the_plain_formula(tiny_model, batch):
@@ -153,7 +153,7 @@ def plain_greedy(model, batch, row, prompt, steps):
     llm, ids = model.llm, torch.tensor(model.llm.prompt_ids(prompt))
     last = llm.backbone(inputs_embeds=llm.embed(ids)[None]).last_hidden_state[:, -1]
     gate = model.router.gate(model.router(last))
-    whole = torch.cat([llm.embed(ids), model.hear(states, frames[None], gate)[0][0]])
+    whole = torch.cat([llm.embed(ids), model.fuse(states, frames[None], gate)[0][0]])
     said = []
     for _ in range(steps):
         hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0, -1]
@@ -256,7 +256,7 @@ def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch)
     model = build_model(tiny_config | {"model_conf": {"bf16": False, "feature_scale": "embedding"}})
     gate = F.one_hot(batch["task"], 4).float()
     audio = {k: v for k, v in batch.items() if k.startswith(("first", "second"))}
-    features, _ = model.hear(*model.states(audio), gate)
+    features, _ = model.fuse(*model.states(audio), gate)
     norms = features[0].norm(dim=-1)
     torch.testing.assert_close(norms, torch.full_like(norms, model.embedding_norm))
 
@@ -357,8 +357,8 @@ def test_a_router_that_is_right_changes_nothing_in_validation(tiny_config, gate,
     model = build_with_lora(tiny_config | {"router_conf": {"gate": gate}})
     batch = make_batch(model, ["a", "b"], ["hello", "x"], [2, 2], [5, 4])
     rigged(model, [0.0, 0.0, 2.0, 0.0])
-    calls, plain = [], model.hear
-    monkeypatch.setattr(model, "hear", lambda *args: calls.append(1) or plain(*args))
+    calls, plain = [], model.fuse
+    monkeypatch.setattr(model, "fuse", lambda *args: calls.append(1) or plain(*args))
     stats = model(**batch)[1]
     assert torch.equal(stats["loss_routed"], stats["loss"]) and len(calls) == 1
     assert torch.equal(stats["loss_routed_snv"], stats["loss_snv"])
@@ -368,17 +368,17 @@ def test_a_router_that_is_right_changes_nothing_in_validation(tiny_config, gate,
 @torch.no_grad()
 def test_validation_shows_what_a_wrong_router_does(tiny_model, batch, monkeypatch):
     """Rows of tasks 0, 2, 0: the router takes 3 for all of them, then 2, which is right for one."""
-    plain_hear, rows = tiny_model.hear, []
+    plain_fuse, rows = tiny_model.fuse, []
 
-    def hear(states, *others):
+    def fuse(states, *others):
         rows.append(len(states[0]))
-        return plain_hear(states, *others)
+        return plain_fuse(states, *others)
 
     for wrong, again in ((3, 3), (2, 2)):
         model = rigged(tiny_model, [5.0 * (expert == wrong) for expert in range(4)])
         losses = forced(model, batch, wrong, range(3))
         with monkeypatch.context() as patch:
-            patch.setattr(model, "hear", hear)
+            patch.setattr(model, "fuse", fuse)
             loss, stats, _ = model(**batch)
         assert rows == [3, again]
         rows.clear()

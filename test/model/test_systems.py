@@ -129,7 +129,7 @@ def logits_of(model, batch):
         prompt = model.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
         prompt = prompt.select(batch["prompt_index"][:, 0])
         routed, gate = model.route(prompt, batch["task"] if model.routing == "label" else None)
-        features, frames = model.hear(*model.states(model.audio_of(batch)), gate)
+        features, frames = model.fuse(*model.states(model.audio_of(batch)), gate)
         text = batch["text"], batch["text_lengths"]
         hidden, _ = model.answer(prompt, features, frames, *text)
         return model.llm.logits(hidden), routed

@@ -442,7 +442,7 @@ def test_all_tables_and_their_summary(tmp_path):
     ("argv", "message"),
     [
         (["--table", "4"], "--table '4': did you mean"),
-        (["--table", "1", "--scale", "mimi"], "says nothing of scale 'mimi': did you mean 'mini'"),
+        (["--table", "1", "--scale", "mimi"], "has no scale 'mimi': did you mean 'mini'"),
     ],
 )
 def test_wrong_names_say_what_is_right(tmp_path, argv, message):

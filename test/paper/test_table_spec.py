@@ -35,16 +35,16 @@ def test_table_fits_the_scale_and_the_paper(name, scale):
         return
     paper = PAPER[spec.paper]
     if spec.kind != "systems":
-        assert set(spec.conf.get("tasks", {}).values()) <= set(paper.rows)
+        assert set((spec.conf.tasks or {}).values()) <= set(paper.rows)
         return
     assert list(spec.rows) == list(paper.rows)
     assert [*spec.shown, *spec.averages, *spec.ranks] == list(paper.columns)
     for column in spec.columns.values():
         if column.name in paper.columns:
             assert column.better == paper.columns[column.name].better, column
-    if spec.delta:
-        delta = PAPER[spec.delta.paper]
-        assert list(spec.delta.rows) == list(delta.rows)
+    if ours := spec.conf.delta:
+        delta = PAPER[ours.paper]
+        assert list(ours.rows) == list(delta.rows)
         assert set(delta.columns) <= set(spec.columns)
 
 
@@ -108,7 +108,7 @@ def write(tmp_path: Path, **changes) -> Path:
     [
         ({"row": {}}, "unknown option 'row': did you mean 'rows'"),
         ({"rows": {"a": {"system": "pm"}}}, "row a: unknown system 'pm': did you mean 'pam'"),
-        ({"rows": {"a": {"sytem": "pam"}}}, "row a: unknown option 'sytem'"),
+        ({"rows": {"a": {"sytem": "pam"}}}, "rows.a: unknown option 'sytem'"),
         ({"rows": {"a": {"system": "pam", "llm": "gpt"}}}, "row a: unknown LLM 'gpt'"),
         ({"columns": ["amy_wer"]}, "column 'amy_wer': unknown set: did you mean 'ami'"),
         ({"reference": "c"}, "unknown row 'c'"),

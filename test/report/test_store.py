@@ -9,8 +9,8 @@ from stored_results import result
 from pam.bin import report
 from pam.config.made import Making
 from pam.errors import UserError
-from pam.paper.store import read_store, sums_of
-from pam.report.store import write_stored
+from pam.paper.store import read_store
+from pam.report.store import sums_of, write_stored
 from pam.score.compare import ratio
 from pam.score.utterances import Statistics, write_utterances
 

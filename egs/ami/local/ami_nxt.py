@@ -1,4 +1,4 @@
-"""What the NXT annotations of AMI (ami_public_manual_1.6.2) say, and the utterances they make.
+"""The NXT annotations of AMI (ami_public_manual_1.6.2), and the utterances in them.
 
     corpusResources/meetings.xml          the agents A to E of a meeting: speaker and headset
     words/MEETING.AGENT.words.xml         <w> with times, punctuation as words with punc="true",

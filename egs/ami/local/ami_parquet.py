@@ -1,7 +1,7 @@
 """A local copy of the Hugging Face data set edinburghcstr/ami (ihm): Parquet or Arrow files.
 
-Tables first, without audio, then the audio of the utterances that are wanted. Audio is written as
-it is stored, once.
+First the rows are read without audio, then the audio of the chosen utterances. Audio is written
+once, as it is stored.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What both readers of AMI make: utterances of individual headsets, named as Kaldi names them."""
+"""Utterances of individual headsets, the result of both readers of AMI, named as in Kaldi."""
 
 import re
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 MEETINGS = Path(__file__).with_name("meetings.tsv")
 # Utterances of the headset recordings in Kaldi's s5 recipe, hence of the Hugging Face data set.
 PUBLISHED = {"train": 108502, "dev": 13098, "test": 12643}
-MARK = re.compile(r"<[^<>\s]*>")  # <unk> and the like: nothing that is spoken
+MARK = re.compile(r"<[^<>\s]*>")  # <unk> and the like: not spoken
 # Why utterances are left out.
 EMPTY = "no words (noises, laughter or marks only)"
 NO_TIME = "not longer than 0 s"
@@ -22,7 +22,7 @@ NO_WORDS = "points at words that do not exist"
 
 @dataclass(frozen=True)
 class Utterance:
-    """What one headset heard of its speaker, from `start` to `end` in seconds of the meeting."""
+    """A speaker's utterance in one headset, from `start` to `end` in seconds of the meeting."""
 
     meeting: str
     channel: int

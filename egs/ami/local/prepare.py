@@ -4,10 +4,10 @@
     python local/prepare.py --corpus AMI --out data [--size tiny|short|long] [--sets ami_train …]
     python local/prepare.py --parquet FOLDER --out data
 
-Out of the corpus itself (NXT annotations and recordings: wav.scp names recordings, segments cuts
-them) or of a copy of the Hugging Face data set (a file an utterance). Sets are those of the corpus'
-partition full-corpus-asr (meetings.tsv), texts are lower case. `short` and `tiny` take utterances
-evenly spread over a set. What is left out is counted and named.
+The source is the corpus itself (NXT annotations and recordings: wav.scp names recordings, segments
+cuts them) or a copy of the Hugging Face data set (a file for each utterance). Sets are those of the
+corpus' partition full-corpus-asr (meetings.tsv), texts are lower case. `short` and `tiny` take an
+even sample of a set. Utterances that are left out are counted and named.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from ami_utterances import (  # noqa: E402
 
 from pam.data.audio import MAX_OVERSHOOT_SECONDS, SAMPLE_RATE, num_samples  # noqa: E402
 from pam.data.corpus import (  # noqa: E402
+    even_sample,
+    even_sample_of_usable,
     list_left_out,
     report_count,
     report_left_out,
-    spread,
-    spread_usable,
 )
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
@@ -71,7 +71,7 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
         report_recordings(name, utterances, recordings)
         utterances = with_audio(utterances, recordings, faults)
         report(name, utterances, faults, out)
-        chosen = spread(utterances, SIZES[size][name != "train"])
+        chosen = even_sample(utterances, SIZES[size][name != "train"])
         tables = common_tables(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
@@ -134,7 +134,7 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
         row_of = {row.utterance.id: row for row in reversed(rows)}  # of two, the first
         audio = out / "audio" / f"ami_{name}"
         lost: Faults = defaultdict(list)
-        paths = spread_usable(
+        paths = even_sample_of_usable(
             [u.id for u in utterances],
             SIZES[size][name != "train"],
             lambda ids, row_of=row_of, audio=audio, lost=lost: ami_parquet.write_audio(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.data.corpus import cluster_id, report_count, spread
+from pam.data.corpus import cluster_id, even_sample, report_count
 from pam.data.datadir import DataDir
 from pam.data.parquet import audio_file, find_parquet, numbered_rows
 from pam.data.scp import one_line
@@ -27,7 +27,7 @@ logger = get_logger("prepare")
 
 
 def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDir:
-    """`count` rows (None: all), spread over a set; their audio is written to the folder `audio`."""
+    """An even sample of `count` rows (None: all); their audio is written to the folder `audio`."""
     source, published, asks = BENCH_SETS[name]
     files = find_parquet(corpus / source)
     if not files:
@@ -37,7 +37,7 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     tables: dict[str, dict[str, str]] = {
         table: {} for table in ("wav.scp", "text", "prompt", "utt2cluster")
     }
-    for number, row in _spread_rows(files, count):
+    for number, row in _sampled_rows(files, count):
         utt = f"{name}-{number:05d}"
         if not (clip := audio_file(row["context"], audio)):
             raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
@@ -55,10 +55,10 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     return DataDir({table: entries for table, entries in tables.items() if entries})
 
 
-def _spread_rows(files: Sequence[Path], count: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
+def _sampled_rows(files: Sequence[Path], count: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number in the set, columns) of the rows; only the audio of these is read."""
     sizes = [sum(1 for _ in numbered_rows(file, ["answer"])) for file in files]
-    chosen = spread(range(sum(sizes)), count)
+    chosen = even_sample(range(sum(sizes)), count)
     first = 0
     for file, size in zip(files, sizes, strict=True):
         wanted = [number - first for number in chosen if first <= number < first + size]

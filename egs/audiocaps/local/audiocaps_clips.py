@@ -1,4 +1,4 @@
-"""Where the clips are: files of a folder, or bytes in Parquet files; and which are not there."""
+"""Find the clips, as files of a folder or bytes in Parquet files, and list the missing ones."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from audiocaps_tables import Caption, parquet_of
 
 from pam.atomic import write_text
 from pam.data.audio import FOREIGN, stated_seconds
-from pam.data.corpus import spread, spread_usable
+from pam.data.corpus import even_sample, even_sample_of_usable
 from pam.data.parquet import audio_file, rows
 from pam.errors import UserError
 from pam.log import get_logger
@@ -38,7 +38,7 @@ def find_clips(
     if not (corpus / f"{part}.csv").is_file():
         return _out_of_parquet(corpus, part, clips, count, out)
     found, missing = _in_folder(corpus, part, captions)
-    return {clip: found[clip] for clip in spread(sorted(found), count)}, missing
+    return {clip: found[clip] for clip in even_sample(sorted(found), count)}, missing
 
 
 def _in_folder(
@@ -103,7 +103,7 @@ def _fault(file: Path, pattern: str) -> str | None:
 def _complain_of_names(
     corpus: Path, part: str, found: Mapping, missing: Mapping[str, str], others: Sequence[Path]
 ) -> None:
-    """Say what names are known and what others there are, where hardly any clip is found."""
+    """If hardly any clip is found, say which names are known and which others are there."""
     if len(found) >= len(missing):
         return
     gone = [clip for clip, reason in missing.items() if reason == GONE]
@@ -137,7 +137,7 @@ def _out_of_parquet(
         missing.update(dict.fromkeys(left, GONE))
         return found
 
-    return spread_usable(clips, count, write), missing
+    return even_sample_of_usable(clips, count, write), missing
 
 
 def write_missing(folder: Path, missing: Mapping[str, str], total: int) -> None:

@@ -1,4 +1,4 @@
-"""How people name the clips of AudioCaps: which clip a file is, by its name.
+"""Names of AudioCaps' clips in common use: which clip a file is, by its name.
 
 ID is the video's: eleven letters, digits, - and _, the first one too. Times are seconds, also as
 000030 or 30.000, or milliseconds. Y stands before ID in copies of AudioSet. AUDIOCAP_ID is
@@ -40,7 +40,7 @@ class Names:
                 if clip := self._clips.get(video, {}).get(start):
                     return clip, f"{prefix}ID_START" + "_END" * (end is not None)
             clips = self._clips.get(rest, {})
-            if len(clips) == 1:  # of a video with two clips nobody knows which one it is
+            if len(clips) == 1:  # the name does not say which of a video's two clips it is
                 return next(iter(clips.values())), f"{prefix}ID"
         if re.fullmatch(r"[0-9]+", stem) and int(stem) in self._numbers:
             return self._numbers[int(stem)], "AUDIOCAP_ID"

@@ -1,4 +1,4 @@
-"""The captions of AudioCaps, from CSV or Parquet, and the tables of a data directory of them.
+"""The captions of AudioCaps, from CSV or Parquet, and the text files of their data directory.
 
 PART.csv has the columns audiocap_id, youtube_id, start_time and caption; a clip is YOUTUBEID_START,
 ten seconds from second START on. Training clips have one caption, the others five.

@@ -3,8 +3,8 @@
 
     python local/prepare.py --corpus LibriSpeech --out data [--size tiny|short|long]
 
-PART/SPK/CHAP/SPK-CHAP.trans.txt holds "SPK-CHAP-UTT TEXT" lines, the audio is beside it. Texts are
-written in lower case. `short` and `tiny` take utterances evenly spread over the part. An utterance
+PART/SPK/CHAP/SPK-CHAP.trans.txt holds "SPK-CHAP-UTT TEXT" lines, the audio is in the same folder.
+Texts are written in lower case. `short` and `tiny` take an even sample of the part. An utterance
 without audio or text is left out, with a warning; a part that is missing is an error.
 """
 
@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed o
 from download import part_folder  # noqa: E402
 
 from pam.data.corpus import (  # noqa: E402
+    even_sample,
     list_left_out,
     reading,
     report_count,
     report_left_out,
-    spread,
 )
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.scp import one_line  # noqa: E402
@@ -100,7 +100,7 @@ def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
     list_left_out(out / set_name(part), faults)
     if part in PUBLISHED:
         report_count(logger, part, len(found), PUBLISHED[part])
-    utts = spread(sorted(found), SIZES[size][not part.startswith("train")])
+    utts = even_sample(sorted(found), SIZES[size][not part.startswith("train")])
     tables = {
         "text": {utt: found[utt][0] for utt in utts},
         "wav.scp": {utt: str(found[utt][1]) for utt in utts},

@@ -27,7 +27,7 @@ LEVEL_RANGE_DB = (-3.0, 3.0)
 BACKGROUND_DB = (-9.0, -3.0)  # what is behind, relative to what is in front
 SPEECH_SECONDS = (1.5, 5.0)
 
-# Who is heard in "a man speaks": the training characters, or those of the speech's dev and test.
+# Whose voice is in "a man speaks": the training characters, or those of the speech's dev and test.
 MEN = {"train": ("JOE", "SPARKY", "FRANK", "HENRY", "BUD"), "other": ("BOB", "IAN", "CHIEF")}
 WOMEN = {"train": ("SEC", "NAOMI", "PRIN", "ZOMBIE"), "other": ("FAYE", "LOU")}
 SPEAKS = {

@@ -1,7 +1,8 @@
 """A set of the mini recipe: items with ids and texts, rendered to audio and a data directory.
 
-An item holds everything its audio depends on, so a set is done when wav.scp exists and the items
-are the same as before; what a killed run left is used again, what other options made is removed.
+An item holds everything its audio depends on, so a set is complete when wav.scp exists and the
+items are the same as before. Files of a killed run are used again, those of other
+options are removed.
 """
 
 import hashlib
@@ -48,7 +49,7 @@ Render = Callable[[Item], Float[np.ndarray, " N"]]
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What the summary table shows of a set."""
+    """The summary of a set."""
 
     name: str
     items: int

@@ -129,7 +129,7 @@ def noise_of(
 def reverberant(
     samples: Float[np.ndarray, " N"], response: Float[np.ndarray, " R"]
 ) -> Float[np.ndarray, " N"]:
-    """What the microphone hears, as long as the source and in time with it."""
+    """The signal at the microphone, as long as the source and in time with it."""
     return fftconvolve(samples, response)[: len(samples)].astype(np.float32)
 
 

@@ -32,7 +32,7 @@ PLAYER_OBJECT = 0
 # A step of a cut-scene, in numbers of 16 bits: the step itself (the first number is who acts, the
 # sixth says that frames of an animation follow), a list with its length, the frames and their end.
 STEPS_AT, STEP, ANIMATED, FRAME, LAST_FRAME = 12, 17, 5, 10, -2
-# Names of objects → characters as the dialogues call them, of those that the training hears. Others
+# Names of objects → characters as the dialogues call them, of those in the training set. Others
 # (dev and test characters, and who is seldom named) stay `CUT_SCENE`.
 OBJECT_CHARACTERS = {
     "Anderson": "AND",

@@ -2,7 +2,7 @@
 
 Council meetings (speakerbox, nine named people, five sessions): items as in mini_speakers, all
 segments of an item from one session. AMI meetings (pyannote.audio, 14 excerpts of 30 s): windows
-of natural talk with overlaps; everybody heard in a window speaks for at least a second in it.
+of natural talk with overlaps; everybody who speaks in a window does so for at least a second.
 """
 
 import unicodedata

@@ -1,4 +1,4 @@
-"""snv: how many people speak? Items of one to four actors of the game, none easier by its length.
+"""snv: how many people speak? Items of one to four actors of the game; length is no clue.
 
 Every item has four segments, drawn the same way whatever the answer: their lengths, the pauses and
 the level say nothing about it. An actor has one character's voice within an item, so two voices

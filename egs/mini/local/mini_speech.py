@@ -36,7 +36,7 @@ ACTORS = {
 ACTOR_OF = {character: actor for actor, cast in ACTORS.items() for character in cast}
 
 SPLITS = {"dev": ("BOB", "IAN", "CHIEF"), "test": ("FAYE", "LOU", "WITCH")}
-# Never used for training: lines of cut-scenes whose character is not certain, or is heard in dev or
+# Never used for training: lines of cut-scenes whose character is not certain, or occurs in dev or
 # test; one of Lola's two actors is a test actor, and so may be Tam's, who is not in the credits.
 LEFT_OUT = (CUT_SCENE, "LOLA", "TAM")
 

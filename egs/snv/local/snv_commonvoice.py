@@ -1,6 +1,6 @@
 """Common Voice as it is distributed: PART.tsv, one line a clip, and clips/*.mp3.
 
-The tables are written without quotes: a quotation mark is a character like any other, and a
+The files are written without quotes: a quotation mark is a character like any other, and a
 backslash stands before a tab, a quotation mark or a line break of the sentence. `client_id` is the
 speaker.
 """

@@ -29,7 +29,7 @@ logger = get_logger("prepare")
 
 @dataclass(frozen=True)
 class Item:
-    """`clips` in the order in which they are heard, by `speakers` different people."""
+    """`clips` in the order of the item, by `speakers` different people."""
 
     utt: str
     speakers: int
@@ -44,7 +44,7 @@ def draw_items(
     Args:
         speakers: {speaker: names of the clips}.
         segments: clips of each item, whatever the answer; then only people with as many clips
-            are used, so that who is heard does not depend on the answer either. 0: one clip of
+            are used, so that the choice of people does not depend on the answer. 0: one clip of
             each person.
     """
     if count < 1:
@@ -76,7 +76,7 @@ def _answers(name: str, seed: int) -> Iterator[int]:
 def _clips(
     rng: Random, people: Sequence[str], speakers: Mapping[str, Sequence[str]], segments: int
 ) -> tuple[str, ...]:
-    turns = list(range(len(people)))  # everybody is heard; who is heard again is drawn
+    turns = list(range(len(people)))  # everybody speaks once; the further speakers are drawn
     turns += [_below(rng, len(people)) for _ in range(segments - len(people))]
     chosen = []
     for person, speaker in enumerate(people):
@@ -128,8 +128,8 @@ def write_items(
         "utt2spk": {item.utt: item.utt for item in items},  # several people: one of its own
         "utt2task": {item.utt: TASK for item in items},
     }
-    heard = {clip for item in items for clip in item.clips}
-    summary = {"sha256": sha256, "items": len(items), "clips": len(heard)}
+    used = {clip for item in items for clip in item.clips}
+    summary = {"sha256": sha256, "items": len(items), "clips": len(used)}
     (out / name).mkdir(parents=True, exist_ok=True)
     write_json(out / name / "manifest.json", summary)
     DataDir(tables).write(out / name)

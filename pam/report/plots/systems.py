@@ -1,4 +1,4 @@
-"""Systems beside each other, from their stored results."""
+"""Comparison of systems, from their stored results."""
 
 from collections.abc import Mapping
 from pathlib import Path
