@@ -474,3 +474,14 @@ def test_the_router_learns_from_further_prompts_that_change_no_answer(tiny_model
     own, other = routing(batch["prompt_index"]), routing(further)
     assert abs(own - other) > 0.01
     torch.testing.assert_close(loss - plain, (other - own) / 2)
+
+
+def test_hear_takes_the_experts_of_tasks_or_a_gate(tiny_model, batch):
+    states, lengths = tiny_model.states(tiny_model.audio_of(batch))
+    gate = torch.nn.functional.one_hot(batch["task"], 4).float()
+    expected, frames = tiny_model.fuse(states, lengths, gate)
+    for arguments in ((batch["task"],), (None, gate)):
+        features, found = tiny_model.hear(states, lengths, *arguments)
+        assert torch.equal(features, expected) and torch.equal(found, frames)
+    other, _ = tiny_model.hear(states, lengths, (batch["task"] + 1) % 4)
+    assert not torch.equal(other, expected)
