@@ -24,14 +24,9 @@ import torch  # noqa: E402
 from pam.config import load_yaml  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.prompts import prompts_of  # noqa: E402
-from pam.decode.decode_set import (  # noqa: E402
-    PLAIN_BATCH_SIZE,
-    Settings,
-    decode_utterances,
-    loader_of,
-)
-from pam.decode.exact import BATCH_SIZE  # noqa: E402
-from pam.decode.utterances import read_utterances  # noqa: E402
+from pam.data.utterances import read_inputs, read_utterances  # noqa: E402
+from pam.decode.decode_set import decode_utterances  # noqa: E402
+from pam.decode.settings import BATCH_SIZE, PLAIN_BATCH_SIZE, Settings  # noqa: E402
 from pam.device import device_for  # noqa: E402
 from pam.errors import run_main  # noqa: E402
 from pam.model.build import load_experiment  # noqa: E402
@@ -55,15 +50,16 @@ class Bench:
             data = DataDir.read(folder)
             prompts = prompts_of(config, sorted(set(data["utt2task"].values())))
             utterances = read_utterances(data, prompts, "unseen", 0)[: args.utts]
-            loader = loader_of(self.model, folder, data, self.feats, None)
-            self.sets.append((utterances, loader))
+            encoders = [shape.name for shape in self.model.shapes]
+            inputs = read_inputs(folder, encoders, self.feats, data["text"])
+            self.sets.append((utterances, inputs))
 
     def decode(self, settings: Settings) -> list[str]:
         """The answers."""
         lines = []
-        for utterances, loader in self.sets:
+        for utterances, inputs in self.sets:
             lines += decode_utterances(
-                self.model, utterances, loader, replace(settings, feats=self.feats)
+                self.model, utterances, inputs, replace(settings, feats=self.feats)
             )
         return [line["hyp"] for line in lines]
 

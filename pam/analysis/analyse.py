@@ -11,7 +11,7 @@ from typing import Any
 from pam.analysis import importance, routing
 from pam.analysis.metric import set_metric
 from pam.analysis.similarity import similarities
-from pam.analysis.states import gather, mixes_layers, state_loader
+from pam.analysis.states import gather, mixes_layers, set_inputs
 from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.config.made import Making, file_digest
@@ -93,8 +93,8 @@ class Analysis:
         self.save()
 
     def compare(self) -> None:
-        utterances, loader = state_loader(self.model, self.states, self.config["feats"])
-        states = gather(self.model, utterances, loader, self.options.frames, CLIPS)
+        utterances, inputs = set_inputs(self.model, self.states, self.config["feats"])
+        states = gather(self.model, utterances, inputs, self.options.frames, CLIPS)
         self.found["norms"] = states.norms()
         counts = {
             kind: found[next(iter(found))].shape[1] if found else 0

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.analysis.states import state_loader
+from pam.analysis.states import set_inputs
 from pam.data.datadir import DataDir
 from pam.data.prompts import prompts_of
 from pam.data.sample import evenly
+from pam.data.utterances import Utterance, read_utterances
 from pam.decode.decode_set import decode_utterances
 from pam.decode.settings import Settings
-from pam.decode.utterances import Utterance, read_utterances
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.score.items import Item
 from pam.score.score_set import Options, score_items
@@ -24,9 +24,9 @@ def set_metric(
     utts: int,
 ) -> dict[str, dict[str, Any]]:
     """Per task of a set: the metric, its value and interval, over `utts` utterances."""
-    _, loader = state_loader(model, data_dir, settings.feats)
+    _, inputs = set_inputs(model, data_dir, settings.feats)
     chosen = some_of_each_task(data_dir, config, settings, utts)
-    lines = decode_utterances(model, chosen, loader, settings)
+    lines = decode_utterances(model, chosen, inputs, settings)
     by_task: dict[str, list[Item]] = {}
     for line in lines:
         by_task.setdefault(line["task"], []).append(as_item(line))

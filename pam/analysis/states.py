@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pam.data.datadir import DataDir
 from pam.data.sample import evenly
-from pam.decode.decode_set import Loader, loader_of
+from pam.data.utterances import Inputs, pad, read_inputs
 from pam.fusion.pam import PromptAwareMixture
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -40,24 +40,23 @@ def _norms(states_SNC: Float[np.ndarray, "S N C"]) -> list[float]:
     ]
 
 
-def state_loader(
-    model: ESPnetPaMModel, data_dir: Path, feats: str, encoder_dir: Path | None = None
-) -> tuple[list[str], Loader]:
-    """The utterances of a data directory and what loads their features."""
-    data = DataDir.read(data_dir)
-    return data.utterances, loader_of(model, data_dir, data, feats, encoder_dir)
+def set_inputs(model: ESPnetPaMModel, data_dir: Path, feats: str) -> tuple[list[str], Inputs]:
+    """The utterances of a data directory, sorted, and what the model is given of them."""
+    utts = DataDir.read(data_dir).utterances
+    encoders = [shape.name for shape in model.shapes]
+    return utts, read_inputs(data_dir, encoders, feats, utts)
 
 
 @torch.no_grad()
 def gather(
-    model: ESPnetPaMModel, utterances: Sequence[str], loader: Loader, frames: int, clips: int
+    model: ESPnetPaMModel, utterances: Sequence[str], inputs: Inputs, frames: int, clips: int
 ) -> States:
     """About `frames` frames of `clips` utterances, evenly from the list and from each clip."""
     chosen = [utterances[i] for i in evenly(clips, len(utterances))]
     raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     for utt in chosen:
-        features, lengths = loader([utt])
+        features, lengths = pad([inputs[utt]])
         batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
         batch = {name: value.to(model.device) for name, value in batch.items()}
         states, _ = model.states(batch)

@@ -9,36 +9,25 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-
 from pam.atomic import write_json, write_text
-from pam.data.archive import load
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
+from pam.data.utterances import Inputs, Utterance, pad, read_inputs, read_utterances
 from pam.decode.exact import ExactMemory, greedy_exact
 from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
 from pam.decode.settings import Settings
-from pam.decode.utterances import (
-    Utterance,
-    batches,
-    feature_tables,
-    read_utterances,
-)
+from pam.errors import UserError
 from pam.log import progress
-from pam.model.speech_llm import AUDIO, ESPnetPaMModel
+from pam.model.speech_llm import ESPnetPaMModel
 
 PARTS = ".parts"
-
-Loader = Callable[[Sequence[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +62,10 @@ def decode_part(
     """Decode this job's part of a set; `join` makes `out`/hyp.jsonl of all parts."""
     data = DataDir.read(data_dir)
     utterances = share.of(read_utterances(data, prompts, settings.prompts, settings.seed))
-    loader = loader_of(model, data_dir, data, settings.feats, encoder_dir)
+    encoders = [shape.name for shape in model.shapes]
+    inputs = read_inputs(data_dir, encoders, settings.feats, data["text"], encoder_dir)
     start = time.monotonic()
-    lines = decode_utterances(model, utterances, loader, settings)
+    lines = decode_utterances(model, utterances, inputs, settings)
     seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE
@@ -123,7 +113,7 @@ def join(out: Path, share: Share, key: str, done: Callable[[float], None]) -> in
 def decode_utterances(
     model: ESPnetPaMModel,
     utterances: Sequence[Utterance],
-    loader: Loader,
+    inputs: Inputs,
     settings: Settings,
 ) -> list[dict[str, Any]]:
     """The lines of hyp.jsonl, in the order of `utterances`."""
@@ -138,49 +128,23 @@ def decode_utterances(
     for group in progress(groups, len(groups), "decode"):
         prompts = [utterance.prompt for utterance in group]
         if settings.exact:
-            clips = (loader([utterance.id]) for utterance in group)
+            clips = (pad([inputs[utterance.id]]) for utterance in group)
             answers = greedy_exact(model, clips, prompts, **options)
         else:
-            batch = loader([utterance.id for utterance in group])
+            batch = pad([inputs[utterance.id] for utterance in group])
             answers = greedy(model, *batch, prompts, **options)
         for row, utterance in enumerate(group):
             lines[utterance.id] = _line(model, utterance, answers, row)
     return [lines[utterance.id] for utterance in utterances]
 
 
-def loader_of(
-    model: ESPnetPaMModel, data_dir: Path, data: DataDir, feats: str, encoder_dir: Path | None
-) -> Loader:
-    """What loads the audio of a directory, or the states that were dumped of it, for a model."""
-    if feats == "online":
-        return audio_loader(data)
-    names = [shape.name for shape in model.shapes]
-    return dumped_loader(feature_tables(data_dir, data, names, encoder_dir))
-
-
-def dumped_loader(tables: Mapping[str, Mapping[str, str]]) -> Loader:
-    """Loads {encoder: [B, T, S·D]} and {encoder: [B]} from the dumped archives."""
-
-    def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        features, lengths = {}, {}
-        for encoder, table in tables.items():
-            rows = [torch.from_numpy(load(table[utt])).float() for utt in utts]
-            features[encoder] = pad_sequence(rows, batch_first=True)
-            lengths[encoder] = torch.tensor([len(row) for row in rows])
-        return features, lengths
-
-    return loader
-
-
-def audio_loader(data: DataDir) -> Loader:
-    """Loads {"speech": [B, N]} and its lengths, for a model that has its encoders loaded."""
-
-    def loader(utts: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        clips = [torch.from_numpy(load_audio(*data.audio(utt))) for utt in utts]
-        lengths = torch.tensor([len(clip) for clip in clips])
-        return {AUDIO: pad_sequence(clips, batch_first=True)}, {AUDIO: lengths}
-
-    return loader
+def batches(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
+    """Batches of similar length, the longest first: what does not fit fails at once."""
+    if size < 1:
+        raise UserError(f"batch_size {size}: must be at least 1")
+    ordered = sorted(utterances, key=lambda utterance: -(utterance.samples or 0))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
 
 
 def write_hypotheses(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:

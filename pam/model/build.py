@@ -63,6 +63,10 @@ def build_model(
     tokenizer."""
     if lacking := [part for part in PARTS if part not in config]:
         raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
+    if config.get("pool", "before") != "before":  # an option of earlier versions
+        raise UserError(
+            f"pool: {config['pool']}: frames are now averaged before FFN_e only: train it again"
+        )
     shapes = encoder_shapes(config["encoders"])
     check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
     llm_conf = dict(config["llm_conf"])

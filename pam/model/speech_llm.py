@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pam.data.utterances import AUDIO
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
 from pam.fusion.base import Fusion
@@ -26,7 +27,6 @@ from pam.model.experts import expert_names
 from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
 
-AUDIO = "speech"  # a batch has this key, or the names of the encoders
 FEATURE_SCALES = ("none", "embedding")
 ROUTINGS = ("label", "predicted")
 

@@ -1,4 +1,4 @@
-"""From a data directory's entries to the tensors of a batch."""
+"""From utterances to the tensors of a training batch."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
@@ -9,37 +9,10 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pam.data.archive import load
-from pam.data.audio import load_audio
 from pam.data.prompts import Prompts
+from pam.data.utterances import pad
 from pam.llm.causal_lm import CausalLM
-from pam.model.speech_llm import AUDIO
 from pam.train.iterators import Step
-
-
-class Preprocess:
-    """Turns the text fields of an utterance into arrays: ESPnet's dataset reads every file as text.
-
-    Archive pointers become encoder states [T, S·C], a path becomes samples [N], an answer becomes
-    token ids, a task becomes its index.
-    """
-
-    def __init__(self, llm: CausalLM, tasks: Sequence[str], encoders: Sequence[str], end: bool):
-        self.llm, self.tasks, self.encoders, self.end = llm, list(tasks), list(encoders), end
-
-    def __call__(self, utt: str, data: Mapping[str, str]) -> dict[str, np.ndarray]:
-        ids = self.answer_ids(data["text"])
-        out = {"text": np.array(ids), "task": np.array([self.tasks.index(data["task"])])}
-        for name in self.encoders:
-            if name in data:
-                out[name] = load(data[name])
-        if AUDIO in data:
-            out[AUDIO] = load_audio(data[AUDIO])
-        return out
-
-    def answer_ids(self, text: str) -> list[int]:
-        """The tokens that an answer is trained on."""
-        return self.llm.answer_ids(text) + ([self.llm.eos] if self.end else [])
 
 
 class Collate:
@@ -72,14 +45,15 @@ class Collate:
         self.tasks, self.prompts = list(prompts), list(prompts.values())
 
     def __call__(
-        self, loaded: tuple[Step, Sequence[tuple[str, dict[str, np.ndarray]]], np.ndarray]
+        self, loaded: tuple[Step, Sequence[tuple[str, dict[str, Tensor]]], np.ndarray]
     ) -> tuple[list[str], dict[str, Tensor]]:
         step, items, counts = loaded
-        data = [arrays for _, arrays in items]
-        batch = {"task": torch.tensor([int(d["task"][0]) for d in data])}
-        batch["counts"] = torch.from_numpy(counts)
-        for name in data[0].keys() - {"task"}:
-            batch[name], batch[f"{name}_lengths"] = padded([d[name] for d in data])
+        batch = {
+            "task": torch.stack([row["task"] for _, row in items]),
+            "counts": torch.from_numpy(counts),
+        }
+        sequences, lengths = pad([{k: v for k, v in r.items() if k != "task"} for _, r in items])
+        batch |= sequences | {f"{name}_lengths": value for name, value in lengths.items()}
         tasks = batch["task"].tolist()
         drawn = self.draw_prompts(step, tasks)
         distinct = sorted({prompt for row in drawn for prompt in row})
@@ -88,8 +62,8 @@ class Collate:
         batch["experts"] = self.right_experts(drawn, tasks)
         utts = [utt for utt, _ in items]
         if self.seed is not None:
-            chance = [self.draw_chance(step, utt, len(d["text"])) for utt, d in items]
-            batch["chance"], _ = padded(chance)
+            chance = [self.draw_chance(step, utt, len(row["text"])) for utt, row in items]
+            batch["chance"] = pad_sequence(chance, batch_first=True)
         return utts, batch
 
     def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[list[str]]:
@@ -117,18 +91,12 @@ class Collate:
         ]
         return torch.tensor([[[t in n for t in self.tasks] for n in row] for row in names])
 
-    def draw_chance(self, step: Step, utt: str, tokens: int) -> np.ndarray:
+    def draw_chance(self, step: Step, utt: str, tokens: int) -> Tensor:
         """A number in [0, 1) for each token of an answer; the lowest are hidden."""
         generator = np.random.default_rng(self.number("words", step, utt))
-        return generator.random(tokens, dtype=np.float32)
+        return torch.from_numpy(generator.random(tokens, dtype=np.float32))
 
     def number(self, purpose: str, step: Step, utt: str) -> int:
         """A random number of 64 bits."""
         key = f"{purpose} {self.seed} {step.batch.number} {utt}".encode()
         return int.from_bytes(blake2b(key, digest_size=8).digest())
-
-
-def padded(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Arrays as a tensor, padded with zeros behind, and their lengths."""
-    rows = [torch.from_numpy(np.asarray(array)) for array in arrays]
-    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from pam.data.prompts import prompts_of
-from pam.data.scp import read_table
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
-from pam.train.collate import Collate, Preprocess
+from pam.train.collate import Collate
 from pam.train.iterators import EveryUtteranceIterFactory
-from pam.train.task import data_triples, first_of_each_task, read_lengths, read_utt2task
+from pam.train.task import first_of_each_task, read_lengths, training_set
 
 
 def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
@@ -52,20 +51,15 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
 
     Every batch has two rows or more.
     """
-    from espnet2.train.dataset import ESPnetDataset
-
-    tasks = config["tasks"]
-    preprocess = Preprocess(model.llm, tasks, list(config["encoders"]), end=True)
-    triples = data_triples(dev, config, dev / "text")
+    dataset = training_set(model.llm, dev, config)
     factory = EveryUtteranceIterFactory(
-        ESPnetDataset(triples, preprocess=preprocess),
-        first_of_each_task(read_utt2task(dev, tasks), utts),
+        dataset,
+        first_of_each_task(dataset.utt2task, utts),
         read_lengths(dev),
         collate_fn=Collate(model.llm, prompts_of(config), 4),
         **config["batch"],
     )
     factory.batches = [batch for batch in factory.batches if len(batch) > 1]
-    utt2task = read_table(dev / "utt2task")
     for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
-        yield ids, utt2task[ids[0]], on_device
+        yield ids, dataset.utt2task[ids[0]], on_device

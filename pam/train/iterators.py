@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
-from espnet2.train.dataset import ESPnetDataset
 from torch.utils.data import DataLoader, Dataset
+
+from pam.train.dataset import TrainingSet
 
 JITTER = 0.1  # lengths are blurred by ±10 % before sorting, so that batches differ between passes
 
@@ -71,18 +72,18 @@ class Step:
 
 
 class Utterances(Dataset):
-    """ESPnet's dataset by steps: the entries of a step's rows, and its counts (`pam.model.joint`).
+    """A `TrainingSet` by steps: the entries of a step's rows, and its counts (`pam.model.joint`).
 
     Other processes' tokens are counted from their text: nothing is exchanged, no audio is read.
     """
 
-    def __init__(self, dataset: ESPnetDataset):
+    def __init__(self, dataset: TrainingSet):
         self.dataset = dataset
 
     def __getitem__(self, step: Step) -> tuple[Step, list[tuple[str, dict]], np.ndarray]:
         utts, world = step.batch.utts, step.world
-        items = [self.dataset[utts[row]] for row in step.rows]
-        known = {utt: len(arrays["text"]) for utt, arrays in items}
+        items = [(utts[row], self.dataset[utts[row]]) for row in step.rows]
+        known = {utt: len(row["text"]) for utt, row in items}
         parts = (
             ([utts[row] for row in step.own], 1),
             (utts, world),
@@ -93,12 +94,12 @@ class Utterances(Dataset):
 
     def tokens(self, utts: Iterable[str], known: Mapping[str, int]) -> int:
         """Answer tokens of utterances."""
-        texts, answer_ids = self.dataset.loader_dict["text"], self.dataset.preprocess.answer_ids
-        return sum(known[utt] if utt in known else len(answer_ids(texts[utt])) for utt in utts)
+        answer_ids = self.dataset.answer_ids
+        return sum(known[utt] if utt in known else len(answer_ids(utt)) for utt in utts)
 
 
 def loader(
-    dataset: ESPnetDataset, steps: Sequence[Step], collate_fn: Callable, num_workers: int = 0
+    dataset: TrainingSet, steps: Sequence[Step], collate_fn: Callable, num_workers: int = 0
 ) -> DataLoader:
     """(utterances, batch) of every step."""
     options = {"batch_size": None, "num_workers": num_workers}
@@ -187,7 +188,7 @@ class TaskBalancedIterFactory(AbsIterFactory):
 
     def __init__(
         self,
-        dataset: ESPnetDataset,
+        dataset: TrainingSet,
         utt2task: Mapping[str, str],
         lengths: Mapping[str, int],
         steps: int,
@@ -236,7 +237,7 @@ class EveryUtteranceIterFactory(AbsIterFactory):
 
     def __init__(
         self,
-        dataset: ESPnetDataset,
+        dataset: TrainingSet,
         utt2task: Mapping[str, str],
         lengths: Mapping[str, int],
         max_utts: int,

@@ -11,18 +11,16 @@ from typing import Any
 import torch
 
 from pam.atomic import atomic_path, write_json, write_text
-from pam.data.scp import write_table
 from pam.errors import UserError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
 from pam.train.task import (
-    data_triples,
     phase_utt2task,
     read_lengths,
     run_task,
-    warmup_texts,
+    training_inputs,
 )
 from pam.train.trainer import load_checkpoint
 
@@ -109,6 +107,8 @@ def run_phase(
     checkpoint = folder / "checkpoint.pth"
     if checkpoint.is_file():  # an earlier attempt may have said it: before the model is loaded
         refuse_lost(load_checkpoint(checkpoint), length.epochs, folder)
+    for data in (train, dev):
+        training_inputs(data, config)  # what is missing is said before the model is loaded
     conf = config["phases"][phase]
     options = {
         "pam_config": str(exp / "config.yaml"),
@@ -135,11 +135,8 @@ def run_phase(
         "keep_nbest_models": config["keep_nbest_models"],
         "log_interval": config["log_interval"],
         "resume": True,
-        "allow_variable_data_keys": True,  # the encoders of a scale name their own
         "use_tensorboard": True,
         "use_matplotlib": False,
-        "train_data_path_and_name_and_type": triples(config, phase, train, folder),
-        "valid_data_path_and_name_and_type": triples(config, phase, dev, folder),
     }
     run_task(options)
     trained = load_checkpoint(checkpoint)
@@ -175,16 +172,6 @@ def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
     }
 
 
-def triples(config: Mapping[str, Any], phase: str, data: Path, folder: Path) -> list[tuple]:
-    """The dataset's files; the warm-up's targets are written beside its checkpoints."""
-    text = data / "text"
-    if phase == "ctc":
-        text = folder / f"text_{data.name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_table(text, warmup_texts(data, config["warmup_tasks"]))
-    return data_triples(data, config, text)
-
-
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
     """Write exp/NAME/config.yaml. What an attempt with another one left, which ended before its
     first checkpoint, goes."""
@@ -198,8 +185,8 @@ def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
 
 
 def remove_attempt(exp: Path) -> None:
-    """Remove what belongs to settings that nothing was trained with: targets, logs of ESPnet, the
-    template of the LLM."""
+    """Remove what belongs to settings that nothing was trained with: logs of ESPnet, the template
+    of the LLM."""
     for phase in ("warmup", "train"):
         shutil.rmtree(exp / phase, ignore_errors=True)
     (exp / TEMPLATE).unlink(missing_ok=True)

@@ -14,13 +14,15 @@ from torch.multiprocessing import ProcessExitedException
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_table
+from pam.data.utterances import Inputs, read_inputs
 from pam.errors import UserError, run_main
+from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
 from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
-from pam.model.speech_llm import AUDIO
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
-from pam.train.collate import Collate, Preprocess
+from pam.train.collate import Collate
+from pam.train.dataset import TrainingSet
 from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
@@ -116,10 +118,8 @@ class PaMTask(AbsTask):
         return ()
 
     @classmethod
-    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
-        config = load_yaml(args.pam_config)
-        end = args.phase == "llm"
-        return Preprocess(cls.llm, config["tasks"], list(config["encoders"]), end)
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
+        return None  # `TrainingSet` gives tensors
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
@@ -135,7 +135,7 @@ class PaMTask(AbsTask):
         folder = Path(args.train_dir if mode == "train" else args.dev_dir)
         utt2task = phase_utt2task(folder, config, args.phase)
         common = {
-            "dataset": cls.build_dataset(args, iter_options),
+            "dataset": training_set(cls.llm, folder, config, args.phase),
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
             **config["batch"],
@@ -232,18 +232,22 @@ def distributed_rank(distributed: bool) -> dict[str, int]:
     return {"rank": torch.distributed.get_rank(), "world": torch.distributed.get_world_size()}
 
 
-def data_triples(folder: Path, config: Mapping[str, Any], text: Path) -> list[tuple]:
-    """What ESPnet's dataset reads: (path, name, type); every file is a table of text."""
-    files = {"text": text, "task": folder / "utt2task"}
-    if config["feats"] == "online":
-        files[AUDIO] = folder / "wav.scp"
+def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
+    """The inputs of all utterances of a combined directory; `UserError` where some are missing."""
+    utts = read_table(folder / "text")
+    return read_inputs(folder, config["encoders"], config["feats"], utts)
+
+
+def training_set(
+    llm: CausalLM, folder: Path, config: Mapping[str, Any], phase: str = "llm"
+) -> TrainingSet:
+    """What a phase reads of a combined directory."""
+    if phase == "ctc":
+        texts = warmup_texts(folder, config["warmup_tasks"])
     else:
-        for name in config["encoders"]:
-            files[name] = folder / f"feats_{name}.scp"
-    for path in files.values():
-        if not path.is_file():
-            raise UserError(f"{path}: missing: run stages 2 and 3 with the same options")
-    return [(str(path), name, "text") for name, path in files.items()]
+        texts = read_table(folder / "text")
+    utt2task, inputs = read_utt2task(folder, config["tasks"]), training_inputs(folder, config)
+    return TrainingSet(llm, config["tasks"], texts, utt2task, inputs, end=phase == "llm")
 
 
 def run_task(options: Mapping[str, Any]) -> None:

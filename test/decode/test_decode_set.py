@@ -14,8 +14,8 @@ from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
 from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
-from pam.decode.decode_set import decode_part
-from pam.decode.utterances import Utterance, batches, read_utterances
+from pam.data.utterances import Utterance, read_utterances
+from pam.decode.decode_set import batches, decode_part
 from pam.errors import UserError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items

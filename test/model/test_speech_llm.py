@@ -242,6 +242,13 @@ def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_conf
         load_experiment(tmp_path / "nowhere")
 
 
+def test_an_experiment_that_averaged_frames_after_ffn_e_is_refused(tiny_config):
+    """Earlier versions had `pool: after`; with `before` they did what is done now."""
+    with pytest.raises(UserError, match="pool: after: frames are now averaged before FFN_e only"):
+        build_model(tiny_config | {"pool": "after"})
+    build_model(tiny_config | {"pool": "before"})
+
+
 def test_frozen_parts_keep_their_type_and_stay_in_eval(tiny_config):
     tiny_config["llm_conf"] = {**tiny_config["llm_conf"], "dtype": "bfloat16"}
     model = build_model(tiny_config).to(dtype=torch.float32, device="cpu")

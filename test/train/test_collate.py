@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from pam.data.prompts import Prompts
-from pam.train.collate import Collate, Preprocess
+from pam.data.utterances import Inputs
+from pam.train.collate import Collate
+from pam.train.dataset import TrainingSet
 from pam.train.iterators import Batch, Step, Utterances, loader
 
 UTTS = [f"u{i}" for i in range(7)]
@@ -25,15 +27,10 @@ class Words:
         return torch.tensor(numbers), torch.ones(len(numbers), dtype=torch.long)
 
 
-class Data(torch.utils.data.Dataset):
-    """ESPnet's dataset of answers."""
-
-    def __init__(self):
-        self.loader_dict = {"text": TEXTS}
-        self.preprocess = Preprocess(Words(), ["asr"], [], end=True)
-
-    def __getitem__(self, utt):
-        return utt, self.preprocess(utt, {"text": TEXTS[utt], "task": "asr"})
+def data():
+    """Answers without audio."""
+    tasks = dict.fromkeys(UTTS, "asr")
+    return TrainingSet(Words(), ["asr"], TEXTS, tasks, Inputs(None, {}), end=True)
 
 
 def collate(per_batch=0, router_prompts=1, seed=0):
@@ -46,7 +43,7 @@ def draws(world=1, number=0, workers=0, **options):
     found, counts = {}, []
     for rank in range(world):
         step = Step(Batch(UTTS, number), UTTS, 1, rank, world)
-        ((utts, batch),) = loader(Data(), [step], collate(**options), workers)
+        ((utts, batch),) = loader(data(), [step], collate(**options), workers)
         for row, utt in enumerate(utts if step.own else []):
             prompt = int(batch["prompt"][batch["prompt_index"][row, 0]])
             tokens = batch["text_lengths"][row]
@@ -77,14 +74,14 @@ def test_further_prompts_teach_the_router():
     one, _ = draws()
     assert draws(router_prompts=3)[0] == one
     step = Step(Batch(UTTS, 0), UTTS, 1, 0, 1)
-    ((_, batch),) = loader(Data(), [step], collate(router_prompts=3), 0)
+    ((_, batch),) = loader(data(), [step], collate(router_prompts=3), 0)
     rows = batch["prompt"][batch["prompt_index"]][..., 0].tolist()
     assert len(set(sum(rows, []))) == 3 * len(UTTS)
     assert batch["experts"].shape == (len(UTTS), 3, 1)
     shared = Step(Batch(UTTS, 0), UTTS, 1, 1, 2)
-    ((_, part),) = loader(Data(), [shared], collate(router_prompts=3), 0)
+    ((_, part),) = loader(data(), [shared], collate(router_prompts=3), 0)
     assert part["prompt"][part["prompt_index"]][..., 0].tolist() == rows[1::2]
-    ((_, dev),) = loader(Data(), [step], collate(router_prompts=3, seed=None), 0)
+    ((_, dev),) = loader(data(), [step], collate(router_prompts=3, seed=None), 0)
     assert dev["prompt_index"].shape == (len(UTTS), 1)
 
 
@@ -113,7 +110,7 @@ def test_counts_are_of_the_process_its_batch_and_its_update():
     tokens = {utt: len(text) + 1 for utt, text in TEXTS.items()}
     for rank, own in ((0, ["u0", "u3", "u6"]), (1, ["u1", "u4"]), (2, ["u2", "u5"])):
         step = Step(Batch(UTTS, 0), update, 2, rank, 3)
-        _, items, counts = Utterances(Data())[step]
+        _, items, counts = Utterances(data())[step]
         assert [utt for utt, _ in items] == own
         expected = [
             [sum(tokens[utt] for utt in own), len(own)],

@@ -232,11 +232,11 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="out of memory"):
         patch.setattr("pam.train.task.PaMTrainer.train_one_epoch", crash)
         train_main(options)
-    [text] = exp.glob("warmup/text_*")
+    [left] = exp.glob("warmup/config.yaml")
     (exp / "template.json").write_text("of another LLM")
     others = [*options, "--warmup", "none", "--seed", "1"]
     train_main(others)
-    assert not text.exists() and (exp / "template.json").read_text() != "of another LLM"
+    assert not left.exists() and (exp / "template.json").read_text() != "of another LLM"
     assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
     with pytest.raises(UserError, match="made with other settings"):
         train_main(options)

@@ -1,0 +1,134 @@
+"""Utterances: prompts, references, and what a model is given of them, audio or encoders' states.
+
+Training, validation, decoding and analysis all read them here.
+"""
+
+# B batch, N samples, T frames, S hidden states and C width of an encoder
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pam.data.archive import load, read_scp
+from pam.data.audio import load_audio
+from pam.data.choices import parse_choices
+from pam.data.datadir import DataDir
+from pam.data.prompts import Prompts, draw
+from pam.data.scp import read_table
+from pam.errors import UserError
+
+AUDIO = "speech"  # in a batch, beside the encoders' own names
+DUMP_AND_COMBINE = "run stages 2 and 3 with the same options"
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance; `samples` (at 16 kHz) is None where the directory does not say.
+
+    `choices` is what the letters of its prompt stand for, None where it has none; utterances of one
+    `cluster` (a speaker, a meeting, a clip) are not independent. `experts` are the tasks whose
+    experts are right for its prompt, where that is not its own task's alone.
+    """
+
+    id: str
+    task: str
+    prompt: str
+    prompt_seen: bool
+    refs: tuple[str, ...]
+    samples: int | None = None
+    choices: Mapping[str, str] | None = None
+    cluster: str | None = None
+    experts: frozenset[str] = frozenset()
+
+
+def read_utterances(
+    data: DataDir, prompts: Mapping[str, Prompts], pool: str, seed: int
+) -> list[Utterance]:
+    """The utterances of a directory in C order, each with its prompt.
+
+    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
+    "\\n" in it is a line break, for tables have one line an entry.
+    """
+    fixed = data.tables.get("prompt", {})
+    samples = data.tables.get("utt2num_samples", {})
+    choices = data.tables.get("choices", {})
+    out = []
+    for utt in data.utterances:
+        task = data["utt2task"][utt]
+        own = fixed.get(utt)
+        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
+        refs = tuple(data[file][utt] for file in data.references if utt in data[file])
+        seen = prompts[task].is_seen(prompt)
+        experts = prompts[task].shared.get(prompt, frozenset())
+        count = int(samples[utt]) if utt in samples else None
+        letters = parse_choices(choices[utt]) if utt in choices else None
+        cluster = data.cluster(utt)
+        out.append(Utterance(utt, task, prompt, seen, refs, count, letters, cluster, experts))
+    return out
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is given of each utterance: audio, or the states that were dumped of it.
+
+    Attributes:
+        audio: the directory whose audio is read; None for states.
+        states: of every encoder, utterance → pointer into an archive.
+    """
+
+    audio: DataDir | None
+    states: Mapping[str, Mapping[str, str]]
+
+    def __getitem__(self, utt: str) -> dict[str, Tensor]:
+        """{"speech": [N]} at 16 kHz, or {encoder: [T, S·C]}; float32."""
+        if self.audio is not None:
+            return {AUDIO: torch.from_numpy(load_audio(*self.audio.audio(utt)))}
+        return {
+            encoder: torch.from_numpy(load(pointers[utt])).float()
+            for encoder, pointers in self.states.items()
+        }
+
+
+def read_inputs(
+    folder: Path,
+    encoders: Iterable[str],
+    feats: str,
+    utts: Collection[str],
+    encoder_dir: Path | None = None,
+) -> Inputs:
+    """The inputs of the utterances `utts` of a directory; `feats`: "online" for audio.
+
+    A combined directory holds feats_ENCODER.scp; for DUMP/raw/SET they are in DUMP/ENCODER/SET.
+    `UserError` where an encoder has no states of the directory, or of some utterances.
+    """
+    if feats == "online":
+        files = [folder / name for name in ("wav.scp", "segments")]
+        if not files[0].is_file():
+            raise UserError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
+        return Inputs(DataDir({f.name: read_table(f) for f in files if f.is_file()}), {})
+    states = {}
+    for encoder in encoders:
+        scp = inside = folder / f"feats_{encoder}.scp"
+        if not inside.is_file():
+            scp = (encoder_dir or folder.parent.parent) / encoder / folder.name / "feats.scp"
+        if not scp.is_file():
+            raise UserError(
+                f"{scp}: no features of {encoder}; {inside}: missing: {DUMP_AND_COMBINE}"
+            )
+        states[encoder] = read_scp(scp)
+        if missing := set(utts) - states[encoder].keys():
+            raise UserError(
+                f"{scp}: {len(missing)} utterances have no features, the first is {min(missing)}: "
+                "remove feats.scp and run the dump stage again"
+            )
+    return Inputs(None, states)
+
+
+def pad(rows: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A batch: by name the sequences of all rows, padded with zeros behind, and their lengths."""
+    padded = {name: pad_sequence([r[name] for r in rows], batch_first=True) for name in rows[0]}
+    return padded, {name: torch.tensor([len(r[name]) for r in rows]) for name in rows[0]}
