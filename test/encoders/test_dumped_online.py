@@ -60,8 +60,8 @@ def test_dumped_states_are_those_that_are_made_online(data, specs, tiny_config, 
         assert mine.shape == theirs.shape
         torch.testing.assert_close(mine, theirs, rtol=6e-4, atol=1e-3)  # float16
     gate = torch.eye(4)
-    ours, counts = model.hear(dumped, frames, gate)
-    theirs, _ = model.hear(online, own_frames, gate)
+    ours, counts = model.fuse(dumped, frames, gate)
+    theirs, _ = model.fuse(online, own_frames, gate)
     assert torch.equal(counts, frames)
     for row, count in enumerate(frames.tolist()):
         torch.testing.assert_close(ours[row, :count], theirs[row, :count], rtol=1e-2, atol=1e-2)
