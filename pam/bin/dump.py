@@ -111,7 +111,6 @@ def dumper(args: argparse.Namespace) -> DumpSet:
     from pam.encoders import load_encoder
     from pam.encoders.dump import DumpOptions, dump
 
-    device_for(args.ngpu)
     # Before anything computes: a process that forks must not have started torch's threads. Alone,
     # it may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import read_layers
-from pam.config.made import FOLDER, digest, flatten, read_record
+from pam.config.made import FOLDER, differences, digest, flatten, read_record
 from pam.data.prompts import POOLS
 from pam.errors import UserError, run_main
 from pam.paths import cache_dir
-from pam.score import CAPTION_METRICS
+from pam.score import CAPTION_METRICS, SBERT
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 LISTS = ("train_sets", "dev_sets", "test_sets")
 SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)?")
-SBERT_MODEL = "all-minilm-l6-v2"  # of the metrics sbert and fense
 
 Options = Mapping[str, str]
 
@@ -124,9 +123,13 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
-        near = get_close_matches(value, choices, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--{option} {value}: choose from {' '.join(choices)}{guess}")
+        known = f"choose from {' '.join(choices)}{guess(value, choices)}"
+        raise UserError(f"--{option} {value}: {known}")
+
+
+def guess(value: str, choices: Iterable[str]) -> str:
+    near = get_close_matches(value, list(choices), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 # --- the configuration ----------------------------------------------------------------------------
@@ -148,9 +151,9 @@ def missing_models(conf: Mapping[str, Any], metrics: str) -> list[str]:
     """Of the encoders, the LLM and the metrics, models that tools/fetch_models.py brings."""
     paths = [encoder.get("path", "") for encoder in conf["encoders"].values()]
     paths.append((conf.get("llm_conf") or {}).get("path", ""))
-    names = {path.removeprefix("cache:") for path in paths if path.startswith("cache:")}
     if {"sbert", "fense"} & set(metrics.replace(",", " ").split()):
-        names.add(SBERT_MODEL)
+        paths.append(SBERT)
+    names = {path.removeprefix("cache:") for path in paths if path.startswith("cache:")}
     folder = cache_dir() / "models"
     return sorted(name for name in names if not (folder / name / "config.json").is_file())
 
@@ -164,9 +167,8 @@ def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
     for corpus in corpora:
         if not (recipe.parent / corpus / "run.sh").is_file():
             known = [file.parent.name for file in sorted(recipe.parent.glob("*/run.sh"))]
-            near = get_close_matches(corpus, known, n=1)
-            guess = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"--corpora: there is no recipe egs/{corpus}/run.sh{guess}")
+            hint = guess(corpus, known)
+            raise UserError(f"--corpora: there is no recipe egs/{corpus}/run.sh{hint}")
     sets = {name: options[name].split() for name in LISTS}
     for name in LISTS:
         for corpus in corpora if not sets[name] else ():
@@ -227,15 +229,14 @@ def named_in_db(folder: Path) -> dict[str, str]:
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
     """At every stage: the dumped audio must come from the folders that are named now."""
     for name in sets:
-        record = read_record(raw / name, "dump")
-        for key, old in (record or {"settings": {}})["settings"].items():
-            if FOLDER.fullmatch(key) and folders.get(key, old) != old:
-                print(f"  it was made with: {key}: {old}", file=sys.stderr)
-                print(f"  now asked for:    {key}: {folders[key]}", file=sys.stderr)
-                raise UserError(
-                    f"{raw / name} was made with other settings; name that folder, or prepare "
-                    "and dump elsewhere with --datadir and --dumpdir"
-                )
+        record = read_record(raw / name, "dump") or {"settings": {}}
+        recorded = {key: old for key, old in record["settings"].items() if key in folders}
+        if lines := differences(recorded, {key: folders[key] for key in recorded}):
+            print("\n".join(lines), file=sys.stderr)
+            raise UserError(
+                f"{raw / name} was made with other settings; name that folder, or prepare "
+                "and dump elsewhere with --datadir and --dumpdir"
+            )
 
 
 def combined(

@@ -89,10 +89,11 @@ def main(argv: list[str] | None = None) -> int:
             logger.info("complete: %s", making.folder / "score.json")
         else:
             pending.append(making)
-    routes = args.router == "yes" and not router_making(args.exp).is_complete()
+    routing = router_making(args.exp) if args.router == "yes" else None
+    routes = routing is not None and not routing.is_complete()
     if args.pending or not (pending or routes):
         return PENDING if pending or routes else 0
-    work(args, pending)
+    work(args, pending, routing)
     return 0
 
 
@@ -118,7 +119,7 @@ def making_of(args: argparse.Namespace, folder: Path) -> Making:
     )
 
 
-def work(args: argparse.Namespace, pending: list[Making]) -> None:
+def work(args: argparse.Namespace, pending: list[Making], routing: Making | None) -> None:
     from pam.score.captions import missing
     from pam.score.metric import Options
     from pam.score.score_set import score_set
@@ -139,8 +140,8 @@ def work(args: argparse.Namespace, pending: list[Making]) -> None:
         lacks = missing(results)
         making.finish(complete=not lacks)  # the same command tries again
         lacking |= lacks
-    if args.router == "yes":
-        score_router(args.exp, device)
+    if routing is not None:
+        score_router(args.exp, device, routing)
     report_missing(lacking, args.go_on)
 
 
@@ -205,9 +206,10 @@ def router_making(exp: Path) -> Making:
     )
 
 
-def score_router(exp: Path, device: str = "cpu") -> None:
-    """Write exp/router.json; nothing where no prompt is routed to a task."""
-    making = router_making(exp)
+def score_router(exp: Path, device: str = "cpu", making: Making | None = None) -> None:
+    """Write exp/router.json; nothing where no prompt is routed to a task. `making` is that of
+    `router_making`, where the caller has it."""
+    making = making or router_making(exp)
     if making.is_complete():
         logger.info("%s: routed already, skipped", exp / "router.json")
         return

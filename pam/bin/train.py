@@ -217,7 +217,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def work(args: argparse.Namespace, making: Making) -> None:
     """Train, or go on. A training that has weights goes on with the configuration it has."""
-    device_for(args.ngpu)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     frozen = making.resumes() and making.begun
     config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)

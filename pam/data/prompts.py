@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,19 @@ class Prompts:
 
     def is_seen(self, prompt: str) -> bool:
         """Whether training draws this prompt."""
-        return any(prompt in forms(text) for text in self.train + self.plain_train)
+        return prompt in self._drawn
+
+    @cached_property
+    def _drawn(self) -> frozenset[str]:
+        """All that training may draw."""
+        return frozenset(form for text in self.train + self.plain_train for form in forms(text))
+
+    @cached_property
+    def _groups(self) -> list[tuple[str, ...]]:
+        """What training draws from equally often: long prompts, own requests, shared ones."""
+        own = tuple(text for text in self.plain_train if text not in self.shared)
+        shared = tuple(text for text in self.plain_train if text in self.shared)
+        return [group for group in (self.train, own, shared) if group]
 
     def draw_train(self, number: int) -> str:
         """The training prompt of a random number.
@@ -57,12 +70,9 @@ class Prompts:
         Long prompts, short requests of this task alone, and short ones that it shares with another
         are equally frequent, and so are the forms of each.
         """
-        own = [text for text in self.plain_train if text not in self.shared]
-        shared = [text for text in self.plain_train if text in self.shared]
-        pools = [pool for pool in (self.train, own, shared) if pool]
-        number, chosen = divmod(number, len(pools))
-        number, index = divmod(number, len(pools[chosen]))
-        spelt = forms(pools[chosen][index])
+        number, chosen = divmod(number, len(self._groups))
+        number, index = divmod(number, len(self._groups[chosen]))
+        spelt = forms(self._groups[chosen][index])
         return spelt[number % len(spelt)]
 
 
@@ -80,10 +90,14 @@ def load_prompts(
     Raises:
         UserError: no such file, or an entry is empty, longer than a line, no text or a duplicate.
     """
-    files = _files(folder)
+    return _prompts_of(task, _files(folder), _read_plain(folder), merge_asr_prompts)
+
+
+def _prompts_of(
+    task: str, files: Mapping[str, Path], requests: Sequence["_Request"], merge_asr_prompts: bool
+) -> Prompts:
     names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
     parts = [_read(files, name) for name in names]
-    requests = _read_plain(folder)
     _check_unique([*(part for _, part in parts), [(r.where, r.text) for r in requests]])
     train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
     own = [request for request in requests if not request.tasks.isdisjoint(names)]
@@ -114,7 +128,7 @@ def load_all_prompts(
     _check_unique(
         [*(_read(files, name)[1] for name in names), [(r.where, r.text) for r in requests]]
     )
-    return {name: load_prompts(name, folder, merge_asr_prompts) for name in names}
+    return {name: _prompts_of(name, files, requests, merge_asr_prompts) for name in names}
 
 
 def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Prompts]:

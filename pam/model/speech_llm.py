@@ -216,6 +216,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- training
 
+    def route_training(
+        self, prompt: PromptStates, task: Int[Tensor, " B"]
+    ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
+        """Router logits, and the gate of training: the true expert where `routing` is "label"."""
+        return self.route(prompt, task if self.routing == "label" else None)
+
     def forward(
         self,
         prompt: Int[Tensor, "K P"],
@@ -253,9 +259,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         with self.autocast():
             distinct = self.llm.read_prompts(prompt, prompt_lengths)
             prompt_states = distinct.select(prompt_index[:, 0])
-            router_logits, gate = self.route(
-                prompt_states, task if self.routing == "label" else None
-            )
+            router_logits, gate = self.route_training(prompt_states, task)
             logits, labels = self.predict(prompt_states, gate, audio, text, text_lengths, chance)
         token_loss = F.cross_entropy(logits, labels, reduction="none")
         answering = token_loss.mean()
@@ -312,7 +316,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         gate of training. A batch is that of `forward`; the model must be in evaluation mode."""
         with self.autocast():
             prompts = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index[:, 0])
-            _, gate = self.route(prompts, task if self.routing == "label" else None)
+            _, gate = self.route_training(prompts, task)
             audio = self.audio_of(others)
             logits, labels = self.predict(prompts, gate, audio, text, text_lengths)
         token_loss = F.cross_entropy(logits, labels, reduction="none")

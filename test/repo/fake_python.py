@@ -99,14 +99,14 @@ def decode(args, settings, jobs):
         job.making.finish()
 
 
-def score(args, pending):
+def score(args, pending, routing):
     note("score")
     found = {"spice": {"missing": "jars"}} if "spice" in args.metrics else {}
     for making in pending:
         (making.folder / "score.json").write_text(json.dumps({"metrics": found}, indent=2))
         making.begin()
         making.finish(complete=not found)
-    verb.router_making(args.exp).finish()
+    routing.finish()
 
 
 def report(args):
