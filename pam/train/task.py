@@ -63,7 +63,8 @@ class PaMTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
         config, exp = load_yaml(args.pam_config), Path(args.pam_config).parent
         model = build_model(config, config["feats"] == "online", Template.read(exp))
-        model.llm.template.write(exp)  # what decodes reads what was trained with
+        if not getattr(args, "dist_rank", None):  # of several processes the first one writes
+            model.llm.template.write(exp)  # what decodes reads what was trained with
         cls.llm, cls.labelled = model.llm, model.labelled
         if args.phase == "llm":
             if config.get("init"):  # all that is learned starts there

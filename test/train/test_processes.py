@@ -17,10 +17,19 @@ from pam.errors import UserError
 from pam.train import phases
 from pam.train.task import PaMTask, run_task
 
+# Of several processes the first one alone writes files of the experiment: two that write the same
+# one take each other's unfinished file away.
 RANK = """
 import json, sys
+from pathlib import Path
 from pam.train.task import run_task
-run_task(json.loads(sys.argv[1]))
+
+options = json.loads(sys.argv[1])
+if options["dist_rank"]:
+    def replace(path, target):
+        raise AssertionError(f"rank {options['dist_rank']} writes {target}")
+    Path.replace = replace
+run_task(options)
 """
 
 
