@@ -1,1 +1,1 @@
-"""Decoding: greedy search, and one file through a trained model."""
+"""Decoding: greedy search over data sets, and an API for single clips."""

@@ -1,4 +1,4 @@
-"""One clip through a trained model, for programs and the command line."""
+"""Answer a prompt about one clip, for programs and the command line."""
 
 # N samples at 16 kHz
 
@@ -22,10 +22,10 @@ from pam.model.speech_llm import ESPnetPaMModel
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says, and the expert its prompt was routed to.
+    """The model's answer, and the expert that the router chose.
 
-    `expert` is a task's name (a number where no expert has a task), `posteriors` the probability of
-    every expert; None and {} where no prompt is routed.
+    `expert` is a task's name, or a number if experts have no tasks. `posteriors` has the
+    probability of every expert. Without a router they are None and {}.
     """
 
     text: str
@@ -37,9 +37,9 @@ class SpeechLLM:
     """A trained model with its encoders.
 
     Args:
-        longest: seconds of the longest clip that it was trained on, where that is known: of longer
-            ones a warning is logged.
-        exact: compute as `pam.bin.decode --exact true` does, so that answers are the same.
+        longest: seconds of the longest training clip, None if unknown. A longer clip logs a
+            warning.
+        exact: compute as `pam.bin.decode --exact true` does, to get the same answers.
 
     >>> model = SpeechLLM.from_pretrained("exp/pam_mini_short_s0")  # doctest: +SKIP
     >>> model.generate("a.wav", "What can be heard?").text  # doctest: +SKIP
@@ -54,7 +54,7 @@ class SpeechLLM:
     def from_pretrained(
         cls, exp: str | Path, device: str = "cpu", exact: bool = EXACT
     ) -> "SpeechLLM":
-        """The model of exp/NAME; `UserError` where there is none or its parts do not fit."""
+        """The model of exp/NAME. `UserError` if there is none or its parts do not fit."""
         model = load_experiment(exp, online=True).to(device)
         return cls(model, read_longest(Path(exp)), exact)
 
@@ -69,9 +69,10 @@ class SpeechLLM:
     ) -> Answer:
         """Answer `prompt` about one clip: a file, or mono samples at `sample_rate` in ±1.
 
-        An answer has at most `max_new_tokens`, and `max_tokens_per_second` of audio (but 16 in any
-        case; 0: no such limit). `name` is what messages call the clip; else the file's own.
-        `UserError` for audio that cannot be used, and for an empty prompt.
+        An answer has at most `max_new_tokens` tokens. `max_tokens_per_second` limits it further by
+        the clip's length, but never below 16 tokens (0: no such limit). Messages call the clip
+        `name`; the default is the file's path. `UserError` for audio that cannot be used and for an
+        empty prompt.
         """
         check_prompt(prompt)
         if max_new_tokens < 1:
@@ -103,13 +104,13 @@ class SpeechLLM:
 
 def check_prompt(prompt: str) -> None:
     if not prompt.strip():
-        raise UserError("the prompt is empty: say what to do with the audio")
+        raise UserError("the prompt is empty: write what the model should do with the audio")
 
 
 def as_clip(
     audio: str | Path | Float[np.ndarray, " N"], sample_rate: int = SAMPLE_RATE
 ) -> Float[np.ndarray, " N"]:
-    """Mono float32 samples at 16 kHz of a file or an array."""
+    """A file or an array as mono float32 samples at 16 kHz."""
     if isinstance(audio, str | Path):
         return load_audio(audio)
     samples = np.asarray(audio)

@@ -1,8 +1,8 @@
-"""Decode one data directory to hyp.jsonl, with Kaldi-style hyp and ref beside it.
+"""Decode one data directory to hyp.jsonl, and to Kaldi-style files `hyp` and `ref`.
 
-Several jobs share a set: each decodes a part of its utterances to .parts/I-N.json, and whichever
-job finds all N parts joins them. A job whose part is there does nothing. What a part was made with
-is its `key`: parts of other settings are never joined.
+Several jobs share a set. Each decodes a part of the utterances to .parts/I-N.json. The job that
+finds all N parts joins them. A job whose part exists does nothing. A part's `key` identifies its
+settings: parts with different keys are never joined.
 """
 
 import fcntl
@@ -32,13 +32,13 @@ PARTS = ".parts"
 
 @dataclass(frozen=True)
 class Share:
-    """The I-th of N parts of every set."""
+    """Part `number` of `jobs` parts of every set."""
 
     number: int = 1
     jobs: int = 1
 
     def of(self, utterances: Sequence[Utterance]) -> list[Utterance]:
-        """Every N-th utterance by length: all parts take equally long."""
+        """Every N-th utterance in order of length, so that all parts take equally long."""
         ordered = sorted(utterances, key=lambda utterance: -(utterance.samples or 0))
         return ordered[self.number - 1 :: self.jobs]
 
@@ -59,7 +59,7 @@ def decode_part(
     share: Share = Share(),
     encoder_dir: Path | None = None,
 ) -> None:
-    """Decode this job's part of a set; `join` makes `out`/hyp.jsonl of all parts."""
+    """Decode this job's part of a set; `join` then writes `out`/hyp.jsonl from all parts."""
     data = DataDir.read(data_dir)
     utterances = share.of(read_utterances(data, prompts, settings.prompts, settings.seed))
     encoders = [shape.name for shape in model.shapes]
@@ -74,12 +74,12 @@ def decode_part(
 
 
 def has_part(out: Path, share: Share, key: str) -> bool:
-    """Is this job's part done?"""
+    """Whether this job's part is complete and has the same key."""
     return read_part(share.file(out), key) is not None
 
 
 def read_part(file: Path, key: str) -> dict[str, Any] | None:
-    """A part; None where it is not there, damaged, or made with something else."""
+    """A part; None if it is missing or damaged, or has another key."""
     try:
         part = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -88,10 +88,10 @@ def read_part(file: Path, key: str) -> dict[str, Any] | None:
 
 
 def join(out: Path, share: Share, key: str, done: Callable[[float], None]) -> int | None:
-    """Write what a decoded set consists of once all parts are there, then call `done` with the
-    seconds of the slowest job.
+    """If all parts exist, write the files of the decoded set, then call `done` with the seconds of
+    the slowest job.
 
-    Returns the number of utterances; None while parts are missing, or where another job did it.
+    Returns the number of utterances; None if parts are missing or another job has joined them.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
@@ -139,7 +139,7 @@ def decode_utterances(
 
 
 def batches(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
-    """Batches of similar length, the longest first: what does not fit fails at once."""
+    """Batches of similar length, the longest first: too little memory shows at once."""
     if size < 1:
         raise UserError(f"batch_size {size}: must be at least 1")
     ordered = sorted(utterances, key=lambda utterance: -(utterance.samples or 0))
@@ -148,7 +148,7 @@ def batches(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utteran
 
 
 def write_hypotheses(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """hyp.jsonl, atomically, and the sorted `hyp` and `ref` beside it."""
+    """Write hyp.jsonl, `hyp` and `ref`, each atomically."""
     for name in ("hyp", "ref"):
         texts = [f"{line['id']} {one_line(line[name])}".rstrip() for line in lines]
         write_text(out / name, "".join(f"{text}\n" for text in texts))

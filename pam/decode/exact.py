@@ -1,14 +1,19 @@
-"""Greedy search in batches that give what single utterances give, bit for bit, in any type.
+"""Batched greedy search whose answers equal those of single utterances, bit for bit, in any type.
 
-A library chooses its kernel, hence the order of its sums, by the shapes of its operands. In a plain
-batch these depend on how many the neighbours are and how long. In bfloat16 that is enough for
-another one of two tokens that are almost equally probable, and from there on the answers differ.
+A library chooses its kernel, and so the order of its sums, by the shapes of its operands. In a
+plain batch these shapes depend on the number and the lengths of the other rows. In bfloat16 that
+can change the choice between two tokens of almost equal probability, and then the rest of the
+answer.
 
-Here every shape depends on the utterance alone. Its encoders, its router and its fusion compute it
-without neighbours. The LLM, whose cost is to read its weights, always computes a fixed number of
-rows, however many of them are utterances, padded to lengths that follow from the utterance's own;
-a step of one token each has only rows that are at the same step. Within one shape the result of a
-row does not depend on the other rows. Where rows have ended, those that go on close ranks.
+Here every shape depends on the utterance alone:
+
+- encoders, router and fusion compute one utterance at a time;
+- the LLM, whose cost is the reading of its weights, always computes a fixed number of rows. Missing
+  rows are filled with copies. The padded length of a row follows from its own length;
+- a pass over one token per row has only rows at the same step.
+
+With fixed shapes, the result of a row does not depend on the other rows. When rows end, the
+remaining ones are moved into fewer groups.
 """
 
 # P positions in a cache, U frames after fusion, D width of the LLM
@@ -37,8 +42,8 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.speech_llm import ESPnetPaMModel
 
-READ_ROWS, READ_STEP = 4, 16  # rows of a pass over prompts or audio, and the step of their lengths
-ROWS = 8  # of a pass over one token each
+READ_ROWS, READ_STEP = 4, 16  # passes over prompts or audio: rows, and the multiple to pad to
+ROWS = 8  # passes over one token per row: rows
 SHORTEST_PROMPT, SHORTEST_CACHE = 64, 128
 
 Clip = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # features and lengths of one row
@@ -46,7 +51,7 @@ Clip = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]  # features and lengths
 
 @dataclass
 class Fused:
-    """One row that the LLM is to read; `limit`: how many tokens its answer may have."""
+    """The LLM's input for one row; `limit`: the largest number of tokens of its answer."""
 
     prompt: PromptStates
     audio: Float[Tensor, "1 U D"]
@@ -55,12 +60,12 @@ class Fused:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Positions of the prompt and of the audio, with padding."""
+        """Padded lengths of the prompt and of the audio."""
         return power_above(self.prompt.mask.shape[1], SHORTEST_PROMPT), padded(self.audio.shape[1])
 
 
 class ExactMemory(PromptMemory):
-    """States of prompts that do not depend on the other prompts."""
+    """States of prompts, each computed independently of the other prompts."""
 
     def learn(self, new: Sequence[str]) -> None:
         lengths = [padded(len(self.model.llm.prompt_ids(prompt))) for prompt in new]
@@ -79,9 +84,9 @@ def greedy_exact(
     memory: ExactMemory | None = None,
     max_tokens_per_second: float = 0.0,
 ) -> GreedyOutput:
-    """`pam.decode.greedy.greedy` for `clips` of one row each."""
+    """As `pam.decode.greedy.greedy`, for `clips` of one row each."""
     memory = memory or ExactMemory(model)
-    memory(prompts)  # those that are new, together
+    memory(prompts)  # computes all new prompts together
     rows, routed = [], []
     with model.autocast():
         for (features, lengths), prompt in zip(clips, prompts, strict=True):
@@ -101,7 +106,7 @@ def greedy_exact(
 
 
 def listen_exactly(model: ESPnetPaMModel, rows: Sequence[Fused]) -> list[PromptStates]:
-    """What the LLM has read after prompt and audio of each row."""
+    """The LLM's states of each row after prompt and audio."""
     pasts: dict[int, PromptStates] = {}
     for places, (prompt_length, length) in in_groups([row.shape for row in rows], READ_ROWS):
         group = [rows[place] for place in places]
@@ -115,7 +120,7 @@ def listen_exactly(model: ESPnetPaMModel, rows: Sequence[Fused]) -> list[PromptS
 
 
 def in_groups(shapes: Sequence[Hashable], rows: int) -> Iterator[tuple[list[int], Any]]:
-    """Groups of `rows` places of one shape, and that shape. The first place fills a group up."""
+    """Yield (`rows` places of one shape, the shape); the first place is repeated as filling."""
     places = defaultdict(list)
     for place, shape in enumerate(shapes):
         places[shape].append(place)
@@ -126,20 +131,22 @@ def in_groups(shapes: Sequence[Hashable], rows: int) -> Iterator[tuple[list[int]
 
 
 def padded(length: int) -> int:
-    """The multiple of `READ_STEP` above `length`: always with padding, for attention without any
-    may be computed in another way."""
+    """The next multiple of `READ_STEP` above `length`.
+
+    There is always some padding: attention may use another kernel if there is none.
+    """
     return (length // READ_STEP + 1) * READ_STEP
 
 
 def power_above(length: int, shortest: int) -> int:
-    """The power of two above `length`: always with padding."""
+    """The next power of two above `length`, so that there is always some padding."""
     return max(shortest, 1 << length.bit_length())
 
 
 def past_of(
     hidden: Float[Tensor, "B D"], mask: Bool[Tensor, "B P"], cache: DynamicCache
 ) -> PromptStates:
-    """What was read, in the form of a prompt's states; `pooled` predicts the next token."""
+    """The LLM's states as `PromptStates`; `pooled` is the state that predicts the next token."""
     layers = cache.layers
     return PromptStates(hidden, [x.keys for x in layers], [x.values for x in layers], mask)
 
@@ -147,8 +154,7 @@ def past_of(
 def exact_search(
     llm: CausalLM, pasts: Sequence[PromptStates], limits: Sequence[int]
 ) -> list[list[int]]:
-    """The most probable tokens after each of `pasts`, of one row each, until the end token or the
-    row's limit."""
+    """Greedy tokens after each of `pasts` (one row each), up to the end token or the row's limit."""
     said: list[list[int]] = [[] for _ in pasts]
     same_length = defaultdict(list)
     for place, past in enumerate(pasts):
@@ -167,8 +173,10 @@ def exact_search(
 
 
 class Group:
-    """`ROWS` rows that are at the same step: those of `places`, and repetitions of the first that
-    only fill the shape. `token`: what each said last."""
+    """`ROWS` rows at the same step: those of `places`, then copies of the first to fill the shape.
+
+    `token` holds the last token of each row.
+    """
 
     def __init__(
         self,
@@ -185,7 +193,7 @@ class Group:
         self.token = None if token is None else token[rows]
 
     def say(self, said: list[list[int]], limits: Sequence[int]) -> None:
-        """Add the next token of each row to what it `said`, and drop the rows that end."""
+        """Append the next token of each row to its tokens in `said`; drop the rows that end."""
         self.token = self.llm.logits(self.hidden).argmax(-1)
         tokens = self.token.tolist()
         for row, place in list(self.places.items()):
@@ -201,7 +209,7 @@ class Group:
         self.hidden = self.llm.read(embeds, self.mask, position, self.cache)[:, 0]
 
     def left(self) -> tuple[PromptStates, Int[Tensor, " B"]]:
-        """What the rows that go on have read, and the token that each of them said."""
+        """The states and the last tokens of the rows that have not ended."""
         rows = torch.tensor(list(self.places), device=self.mask.device)
         return past_of(self.hidden, self.mask, self.cache).select(rows), self.token[rows]
 
@@ -218,7 +226,7 @@ def make_groups(
 
 
 def close_ranks(llm: CausalLM, groups: list[Group]) -> list[Group]:
-    """The rows that go on, in as few groups as can be."""
+    """The rows that have not ended, in as few groups as possible."""
     places = [place for group in groups for place in group.places.values()]
     if -(-len(places) // ROWS) == len(groups):
         return groups

@@ -1,6 +1,7 @@
 """Greedy search, batched, with a KV cache.
 
-In exact arithmetic a batch gives what single utterances give; in bfloat16 see `pam.decode.exact`.
+Up to rounding, the answers of a batch equal those of single utterances. `pam.decode.exact` makes
+them equal in bfloat16 too.
 """
 
 # B batch, U frames after fusion, V positions of prompt and audio, P prompt tokens, R routed experts
@@ -19,7 +20,7 @@ from pam.encoders.padding import padding_mask
 from pam.llm.prompts import PromptStates, pad_left
 from pam.model.speech_llm import ESPnetPaMModel
 
-SHORTEST_LIMIT = 16  # tokens that any answer may have, however short the audio
+SHORTEST_LIMIT = 16  # tokens; the limit by the audio's length is never less
 
 
 @dataclass
@@ -29,8 +30,8 @@ class GreedyOutput:
     Attributes:
         texts: the answers.
         tokens: their token ids, without the end token.
-        experts: index of the routed expert of each row, None where nothing is routed.
-        posteriors: p of equation 8 [B, R], None where nothing is routed.
+        experts: index of the chosen expert of each row, None without a router.
+        posteriors: p of equation 8 [B, R], None without a router.
     """
 
     texts: list[str]
@@ -40,20 +41,20 @@ class GreedyOutput:
 
 
 class PromptMemory:
-    """States of prompts, each computed once however many utterances share it; `rows` at a time."""
+    """Caches the states of prompts. Each prompt is computed once, in batches of `rows`."""
 
     def __init__(self, model: ESPnetPaMModel, rows: int = 32):
         self.model, self.rows = model, rows
         self.known: dict[str, PromptStates] = {}
 
     def __call__(self, prompts: Sequence[str]) -> PromptStates:
-        """The states of a row for each of `prompts`."""
+        """The states of `prompts`, one row each."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
         self.learn(new)
         return stack_prompts([self.known[prompt] for prompt in prompts])
 
     def learn(self, new: Sequence[str]) -> None:
-        """Read prompts that are not known yet."""
+        """Compute and store the states of new prompts."""
         for start in range(0, len(new), self.rows):
             chunk = new[start : start + self.rows]
             states = self.model.read_prompts(chunk)
@@ -73,7 +74,7 @@ def without_padding(states: PromptStates, row: int) -> PromptStates:
 
 
 def stack_prompts(prompts: Sequence[PromptStates], shortest: int = 0) -> PromptStates:
-    """Rows of different lengths as one batch, padded on the left, to `shortest` at least."""
+    """Join rows into one batch, padded on the left to the longest row, at least to `shortest`."""
     longest = max(shortest, *(p.mask.shape[1] for p in prompts))
 
     def pad(x: Tensor) -> Tensor:
@@ -102,11 +103,12 @@ def greedy(
     """Answer `prompts` about the audio of each row.
 
     Args:
-        features, lengths: encoder states NAME [B, T, S·C] and their frames (or `speech` [B, N]).
+        features, lengths: encoder states NAME [B, T, S·C] and their numbers of frames, or audio
+            `speech` [B, N] and its numbers of samples.
         memory: prompt states to reuse between batches.
         expert: route to this expert instead of the router's choice.
-        max_tokens_per_second: an answer has at most this many tokens for each second of audio (but
-            16 in any case), so that an answer that loops ends; 0 sets no such limit.
+        max_tokens_per_second: an answer has at most this many tokens per second of audio, but the
+            limit is never below 16. It ends answers that repeat themselves. 0: no such limit.
     """
     batch = {**features, **{f"{name}_lengths": value for name, value in lengths.items()}}
     batch = {name: value.to(model.device) for name, value in batch.items()}
@@ -134,7 +136,7 @@ def output_of(
 def token_limits(
     frames: Int[Tensor, " B"], max_new_tokens: int, max_tokens_per_second: float
 ) -> Int[Tensor, " B"]:
-    """How many tokens an answer about `frames` of audio, 25 a second, may have."""
+    """The largest number of tokens of an answer about `frames` of audio (25 per second)."""
     limits = torch.full_like(frames, max_new_tokens)
     if max_tokens_per_second > 0:
         by_length = (frames * max_tokens_per_second / FRAMES_PER_SECOND).ceil().long()
@@ -148,7 +150,11 @@ def listen(
     audio: Float[Tensor, "B U D"],
     frames: Int[Tensor, " B"],
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, "B V"], DynamicCache]:
-    """The state that predicts each row's first token, the mask of what was read, and its cache."""
+    """Read prompt and audio.
+
+    Returns the state that predicts each row's first token, the mask of prompt and audio, and the KV
+    cache.
+    """
     llm = model.llm
     cache = prompt.cache()
     audio, frames = llm.turn(audio, frames)
@@ -158,7 +164,7 @@ def listen(
     hidden = llm.read(audio, mask, positions, cache)
     # Rows are padded on the right: the first token follows each row's last real frame.
     hidden = hidden[torch.arange(len(hidden), device=hidden.device), frames - 1]
-    mask = pad_left(cache, mask)  # what follows stands right behind each row's last real frame
+    mask = pad_left(cache, mask)  # the next token follows each row's last real frame
     return hidden, mask, cache
 
 
@@ -169,7 +175,7 @@ def search(
     frames: Int[Tensor, " B"],
     limits: Int[Tensor, " B"],
 ) -> list[list[int]]:
-    """The most probable token again and again, until every row has ended or is at its limit."""
+    """Greedy tokens of each row, until every row has ended or reached its limit."""
     llm = model.llm
     hidden, mask, cache = listen(model, prompt, audio, frames)
     position = mask.sum(1, keepdim=True)

@@ -1,20 +1,20 @@
-"""What answers depend on; torch is not imported."""
+"""The settings of decoding. This module does not import torch."""
 
 from dataclasses import dataclass
 
 EXACT = True  # costs 2 to 17 % more than plain batches of 8 (tools/bench_decode.py)
-BATCH_SIZE = 32  # utterances that wait for each other: fewer fill the LLM's rows less well
+BATCH_SIZE = 32  # utterances; smaller batches leave more of the LLM's rows unused
 PLAIN_BATCH_SIZE = 8
-# Fast speech has 6; of the 5,000 utterances of the mini corpora that are speech none has 8.
+# Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the answers depend on.
+    """All settings that the answers depend on.
 
-    `exact`: a batch gives what single utterances give (`pam.decode.exact`). Of other batches the
-    answers depend a little on `batch_size`, in bfloat16. `dtype` is that of the LLM's weights.
+    `exact`: batches give the same answers as single utterances (`pam.decode.exact`). Without it,
+    answers in bfloat16 depend slightly on `batch_size`. `dtype` is that of the LLM's weights.
     """
 
     prompts: str = "unseen"

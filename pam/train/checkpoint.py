@@ -11,7 +11,7 @@ from pam.errors import UserError
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """The mean of checkpoints, summed in float64 and given back in each weight's own type."""
+    """The mean of checkpoints. The sum is in float64; each weight keeps its own type."""
     states = [read_weights(path) for path in paths]
     names = states[0].keys()
     if any(state.keys() != names for state in states):
@@ -25,15 +25,16 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
 
 
 def choose(folder: Path, method: str, number: int, losses: Mapping[int, float]) -> list[Path]:
-    """The checkpoints of the `number` last epochs, or of the best by dev loss, in that order.
+    """The checkpoints of the last `number` epochs (latest first), or of the best (lowest loss
+    first).
 
-    `losses`: the dev loss of every epoch that may be chosen. `last.pth` has the weights of the last
-    epoch. UserError where there are too few epochs, or a checkpoint was not kept.
+    `losses` maps each candidate epoch to its dev loss. `last.pth` stands for the last epoch if that
+    has no file of its own. UserError if there are too few epochs or a checkpoint was not kept.
     """
     if not 1 <= number <= len(losses):
         raise UserError(
             f"--num {number}: {folder} has {len(losses)} epochs with a finite dev loss: "
-            "choose from 1 to that"
+            f"choose 1 to {len(losses)}"
         )
     ranked = sorted(losses, reverse=True) if method == "last" else sorted(losses, key=losses.get)
     chosen = {epoch: folder / f"{epoch}epoch.pth" for epoch in ranked[:number]}

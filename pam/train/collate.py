@@ -16,20 +16,20 @@ from pam.train.iterators import Step
 
 
 class Collate:
-    """Pads the rows of a step, and draws a prompt and the words to hide for each of them.
+    """Pads the rows of a step, and draws each row's prompt and the numbers for its word dropout.
 
-    What is drawn depends on the seed, the utterance, and how often its task was passed over: on no
-    generator's state, on no process, and not on the epochs that a run is cut into.
+    A draw depends only on the seed, the utterance and the number of the pass over its task. It does
+    not depend on a generator's state, on the process, or on where epochs begin.
 
     Args:
         prompts: the prompts of each task by its name, in the order of the task's index.
-        per_batch: so many prompts are drawn for a batch, those of its first utterances, which all
-            others share in turn; 0 draws one for every utterance. Fewer distinct prompts are a
-            shorter prompt pass.
-        router_prompts: from so many prompts the router learns for each utterance: from its own,
-            and from further ones of its task.
-        seed: of the draws; None, for validation, takes each task's first prompts, so that losses
-            can be compared, and hides no word.
+        per_batch: number of prompts drawn for a batch. The first rows get them, and the other rows
+            repeat them in turn. 0 draws one for every row. Fewer distinct prompts make the LLM's
+            pass over the prompts cheaper.
+        router_prompts: number of prompts that train the router for each utterance: its own and
+            further ones of its task.
+        seed: of the draws. None is for validation: it takes the first prompts of each task, so that
+            losses are comparable, and drops no words.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Collate:
         return utts, batch
 
     def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[list[str]]:
-        """For every row, of `tasks`, its prompt, and the further ones that teach the router."""
+        """For each row (its task is in `tasks`): its prompt, then the others for the router."""
         utts = step.batch.utts
         places = self.per_batch or len(utts)
         chosen = []
@@ -84,7 +84,7 @@ class Collate:
     def right_experts(
         self, prompts: Sequence[Sequence[str]], tasks: Sequence[int]
     ) -> Bool[Tensor, "B Q R"]:
-        """The experts that are right for each prompt: its task's, of some requests others' too."""
+        """Which experts are right for each prompt. Tasks that share a prompt are all right."""
         names = [
             [self.prompts[task].shared.get(prompt, {self.tasks[task]}) for prompt in row]
             for row, task in zip(prompts, tasks, strict=True)
@@ -92,7 +92,7 @@ class Collate:
         return torch.tensor([[[t in n for t in self.tasks] for n in row] for row in names])
 
     def draw_chance(self, step: Step, utt: str, tokens: int) -> Tensor:
-        """A number in [0, 1) for each token of an answer; the lowest are hidden."""
+        """A number in [0, 1) for each token of an answer; word dropout drops the lowest."""
         generator = np.random.default_rng(self.number("words", step, utt))
         return torch.from_numpy(generator.random(tokens, dtype=np.float32))
 

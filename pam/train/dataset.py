@@ -10,12 +10,12 @@ from pam.llm.causal_lm import CausalLM
 
 
 class TrainingSet:
-    """Utterances as they are trained on, by their ids.
+    """Maps an utterance's id to its training tensors.
 
     Args:
         texts, utt2task: answer and task of every utterance.
-        tasks: names of the tasks; a task becomes its index.
-        end: answers end with the end token.
+        tasks: names of the tasks; a task is given as its index in this list.
+        end: whether answers end with the end token.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class TrainingSet:
         self.inputs, self.end = inputs, end
 
     def __getitem__(self, utt: str) -> dict[str, Tensor]:
-        """`text` [Y] of token ids, `task` [] and the utterance's inputs."""
+        """`text` [Y] (token ids), `task` [] and the utterance's inputs."""
         numbers = {
             "text": torch.tensor(self.answer_ids(utt), dtype=torch.long),
             "task": torch.tensor(self.tasks.index(self.utt2task[utt])),
@@ -39,5 +39,5 @@ class TrainingSet:
         return numbers | self.inputs[utt]
 
     def answer_ids(self, utt: str) -> list[int]:
-        """The tokens that an answer is trained on."""
+        """The target tokens of an utterance's answer."""
         return self.llm.answer_ids(self.texts[utt]) + ([self.llm.eos] if self.end else [])

@@ -1,7 +1,7 @@
-"""Losses that are not finite: seen in every epoch, an error where the training ends with them.
+"""Detects losses that are not finite in every epoch, and fails if the last epoch has one.
 
-ESPnet leaves such batches out of its means, and ends a training whose gradients are never finite
-without an error.
+ESPnet leaves such batches out of its means. If no gradient of an epoch is finite, it ends the
+training without an error.
 """
 
 import sys
@@ -15,9 +15,10 @@ from torch import nn
 
 from pam.errors import UserError
 
-NONFINITE = "nonfinite_"  # before a task's name, in the statistics: the share of its batches
-RANKS = {"rank_loss": "min", "rank_epoch": "max"}  # what ESPnet chooses the kept epochs by
-RATES = {  # that a phase learns with, by its folder
+# In the statistics, nonfinite_TASK is the share of the task's batches whose loss is not finite.
+NONFINITE = "nonfinite_"
+RANKS = {"rank_loss": "min", "rank_epoch": "max"}  # ESPnet's criteria for the epochs to keep
+RATES = {  # the options of a phase's learning rates, by its folder
     "warmup": "phases.ctc.optim_conf.lr",
     "train": "the rates of phases.llm.optim_conf (lr, lora_lr, router_lr)",
 }
@@ -25,7 +26,7 @@ Stats = Mapping[int, Mapping[str, Mapping[str, Any]]]  # of ESPnet's reporter: e
 
 
 def flag_nonfinite(model: nn.Module, inputs: tuple, options: Mapping, result: tuple) -> tuple:
-    """Forward hook: add to the statistics whether the loss of the batch's task is not finite."""
+    """Forward hook: adds to the statistics whether the batch's loss is not finite, by task."""
     loss, stats, weight = result
     value = (~torch.isfinite(loss.detach())).float()
     own = model.tasks[int(options["task"][0])]
@@ -37,20 +38,23 @@ def flag_nonfinite(model: nn.Module, inputs: tuple, options: Mapping, result: tu
 
 
 def flagged(part: Mapping[str, Any]) -> list[str]:
-    """The tasks that have a loss that is not finite in the statistics of one part of an epoch."""
+    """The tasks with a loss that is not finite. `part`: statistics of training or validation."""
     shares = {k.removeprefix(NONFINITE): v for k, v in part.items() if k.startswith(NONFINITE)}
     return [task for task, share in shares.items() if share > 0]
 
 
 def flagged_so_far(reporter: SubReporter) -> list[str]:
-    """As `flagged`, of an epoch that still runs."""
-    stats = reporter.stats.items()  # NaN where a batch is of another task
+    """As `flagged`, for the epoch in progress."""
+    stats = reporter.stats.items()  # NaN in batches of other tasks
     return flagged({name: any(v.value > 0 for v in values) for name, values in stats})
 
 
 def rank(reporter: SubReporter) -> None:
-    """Add `RANKS` to the statistics of a validation: the dev loss and the epoch, or, where the loss
-    of a batch is not finite, the worst that there are. Such an epoch takes no other's place."""
+    """Add `RANKS` to the statistics of a validation: the dev loss and the epoch.
+
+    If the loss of a batch is not finite, both get the worst values, so that this epoch's checkpoint
+    never replaces a good one.
+    """
     bad = flagged_so_far(reporter)
     loss = sys.float_info.max if bad else aggregate(reporter.stats["loss"])
     reporter.stats["rank_loss"] = [Average(loss)]
@@ -58,9 +62,9 @@ def rank(reporter: SubReporter) -> None:
 
 
 def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
-    """UserError where the last epoch of the training in `folder` has a dev loss that is not finite.
+    """UserError if the dev loss of the last epoch of the training in `folder` is not finite.
 
-    An earlier epoch may have one: it is left out when checkpoints are chosen.
+    Earlier epochs may have such a loss: the choice of checkpoints skips them.
     """
     last = max(stats)
     if tasks := flagged(stats[last]["valid"]):
@@ -68,9 +72,9 @@ def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
 
 
 def diverged(folder: Path, epoch: int, what: str) -> UserError:
-    """`folder` is that of a phase, in the experiment's."""
+    """The error of a diverged training. `folder` is exp/NAME/PHASE."""
     rates = RATES[folder.name]
     return UserError(
-        f"{folder}: the training diverged in epoch {epoch}: {what}: lower {rates}, and give "
-        f"another --expname or remove {folder.parent}"
+        f"{folder}: the training diverged in epoch {epoch}: {what}: lower {rates}; then "
+        f"give another --expname or remove {folder.parent}"
     )

@@ -1,4 +1,4 @@
-"""The proof that a model hears: dev loss with the right audio against another utterance's audio."""
+"""Does the model use the audio? The dev loss with the right audio, and with another utterance's."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,10 @@ from pam.train.task import first_of_each_task, read_lengths, training_set
 
 
 def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
-    """The batch with every row's audio taken from the row before (same task, like length)."""
+    """The batch with each row's audio replaced by that of the previous row.
+
+    The rows of a batch have the same task and similar lengths.
+    """
     return {**batch, **{k: v.roll(1, dims=0) for k, v in model.audio_of(batch).items()}}
 
 
@@ -23,9 +26,9 @@ def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[s
 def measure_hearing(
     model: ESPnetPaMModel, config: Mapping, dev: Path
 ) -> dict[str, dict[str, float | int]]:
-    """Per task: token-mean dev loss with right and with shuffled audio, and the utterances.
+    """Per task: mean dev loss of a token with right and with shuffled audio, and utterance count.
 
-    A batch of a single utterance has nothing to swap with and is left out of both.
+    Batches of one utterance are left out of both losses: there is no other audio to swap in.
     """
     model.eval()
     sums: dict[str, list[float]] = {}
@@ -47,9 +50,9 @@ def measure_hearing(
 
 
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
-    """(ids, task, batch) over the development directory, or `utts` of each task, spread evenly.
+    """Yield (ids, task, batch) for the development directory. Every batch has at least two rows.
 
-    Every batch has two rows or more.
+    `utts`: number of utterances of each task, spread evenly over the sorted ids (0: all).
     """
     dataset = training_set(model.llm, dev, config)
     factory = EveryUtteranceIterFactory(

@@ -1,7 +1,7 @@
-"""Which utterances make which batch: equal probability per task, one task and like lengths a batch.
+"""The sampler: tasks are equally probable; a batch has one task and utterances of similar length.
 
-Everything is a function of (seed, epoch), so a resumed run sees the same batches, and so do any
-number of processes, which share each of them.
+All batches are a function of (seed, epoch). So a resumed run sees the same batches, and so do
+several processes, which split each batch among them.
 """
 
 import math
@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from pam.train.dataset import TrainingSet
 
-JITTER = 0.1  # lengths are blurred by ±10 % before sorting, so that batches differ between passes
+JITTER = 0.1  # lengths change at random by ±10 % before sorting, so that batches differ by pass
 
 
 def bucket(
     utts: Sequence[str], lengths: Mapping[str, int], max_utts: int, max_frames: int
 ) -> list[list[str]]:
-    """Cut a length-sorted list into batches of at most `max_utts` utterances and, padding
-    included, `max_frames` frames (a longer single utterance is a batch of its own)."""
+    """Cut a length-sorted list into batches of at most `max_utts` utterances and `max_frames`
+    frames, padding included. An utterance that is longer is a batch of its own."""
     batches: list[list[str]] = []
     longest = 0
     for utt in utts:
@@ -36,7 +36,7 @@ def bucket(
 
 
 class Batch(NamedTuple):
-    """Utterances of one task, and the pass over that task which they belong to."""
+    """Utterances of one task, and the number of the pass over that task."""
 
     utts: list[str]
     number: int
@@ -44,13 +44,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """A batch, what this process takes of it, and the batches that one update joins.
+    """One process's share of a batch, and the update that the batch belongs to.
 
     Attributes:
-        batch: what all processes take together.
-        update: the utterances of all batches of the update, the optimizer's step.
-        batches: how many batches that are (ESPnet's accum_grad).
-        rank, world: this process and how many there are.
+        batch: the whole batch, which the processes split among them.
+        update: the utterances of all batches of the update (one step of the optimizer).
+        batches: number of batches of the update (ESPnet's accum_grad).
+        rank, world: index of this process and number of processes.
     """
 
     batch: Batch
@@ -61,20 +61,24 @@ class Step:
 
     @property
     def own(self) -> range:
-        """The rows of the batch that count in this process: every `world`-th."""
+        """The rows of the batch that this process counts: every `world`-th."""
         return range(self.rank, len(self.batch.utts), self.world)
 
     @property
     def rows(self) -> Sequence[int]:
-        """The rows that it computes: all processes meet in every step, so where it has none of its
-        own it computes the first one, which then counts nothing."""
+        """The rows that this process computes.
+
+        Every process must take part in every step. A process without rows of its own computes the
+        first row of the batch, with weight zero.
+        """
         return self.own or [0]
 
 
 class Utterances(Dataset):
-    """A `TrainingSet` by steps: the entries of a step's rows, and its counts (`pam.model.joint`).
+    """Maps a step to the entries of its rows and to its counts (`pam.model.joint`).
 
-    Other processes' tokens are counted from their text: nothing is exchanged, no audio is read.
+    The tokens of other processes' rows are counted from their text, without communication and
+    without reading audio.
     """
 
     def __init__(self, dataset: TrainingSet):
@@ -93,7 +97,7 @@ class Utterances(Dataset):
         return step, items, np.array(counts, dtype=np.float32)
 
     def tokens(self, utts: Iterable[str], known: Mapping[str, int]) -> int:
-        """Answer tokens of utterances."""
+        """Number of answer tokens of utterances."""
         answer_ids = self.dataset.answer_ids
         return sum(known[utt] if utt in known else len(answer_ids(utt)) for utt in utts)
 
@@ -101,13 +105,13 @@ class Utterances(Dataset):
 def loader(
     dataset: TrainingSet, steps: Sequence[Step], collate_fn: Callable, num_workers: int = 0
 ) -> DataLoader:
-    """(utterances, batch) of every step."""
+    """Yields (utterances, batch) for every step."""
     options = {"batch_size": None, "num_workers": num_workers}
     return DataLoader(Utterances(dataset), sampler=steps, collate_fn=collate_fn, **options)
 
 
 class TaskBatches:
-    """The endless sequence of batches of one task: every pass shuffles and buckets anew."""
+    """The endless sequence of batches of one task. Every pass shuffles and buckets again."""
 
     def __init__(
         self, utts: Sequence[str], lengths: Mapping[str, int], max_utts: int, max_frames: int, seed
@@ -129,7 +133,7 @@ class TaskBatches:
         return self.passes[number]
 
     def slice(self, start: int, count: int) -> list[Batch]:
-        """Batches number `start` … `start + count - 1`, counted over passes."""
+        """Batches `start` … `start + count - 1`; numbering goes on from pass to pass."""
         out: list[Batch] = []
         number = 0
         while len(out) < count:
@@ -161,11 +165,10 @@ def batches_by_task(
 
 
 def steps_of_passes(tasks: Sequence[TaskBatches], passes: float) -> int:
-    """Batches of `passes` passes over the data: over one task exactly these passes.
+    """Number of batches in `passes` passes over the data of all tasks.
 
-    Tasks are sampled equally often, whatever their sizes. So of several tasks these are as many
-    steps as the passes of all tasks together have batches; a small task is then read more often
-    than that, a large one less.
+    All tasks are sampled equally often. So with several tasks of different sizes, this many steps
+    read a small task more than `passes` times and a large task less.
     """
     whole = int(passes)
     steps = sum(len(task.one_pass(number)) for number in range(whole) for task in tasks)
@@ -179,11 +182,11 @@ class TaskBalancedIterFactory(AbsIterFactory):
     Args:
         utt2task: task of every utterance.
         lengths: frames of every utterance.
-        steps: batches an epoch (ESPnet's num_iters_per_epoch), a multiple of `accum_grad`.
-        total: batches of all epochs; the last one may be shorter.
-        max_utts, max_frames: limits of a batch, which the processes share.
-        accum_grad: batches that an update joins.
-        rank, world: this process and how many there are: see `Step`.
+        steps: batches per epoch (ESPnet's num_iters_per_epoch), a multiple of `accum_grad`.
+        total: batches of all epochs; the last epoch may be shorter.
+        max_utts, max_frames: limits of a whole batch, before the processes split it.
+        accum_grad: batches per update.
+        rank, world: index of this process and number of processes, see `Step`.
     """
 
     def __init__(
@@ -233,7 +236,7 @@ class TaskBalancedIterFactory(AbsIterFactory):
 
 
 class EveryUtteranceIterFactory(AbsIterFactory):
-    """Validation batches: every utterance once, one task a batch, like lengths together."""
+    """Validation batches: every utterance once; a batch has one task and similar lengths."""
 
     def __init__(
         self,

@@ -26,13 +26,16 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
-CURVES = ("loss", "acc", "ctc", "router_acc")  # of what ESPnet's reporter keeps
+CURVES = ("loss", "acc", "ctc", "router_acc")  # the statistics of ESPnet's reporter to plot
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a phase is: epochs (of ESPnet: to the next checkpoint), batches of each, and of all
-    of them, where the last may be shorter. Both are multiples of `accum_grad`."""
+    """Length of a phase: number of epochs, batches per epoch, and batches of all epochs.
+
+    An epoch is ESPnet's: it ends with a checkpoint. The last one may be shorter. Both numbers of
+    batches are multiples of `accum_grad`.
+    """
 
     epochs: int
     per_epoch: int
@@ -50,31 +53,35 @@ def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
 
 
 def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
-    """The batches of each task that the training through the LLM reads."""
+    """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
     return batches_by_task(utt2task, read_lengths(train), **config["batch"], seed=config["seed"])
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
-    """Training steps of a budget, each a batch: `steps`, or `epochs`, which are passes over the
-    data (`steps_of_passes`)."""
+    """Training steps of a budget. A step is one batch.
+
+    The budget gives `steps`, or `epochs`, which are passes over the data (`steps_of_passes`).
+    """
     return budget["steps"] if "steps" in budget else steps_of_passes(tasks(), budget["epochs"])
 
 
 def updates_of(steps: int, budget: Mapping[str, Any], accum_grad: int) -> int:
-    """Updates of an epoch, at most. UserError where there would be none."""
+    """The largest number of updates in an epoch. UserError if that is zero."""
     longest = min(steps, budget["steps_per_epoch"])
     if accum_grad > longest:
         raise UserError(
-            f"accum_grad: {accum_grad} batches make an update, but an epoch has {longest} "
-            "(steps and steps_per_epoch of the budget): lower it, or raise these"
+            f"accum_grad: {accum_grad} batches make an update, but an epoch has only {longest} "
+            "(steps and steps_per_epoch of the budget): lower accum_grad or raise these"
         )
     return longest // accum_grad
 
 
 def equal_epochs(steps: int, budget: Mapping[str, Any], accum_grad: int = 1) -> Length:
-    """Epochs of at most `steps_per_epoch`, all but the last alike: together all of `steps`, and
-    what completes the last update."""
+    """Epochs of at most `steps_per_epoch`, all of equal length except the last.
+
+    Together they have `steps` batches, rounded up to a whole number of updates.
+    """
     longest = updates_of(steps, budget, accum_grad)
     updates = math.ceil(steps / accum_grad)
     epochs = math.ceil(updates / longest)
@@ -82,8 +89,10 @@ def equal_epochs(steps: int, budget: Mapping[str, Any], accum_grad: int = 1) -> 
 
 
 def whole_epochs(steps: int, budget: Mapping[str, Any], accum_grad: int = 1) -> Length:
-    """So many epochs of `steps_per_epoch` as come nearest to `steps`: the warm-up need not be of an
-    exact length."""
+    """Whole epochs of `steps_per_epoch`, as near to `steps` as possible.
+
+    This is for the warm-up, whose length need not be exact.
+    """
     per_epoch = updates_of(steps, budget, accum_grad) * accum_grad
     epochs = round(steps / per_epoch)
     return Length(epochs, per_epoch, epochs * per_epoch)
@@ -98,17 +107,17 @@ def run_phase(
     dev: Path,
     ngpu: int,
 ) -> Path:
-    """Run or resume one phase; returns its last model (trainable weights only)."""
+    """Run or resume one phase; returns the path of its last model (trainable weights only)."""
     folder = exp / ("warmup" if phase == "ctc" else "train")
     done = folder / "last.pth"
     if done.is_file():
         logger.info("%s is complete: %s", phase, done)
         return done
     checkpoint = folder / "checkpoint.pth"
-    if checkpoint.is_file():  # an earlier attempt may have said it: before the model is loaded
+    if checkpoint.is_file():  # fail before the model is loaded
         refuse_lost(load_checkpoint(checkpoint), length.epochs, folder)
     for data in (train, dev):
-        training_inputs(data, config)  # what is missing is said before the model is loaded
+        training_inputs(data, config)  # fail before the model is loaded if some are missing
     conf = config["phases"][phase]
     options = {
         "pam_config": str(exp / "config.yaml"),
@@ -118,8 +127,8 @@ def run_phase(
         "warm_fusion": str(exp / "warmup" / "last.pth") if uses_warmup(config, phase) else None,
         "output_dir": str(folder),
         "ngpu": ngpu,
-        "multiprocessing_distributed": ngpu > 1,  # a process each: DataParallel would cut prompts
-        "unused_parameters": ngpu > 1,  # a batch is of one task: other experts have no gradient
+        "multiprocessing_distributed": ngpu > 1,  # DataParallel would split prompts
+        "unused_parameters": ngpu > 1,  # a batch has one task: other experts get no gradient
         "seed": config["seed"],
         "num_workers": config["num_workers"],
         "max_epoch": length.epochs,
@@ -147,8 +156,10 @@ def run_phase(
 
 
 def refuse_lost(trained: Mapping[str, Any], epochs: int, folder: Path) -> None:
-    """UserError where no training can go on from a checkpoint: after the last epoch, or from
-    weights that are not finite."""
+    """UserError if a checkpoint has diverged and training cannot go on from it.
+
+    That is so after the last epoch, and if the weights are not finite.
+    """
     stats, weights = trained["reporter"]["stats"], trained["model"]
     if max(stats) >= epochs or not all(w.isfinite().all() for w in weights.values()):
         refuse_nonfinite_dev_loss(stats, folder)
@@ -159,10 +170,10 @@ def uses_warmup(config: Mapping[str, Any], phase: str) -> bool:
 
 
 def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
-    """Warm-up steps, never more than a tenth of the run, so that short runs have a plateau, and the
-    floor of the rate, as a share of its peak, where the phase has one.
+    """The scheduler's options; steps and `total` are in updates.
 
-    They and `total` are updates.
+    Warm-up takes at most a tenth of the run, so that short runs have a plateau. `floor` is the
+    lowest rate as a share of the peak.
     """
     floor = {"floor": conf["floor"]} if "floor" in conf else {}
     return {
@@ -173,8 +184,10 @@ def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
-    """Write exp/NAME/config.yaml. What an attempt with another one left, which ended before its
-    first checkpoint, goes."""
+    """Write exp/NAME/config.yaml.
+
+    If an attempt with another configuration ended before its first checkpoint, remove its files.
+    """
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
@@ -185,15 +198,14 @@ def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
 
 
 def remove_attempt(exp: Path) -> None:
-    """Remove what belongs to settings that nothing was trained with: logs of ESPnet, the template
-    of the LLM."""
+    """Remove the files of an attempt without a checkpoint: ESPnet's logs and the LLM's template."""
     for phase in ("warmup", "train"):
         shutil.rmtree(exp / phase, ignore_errors=True)
     (exp / TEMPLATE).unlink(missing_ok=True)
 
 
 def write_curves(exp: Path) -> None:
-    """exp/NAME/curves.json: statistics per epoch of every phase that has run."""
+    """Write exp/NAME/curves.json: statistics per epoch of every phase that has run."""
     curves = []
     for phase, name in (("ctc", "warmup"), ("llm", "train")):
         checkpoint = exp / name / "checkpoint.pth"

@@ -6,10 +6,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class LinearWarmupDecay(LRScheduler, AbsBatchStepScheduler):
-    """Factor of every rate: rises to 1 in `warmup_steps`, falls to `floor` at `total_steps`.
+    """The factor of every rate rises to 1 in `warmup_steps` and falls to `floor` at `total_steps`.
 
     Steps are updates of the optimizer, not batches: ESPnet steps an `AbsBatchStepScheduler` after
-    each. (A LambdaLR it would step after every epoch, too.)
+    each update. (It would step a LambdaLR after every epoch too.)
     """
 
     def __init__(
@@ -27,5 +27,5 @@ class LinearWarmupDecay(LRScheduler, AbsBatchStepScheduler):
         return max(min(rise, fall, 1.0), self.floor if step >= self.warmup_steps else 0.0)
 
     def skip(self) -> None:
-        """An update was left out: there will be one fewer, and the rates fall sooner."""
+        """Count an update that ESPnet skipped: the run has one fewer, so the rates fall sooner."""
         self.total_steps -= 1

@@ -13,13 +13,15 @@ def combine(
     assignments: Iterable[str] = (),
     tasks: Iterable[str] = TASKS,
 ) -> dict[str, Any]:
-    """The system at the scale; `assignments` are those of --set, `tasks` those of the data, by
-    default the paper's."""
+    """The configuration of the system at the scale.
+
+    `assignments` are those of --set. `tasks` are those of the data; the default is the paper's.
+    """
     return effective(compose(scale, system, assignments), tasks)
 
 
 def effective(experiment: Experiment, tasks: Iterable[str] = TASKS) -> dict[str, Any]:
-    """As exp/NAME/config.yaml keeps it; UserError for a task that there is not."""
+    """The effective configuration, as in exp/NAME/config.yaml. UserError for an unknown task."""
     for task in experiment.warmup_tasks:
         get_task(task)
     return plain(experiment) | {"tasks": experiment.tasks or list(tasks)}

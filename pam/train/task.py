@@ -36,14 +36,14 @@ PARTS = ("other", "router", "lora")
 class PaMTask(AbsTask):
     """Two phases share this task: `ctc` warms the fusion up, `llm` is the paper's training.
 
-    All that belongs to the Speech LLM stands in one file, `--pam_config` (exp/NAME/config.yaml).
+    One file, `--pam_config` (exp/NAME/config.yaml), holds all settings of the Speech LLM.
     """
 
     num_optimizers = 1
     trainer = PaMTrainer
     class_choices_list: list = []
 
-    # The model in use: the batches need its tokenizer. ESPnet builds it before the iterators.
+    # Batches need the model's tokenizer. ESPnet builds the model before the iterators.
     llm = None
 
     @classmethod
@@ -63,11 +63,11 @@ class PaMTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
         config, exp = load_yaml(args.pam_config), Path(args.pam_config).parent
         model = build_model(config, config["feats"] == "online", Template.read(exp))
-        if not getattr(args, "dist_rank", None):  # of several processes the first one writes
-            model.llm.template.write(exp)  # what decodes reads what was trained with
+        if not getattr(args, "dist_rank", None):  # only the first process writes
+            model.llm.template.write(exp)  # decoding reads it
         cls.llm, cls.labelled = model.llm, model.labelled
         if args.phase == "llm":
-            if config.get("init"):  # all that is learned starts there
+            if config.get("init"):  # initial values of all trainable weights
                 load_learned(model, Path(config["init"]))
                 return model
             if args.warm_fusion:
@@ -86,7 +86,7 @@ class PaMTask(AbsTask):
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
-        """One optimizer; LoRA and the router may have a rate and a weight decay of their own
+        """One optimizer. LoRA and the router may have their own rate and weight decay
         (`lora_lr`, `router_weight_decay` …)."""
         conf = dict(args.optim_conf)
         own = {
@@ -120,7 +120,7 @@ class PaMTask(AbsTask):
 
     @classmethod
     def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> None:
-        return None  # `TrainingSet` gives tensors
+        return None  # `TrainingSet` returns tensors already
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool) -> Callable:
@@ -159,11 +159,11 @@ class PaMTask(AbsTask):
 
     @classmethod
     def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train; ESPnet starts a process of this for each of several GPUs."""
+        """Train. With several GPUs ESPnet runs this in one process for each."""
 
         def work() -> None:
             super(PaMTask, cls).main_worker(args)
-            if torch.distributed.is_initialized():  # or its threads may abort the process' end
+            if torch.distributed.is_initialized():  # else its threads may abort at exit
                 torch.distributed.destroy_process_group()
 
         if args.multiprocessing_distributed:
@@ -173,14 +173,14 @@ class PaMTask(AbsTask):
 
 
 def part_of(name: str) -> str:
-    """Which learning rate a parameter has."""
+    """The part of `PARTS` that gives a parameter its learning rate."""
     if "lora_" in name:
         return "lora"
     return "router" if name.startswith("router.") else "other"
 
 
 def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
-    """Task of every utterance; a task that the configuration lacks is an error."""
+    """Task of every utterance. UserError for a task that is not in the configuration."""
     utt2task = read_table(folder / "utt2task")
     for utt, task in utt2task.items():
         if task not in tasks:
@@ -191,7 +191,7 @@ def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
 
 
 def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[str, str]:
-    """Task of every utterance that a phase reads."""
+    """Task of every utterance that a phase trains on."""
     utt2task = read_utt2task(folder, config["tasks"])
     if phase == "ctc":
         texts = warmup_texts(folder, config["warmup_tasks"])
@@ -200,12 +200,12 @@ def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[
 
 
 def read_lengths(folder: Path) -> dict[str, int]:
-    """Frames of every utterance as the dump wrote them."""
+    """Frames (25 per second) of every utterance, from utt2num_frames."""
     return {utt: int(frames) for utt, frames in read_table(folder / "utt2num_frames").items()}
 
 
 def warmup_texts(folder: Path, tasks: list[str]) -> dict[str, str]:
-    """CTC targets of the utterances of `tasks`: text_warmup where it has them, else text."""
+    """CTC targets of the utterances of `tasks`: from text_warmup if it has the id, else text."""
     utt2task = read_table(folder / "utt2task")
     texts = read_table(folder / "text")
     special = folder / "text_warmup"
@@ -227,14 +227,14 @@ def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str
 
 
 def distributed_rank(distributed: bool) -> dict[str, int]:
-    """Which share of each batch is this process's."""
+    """Index of this process (`rank`) and number of processes (`world`)."""
     if not distributed:
         return {"rank": 0, "world": 1}
     return {"rank": torch.distributed.get_rank(), "world": torch.distributed.get_world_size()}
 
 
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
-    """The inputs of all utterances of a combined directory; `UserError` where some are missing."""
+    """The inputs of all utterances of a combined directory; `UserError` if some are missing."""
     utts = read_table(folder / "text")
     return read_inputs(folder, config["encoders"], config["feats"], utts)
 
@@ -242,7 +242,7 @@ def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
 def training_set(
     llm: CausalLM, folder: Path, config: Mapping[str, Any], phase: str = "llm"
 ) -> TrainingSet:
-    """What a phase reads of a combined directory."""
+    """The data of a phase from a combined directory."""
     if phase == "ctc":
         texts = warmup_texts(folder, config["warmup_tasks"])
     else:
@@ -252,7 +252,7 @@ def training_set(
 
 
 def run_task(options: Mapping[str, Any]) -> None:
-    """Run the task with ESPnet options given as a mapping (lists of triples are repeated)."""
+    """Run the task. `options` are ESPnet's; an option that can repeat takes a list of triples."""
     args = PaMTask.get_parser().parse_args([])
     unknown = set(options) - set(vars(args))
     assert not unknown, f"not options of ESPnet's task: {unknown}"
@@ -261,4 +261,4 @@ def run_task(options: Mapping[str, Any]) -> None:
     try:
         PaMTask.main(args=args)
     except ProcessExitedException as error:
-        raise UserError(f"training on {args.ngpu} GPUs: {error}: see what it said") from error
+        raise UserError(f"training on {args.ngpu} GPUs: {error}: see its log") from error

@@ -1,9 +1,12 @@
-"""ESPnet's Trainer with repairs: atomic checkpoints, safe loading, a schedule that ends where it
-should, and several processes that train as one does.
+"""ESPnet's Trainer with four repairs.
 
-ESPnet takes the mean of the loss over `accum_grad` batches and over processes; the shares that the
-model gives of it (`pam.model.joint`) make that the joint batch's loss. Its epochs must be multiples
-of `accum_grad`: batches behind the last update of an epoch would be lost (`pam.train.phases`).
+Checkpoints are written atomically and loaded safely. The schedule ends with the last update.
+Several processes give the same result as one.
+
+ESPnet averages the loss over `accum_grad` batches and over processes. The model scales its loss
+(`pam.model.joint`) so that this average is the loss of the joint batch. The length of an epoch must
+be a multiple of `accum_grad`: ESPnet drops the batches after an epoch's last update
+(`pam.train.phases`).
 """
 
 import datetime
@@ -23,7 +26,7 @@ from pam.atomic import atomic_path
 from pam.checkpoint import read_checkpoint
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
 
-# What ESPnet's reporter leaves in a checkpoint besides tensors and plain values.
+# Types of ESPnet's reporter in a checkpoint, besides tensors and plain values.
 REPORTER_TYPES = [
     datetime.timedelta,
     np._core.multiarray.scalar,
@@ -33,20 +36,20 @@ REPORTER_TYPES = [
     np.dtypes.Int64DType,
 ]
 
-RANK_SEED = 1_000_003  # more than there are epochs: no two processes share a seed
+RANK_SEED = 1_000_003  # greater than the number of epochs, so that no two processes share a seed
 
 
 def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
-    """A training checkpoint, without executing pickles."""
+    """Load a training checkpoint without executing pickled code."""
     with torch.serialization.safe_globals(REPORTER_TYPES):
         return read_checkpoint(path, device)
 
 
 @contextmanager
 def atomic_saves() -> Iterator[None]:
-    """torch.save writes beside its target and renames: a killed run leaves no half checkpoint.
+    """Make torch.save write a temporary file and rename it: a killed run leaves no half checkpoint.
 
-    ESPnet's `Trainer.run` saves in the middle of a long method that offers no hook.
+    torch.save itself is replaced because ESPnet's `Trainer.run` offers no hook for saving.
     """
     plain = torch.save
 
@@ -64,17 +67,19 @@ def atomic_saves() -> Iterator[None]:
 
 
 def with_an_axis(model: nn.Module, inputs: tuple, result: tuple) -> tuple:
-    """Loss, statistics and weight as [1], which ESPnet's averages over processes ask for."""
+    """Loss, statistics and weight as [1]: ESPnet's averages over processes need that shape."""
     return force_gatherable(result, result[0].device)
 
 
 def count_skips(iterator: Iterable, schedulers: Sequence, accum_grad: int) -> Iterator:
-    """The batches. ESPnet leaves an update out if its gradient is not finite, and then steps no
-    scheduler: they are told."""
+    """Yield the batches, and tell the schedulers of each update that ESPnet skipped.
+
+    ESPnet skips an update whose gradient is not finite, and does not step the schedulers then.
+    """
     done = [scheduler.last_epoch for scheduler in schedulers]
     for number, batch in enumerate(iterator, 1):
         yield batch
-        if number % accum_grad == 0:  # ESPnet has just made an update, or left it out
+        if number % accum_grad == 0:  # ESPnet has just made or skipped an update
             for scheduler, before in zip(schedulers, done, strict=True):
                 if scheduler.last_epoch == before:
                     scheduler.skip()
@@ -97,7 +102,7 @@ class PaMTrainer(Trainer):
         cls, model, iterator, schedulers, options, distributed_option, reporter, **others
     ):
         if distributed_option.distributed:
-            # ESPnet seeds all processes alike: dropout would hide the same places in each of them.
+            # ESPnet gives all processes one seed: dropout would use the same mask in each of them.
             torch.manual_seed(torch.initial_seed() + RANK_SEED * distributed_option.dist_rank)
         nothing_learned = super().train_one_epoch(
             model=model,
@@ -114,7 +119,7 @@ class PaMTrainer(Trainer):
 
     @classmethod
     def refuse(cls, folder: Path, reporter) -> None:
-        """UserError: no update of an epoch had a finite gradient."""
+        """Raise UserError: no update of the epoch had a finite gradient."""
         tasks = ", ".join(flagged_so_far(reporter))
         loss = f"; the loss of {tasks} is not finite" if tasks else ""
         raise diverged(folder, reporter.get_epoch(), f"no update had a finite gradient{loss}")
