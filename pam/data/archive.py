@@ -1,7 +1,7 @@
-"""Archives of features: one big `.ark` of arrays and an `.scp` that says where each one starts.
+"""Archives of features: an `.ark` file of arrays, and an `.scp` file with the start of each array.
 
-The only user of kaldiio. Arrays are stored as numpy payloads, which kaldiio's and ESPnet's readers
-understand; pickled payloads, which can run code when read, are never written and never read.
+No other module uses kaldiio. Arrays are stored in numpy's format, which kaldiio and ESPnet read.
+Pickled arrays can run code when they are loaded, so they are neither written nor read.
 """
 
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ def write_archive(
 ) -> dict[str, str]:
     """Write (utterance, float16 array) pairs; returns and writes utterance → `path:offset`.
 
-    The scp is written last: where it exists, the archive is complete. A full disk leaves neither.
+    The scp is written last: if it exists, the archive is complete. A full disk leaves neither file.
     """
     import kaldiio
 
-    ark = Path(ark).absolute()  # so that the pointers hold in any working directory
+    ark = Path(ark).absolute()  # valid in any working directory
     pointers: dict[str, str] = {}
     with writing(ark), atomic_path(ark) as part, part.open("wb") as file:
         for utt, array in items:
@@ -43,7 +43,7 @@ def read_scp(path: str | Path) -> dict[str, str]:
 
 
 def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
-    """Merge several scp files into one; an utterance in two of them is an error."""
+    """Merge several scp files into one. `UserError` for an utterance that is in two of them."""
     merged: dict[str, str] = {}
     for part in parts:
         table = read_scp(part)
@@ -55,14 +55,14 @@ def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
 
 
 def load(pointer: str) -> np.ndarray:
-    """Read the array at `path:offset`; `UserError` where the archive is missing or truncated."""
+    """Read the array at `path:offset`. `UserError` if the archive is missing or truncated."""
     ark, _, offset = pointer.rpartition(":")
     try:
         with Path(ark).open("rb", buffering=0) as file:
             file.seek(int(offset))
             if file.read(3) != b"NPY":
                 raise ValueError("no array starts here")
-            file.seek(file.read(1)[0], 1)  # the payload's size, which numpy's header repeats
+            file.seek(file.read(1)[0], 1)  # skip the size, which numpy's header repeats
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Audio files in and out: everything becomes mono float32 at 16 kHz, and bad files say why."""
+"""Read and write audio: everything becomes mono float32 at 16 kHz; errors name file and cause."""
 
 import io
 from dataclasses import dataclass
@@ -18,18 +18,16 @@ from pam.errors import UserError
 from pam.log import get_logger
 
 SAMPLE_RATE = 16000
-FRAMES_PER_SECOND = (
-    25  # of the states that fusions get, whatever the encoder (pam.encoders.pooling)
-)
-MAX_OVERSHOOT_SECONDS = 0.5  # segment ends are rounded; further than this they are wrong
-CANCELLED = 0.1  # all channels together, as a share of the loudest one: they cancel each other
+FRAMES_PER_SECOND = 25  # frame rate of the fusion's input for every encoder (pam.encoders.pooling)
+MAX_OVERSHOOT_SECONDS = 0.5  # rounding can move a segment's end past the audio; more is an error
+CANCELLED = 0.1  # channels cancel if their mean has less than this share of the loudest channel
 logger = get_logger(__name__)
 _logged: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Mono samples at 16 kHz, and what the user should know about the files they come from."""
+    """Mono samples at 16 kHz, and notes for the user about their files."""
 
     samples: Float[np.ndarray, " N"]
     notes: tuple[str, ...]
@@ -40,9 +38,9 @@ def load_audio(
 ) -> Float[np.ndarray, " N"]:
     """Read a file, or its part from `start` to `end` in seconds, as mono at 16 kHz.
 
-    Channels are averaged. `path` may be a concatenation (pam/data/concat.py): its pieces in a row.
-    `UserError` in one line for a file that is missing, truncated, corrupt, empty, of a format that
-    is not read, or holds NaN or infinite samples. What was mended is logged, once for each file.
+    Channels are averaged. `path` may be a concatenation (pam/data/concat.py); its pieces are
+    joined. `UserError` for a file that is missing, truncated, corrupt or empty, has an unknown
+    format, or has NaN or infinite samples. Repairs are logged once for each file.
     """
     reading = read_audio(path, start, end)
     for note in reading.notes:
@@ -53,7 +51,7 @@ def load_audio(
 
 
 def read_audio(path: str | Path, start: float | None = None, end: float | None = None) -> Reading:
-    """As `load_audio`; the notes are given back, not logged."""
+    """As `load_audio`, but returns the notes instead of logging them."""
     if is_concat(path):
         if start is not None or end is not None:
             raise UserError(f"{path}: no segments of a concatenation: cut its pieces instead")
@@ -71,7 +69,7 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
     _check(path, samples)
     if audio.channels > 1 and (loudest := _loudest_of_cancelling(samples_NC, samples)) is not None:
         samples = np.ascontiguousarray(samples_NC[:, loudest])
-        notes.append(f"its channels cancel each other: channel {loudest + 1} alone is taken")
+        notes.append(f"its channels cancel each other: only channel {loudest + 1} is used")
     if audio.rate != SAMPLE_RATE:
         import soxr
 
@@ -81,19 +79,19 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
 
 
 def num_samples(path: str | Path) -> int:
-    """How many samples `load_audio` gives for the whole file, by its headers."""
+    """Number of samples of `load_audio(path)`, from the file's headers."""
     audio = open_audio(path)
     return round(audio.samples * SAMPLE_RATE / audio.rate)
 
 
 def stated_seconds(path: str | Path) -> float:
-    """How long the file is, by its headers. Raises UserError."""
+    """Length of the file from its headers. `UserError` if it cannot be read."""
     audio = open_audio(path)
     return audio.samples / audio.rate
 
 
 def check_audio(path: str | Path) -> None:
-    """Read all of a file, a block at a time; `UserError` for what `load_audio` would refuse."""
+    """Read a whole file in blocks. `UserError` if `load_audio` would raise it."""
     audio = open_audio(path)
     samples = 0
     for block in audio.blocks(0, audio.samples):
@@ -104,14 +102,14 @@ def check_audio(path: str | Path) -> None:
 
 
 def is_native(path: str | Path, formats: tuple[str, ...]) -> bool:
-    """Whether a file is mono at 16 kHz, of one of `formats`, and read without help."""
+    """Whether a file is mono at 16 kHz, has one of `formats`, and libsndfile reads it unaided."""
     audio = open_audio(path)
     is_ours = (audio.rate, audio.channels) == (SAMPLE_RATE, 1) and audio.format in formats
     return is_ours and audio.is_plain
 
 
 def write_flac(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
-    """Write mono 16 kHz samples as 16-bit FLAC, atomically; louder than ±1 is clipped."""
+    """Write mono 16 kHz samples as 16-bit FLAC, atomically; values outside ±1 are clipped."""
     _check(path, samples)
     integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     encoded = io.BytesIO()  # in memory: libsndfile does not report a full disk reliably
@@ -121,20 +119,20 @@ def write_flac(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
 
 
 def _bounds(audio: Audio, start: float | None, end: float | None) -> tuple[int, int]:
-    """The samples of a segment, at the file's rate."""
+    """First and last sample of a segment, at the file's rate."""
     available = audio.samples
     first = round((start or 0.0) * audio.rate)
     last = available if end is None else round(end * audio.rate)
     if not 0 <= first <= last <= available + MAX_OVERSHOOT_SECONDS * audio.rate:
         raise UserError(
-            f"{audio.path}: segment {start} to {end} s does not lie in the "
+            f"{audio.path}: segment {start} to {end} s lies outside the "
             f"{available / audio.rate:.2f} s of the file: correct its line in segments"
         )
     return min(first, available), min(last, available)
 
 
 def _loudest_of_cancelling(samples_NC: np.ndarray, mean_N: np.ndarray) -> int | None:
-    """The loudest channel where nearly nothing is left of the sum of all; else None."""
+    """Index of the loudest channel if the channels cancel in their mean, else None."""
     powers_C = np.square(samples_NC).mean(axis=0)
     sum_power = np.square(mean_N).mean() * len(powers_C) ** 2
     cancel = sum_power < CANCELLED**2 * powers_C.max()

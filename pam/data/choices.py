@@ -2,8 +2,8 @@
 
     utt1 {"A": "2", "B": "3", "C": "1"}
 
-They travel through dump and combine as every table does, and with each answer into hyp.jsonl, so
-that scoring maps a letter through the choices of its own item.
+Dump and combine copy them like every table. Decoding writes them to hyp.jsonl, so that scoring maps
+a letter with the choices of its own utterance.
 """
 
 import json
@@ -24,7 +24,7 @@ def parse_choices(entry: str) -> dict[str, str]:
     except ValueError:
         choices = None
     if not isinstance(choices, dict) or len(choices) < 2 or not all(map(_good, choices.items())):
-        raise UserError(f'{entry!r}: no choices: write {{"A": "one", "B": "two"}}')
+        raise UserError(f'{entry!r}: not choices: write {{"A": "one", "B": "two"}}')
     return choices
 
 

@@ -1,7 +1,7 @@
-"""Stage 3: several dumped sets become one multitask directory, the input of training.
+"""Stage 3 combines dumped sets into one multitask directory, the input of training.
 
-To the tables of a data directory it adds feats_<encoder>.scp and utt2num_frames (at 25 Hz, the
-least over the encoders: the shape file of training), and sets.json, which says what went in.
+To the tables of a data directory it adds feats_<encoder>.scp, utt2num_frames (at 25 Hz, the
+minimum over the encoders; ESPnet's shape file), and sets.json, a summary of the sets.
 """
 
 import re
@@ -26,7 +26,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class SetSpec:
-    """A dumped set and, where given, the task that all its utterances get."""
+    """A dumped set and, optionally, a task for all its utterances."""
 
     path: Path
     task: str | None = None
@@ -52,9 +52,9 @@ def combine(
 ) -> dict[str, dict[str, object]]:
     """Write the multitask directory `out`; returns the summary of each set.
 
-    Features are looked for in `encoder_dir`/<encoder>/<set>/. Without encoders (features made
-    online) utt2num_frames is the nominal length, 640 samples a frame. `UserError` for an id in two
-    sets and for an utterance that an encoder does not have.
+    Features are read from `encoder_dir`/<encoder>/<set>/. Without encoders (online features)
+    utt2num_frames is the nominal length, 640 samples per frame. `UserError` for an id in two sets
+    and for an utterance without features of an encoder.
     """
     out = Path(out)
     _refuse_names(specs, encoders, out)
@@ -89,7 +89,7 @@ def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) 
         if not re.fullmatch(r"\w+", encoder):
             raise UserError(f"encoder {encoder!r}: use letters, digits and _ in an encoder's name")
     if out.exists() and any(out.iterdir()) and not (out / SUMMARY).exists():
-        raise UserError(f"{out}: holds something else than a combined set: choose another --out")
+        raise UserError(f"{out}: is not a combined set: choose another --out")
 
 
 def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
@@ -110,7 +110,7 @@ def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
 def _merge_features(
     sets: Mapping[str, DataDir], folders: Sequence[Path], out: Path
 ) -> dict[str, str]:
-    """Write feats_<encoder>.scp of all encoders; returns the frames of each utterance."""
+    """Write feats_<encoder>.scp of all encoders; returns the number of frames of each utterance."""
     if not folders:
         return {
             utt: str(max(1, int(samples) // SAMPLES_PER_FRAME))
@@ -130,7 +130,7 @@ def _merge_features(
 
 
 def _pick(file: Path, data: DataDir) -> dict[str, str]:
-    """The entries of the set's utterances; each must be there."""
+    """The entries of the set's utterances. `UserError` if one is missing."""
     if not file.exists():
         raise UserError(f"{file}: missing: run the dump stage for this encoder and set")
     table = read_table(file)
@@ -141,5 +141,5 @@ def _pick(file: Path, data: DataDir) -> dict[str, str]:
             f"remove the folder {file.parent} and run the dump stage again"
         )
     if extra := len(table) - len(data):
-        logger.info("%s: %d entries that are not used (dropped from the set)", file, extra)
+        logger.info("%s: %d entries are not used (utterances dropped from the set)", file, extra)
     return {utt: table[utt] for utt in data["text"]}

@@ -1,10 +1,10 @@
-"""Several pieces of audio files in a row, as one entry of wav.scp: nothing is copied.
+"""A concatenation of audio pieces as one entry of wav.scp; no audio is copied.
 
     utt1 concat:["/clips/a.mp3", ["/clips/b.mp3", 0.5, 2.0], ["/clips/c.mp3", 0.5, null]]
 
-After the prefix comes JSON: a piece is a file, or a file with its start and end in seconds, null
-for the file's own. `load_audio` joins them at 16 kHz whenever the entry is read; it stays one
-through dump and combine, so that online training reads the files themselves.
+The prefix is followed by JSON. A piece is a file, or a file with start and end in seconds; null is
+the end of the file. `load_audio` joins the pieces at 16 kHz when the entry is read. Dump and
+combine keep the entry, so that online training reads the original files.
 """
 
 import json
@@ -23,7 +23,7 @@ def is_concat(entry: str | Path) -> bool:
 
 
 def concat_entry(pieces: Sequence[Piece]) -> str:
-    """The entry that names `pieces`; paths become absolute."""
+    """The entry for `pieces`, with absolute paths."""
     listed = []
     for path, start, end in pieces:
         whole = start is None and end is None
@@ -33,7 +33,7 @@ def concat_entry(pieces: Sequence[Piece]) -> str:
 
 
 def parse_concat(entry: str) -> list[Piece]:
-    """The pieces of an entry; `UserError` where it is not written as above."""
+    """The pieces of an entry. `UserError` if its syntax is wrong."""
     try:
         listed = json.loads(entry.removeprefix(PREFIX))
         pieces = [(part, None, None) if isinstance(part, str) else tuple(part) for part in listed]
@@ -45,7 +45,7 @@ def parse_concat(entry: str) -> list[Piece]:
 
 
 def files_of(entry: str) -> list[str]:
-    """The audio files that an entry of wav.scp names: one, or those of a concatenation."""
+    """The audio files of an entry of wav.scp: one, or those of a concatenation."""
     return [path for path, _, _ in parse_concat(entry)] if is_concat(entry) else [entry]
 
 

@@ -1,8 +1,8 @@
-"""How much audio a file with a header and plain samples states, whatever libsndfile makes of it.
+"""Find out how many samples a file with a header and uncompressed samples states and holds.
 
-libsndfile quietly reads less from a file that is cut, and stops where a header that is wrong says.
-Formats of chunks (WAV, AIFF …) say at how many bytes the samples are; of the others libsndfile's
-own log of the header says how many samples there are.
+libsndfile alone is not enough: it reads a truncated file without an error, and stops early if the
+header is wrong. In chunked formats (WAV, AIFF …) the chunks give the bytes of the samples. For
+other formats libsndfile's log of the header gives the number of samples.
 """
 
 import re
@@ -13,11 +13,11 @@ import soundfile
 
 from pam.data.tags import Bytes, junk_length, leading_tags
 
-NEAR = 1 << 16  # programs that write into a pipe state some size just below 2 or 4 GiB
-ENDLESS = 1 << 48  # bytes or samples; more than any file has
+NEAR = 1 << 16  # a size this close below 2 or 4 GiB means "unknown": the writer wrote into a pipe
+ENDLESS = 1 << 48  # bytes or samples; no file has more
 MAX_HEADER = 4096
 AU_SIZE = slice(8, 12)
-# Chunks that may be cut off after the samples without a loss of sound.
+# Chunks after the samples whose truncation loses no audio.
 TEXT_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"JUNK", b"ANNO", b"info")
 WIDTHS = {
     "PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "DPCM_8": 1, "PCM_16": 2, "DPCM_16": 2,
@@ -27,11 +27,15 @@ WIDTHS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A format of chunks.
+    """A chunked file format.
 
-    The first begins at byte `first`; `head` is a chunk's name and size, of which the size counts
-    `counted` bytes; the next one begins at a multiple of `align`. The samples are in the chunk
-    whose name begins with `data`, after `lead` bytes.
+    Attributes:
+        first: byte where the first chunk begins.
+        head: struct format of a chunk's header, its name and size.
+        data: beginning of the name of the chunk with the samples.
+        counted: bytes of the header that the size includes.
+        align: chunks begin at multiples of this.
+        lead: bytes before the samples in their chunk.
     """
 
     first: int
@@ -56,7 +60,7 @@ FORM_LAYOUTS = {
 
 @dataclass(frozen=True)
 class Chunk:
-    """Where the content of a chunk begins, and how many bytes its header states."""
+    """Byte where a chunk's content begins, and the size in its header."""
 
     name: bytes
     begin: int
@@ -65,9 +69,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Extent:
-    """Bytes of samples: from `begin` on, `size` of them (None: not stated).
+    """The bytes of the samples.
 
-    `present` of them are in the file; `junk` is what follows and is neither a chunk nor a tag.
+    They begin at `begin`. The header states `size` bytes (None: not stated), and the file holds
+    `present`. `junk` counts bytes after them that belong to no chunk and no tag.
     """
 
     begin: int
@@ -77,7 +82,7 @@ class Extent:
 
 
 def extent(data: Bytes) -> Extent | None:
-    """Where the samples of a file of chunks, AU or VOC are; None for others, or without samples."""
+    """The bytes of the samples in a chunked, AU or VOC file; None for others or without samples."""
     start = leading_tags(data)
     if layout := _layout(data, start):
         return _chunk_extent(data, start, layout)
@@ -91,7 +96,7 @@ def extent(data: Bytes) -> Extent | None:
 
 
 def stated_samples(file: soundfile.SoundFile, data: Bytes) -> int | None:
-    """Samples by the header of one of the simpler formats; None where it does not say."""
+    """Number of samples in the header of one of the simpler formats; None if not stated."""
     samples = 0
     if file.format == "NIST":
         if found := re.search(rb"^sample_count -i (\d+)", data[:MAX_HEADER], re.MULTILINE):
@@ -108,7 +113,7 @@ def stated_samples(file: soundfile.SoundFile, data: Bytes) -> int | None:
 
 
 def held_samples(file: soundfile.SoundFile, data: Bytes) -> int:
-    """Samples that there is room for in one of the simpler formats."""
+    """Number of samples that a file of one of the simpler formats can hold by its size."""
     if file.format == "SDS":
         return _logged(file, "Blocks") * _logged(file, "Samples/Block")
     width = bytes_per_sample(file)
@@ -116,27 +121,27 @@ def held_samples(file: soundfile.SoundFile, data: Bytes) -> int:
 
 
 def _logged(file: soundfile.SoundFile, name: str) -> int:
-    """The last number of this name in libsndfile's log of the header; 0 where there is none."""
+    """The last number called `name` in libsndfile's log of the header; 0 if there is none."""
     found = re.findall(rf"\b{name} *: (\d+)", file.extra_info)
     return int(found[-1]) if found else 0
 
 
 def bytes_per_sample(file: soundfile.SoundFile) -> int | None:
-    """Of all channels together; None for a compressed subtype."""
+    """Bytes of one sample of all channels; None for a compressed subtype."""
     width = WIDTHS.get(file.subtype)
     return width and width * file.channels
 
 
 def is_unknown(size: int) -> bool:
-    """Whether it stands for a size that was not known when the header was written."""
+    """Whether a header's size means "unknown when the header was written"."""
     below = any(0 <= limit - size <= NEAR for limit in (1 << 31, 1 << 32))
     return size == 0 or below or size >= ENDLESS
 
 
 def repaired(data: Bytes) -> bytes | None:
-    """The file with the right sizes in its headers, for libsndfile; None where that is not known.
+    """The file with corrected sizes in its headers, for libsndfile; None for an unknown format.
 
-    Each chunk gets its padding byte, and the samples their size.
+    Adds missing padding bytes of chunks and corrects the size of the samples.
     """
     start = leading_tags(data)
     if data[start : start + 4] in (b".snd", b"dns."):
@@ -170,7 +175,7 @@ def _layout(data: Bytes, start: int) -> Layout | None:
 
 
 def _chunks(data: Bytes, start: int, layout: Layout) -> tuple[list[Chunk], int]:
-    """The chunks that begin before the end of the file, and where the last good one ends."""
+    """The chunks that begin before the end of the file, and the end of the last valid one."""
     chunks: list[Chunk] = []
     position, long = start + layout.first, 0
     head = struct.calcsize(layout.head)
@@ -179,7 +184,7 @@ def _chunks(data: Bytes, start: int, layout: Layout) -> tuple[list[Chunk], int]:
         if not _is_name(name) or (chunks and name[:4] == data[start : start + 4]):
             break  # junk, or a second file
         begin, size = position + head, max(size - layout.counted, 0)
-        if name == b"ds64":  # RF64 keeps here what does not fit the size of "data"
+        if name == b"ds64":  # RF64 keeps sizes above 4 GiB here
             long = int.from_bytes(data[begin + 8 : begin + 16], "little")
         is_data = name.startswith(layout.data)
         if is_data and size in (0, 0xFFFFFFFF):
@@ -197,7 +202,7 @@ def _chunks(data: Bytes, start: int, layout: Layout) -> tuple[list[Chunk], int]:
 
 
 def _fits(data: Bytes, position: int, layout: Layout) -> bool:
-    """Whether a chunk begins here, and ends before the file does."""
+    """Whether a chunk begins at `position` and ends within the file."""
     head = data[position : position + struct.calcsize(layout.head)]
     if len(head) < struct.calcsize(layout.head) or not _is_name(head):
         return False
@@ -210,7 +215,7 @@ def _is_name(name: bytes) -> bool:
 
 
 def _is_until_end(data: Bytes, begin: int, size: int, layout: Layout) -> bool:
-    """Whether a chunk of samples goes on until the end of the file, whatever its size says."""
+    """Whether a chunk of samples reaches the end of the file although its size says otherwise."""
     size = max(size - layout.lead, 0)
     if begin + layout.lead + size <= len(data) and size:
         return False
@@ -252,7 +257,7 @@ def _extent(data: Bytes, begin: int, size: int, end: int) -> Extent:
 
 
 def _voc_extent(data: Bytes) -> Extent | None:
-    """All blocks of a VOC file: libsndfile reads from the first sound to the end of the file."""
+    """All blocks of a VOC file: libsndfile reads from the first sound block to the file's end."""
     position, begin = int.from_bytes(data[20:22], "little"), 0
     while position + 4 <= len(data) and (kind := data[position]):
         size = int.from_bytes(data[position + 1 : position + 4], "little")

@@ -1,4 +1,4 @@
-"""What the preparations of corpora share: a part of a corpus, and counts that can be trusted."""
+"""Helpers for the preparation of corpora: sampling, checks of counts, lists of skipped items."""
 
 import csv
 import logging
@@ -19,11 +19,11 @@ Used = TypeVar("Used")
 
 
 def even_sample(items: Sequence[Item], count: int | None) -> Sequence[Item]:
-    """`count` of the items, one of each of as many equal parts; all where there are no more, or
-    for None.
+    """`count` of the items, evenly spread: one from each of `count` equal parts.
 
-    Which one of a part is drawn, always the same: every tenth line of a table that repeats ten
-    words would be the same word again and again.
+    All items if there are no more than `count`, or if it is None. The choice within a part is
+    random with a fixed seed: a fixed step could hit a period of the list, such as every tenth line
+    of a list that repeats ten words.
     """
     if count is None or count >= len(items):
         return items
@@ -35,7 +35,7 @@ def even_sample(items: Sequence[Item], count: int | None) -> Sequence[Item]:
 def even_sample_of_usable(
     items: Sequence[Item], count: int | None, use: Callable[[Sequence[Item]], Mapping[Item, Used]]
 ) -> dict[Item, Used]:
-    """What `use` makes of `count` of the items; more are drawn for those that it cannot use."""
+    """The results of `use` for `count` items; further items replace those that it rejects."""
     used: dict[Item, Used] = {}
     wanted, untried = len(items) if count is None else count, items
     while untried and len(used) < wanted:
@@ -47,14 +47,14 @@ def even_sample_of_usable(
 
 
 def cluster_id(text: str) -> str:
-    """A name as an entry of `utt2cluster`: no spaces, no slashes."""
+    """A name as a value of `utt2cluster`, without spaces and slashes."""
     return "_".join(text.replace("/", " ").split())
 
 
 def report_count(
     logger: logging.Logger, what: str, found: int, expected: int, things: str = "utterances"
 ) -> None:
-    """Compare with the published count: a difference is a warning, with both numbers."""
+    """Compare with the published count. A difference logs a warning with both numbers."""
     if found == expected:
         logger.info("%s: %d %s, as published", what, found, things)
     else:
@@ -65,33 +65,33 @@ def report_count(
 
 
 def report_left_out(logger: logging.Logger, what: str, faults: Mapping[str, Sequence[str]]) -> None:
-    """A warning for each reason for which utterances are left out: how many, and the first."""
+    """Log a warning for each reason to leave out utterances: their number and the first one."""
     for reason, found in faults.items():
         if found:
             logger.warning("%s: %d left out, %s: %s", what, len(found), reason, found[0])
 
 
 def list_left_out(folder: Path, faults: Mapping[str, Sequence[str]]) -> None:
-    """Write `folder`/left_out.log: reason, tab, what is left out for it."""
+    """Write `folder`/left_out.log: one line per item left out, with reason, tab, item."""
     lines = [f"{reason}\t{one}\n" for reason, found in faults.items() for one in found]
-    # Bytes of a file's name that are no UTF-8 are shown as \udcXX.
+    # Bytes of a file's name that are not UTF-8 are written as \udcXX.
     text = "".join(lines).encode("utf-8", "backslashreplace").decode()
     write_text(folder / LEFT_OUT, text)
 
 
 @contextmanager
 def reading(table: Path) -> Iterator[None]:
-    """Turn what is no text, or no CSV, while `table` is read into a `UserError`."""
+    """Turn errors of encoding or CSV syntax while `table` is read into a `UserError`."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise not_utf8(table) from error
     except csv.Error as error:
-        raise UserError(f"{table}: {error}: is a quotation mark not closed? mend it") from error
+        raise UserError(f"{table}: {error}: check it for an unclosed quotation mark") from error
 
 
 def not_utf8(table: Path) -> UserError:
-    """Where a file that could not be decoded goes wrong, and how to convert it."""
+    """The error for a file that is not UTF-8: the place of the first bad byte, and a remedy."""
     content = table.read_bytes()
     at = _first_undecodable(content)
     line, byte = content.count(b"\n", 0, at) + 1, content[at] if at < len(content) else 0

@@ -1,11 +1,11 @@
 """Kaldi-style data directories: read, write, validate, fix, subset and combine.
 
-A directory holds wav.scp, text, utt2spk, spk2utt and utt2task, and where it has them segments,
-prompt (a fixed one, where "\\n" is a line break), choices (what the letters of a multiple-choice
-prompt stand for), text_warmup, text_ref2 … (further references), utt2cluster (which utterances are
-not independent, where that is not utt2spk), utt2dur, utt2num_samples, utt2num_frames and
-feats_<encoder>.scp. An entry of wav.scp is a path or a concatenation
-(pam/data/concat.py). wav.scp is written last: where it exists, the directory is complete.
+Required: wav.scp, text, utt2spk, spk2utt and utt2task. Optional: segments, prompt (a fixed prompt;
+"\\n" is a line break), choices (meaning of the letters of a multiple-choice prompt), text_warmup,
+text_ref2 … (further references), utt2cluster (groups of dependent utterances, if they are not the
+speakers), utt2dur, utt2num_samples, utt2num_frames and feats_<encoder>.scp. An entry of wav.scp is
+a path or a concatenation (pam/data/concat.py). wav.scp is written last: if it exists, the directory
+is complete.
 """
 
 import re
@@ -21,7 +21,7 @@ from pam.errors import UserError
 SPK2UTT = "spk2utt"
 FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
 MAKE_AGAIN = "run the recipe's data stage again"
-# Other files that may lie in a directory; any other name is probably a misspelled table.
+# Other files that a directory may hold; any further name is probably a misspelled table.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
 
@@ -29,7 +29,7 @@ OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 class DataDir:
     """The tables of a directory: file name → {id: value}; spk2utt is derived from utt2spk.
 
-    All are keyed by utterance, only wav.scp by recording where there is a table `segments`.
+    The ids are utterances, except in wav.scp if there is a table `segments`: recordings.
     """
 
     tables: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class DataDir:
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is something in every table that is needed."""
+        """Whether every required table has an entry."""
         return all(self.tables.get(name) for name in REQUIRED)
 
     @property
@@ -60,7 +60,7 @@ class DataDir:
         return ["text", *sorted(more, key=lambda name: int(name.removeprefix("text_ref")))]
 
     def cluster(self, utt: str) -> str:
-        """What makes an utterance depend on others: of `utt2cluster`, else its speaker."""
+        """The cluster of an utterance: its entry in `utt2cluster`, else its speaker."""
         return self.tables.get("utt2cluster", {}).get(utt) or self["utt2spk"][utt]
 
     def audio(self, utt: str) -> tuple[str, float | None, float | None]:
@@ -72,7 +72,7 @@ class DataDir:
 
     @classmethod
     def read(cls, path: str | Path) -> "DataDir":
-        """Read a directory; `UserError` at its first fault. Audio files are not looked at."""
+        """Read a directory; `UserError` at its first fault. Audio files are not opened."""
         found, problems = check(path)
         errors = [problem for problem in problems if not problem.warning]
         if errors:
@@ -81,9 +81,9 @@ class DataDir:
         return found
 
     def write(self, path: str | Path) -> None:
-        """Write all tables and spk2utt, sorted and atomically; other tables there are removed.
+        """Write all tables and spk2utt, sorted and atomically. Other tables there are removed.
 
-        `UserError`, before anything is touched, for tables that `read` would refuse.
+        `UserError` for tables that `read` would refuse, before any file is changed.
         """
         path = Path(path)
         refuse(path, self.tables)
@@ -108,7 +108,7 @@ class DataDir:
 
     @classmethod
     def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":
-        """The union of named sets; an id that two of them have is an error that names both."""
+        """The union of named sets. `UserError` for an id in two sets; it names both."""
         segmented = sorted(name for name, part in sets.items() if "segments" in part)
         if 0 < len(segmented) < len(sets):
             raise UserError(f"only {', '.join(segmented)} have segments: run the dump stage first")
@@ -123,7 +123,7 @@ class DataDir:
 
 
 def fix_command(path: str | Path, *options: str) -> str:
-    """The command that mends a directory, to be typed here, or anywhere if it is a recipe's."""
+    """The command that repairs a directory; for a recipe's directory it works in any folder."""
     script = FIX.relative_to(Path.cwd()) if FIX.is_relative_to(Path.cwd()) else FIX
     return shlex.join([str(script), str(Path(path).absolute()), *options])
 
@@ -139,10 +139,10 @@ def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:
 def check(
     path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
 ) -> tuple[DataDir, list[Problem]]:
-    """What is good of a directory, and all that is wrong with it.
+    """The good entries of a directory, and all its problems.
 
-    `audio` looks at the path of a recording and tells what is wrong with it, or None; `seconds`
-    says how long it is: no segment may end later.
+    `audio` takes the path of a recording and returns its fault, or None. `seconds` returns its
+    length, to check the ends of segments.
     """
     path = Path(path)
     if not path.is_dir():
@@ -164,16 +164,16 @@ def check(
 def validate(
     path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
 ) -> list[Problem]:
-    """All faults and warnings of a directory; it can be used where all are warnings."""
+    """All problems of a directory. It is usable if all of them are warnings."""
     return check(path, audio, seconds)[1]
 
 
 def fix(
     path: str | Path, audio: AudioCheck | None = None, seconds: Seconds | None = None
 ) -> list[Problem]:
-    """Keep what is good, sorted and consistent; returns what was wrong, hence dropped or mended.
+    """Keep the good entries, sorted and consistent; returns the problems that were repaired.
 
-    The files as they were are kept in `.backup/`. `UserError` where nothing good is left.
+    The original files are kept in `.backup/`. `UserError` if no good entry is left.
     """
     good, problems = check(path, audio, seconds)
     replace(Path(path), good, problems)
@@ -181,11 +181,11 @@ def fix(
 
 
 def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
-    """Write what `check` found good of a directory, where it found errors."""
+    """Write the good entries that `check` found, if it found errors too."""
     errors = [problem for problem in problems if not problem.warning]
     if not good.is_usable:
         why = errors[0] if errors else "it is empty"
-        raise UserError(f"{path}: nothing was changed, no good utterance would be left ({why})")
+        raise UserError(f"{path}: nothing was changed: no good utterance would be left ({why})")
     if errors:
         _back_up(path)
         good.write(path)

@@ -1,4 +1,4 @@
-"""Digests of data and prompts: where they are the same, what was made of them still stands."""
+"""Digests of data and prompts. A changed digest means that results made from them are outdated."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from pathlib import Path
 from pam.config.made import digest
 from pam.data.prompts import Prompts
 
-# Of a set that is decoded: what its recordings, questions and references are
+# The tables that decoding and scoring depend on: recordings, prompts and references.
 DECODED = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
 DECODED += ("segments", "utt2num_samples", "text_ref*")
-# Of a set that is trained on: what is said in it, wherever its recordings lie
+# The tables that training depends on. The paths of recordings do not count.
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
 
 
 def data_digest(folder: Path, tables: Sequence[str] = DECODED) -> str | None:
-    """Of the tables of a data directory; None where it is not there."""
+    """Digest of the tables of a data directory; None if the directory does not exist."""
     if not folder.is_dir():
         return None
     files = [file for pattern in tables for file in sorted(folder.glob(pattern))]
@@ -23,7 +23,7 @@ def data_digest(folder: Path, tables: Sequence[str] = DECODED) -> str | None:
 
 
 def prompts_digest(prompts: Mapping[str, Prompts]) -> str:
-    """Of all that decoding may ask."""
+    """Digest of all prompts that decoding may use."""
     return _digest(prompts, ("train", "unseen", "plain"))
 
 

@@ -1,4 +1,4 @@
-"""A full or read-only disk is the user's to mend: say so in one line."""
+"""Errors of a full or read-only disk as `UserError`, in one line with a remedy."""
 
 import errno
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ REMEDIES = {
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn what a disk refuses while `path` is written into a `UserError`."""
+    """Turn the disk's errors while `path` is written into a `UserError`."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""FLAC: how many samples there are, whatever the header states (RFC 9639).
+"""FLAC: count the samples of a file, even if its header is wrong (RFC 9639).
 
-The header of a file out of a pipe states 0, and libsndfile reads no further than the header says.
-The last frame, at the end of the file, knows how many samples came before it.
+If an encoder wrote into a pipe, the header states 0 samples. libsndfile reads no more samples than
+the header states. The last frame of the file holds the number of the samples before it.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MARKERS = tuple(b"fLaC" + bytes([last]) + b"\0\0\x22" for last in (0x00, 0x80))
 STREAMINFO = slice(8, 42)
 TOTAL = slice(18, 26)  # bytes whose lower 36 bits are the number of samples
 TOTAL_BITS = 36
-TAIL_BYTES = 1 << 16  # the last frame is rarely longer
+TAIL_BYTES = 1 << 16  # where the last frame is searched; it is rarely longer
 MAX_HEADER_BYTES = 16
 SMALL_BLOCKS = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}}
 BLOCKS = SMALL_BLOCKS | {code: 256 << code - 8 for code in range(8, 16)}
@@ -21,7 +21,7 @@ EXTRA_RATE_BYTES = {12: 1, 13: 2, 14: 2}
 
 
 def links(data: Bytes, begin: int) -> list[tuple[int, int]]:
-    """The files in a row that `data[begin:]` consists of, as bytes (begin, end)."""
+    """The FLAC files that `data[begin:]` is a concatenation of, each as bytes (begin, end)."""
     starts = {begin}
     for marker in MARKERS:
         position = begin
@@ -37,15 +37,15 @@ def stated(stream: bytes) -> int:
 
 
 def with_total(stream: bytes, samples: int) -> bytes:
-    """The same file, whose header states `samples`."""
+    """A copy of the file whose header states `samples`."""
     other = int.from_bytes(stream[TOTAL]) >> TOTAL_BITS << TOTAL_BITS
     return stream[: TOTAL.start] + (other | samples).to_bytes(8) + stream[TOTAL.stop :]
 
 
 def counted(data: Bytes, begin: int, end: int) -> int | None:
-    """The number of samples by the last frame of a file; None where that is not found.
+    """The number of samples according to the last frame of a file; None if none is found.
 
-    Whether a frame is one is checked by its sum, unless it agrees with the header.
+    A frame is verified by its checksum, unless its count agrees with the header.
     """
     header = data[begin : begin + STREAMINFO.stop]
     block, total = int.from_bytes(header[8:10]), stated(header)
@@ -59,7 +59,7 @@ def counted(data: Bytes, begin: int, end: int) -> int | None:
 
 
 def _frames_from_end(tail: bytes, block: int) -> Iterator[tuple[int, int]]:
-    """(position, samples up to its end) of what looks like a frame, from the last one on."""
+    """(position, samples up to its end) of each possible frame, the last one first."""
     position = len(tail)
     while (position := tail.rfind(b"\xff", 0, position)) >= 0:
         samples = _end_of_frame(tail[position : position + MAX_HEADER_BYTES], block)
@@ -68,13 +68,13 @@ def _frames_from_end(tail: bytes, block: int) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_frame(header: bytes, block: int) -> int | None:
-    """How many samples of the file end with the frame of this header; None: it is no header."""
+    """Number of samples up to the end of this header's frame; None if it is not a header."""
     if len(header) < 6 or header[1] & 0xFE != 0xF8 or header[3] & 1:
         return None
     size_code, rate_code = header[2] >> 4, header[2] & 15
     if not size_code or rate_code == 15 or header[3] >> 4 > 10:
         return None
-    if 0x80 <= header[4] < 0xC0 or header[4] == 0xFF:  # begins no number
+    if 0x80 <= header[4] < 0xC0 or header[4] == 0xFF:  # not the first byte of a number
         return None
     number_bytes = max(1, 8 - (header[4] ^ 0xFF).bit_length())  # coded as in UTF-8
     number = header[4] & (0x7F if number_bytes == 1 else (1 << 7 - number_bytes) - 1)
@@ -86,7 +86,7 @@ def _end_of_frame(header: bytes, block: int) -> int | None:
     at += size_bytes + EXTRA_RATE_BYTES.get(rate_code, 0)
     if at >= len(header) or _crc8(header[:at]) != header[at]:
         return None
-    is_sample_number = header[1] & 1  # else that of a frame, all of the same size
+    is_sample_number = header[1] & 1  # else a frame number, and all frames have the same size
     return (number if is_sample_number else number * block) + size
 
 

@@ -1,6 +1,6 @@
-"""How long the clips are that an experiment is trained on: of longer ones it has learned nothing.
+"""The longest clip that an experiment was trained on; longer clips in decoding log a warning.
 
-exp/NAME/training_audio.json    {"longest_seconds": …}; older experiments have none
+exp/NAME/training_audio.json    {"longest_seconds": …}; older experiments do not have this file
 """
 
 import json
@@ -11,17 +11,17 @@ from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.scp import read_table
 
 RECORD = "training_audio.json"
-TOLERANCE = 1.05  # a clip that is hardly longer is none to warn of
+TOLERANCE = 1.05  # no warning for a clip that is up to 5 % longer
 
 
 def record_longest(exp: Path, train: Path) -> None:
-    """Note in `exp` the longest clip of the combined training directory `train`."""
+    """Write the length of the longest clip of the combined training directory `train` to `exp`."""
     frames = read_table(train / "utt2num_frames").values()
     write_json(exp / RECORD, {"longest_seconds": max(map(int, frames)) / FRAMES_PER_SECOND})
 
 
 def read_longest(exp: Path) -> float | None:
-    """Seconds of the longest clip that `exp` was trained on; None where it is not known."""
+    """Seconds of the longest clip that `exp` was trained on; None if unknown."""
     try:
         return float(json.loads((exp / RECORD).read_text(encoding="utf-8"))["longest_seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -29,7 +29,7 @@ def read_longest(exp: Path) -> float | None:
 
 
 def is_beyond(seconds: float, longest: float | None) -> bool:
-    """Is a clip longer than what was trained on?"""
+    """Whether a clip is longer than all training clips."""
     return longest is not None and seconds > TOLERANCE * longest
 
 

@@ -1,9 +1,10 @@
-"""MPEG audio (MP3, MP2, MP1): counts the frames, which libsndfile only guesses.
+"""MPEG audio (MP3, MP2, MP1): count the frames, because libsndfile only estimates their number.
 
-A file is a row of frames, each of which says its own length. The first may hold no sound but, after
-"Xing", "Info" or "VBRI", a count of the others. libsndfile believes this count and reads no
-further; without one it guesses from the first bit rate. See ISO/IEC 11172-3 and 13818-3, section
-2.4.2.3, and for the count http://gabriel.mp3-tech.org/mp3infotag.html.
+A file is a sequence of frames, and each frame states its own length. The first frame may hold no
+sound but the number of the other frames, after "Xing", "Info" or "VBRI". libsndfile trusts this
+number and reads no more frames. Without it, libsndfile estimates from the first bit rate. See
+ISO/IEC 11172-3 and 13818-3, section 2.4.2.3, and for the count
+http://gabriel.mp3-tech.org/mp3infotag.html.
 """
 
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ BITRATES = {
 BITRATES[False, 3] = BITRATES[False, 2]
 RATES = (44100, 48000, 32000)
 RATE_DIVISORS = {3: 1, 2: 2, 0: 4}  # MPEG 1, 2, 2.5
-VBRI_OFFSET = 36  # bytes from the frame's start; its count is 14 bytes further
+VBRI_OFFSET = 36  # bytes from the frame's start; the count is 14 bytes further
 MAX_PADDING = 4096  # zeros at the end of a file
 COUNT_FRAME_BITRATE = 8  # index; a frame of this bit rate has room for a count
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame's header says; `form` is the same for all frames of a stream."""
+    """The content of a frame's header; all frames of a stream have the same `form`."""
 
     form: tuple[int, int, int, bool]  # MPEG version, layer, rate in Hz, mono
     length: int  # bytes
@@ -41,11 +42,13 @@ class Frame:
 class Mpeg:
     """The frames of a file.
 
-    `promised` is the number that the file itself states, None where it states none. `junk` bytes
-    before the last frame, and `tail` bytes after it, belong to no frame and no tag. `is_cut` is
-    true where the last frame is not complete. `is_plain` says that one count, in the first frame,
-    promises no fewer frames than there are. `spans` are the bytes (begin, end) of frames that
-    follow each other.
+    Attributes:
+        promised: number of frames that the file states; None if it states none.
+        junk, tail: bytes before and after the end of the last frame that belong to no frame and no
+            tag.
+        is_cut: whether the last frame is incomplete.
+        is_plain: whether only the first frame states a count, and it is not too low.
+        spans: (begin, end) bytes of each sequence of adjacent frames.
     """
 
     rate: int
@@ -61,14 +64,14 @@ class Mpeg:
 
     @property
     def lost(self) -> int:
-        """About how many frames are missing in the junk."""
+        """Approximate number of frames that are missing in the junk."""
         size = sum(end - begin for begin, end in self.spans)
         return round((self.junk + self.tail) * self.frames / size) if size else 0
 
 
 @lru_cache(maxsize=4096)
 def parse_frame(header: bytes) -> Frame | None:
-    """A frame by its first four bytes; None where they are no header, or of a free bit rate."""
+    """The frame of a four-byte header; None if it is not a header or has a free bit rate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -102,7 +105,7 @@ def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
     frames, junk, tail, is_cut = 0, position - begin, 0, False
     counts: list[int | None] = []  # of the frames that hold a count
     spans: list[list[int]] = []
-    last = None  # where the last frame that counts as sound begins, if nothing was after it
+    last = None  # start of the last frame with sound, if nothing else followed it
     while position < end:
         frame = parse_frame(data[position : position + 4])
         if frame is None or frame.form != first.form:
@@ -111,7 +114,7 @@ def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
                 position, last = position + length, None
                 continue
             found = _resync(data, position + 1 if last is None else last + 1, end, first)
-            if last is not None and found < position:  # a second file begins in a frame that is cut
+            if last is not None and found < position:  # a second file cuts a frame
                 frames, spans[-1][1], position = frames - 1, last, last
             if found < end:
                 junk += found - position
@@ -140,7 +143,7 @@ def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
 
 
 def rebuild(data: Bytes, mpeg: Mpeg) -> bytes:
-    """The frames alone, after one that holds their right count (layer III)."""
+    """The frames without junk. In layer III a frame with the right count precedes them."""
     frames = b"".join(data[begin:end] for begin, end in mpeg.spans)
     if mpeg.layer != 3:
         return frames
@@ -153,7 +156,7 @@ def rebuild(data: Bytes, mpeg: Mpeg) -> bytes:
 
 
 def _resync(data: Bytes, begin: int, end: int, like: Frame | None) -> int:
-    """Where the next frame is that another one, a tag or the end follows; `end` without one."""
+    """The start of the next frame that is followed by a frame, a tag or the end; else `end`."""
     position = begin
     while 0 <= (position := data.find(b"\xff", position, end)) < end:
         frame = parse_frame(data[position : position + 4])
@@ -168,12 +171,12 @@ def _resync(data: Bytes, begin: int, end: int, like: Frame | None) -> int:
 
 
 def _without_padding(tail: bytes) -> int:
-    """How many bytes these are without some zeros at the end."""
+    """Number of bytes in `tail` without the zeros at its end."""
     return max(len(tail.rstrip(b"\0")), len(tail) - MAX_PADDING)
 
 
 def _count(data: Bytes, position: int, frame: Frame) -> tuple[bool, int | None]:
-    """Whether a frame holds a count instead of sound, and the count where it is filled in."""
+    """Whether a frame holds a count instead of sound, and the count if it is filled in."""
     if frame.form[1] != 3:
         return False, None
     at = position + frame.count_offset
@@ -187,9 +190,10 @@ def _count(data: Bytes, position: int, frame: Frame) -> tuple[bool, int | None]:
 
 
 def _promised(counts: list[int | None], frames: int) -> int | None:
-    """Of several files in a row the first count may be that of all; else their sum counts."""
+    """The stated number of frames. With concatenated files the first count may include all of
+    them; otherwise it is the sum of their counts."""
     known = [count for count in counts if count is not None]
     if not known:
         return None
-    inner = len(counts) - 1  # a program that joined the files has counted these frames as sound
+    inner = len(counts) - 1  # the program that joined the files counted these as sound
     return known[0] - inner if known[0] >= frames else sum(known)

@@ -1,7 +1,7 @@
-"""Ogg (Vorbis, Opus): pages, and the links of a chain, of which libsndfile reads only the first.
+"""Ogg (Vorbis, Opus): pages and chains. libsndfile reads only the first link of a chain.
 
-A page says how long it is and, as its granule position, how many samples end with it. Two files in
-a row are a chain, which the specification allows. See RFC 3533, sections 4 and 6.
+A page states its length and its granule position, the number of samples up to its end. The
+specification allows concatenated streams, which are called a chain. See RFC 3533, sections 4 and 6.
 """
 
 import struct
@@ -17,10 +17,10 @@ NO_GRANULE = -1
 
 @dataclass
 class Link:
-    """One Ogg stream, or several that run at the same time: bytes `begin` to `end` of the file.
+    """One Ogg stream, or several multiplexed ones: bytes `begin` to `end` of the file.
 
-    `granules` are the last and the highest position of each stream; `ended` is true where a page
-    says that it is the last.
+    `granules` holds the last and the highest position of each stream. `ended`: whether a page is
+    marked as the last.
     """
 
     begin: int
@@ -31,14 +31,14 @@ class Link:
 
 @dataclass(frozen=True)
 class Ogg:
-    """The links of a file; `missing` bytes of its last page are not there."""
+    """The links of a file; `missing`: number of bytes that its last page lacks."""
 
     links: list[Link]
     missing: int
 
 
 def walk(data: Bytes) -> Ogg:
-    """The pages of a file, in links. Bytes between pages are passed over."""
+    """Read the pages of a file, grouped in links. Bytes between pages are skipped."""
     links: list[Link] = []
     position, missing, was_first = 0, 0, False
     while (position := data.find(CAPTURE, position)) >= 0:

@@ -1,8 +1,8 @@
-"""Opens an audio file: libsndfile decides what can be decoded, this module whether that is all.
+"""Open audio files, and check that libsndfile reads all of their samples.
 
-libsndfile takes a file that is cut for a whole one, and stops where a header says so. Here every
-file gets a number of samples that does not come from its decoder alone. What libsndfile does not
-read to the end goes to it in another form: with the right sizes in its headers, or in pieces.
+libsndfile reads a truncated file without an error, and stops early if a header is wrong. So this
+module finds out the number of samples without the decoder. If libsndfile does not read a file to
+the end, it gets the file in another form: with corrected headers, or in pieces.
 """
 
 import shlex
@@ -28,22 +28,22 @@ from pam.data.tags import Bytes, junk_length, leading_tags
 from pam.errors import UserError
 
 HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
-BARE = (".gsm", ".vox")  # these never have a header; others that lack one are damaged
+BARE = (".gsm", ".vox")  # these never have a header; other files without one are damaged
 EVEN_HEADERS = ("PAF", "IRCAM")  # of 2048 and 1024 bytes
-MAX_JUNK = 4096  # bytes after the audio that need no explanation
-# What a compressed file may lack: the share, but no more seconds than this; or the codec's delay.
+MAX_JUNK = 4096  # unknown bytes after the audio that are accepted
+# A compressed file may lack this share, up to this many seconds, or the codec's delay.
 SMALL_SHARE, SMALL_SECONDS, DELAY_SECONDS = 0.005, 0.5, 0.1
-SLACK_BYTES = 64  # sizes in headers that are wrong by a rounding or a padding
+SLACK_BYTES = 64  # a header's size may differ this much by rounding or padding
 MAX_GAPLESS = 1 << 13  # samples that an MP3's header may ask to drop at its ends
-BEGINNING = 16  # bytes of a header with the rate: not found in sound
-FILES_KEPT = 8  # segments of one recording follow each other
+BEGINNING = 16  # bytes of a header that include the rate; they do not occur in sound by chance
+FILES_KEPT = 8  # cached, since the segments of one recording follow each other
 
 
 def open_audio(path: str | Path) -> Audio:
-    """Look at a file's headers. `UserError` where it is missing, no audio, or cut."""
+    """Read a file's headers. `UserError` if it is missing, truncated or not audio."""
     path = str(path)
     if path.rstrip().endswith("|"):
-        raise UserError(f"{path}: commands are not run: convert to an audio file and name that")
+        raise UserError(f"{path}: commands are not run: convert to an audio file and give its path")
     if not Path(path).is_file():
         raise UserError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
     try:
@@ -61,7 +61,7 @@ def _looked_at(path: str, size: int, _time: int) -> Audio:
         begin = leading_tags(data)
         if data[begin : begin + 4] == b"fLaC":
             return _flac(path, data, begin)
-        # soundfile asks for the rate of a file of this name, even if its header says it.
+        # For this suffix soundfile wants a rate, even if the header has one.
         content = bytes(data) if _suffix(path) == ".raw" else None
         try:
             opened = sound_file(path, content)
@@ -76,7 +76,7 @@ def _suffix(path: str) -> str:
 
 
 def _mended(path: str, data: Bytes, error: UserError) -> Audio:
-    """A file of which libsndfile makes nothing, with right sizes in its headers."""
+    """A file that libsndfile cannot read, opened with corrected sizes in its headers."""
     extent = containers.extent(data)
     if extent is None:
         raise _headerless(path) if _suffix(path) in HEADERLESS else error
@@ -94,13 +94,13 @@ def _headerless(path: str) -> UserError:
     form = ["-f", "s16le", "-ar", "16000", "-ac", "1"]
     command = shlex.join(["ffmpeg", *form, "-i", path, str(Path(path).with_suffix(".flac"))])
     return UserError(
-        f"{path}: it has no header that says its rate and format: convert it, as with: {command}"
+        f"{path}: no header with rate and format: convert it, for example with: {command}"
     )
 
 
 def _audio(path: str, opened: SoundFile, data: Bytes, content: bytes | None) -> Audio:
     if opened.format == "RAW" and (_suffix(path) not in BARE or data[:32].isascii()):
-        raise unreadable(path, "it has no header")  # libsndfile goes by the file's name
+        raise unreadable(path, "it has no header")  # libsndfile guessed the format from the name
     audio = Audio(path, opened.format, opened.samplerate, opened.channels)
     if opened.format == "OGG":
         return _ogg(audio, opened, data)
@@ -120,11 +120,11 @@ def _sized(
     content: bytes | None,
     extent: containers.Extent,
 ) -> Audio:
-    """A file whose header says how many bytes of samples there are."""
+    """A file whose header states the bytes of its samples."""
     frames, width = opened.frames, containers.bytes_per_sample(opened)
     if not frames and extent.present and content is None:
         return _mended(audio.path, data, unreadable(audio.path, "libsndfile finds no samples"))
-    if extent.size is None:  # until the end
+    if extent.size is None:  # the samples reach the end of the file
         return replace(audio, pieces=(Piece(frames, content),))
 
     def samples(size: int) -> int:
@@ -143,7 +143,7 @@ def _sized(
 
 
 def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None) -> Audio:
-    """A file whose header says how many samples there are, or nothing."""
+    """A file whose header states the number of samples, or no length."""
     frames, promised = opened.frames, containers.stated_samples(opened, data)
     width = containers.bytes_per_sample(opened) or 1
     if promised is None:
@@ -153,9 +153,9 @@ def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None
         is_odd = audio.format in EVEN_HEADERS and len(data) % width and opened.subtype != "PCM_24"
         if is_odd or "seems to be truncated" in opened.extra_info:
             raise unreadable(audio.path, "it ends in the middle of a sample")
-        if audio.format == "HTK":  # libsndfile takes it only where its length is right
+        if audio.format == "HTK":  # libsndfile opens it only if its length is right
             return replace(audio, pieces=(Piece(frames, content),))
-        note = f"{audio.format} states no length: a cut would not show"
+        note = f"{audio.format} states no length: truncation cannot be detected"
         return replace(audio, pieces=(Piece(frames, content),), notes=(note,))
     held = containers.held_samples(opened, data)
     if min(frames, held) < promised - audio.rate // 1000:
@@ -168,7 +168,7 @@ def _counted(audio: Audio, opened: SoundFile, data: Bytes, content: bytes | None
 
 
 def _flac(path: str, data: Bytes, begin: int) -> Audio:
-    """Files in a row are pieces; one whose header is wrong gets the number of its last frame."""
+    """Each concatenated file is a piece. A wrong header is corrected from the last frame."""
     with sound_file(path) as opened:
         audio = Audio(path, opened.format, opened.samplerate, opened.channels)
     links = flac.links(data, begin)
@@ -213,7 +213,7 @@ def _ogg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
                 raise longer(audio.path, last, highest, audio.rate)
     notes = ()
     if not all(link.ended for link in found.links):
-        notes = ("no page is marked as the last: it may be cut",)
+        notes = ("no page is marked as the last: the file may be truncated",)
     samples = sum(piece.samples for piece in pieces)
     slack = max(_small(samples, audio.rate), round(DELAY_SECONDS * audio.rate))
     return replace(audio, pieces=tuple(pieces), slack=slack, notes=notes)
@@ -229,7 +229,7 @@ def _check_alike(audio: Audio, part: SoundFile) -> None:
 
 
 def _mpeg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
-    """libsndfile reads the file itself where it finds all frames, else the frames alone."""
+    """libsndfile reads the file itself if it finds all frames, else a copy of the frames."""
     extent = containers.extent(data)
     begin, end = 0, len(data)
     if extent:  # WAV can hold MP3
@@ -243,13 +243,13 @@ def _mpeg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
     if found is None:
         if opened.frames >= containers.ENDLESS:
             raise unreadable(audio.path, "it has no frames of MPEG audio")
-        note = "the frames of this kind of MPEG audio are not counted: a cut would not show"
+        note = "frames of this kind of MPEG audio are not counted: truncation cannot be detected"
         return replace(audio, pieces=(Piece(opened.frames),), notes=(note,))
     held = found.frames * found.samples_per_frame
     slack = max(_small(held, audio.rate), 2 * found.samples_per_frame)
     notes = _mpeg_notes(audio, found, slack)
     if not extent and found.is_plain and abs(opened.frames - held) <= MAX_GAPLESS + slack:
-        piece = Piece(opened.frames)  # without what its header says to drop at the ends
+        piece = Piece(opened.frames)  # without the samples that its header says to drop
     elif not extent and found.promised is None and not found.junk and opened.frames >= held:
         piece = Piece(held)
     else:
@@ -262,22 +262,22 @@ def _mpeg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
 
 
 def _mpeg_notes(audio: Audio, found: mpeg.Mpeg, slack: int) -> tuple[str, ...]:
-    """What is wrong with the frames, if that is little; `UserError` if it is much."""
+    """Notes about small faults of the frames; `UserError` for large ones."""
     held = found.frames * found.samples_per_frame
     if found.promised is None:
         there = held + found.lost * found.samples_per_frame
         if there - held > slack:
             raise unreadable(
                 audio.path,
-                f"{found.junk + found.tail} bytes hold no frames: of about {there} samples "
-                f"({there / audio.rate:.2f} s) there are {held} ({held / audio.rate:.2f} s)",
+                f"{found.junk + found.tail} bytes are not frames: it holds {held} samples "
+                f"({held / audio.rate:.2f} s) of about {there} ({there / audio.rate:.2f} s)",
             )
-        return ("its last frame is cut",) if found.is_cut else ()
+        return ("its last frame is incomplete",) if found.is_cut else ()
     promised = found.promised * found.samples_per_frame
     if promised - held > slack or (promised > held and found.is_cut):
         raise shorter(audio.path, promised, held, audio.rate)
     if found.junk + found.tail > MAX_JUNK:
-        raise unreadable(audio.path, f"{found.junk + found.tail} bytes hold no frames")
+        raise unreadable(audio.path, f"{found.junk + found.tail} bytes are not frames")
     if promised < held:
         return (f"{two_lengths(promised, held, audio.rate)}, which are read",)
     return _short_note(promised, held, audio.rate)

@@ -1,8 +1,8 @@
-"""Copies of data sets of the Hugging Face hub: Parquet files, or the Arrow files of a cache.
+"""Read data sets of the Hugging Face hub from Parquet files, or from the Arrow files of a cache.
 
-Rows come a few at a time; of Parquet a page, whose size its writer chose, must fit in memory. Audio
-becomes files: a cell holds `bytes`, a whole audio file, and `path`, its name; without bytes, that
-of a file outside. The only user of pyarrow.
+Rows are read a few at a time. A page of Parquet must fit in memory; its writer chose its size. An
+audio cell has `bytes`, the content of an audio file, and `path`, its name. Without bytes, `path` is
+a file outside the data set. Audio is written to files. No other module uses pyarrow.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from pam.data.disk import writing
 from pam.data.mpeg import parse_frame
 from pam.errors import UserError
 
-ROWS_AT_ONCE = 8  # of audio they hold some megabytes
+ROWS_AT_ONCE = 8  # with audio they take some megabytes
 BUFFER_BYTES = 1 << 20
-# Beginning of a file → its suffix; of these the name of the form follows after eight bytes.
+# First bytes of a file → its suffix. In the formats of FORMS a name follows after eight bytes.
 STARTS = {
     b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"riff\x2e\x91\xcf\x11": ".w64",
     b".snd": ".au", b"dns.": ".au", b"caff": ".caf", b"NIST_1A": ".sph",
@@ -36,7 +36,7 @@ SUFFIXES = tuple(dict.fromkeys([*STARTS.values(), *FORMS.values()]))
 
 
 def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
-    """The files anywhere below `folder`, in the order of their names; none where there is none."""
+    """All files below `folder` that match, sorted by name; an empty list if there are none."""
     return sorted(folder.rglob(pattern))
 
 
@@ -47,7 +47,7 @@ def columns(file: Path) -> list[str]:
 
 
 def rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The columns `names` of the rows of all files."""
+    """Yield the rows of all files with the columns `names`."""
     for file in files:
         for _, row in numbered_rows(file, names):
             yield row
@@ -56,22 +56,24 @@ def rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]
 def numbered_rows(
     file: Path, names: Sequence[str], numbers: Collection[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 0, its columns `names`) of each row, or of the rows `numbers` only.
+    """Yield (number from 0, columns `names`) for all rows, or only for the rows `numbers`.
 
-    A group of rows with none of these is not read.
+    Groups of rows without any of these are not read.
     """
     chosen = None if numbers is None else sorted(numbers)
     with _opened(file) as opened:
         if lacking := [name for name in names if name not in opened.columns]:
             has = ", ".join(opened.columns)
-            raise UserError(f"{file}: no column {lacking[0]!r}, it has {has}: is it another set?")
+            raise UserError(
+                f"{file}: no column {lacking[0]!r}, it has {has}: check that it is the right set"
+            )
         for first, batch in opened.batches(list(names), chosen):
             for place in _within(chosen, first, batch.num_rows):
                 yield first + place, batch.slice(place, 1).to_pylist()[0]
 
 
 def _within(chosen: list[int] | None, first: int, count: int) -> Sequence[int]:
-    """Which of the `count` rows from row `first` on are chosen, counted from `first`."""
+    """The chosen rows among the `count` rows from `first` on, as indices relative to `first`."""
     if chosen is None:
         return range(count)
     begin, end = bisect_left(chosen, first), bisect_left(chosen, first + count)
@@ -79,10 +81,10 @@ def _within(chosen: list[int] | None, first: int, count: int) -> Sequence[int]:
 
 
 def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
-    """The audio of a cell as FOLDER/NAME.flac (.wav …), written unless it is there; None: no audio.
+    """Write the audio of a cell to FOLDER/NAME.flac (.wav …) if it is not there; returns the path.
 
-    Without a name the content gives it: audio that several rows share is written once. A file that
-    lies outside is not copied.
+    None if the cell has no audio. The default name is a digest of the content, so that audio of
+    several rows is written once. A file outside the data set is not copied.
     """
     content = cell.get("bytes") if isinstance(cell, Mapping) else None
     if not content:
@@ -100,7 +102,7 @@ def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
 
 
 def _suffix(content: bytes) -> str | None:
-    """The suffix of a file of audio by how it begins; None: it is none."""
+    """The suffix of an audio file from its first bytes; None if it is not audio."""
     if suffix := FORMS.get((content[:4], content[8:12])):
         return suffix
     if parse_frame(content[:4]):
@@ -109,7 +111,7 @@ def _suffix(content: bytes) -> str | None:
 
 
 def find_audio(folder: Path, name: str) -> Path | None:
-    """What `audio_file` has written under this name."""
+    """The file that `audio_file` wrote under this name; None if there is none."""
     files = (folder.absolute() / f"{name}{suffix}" for suffix in SUFFIXES)
     return next((file for file in files if file.is_file()), None)
 
@@ -121,7 +123,7 @@ class _Parquet:
     def batches(
         self, names: list[str], chosen: list[int] | None
     ) -> Iterator[tuple[int, RecordBatch]]:
-        """(number of its first row, a few rows), of groups of rows that hold some of the chosen."""
+        """Yield (number of the first row, a few rows) from groups that contain chosen rows."""
         first = 0
         for group in range(self.table.num_row_groups):
             at, count = first, self.table.metadata.row_group(group).num_rows
@@ -141,7 +143,7 @@ class _Stream:
     def batches(
         self, names: list[str], chosen: list[int] | None
     ) -> Iterator[tuple[int, RecordBatch]]:
-        """As those of Parquet; the file is mapped, so that reading its rows is what costs."""
+        """As `_Parquet.batches`. The file is memory-mapped, so skipped rows cost nothing."""
         first = 0
         for batch in self.reader:
             yield first, batch.select(names)
@@ -155,7 +157,7 @@ def _opened(file: Path) -> Iterator[_Parquet | _Stream]:
             with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as reader:
                 yield _Stream(reader)
         else:
-            # Without these a column of a group, gigabytes of audio, is read before its first row.
+            # Without these options a group's whole column, gigabytes of audio, is read first.
             with ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
                 yield _Parquet(table)
     except (pyarrow.ArrowException, OSError) as error:

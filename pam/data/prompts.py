@@ -1,4 +1,4 @@
-"""The prompts of the tasks: what training draws from, and what only decoding ever shows."""
+"""The prompts of the tasks, for training and for decoding alone."""
 
 import hashlib
 import re
@@ -15,20 +15,20 @@ from pam.registry import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
 POOLS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
-PLAIN = "plain"  # the name of the file with plain requests, and of its test pool
+PLAIN = "plain"  # name of the file with plain requests, and of their test pool
 PLAIN_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one task; no prompt is in two pools, whatever its case or punctuation.
+    """The prompts of one task. No prompt is in two pools, case and punctuation ignored.
 
     Attributes:
-        train, unseen: for training, and for decoding alone.
-        plain_train: short requests for training. Like `train` they are as written here, and drawn
-            in all their `forms`.
+        train: long prompts for training, as written in the file; drawn in all their `forms`.
+        unseen: long prompts for decoding alone.
+        plain_train: short requests for training, as written; drawn in all their `forms`.
         plain: short requests for decoding alone, in all their forms.
-        shared: the tasks of a short request for which several experts are right, by form.
+        shared: for each form of a short request with several right experts, their tasks.
     """
 
     train: tuple[str, ...]
@@ -38,37 +38,38 @@ class Prompts:
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def pool(self, name: str) -> tuple[str, ...]:
-        """The pool called `name`, one of `POOLS`; `UserError` where the task has none."""
+        """The pool `name`, one of `POOLS`. `UserError` if the task does not have it."""
         if name not in POOLS:
             raise UserError(f"prompts {name!r}: {nearest(name, POOLS)}")
         if name == PLAIN and not self.plain:
             raise UserError(
                 "prompts 'plain': a task of these sets has no plain requests: "
-                f"add some to conf/prompts/{PLAIN}.yaml, or choose another pool"
+                f"add some to conf/prompts/{PLAIN}.yaml or choose another pool"
             )
         return {"unseen": self.unseen, PLAIN: self.plain}.get(name, self.train)
 
     def is_seen(self, prompt: str) -> bool:
-        """Whether training draws this prompt."""
+        """Whether training may draw this prompt."""
         return prompt in self._drawn
 
     @cached_property
     def _drawn(self) -> frozenset[str]:
-        """All that training may draw."""
+        """All prompts that training may draw."""
         return frozenset(form for text in self.train + self.plain_train for form in forms(text))
 
     @cached_property
     def _groups(self) -> list[tuple[str, ...]]:
-        """What training draws from equally often: long prompts, own requests, shared ones."""
+        """The groups that training draws from equally often: long prompts, requests of this task
+        alone, requests that it shares with other tasks."""
         own = tuple(text for text in self.plain_train if text not in self.shared)
         shared = tuple(text for text in self.plain_train if text in self.shared)
         return [group for group in (self.train, own, shared) if group]
 
     def draw_train(self, number: int) -> str:
-        """The training prompt of a random number.
+        """The training prompt for a random `number`.
 
-        Long prompts, short requests of this task alone, and short ones that it shares with another
-        are equally frequent, and so are the forms of each.
+        Long prompts, short requests of this task alone, and requests that it shares with another
+        task are equally probable. So are the forms of each prompt.
         """
         number, chosen = divmod(number, len(self._groups))
         number, index = divmod(number, len(self._groups[chosen]))
@@ -81,14 +82,15 @@ def load_prompts(
 ) -> Prompts:
     """The prompts of `task` from `folder`/TASK.yaml.
 
-    By default they are where all tasks have theirs: conf/prompts, or a recipe's conf/prompts.
+    By default the file is in conf/prompts, or in a recipe's conf/prompts.
 
     Args:
-        merge_asr_prompts: give asr_clean and asr_noisy one pool, the prompts of both. A router
-            cannot tell the two tasks apart then.
+        merge_asr_prompts: give asr_clean and asr_noisy the prompts of both. A router cannot
+            distinguish the two tasks then.
 
     Raises:
-        UserError: no such file, or an entry is empty, longer than a line, no text or a duplicate.
+        UserError: the file is missing, or an entry is empty, has several lines, is not a text, or
+            is a duplicate.
     """
     return _prompts_of(task, _files(folder), _read_plain(folder), merge_asr_prompts)
 
@@ -112,10 +114,10 @@ def load_all_prompts(
     folder: str | Path | None = None,
     merge_asr_prompts: bool = False,
 ) -> dict[str, Prompts]:
-    """The prompts of `tasks`, by default of all that there are, by task.
+    """{task: prompts} for `tasks`, by default for all tasks.
 
     Raises:
-        UserError: as `load_prompts`; also where two tasks share a prompt.
+        UserError: as `load_prompts`; also if two tasks share a prompt.
     """
     files = _files(folder)
     names = list(tasks) if tasks is not None else list(files)
@@ -132,20 +134,20 @@ def load_all_prompts(
 
 
 def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Prompts]:
-    """What an experiment's model is asked: prompts of its tasks, or of `tasks`, by task."""
+    """{task: prompts} for an experiment's tasks, or for `tasks`."""
     tasks = config["tasks"] if tasks is None else tasks
     return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
 
 
 def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> str:
-    """The prompt of an utterance: it depends on its id and the seed, not on order or machine."""
+    """Draw the prompt of an utterance. It depends only on the utterance's id and the seed."""
     choices = prompts.pool(pool)
     digest = hashlib.sha256(f"{seed} {utt_id}".encode()).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
 
 def forms(request: str) -> tuple[str, ...]:
-    """A plain request as it is written, in lower case without punctuation, and in upper case.
+    """A plain request as written, in lower case without punctuation, and in upper case.
 
     >>> forms("Transcribe, please.")
     ('Transcribe, please.', 'transcribe please', 'TRANSCRIBE, PLEASE.')
@@ -155,16 +157,16 @@ def forms(request: str) -> tuple[str, ...]:
 
 
 def normalise(text: str) -> str:
-    """What two prompts are compared by: their words in lower case, without punctuation."""
+    """The form in which prompts are compared: lower case, without punctuation."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold().replace("'", "").replace("’", "")))
 
 
-Entry = tuple[str, str]  # where an entry stands, for messages; its text
+Entry = tuple[str, str]  # an entry's place, for messages, and its text
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A plain request: where it stands, the tasks whose experts are right, "train" or "test"."""
+    """A plain request: its place in the file, the tasks whose experts are right, and its split."""
 
     where: str
     text: str
@@ -203,7 +205,7 @@ def _read_plain(folder: str | Path | None) -> list[_Request]:
 
 
 def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:
-    """The pools of one file, and its entries with their places."""
+    """The pools of one file, and all its entries with their places."""
     if task not in files:
         raise UserError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
     path = files[task]
@@ -232,7 +234,7 @@ def _check_text(text: Any, where: str) -> None:
 
 
 def _check_unique(parts: Iterable[Sequence[Entry]]) -> None:
-    """No prompt twice, be it in a pool, in both pools or in the pools of several tasks."""
+    """`UserError` if a prompt occurs twice, in one pool, two pools or two tasks."""
     places: dict[str, str] = {}
     for where, text in (entry for part in parts for entry in part):
         first = places.setdefault(normalise(text), where)

@@ -1,11 +1,11 @@
-"""Audio of a set as stage 2 leaves it: raw/SET, a data directory of 16 kHz files.
+"""Stage 2 for the audio of a set: raw/SET, a data directory of 16 kHz files.
 
     wav.scp and the other tables of the good utterances, utt2num_samples,
     bad_utts (utterance, tab, reason), dropped_utts (utterance, tab, seconds, tab, reason),
-    bad_utts (utterance, tab, reason), audio_notes (utterance, tab, what was found and mended),
+    audio_notes (utterance, tab, faults found and repaired),
     scan.jsonl, audio/TASK/
 
-Alone (`dump_audio`) it is what training with encoders online needs; no encoder is loaded.
+Training with online encoders needs only this (`dump_audio`). No encoder is loaded.
 """
 
 import fcntl
@@ -28,15 +28,15 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class LengthLimit:
-    """Utterances of `least` to `most` seconds are kept; where `drops` is not set all are, and the
-    others are only counted."""
+    """Keep utterances of `least` to `most` seconds. With `drops` false, all are kept and those
+    outside are only counted."""
 
     least: float = 0.0
     most: float = math.inf
     drops: bool = True
 
     def reason(self, seconds: float) -> str | None:
-        """Why an utterance of that length is outside; None where it is not."""
+        """Why an utterance of this length is outside the limits; None if it is inside."""
         if seconds < self.least:
             return f"shorter than --min_seconds {self.least:g}"
         return f"longer than --max_seconds {self.most:g}" if seconds > self.most else None
@@ -54,8 +54,8 @@ def dump_audio(
 ) -> dict[str, str]:
     """Dump the audio of the set at `data_dir` to `out` (…/raw/SET); returns the bad utterances.
 
-    Raises UserError when more than the share `max_bad` of the utterances are bad, and for whatever
-    else the user can mend; what is done stays done.
+    UserError if more than the share `max_bad` of the utterances are bad, and for other faults that
+    the user can correct. Finished work is kept.
     """
     out = Path(out)
     with alone(out):
@@ -71,14 +71,14 @@ def dump_audio(
 
 
 def what_is(data: DataDir, clip: Clip) -> str:
-    """The user's own file of a clip, and how many samples: the beginning of a message."""
+    """Beginning of a message about a clip: the user's file and its number of samples."""
     path, start, end = data.audio(clip.utt)
     part = "" if start is None else f" from {start:g} to {end:g} s"
     return f"{path}{part}: {clip.samples} samples"
 
 
 def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
-    """The clips that keep to the limit; the others are listed in dropped_utts and counted."""
+    """The clips within the limit; the others are counted and listed in dropped_utts."""
     outside: dict[str, tuple[float, str]] = {}
     for clip in found.clips:
         seconds = clip.samples / SAMPLE_RATE
@@ -92,7 +92,7 @@ def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
     what = f"{out.name}: {len(outside)} of {len(found.clips)} utterances"
     if not dropped:
         logger.info(
-            "%s are outside of --min_seconds and --max_seconds, kept: a test set loses none", what
+            "%s are outside --min_seconds and --max_seconds: kept, since this is a test set", what
         )
         return found
     for reason in sorted({why for _, why in dropped.values()}):
@@ -101,7 +101,7 @@ def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
     if len(dropped) == len(found.clips):
         utt, (seconds, reason) = min(dropped.items())
         raise UserError(
-            f"{what} are dropped by their length, all there are; the first is {utt}, "
+            f"{what} are dropped by their length, so none is left; the first is {utt}, "
             f"{seconds:.2f} s, {reason}: choose other limits"
         )
     logger.info("%s are dropped by their length, listed in %s", what, out / "dropped_utts")
@@ -109,7 +109,7 @@ def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
 
 
 def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) -> None:
-    """Write bad_utts; UserError where there are too many of them, or nothing else."""
+    """Write bad_utts; UserError if too many utterances are bad or none is good."""
     write_text(out / "bad_utts", "".join(f"{utt}\t{bad[utt]}\n" for utt in sorted(bad)))
     if not bad:
         return
@@ -117,13 +117,13 @@ def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) ->
     what = f"{out / 'bad_utts'}: {len(bad)} of {total} utterances are bad, the first is {first}"
     if len(bad) > max_bad * total or len(bad) == total:
         raise UserError(
-            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}, mend the data or raise it"
+            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}: mend the data or raise it"
         )
     logger.warning("%s (%s)", what, bad[first])
 
 
 def write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
-    """The tables of `data` for these clips; wav.scp, hence completeness, last."""
+    """Write the tables of `data` for these clips; wav.scp, which marks completeness, comes last."""
     kept = data.subset([clip.utt for clip in clips]).tables
     kept.pop("segments", None)
     kept["wav.scp"] = {clip.utt: clip.path for clip in clips}
@@ -135,7 +135,8 @@ def write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
 def alone(out: Path) -> Iterator[None]:
     """Refuse a second dump of the same set at the same time.
 
-    A record lock: unlike flock's it is not kept alive by the workers of a process that was killed.
+    It uses a record lock: if the process is killed, its workers do not hold the lock, as they would
+    with flock.
     """
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:

@@ -1,6 +1,6 @@
-"""What the tables of a data directory owe each other: the rules beyond those of a single line.
+"""Consistency rules between the tables of a data directory, and rules for their values.
 
-Each rule keeps what is good and reports the rest, with the line in the file and the remedy.
+Each rule keeps the good entries and reports the others, with the line in the file and the remedy.
 """
 
 import math
@@ -17,20 +17,20 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
-# These tables have one entry for each utterance; PARTIAL ones may have fewer.
+# COMPLETE tables have one entry for each utterance; PARTIAL ones may have fewer.
 COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
 PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2(dur|cluster)")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"
 
 Tables = dict[str, dict[str, str]]
-AudioCheck = Callable[[str], str | None]  # what is wrong with the recording at a path, or None
-Seconds = Callable[[str], float | None]  # how long the recording at a path is, if that is known
+AudioCheck = Callable[[str], str | None]  # path of a recording → its fault, or None
+Seconds = Callable[[str], float | None]  # path of a recording → its length, or None if unknown
 Fault = tuple[str, str, str]  # rule, value, remedy
 
 
 def is_table(name: str) -> bool:
-    """Whether a file of that name is a table of a data directory (spk2utt is derived from one)."""
+    """Whether a file of that name is a table. (spk2utt is derived from a table.)"""
     return name == "wav.scp" or bool(COMPLETE.fullmatch(name) or PARTIAL.fullmatch(name))
 
 
@@ -47,7 +47,7 @@ class Rules:
     def run(self, audio: AudioCheck | None, seconds: Seconds | None = None) -> None:
         self._drop_empty_tables()
         if not all(name in self.kept for name in REQUIRED):
-            return  # reported as missing files already
+            return  # already reported as missing files
         for name in sorted(self.kept):
             self._check_values(name, audio)
         if "segments" in self.kept:
@@ -93,7 +93,7 @@ class Rules:
                 self.report("segments", utt, ("unknown recording", recording, remedy))
                 bad.add(utt)
             elif float(end) > ends.get(recording, math.inf) + MAX_OVERSHOOT_SECONDS:
-                remedy = f"its recording has {ends[recording]:.2f} s: correct or remove the segment"
+                remedy = f"the recording has {ends[recording]:.2f} s: correct or remove the segment"
                 self.report("segments", utt, ("segment ends after the audio:", value, remedy))
                 bad.add(utt)
             else:
@@ -104,7 +104,7 @@ class Rules:
             self.report("wav.scp", unused, ("recording without segments", unused, remedy), True)
 
     def _ends_of_audio(self, seconds: Seconds) -> dict[str, float]:
-        """Recording → its length, where that is known; what cannot be opened is dropped."""
+        """Recording → its length, if known. Recordings that cannot be opened are dropped."""
         ends, bad = {}, set()
         for recording, path in self.kept["wav.scp"].items():
             try:
@@ -118,7 +118,7 @@ class Rules:
         return ends
 
     def _check_utterances(self) -> None:
-        """One entry for each utterance in each complete table; no stranger in a partial one."""
+        """COMPLETE tables have an entry for every utterance; PARTIAL ones have no other ids."""
         complete = [name for name in sorted(self.kept) if COMPLETE.fullmatch(name)]
         if "segments" not in self.kept:
             complete.append("wav.scp")
@@ -135,9 +135,9 @@ class Rules:
     def _report_incomplete(self, utt: str, complete: list[str]) -> None:
         having = [name for name in complete if utt in self.kept[name]]
         lacking = [name for name in complete if name not in having]
-        remedy = "add or mend its line there, or remove it here"
+        remedy = "add or correct its line there, or remove it here"
         if having == ["text"]:
-            remedy += "; if it is the rest of a transcript, a line break split it: join the lines"
+            remedy += "; if a line break split a transcript, join the lines"
         self.report(
             having[0], utt, (f"id has no usable line in {', '.join(lacking)}:", utt, remedy)
         )
@@ -186,7 +186,7 @@ def _value_rule(name: str, audio: AudioCheck | None) -> Callable[[str], Fault | 
 
 def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
     if value.endswith("|"):
-        return "commands are not run:", value, "convert to an audio file and name that"
+        return "commands are not run:", value, "convert to an audio file and give its path"
     try:
         files = files_of(value)
     except UserError as error:
@@ -226,7 +226,7 @@ def _segment(value: str) -> Fault | None:
 
 
 def _seconds(value: str) -> float:
-    """A finite number of seconds; -1 for what is none."""
+    """A finite number of seconds; -1 for any other text."""
     try:
         seconds = float(value)
     except ValueError:
@@ -235,7 +235,7 @@ def _seconds(value: str) -> float:
 
 
 def refuse(path: Path, tables: Tables) -> None:
-    """`UserError` for the first fault of tables that are to be written to `path`."""
+    """`UserError` for the first fault of tables before they are written to `path`."""
     for name in tables:
         if not is_table(name):
             known = [

@@ -1,12 +1,13 @@
-"""First half of a dump: every utterance becomes 16 kHz mono audio, or a reason why not.
+"""First half of a dump: every utterance becomes 16 kHz mono audio, or gets a reason for rejection.
 
-Audio that is mono at 16 kHz already (FLAC or WAV) is referred to where it lies, a segment of it as
-a concatenation of one piece, and a concatenation stays the entry it is; everything else is written
-to raw/SET/audio/TASK/UTT.flac. A folder for each task: processes that make files in the same one
-wait, spinning, for its lock.
+Files that are mono at 16 kHz already (FLAC or WAV) are not copied; wav.scp refers to them. A
+segment of such a file becomes a concatenation of one piece, and concatenations stay as they are.
+All other audio is written to raw/SET/audio/TASK/UTT.flac. Each task has its own folder because
+processes that create files in one folder wait for its lock.
 
-scan.jsonl keeps what was found, so that nothing is done twice. An utterance is looked at again
-where its entry changed, or the size or the time of one of its files: a bad one may be replaced.
+scan.jsonl keeps the results, so that no work is repeated. An utterance is checked again if its
+entry has changed, or the size or the time of one of its files, for example after a bad file was
+replaced.
 """
 
 import functools
@@ -35,9 +36,9 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """An utterance whose entry of wav.scp, `path`, gives `samples` samples at 16 kHz.
+    """A good utterance: `path` is its entry of wav.scp, with `samples` samples at 16 kHz.
 
-    `note` says what was found and mended in its audio file.
+    `note` describes faults of its audio file that were repaired.
     """
 
     utt: str
@@ -48,7 +49,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Source:
-    """An utterance as the data directory names it, and the FLAC file it may become."""
+    """An utterance's entry in the data directory, and the FLAC file to write if it is converted."""
 
     utt: str
     path: str
@@ -59,7 +60,7 @@ class Source:
 
 @dataclass
 class Scan:
-    """`keys` tell of what entry and files (`key_of`) the clips and the bad ones were found."""
+    """Good clips and bad utterances. `keys` identify their entries and files (`key_of`)."""
 
     clips: list[Clip]
     bad: dict[str, str]
@@ -67,7 +68,10 @@ class Scan:
 
 
 def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
-    """The directory without utterances whose transcript is empty, and those; other faults raise."""
+    """The directory without utterances that have an empty transcript, and these utterances.
+
+    `UserError` for all other faults.
+    """
     data, problems = check(path)
     errors = [problem for problem in problems if not problem.warning]
     bad = {_first(p): "empty transcript" for p in errors if _is_empty_text(p)}
@@ -87,7 +91,7 @@ def _first(problem: Problem) -> str:
 
 
 def scan(data: DataDir, out: Path, nj: int) -> Scan:
-    """Check and convert all audio of `data` into `out`; what out/scan.jsonl has is not redone."""
+    """Check and convert all audio of `data` into `out`; results in out/scan.jsonl are reused."""
     utterances = data.utterances
     known, keys = _resume(data, out), {utt: key_of(*data.audio(utt)) for utt in utterances}
     result = _what_holds(known, keys, out / "audio")
@@ -96,7 +100,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
     converter = Converter(data, out / "audio", resumes=not known.keys)
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
-        # Ids that come back from another process are copies: keep those of the tables.
+        # Ids from another process are copies, which take memory: keep those of the tables.
         result.clips += [replace(clip, utt=sys.intern(clip.utt)) for clip in clips]
         result.bad |= bad
     result.clips.sort(key=lambda clip: clip.utt)
@@ -108,18 +112,20 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
 
 
 def _report_notes(file: Path, notes: dict[str, str]) -> None:
-    """List what was found and mended; one line of the log counts it."""
+    """List the repaired faults in `file`; one log line gives their number."""
     write_text(file, "".join(f"{utt}\t{notes[utt]}\n" for utt in sorted(notes)))
     if notes:
         first = notes[min(notes)]
-        logger.warning("%s: %d utterances are read all the same (%s)", file, len(notes), first)
+        logger.warning(
+            "%s: %d utterances had faults and are read anyway (%s)", file, len(notes), first
+        )
 
 
 def key_of(path: str, start: float | None, end: float | None) -> str:
-    """What an utterance is made of: its entry, and the size and time of its files if they exist."""
+    """Identifies an utterance's source: its entry, and the size and time of its existing files."""
     try:
         stamps = [_size_and_time(file) for file in files_of(path)]
-    except UserError:  # no entry that can be read: told when it is converted
+    except UserError:  # an invalid entry is reported when it is converted
         stamps = []
     entry = digest_of([json.dumps([path, start, end])])[:12]
     return f"{entry}-" if None in stamps else f"{entry}-{digest_of(map(repr, stamps))[:12]}"
@@ -135,7 +141,7 @@ def _size_and_time(path: str) -> tuple[int, int] | None:
 
 
 def _resume(data: DataDir, out: Path) -> Scan:
-    """What an earlier scan found. One that was stopped left files: used if the tables are alike."""
+    """The valid results of an earlier scan. A killed scan's files are used if the tables match."""
     _size_and_time.cache_clear()
     digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in data.utterances)
     is_complete, same = (out / "scan.jsonl").is_file(), _same(out / ".digest", digest)
@@ -147,7 +153,7 @@ def _resume(data: DataDir, out: Path) -> Scan:
 
 
 def _what_holds(known: Scan, keys: Mapping[str, str], audio: Path) -> Scan:
-    """What an earlier scan found and is so still; the FLAC files of the rest are removed."""
+    """The results of an earlier scan that are still valid; the other FLAC files are removed."""
     held = Scan([], {})
     for clip in known.clips:
         then, now = known.keys[clip.utt], keys.get(clip.utt, "")
@@ -165,7 +171,7 @@ def _what_holds(known: Scan, keys: Mapping[str, str], audio: Path) -> Scan:
 
 
 def _write(file: Path, scan: Scan) -> None:
-    """A line an utterance, not one document: there may be 300,000."""
+    """One line per utterance, not one JSON document: there may be 300,000."""
     with atomic_path(file) as part, part.open("w", encoding="utf-8") as lines:
         for clip in scan.clips:
             note = [clip.note] if clip.note else []
@@ -190,13 +196,13 @@ def _read(file: Path) -> Scan:
 
 
 class Converter:
-    """Converts utterances of a set; a plain object that forked workers inherit with its tables."""
+    """Converts utterances of a set. Forked workers inherit the object with its tables."""
 
     def __init__(self, data: DataDir, folder: Path, resumes: bool = True):
         self.data, self.folder, self.resumes = data, folder, resumes
 
     def __call__(self, task: tuple[int, Sequence[str]]) -> tuple[list[Clip], dict[str, str]]:
-        """(number of the task, its utterances) → good ones, {bad one: reason}."""
+        """(number of the work item, its utterances) → good ones, {bad one: reason}."""
         number, utterances = task
         folder, clips, bad = self.folder / f"{number:05d}", [], {}
         for utt in utterances:
@@ -213,8 +219,8 @@ class Converter:
 
 
 def convert(source: Source) -> Clip:
-    """Check one utterance's audio, write it as FLAC where needed. Raises UserError."""
-    if _is_copied(source):  # by an earlier run that was stopped
+    """Check one utterance's audio and write it as FLAC if needed. `UserError` if it is bad."""
+    if _is_copied(source):  # by an earlier run that was killed
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
     reading = read_audio(source.path, source.start, source.end)
     if is_concat(source.path):
@@ -230,7 +236,7 @@ def convert(source: Source) -> Clip:
 
 
 def _is_copied(source: Source) -> bool:
-    """Whether the FLAC file is of the source as it is now: it has the source's time."""
+    """Whether the FLAC file was made from the current source: both have the same time."""
     if not source.flac.is_file():
         return False
     file = Path(source.path)
@@ -244,7 +250,7 @@ def _entry(source: Source) -> str:
 
 
 def digest_of(items: Iterable[str]) -> str:
-    """sha256 of "[item, item …]", which is not held in memory."""
+    """sha256 of "[item, item …]", computed without holding the whole text in memory."""
     digest = hashlib.sha256(b"[")
     for place, item in enumerate(items):
         digest.update(f"{', ' if place else ''}{item}".encode())

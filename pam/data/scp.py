@@ -1,4 +1,4 @@
-"""One file of a data directory: a line an entry, `id value`, sorted by id in byte order.
+"""One file of a data directory: one entry per line, `id value`, sorted by id in byte order.
 
 `scan_table` keeps what is good and tells what is not; `read_table` stops at the first fault.
 """
@@ -15,21 +15,21 @@ from pam.atomic import atomic_path
 from pam.data.disk import writing
 from pam.errors import UserError
 
-# Characters at which some reader would end a line, and other control characters except the tab.
+# Control characters except the tab, and other characters that some readers treat as a line end.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-# Those that say that a line is several lines, or no UTF-8: nobody can tell what it should be.
+# These show that a line is several lines, or not UTF-8: it cannot be repaired.
 BROKEN = re.compile(r"[\x00\r]")
-# Spaces that no keyboard makes on purpose; each becomes a plain one.
+# Special spaces; each is replaced by a plain one.
 SPACES = r"\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-# Characters without width that change no word: soft hyphens, zero-width spaces, marks of direction,
-# byte order marks. They are removed, as are joiners that do not join letters of a script with them.
+# Characters without width that change no word: soft hyphens, zero-width spaces, direction marks,
+# byte order marks. They are removed. So are joiners between letters of scripts without joiners.
 INVISIBLE = r"\u00ad\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff"
 JOINERS = "\u200c\u200d"
 JOINED = r"[^\x00-\u02ff\u2000-\u206f\u3000\ufeff]"
 LOST_JOINER = rf"(?<!{JOINED})[{JOINERS}]|[{JOINERS}](?!{JOINED})"
 ODD = re.compile(rf"{CONTROL.pattern}|[{SPACES}{INVISIBLE}]|{LOST_JOINER}")
 REMOVED = re.compile(rf"[{INVISIBLE}]|{LOST_JOINER}")
-# Most lines: an id, a value and nothing to complain of. Others are looked at closely, and slowly.
+# Matches lines without faults, which are most. Other lines take the slow path.
 ID = rf"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff{INVISIBLE}/]{{1,50}}"
 NO_CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 NO_END = r"\s\x00-\x1f\x7f-\x9f\ud800-\udfff"
@@ -42,21 +42,21 @@ def _good_line(odd: str) -> re.Pattern:
 
 
 GOOD = _good_line(SPACES + INVISIBLE + JOINERS)
-GOOD_PATH = _good_line("")  # files are named as they are named
+GOOD_PATH = _good_line("")  # the name of a file may have any character
 PATHS = re.compile(r"wav\.scp|feats.*\.scp")
 SEPARATOR = re.compile(rf"[ \t{SPACES}]")
 HIDDEN = re.compile(f"[{INVISIBLE}]")
 BOM = "\ufeff"
 MAX_ID_BYTES = 200  # ids become file names
-REPEATED = ("utt2spk", "utt2task")  # few different values, kept as one string each
+REPEATED = ("utt2spk", "utt2task")  # few different values: equal ones share one string
 SORT = "sort with LC_ALL=C"
-MENDED = "write a plain space, or nothing; utils/fix_data_dir.sh does"
+MENDED = "write a plain space or nothing, or run utils/fix_data_dir.sh"
 ONE_LINE = "put it on one line: pam.data.scp.one_line(text) replaces such characters by spaces"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of a data directory: where, what, and the remedy; a warning drops nothing."""
+    """A fault of a data directory: place, rule, value and remedy. A warning drops no entry."""
 
     file: str
     line: int | None
@@ -72,20 +72,20 @@ class Problem:
 
 
 def one_line(text: str) -> str:
-    """`text` of visible characters and single spaces: fit for a table's value."""
+    """`text` with only visible characters and single spaces, valid as a table's value."""
     text = " ".join(CONTROL.sub(" ", text).split())
     while text != (text := " ".join(REMOVED.sub("", text).split())):
-        pass  # what stood beside a joiner may be gone
+        pass  # a removal may leave another joiner without its neighbour
     return text
 
 
 def is_of_paths(path: Path) -> bool:
-    """Whether a table's values are files, whose names may hold any space."""
+    """Whether a table's values are files, whose names may have any kind of space."""
     return bool(PATHS.fullmatch(path.name))
 
 
 def id_fault(key: str) -> tuple[str, str] | None:
-    """(rule, remedy) where `key` cannot be an utterance, speaker or recording id."""
+    """(rule, remedy) if `key` is not a valid utterance, speaker or recording id."""
     if not key:
         return "no id in the line", "start each line with an id and a space, remove empty lines"
     if any(c.isspace() for c in key) or CONTROL.search(key) or HIDDEN.search(key) or "/" in key:
@@ -96,7 +96,7 @@ def id_fault(key: str) -> tuple[str, str] | None:
 
 
 def value_fault(value: str, is_path: bool = False) -> tuple[str, str] | None:
-    """(rule, remedy) where `value` cannot be written as the rest of one line."""
+    """(rule, remedy) if `value` cannot be written as the rest of one line."""
     if not value.strip():
         return "empty value", "fill it in or remove the line"
     if CONTROL.search(value):
@@ -109,7 +109,7 @@ def value_fault(value: str, is_path: bool = False) -> tuple[str, str] | None:
 
 
 def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
-    """All good lines of a file (the first of duplicates), sorted by id, and what was wrong."""
+    """All good lines of a file (the first of duplicates), sorted by id, and the problems."""
     path = Path(path)
     table: dict[str, str] = {}
     problems: list[Problem] = []
@@ -144,7 +144,7 @@ def read_table(path: str | Path) -> dict[str, str]:
 
 
 def write_table(path: str | Path, table: Mapping[str, str]) -> None:
-    """Write sorted `id value` lines atomically; `UserError` for what would not read back."""
+    """Write sorted `id value` lines atomically. `UserError` for invalid entries."""
     write_tables({Path(path): table}, before_renaming=lambda: None)
 
 
@@ -153,7 +153,7 @@ def write_tables(
 ) -> None:
     """Write several tables, all or none; the files are renamed in the order of `tables`."""
     with ExitStack() as stack:
-        for path in reversed(tables):  # the stack renames the last one first
+        for path in reversed(tables):  # ExitStack leaves the last context first
             stack.enter_context(writing(path))
             part = stack.enter_context(atomic_path(path))
             _write_lines(part, path, tables[path])
@@ -195,14 +195,14 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:
-    """id (None: the line is unusable), value, and the faults of a line."""
+    """The id (None if the line is unusable), the value, and the problems of a line."""
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         text = raw.decode("latin-1").strip()
-        remedy = f"convert the file (byte {error.start}), as with: iconv -f LATIN1 -t UTF-8"
+        remedy = f"convert the file (byte {error.start}), e.g. with: iconv -f LATIN1 -t UTF-8"
         if is_of_paths(path):
-            remedy = "rename the file, as with: convmv -f LATIN1 -t UTF-8, and correct the line"
+            remedy = "rename the file, e.g. with: convmv -f LATIN1 -t UTF-8, and correct the line"
         return None, "", [Problem(str(path), number, "not UTF-8:", text, remedy)]
     if good := (GOOD_PATH if is_of_paths(path) else GOOD).fullmatch(line):
         return good[1], good[2], []
@@ -243,7 +243,7 @@ def _parse_closely(path: Path, number: int, line: str) -> tuple[str | None, str,
 
 
 def _split(line: str) -> tuple[str, str, str]:
-    """id, what stands between, value: an id ends at the first space of any kind."""
+    """The id, the separator and the value: an id ends at the first space of any kind."""
     if not (found := SEPARATOR.search(line)):
         return line, "", ""
     return line[: found.start()], found[0], line[found.end() :]
@@ -258,7 +258,7 @@ def _surrogates(text: str) -> tuple[str, str] | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        remedy = "rename the file, or read the source with its right encoding"
+        remedy = "rename the file, or read the source with the right encoding"
         return "not encodable as UTF-8:", remedy
     return None
 

@@ -1,4 +1,4 @@
-"""An audio file as pieces that libsndfile decodes, of a length that is known before."""
+"""An audio file as pieces that libsndfile decodes; their lengths are known before decoding."""
 
 import io
 import os
@@ -13,22 +13,23 @@ from jaxtyping import Float
 
 from pam.errors import UserError
 
-BLOCK_SAMPLES = 1 << 20  # read in blocks: a header may promise any number of samples
-MPEG_PREROLL = 10 * 1152  # a frame may need bits of some frames before it
+BLOCK_SAMPLES = 1 << 20  # read in blocks, since a wrong header may state any number of samples
+MPEG_PREROLL = 10 * 1152  # a frame may need bits of earlier frames
 COUNTING_SAMPLES = 1 << 10
 FOREIGN = (".m4a", ".mp4", ".aac", ".webm", ".wma")  # libsndfile has no decoder for them
 
 
 class SoundFile(soundfile.SoundFile):
-    """Reads until libsndfile gives no more; the original seeks after each block, which FLAC and
-    MP3 of unknown length do not survive.
+    """Reads until libsndfile has no more samples.
+
+    The base class seeks after each block, which fails for FLAC and MP3 of unknown length.
     """
 
     def seekable(self) -> bool:
         return False
 
     def go_to(self, sample: int) -> None:
-        """Go on from `sample`; the frames before it are decoded where they matter."""
+        """Continue at `sample`. Earlier frames are decoded first if the format needs them."""
         early = min(sample, MPEG_PREROLL) if self.format == "MP3" else 0
         if sample and super().seekable():
             self.seek(sample - early)
@@ -39,7 +40,7 @@ class SoundFile(soundfile.SoundFile):
 
 @dataclass(frozen=True)
 class Piece:
-    """`samples` of the file itself, or of `content`, what libsndfile reads in its place."""
+    """`samples` samples of the file, or of `content`, which libsndfile reads in its place."""
 
     samples: int
     content: bytes | None = None
@@ -47,10 +48,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Audio:
-    """A file of which only the headers were read.
+    """A file whose headers have been read.
 
-    `slack` samples may be missing when it is decoded. `notes` are what the user should know, in
-    words that can follow "PATH: ".
+    The decoder may give up to `slack` samples less than expected. `notes` are messages for the
+    user, which follow "PATH: ".
     """
 
     path: str
@@ -68,13 +69,13 @@ class Audio:
 
     @property
     def is_plain(self) -> bool:
-        """Whether libsndfile reads all of the file without help."""
+        """Whether libsndfile reads the whole original file."""
         return len(self.pieces) == 1 and self.pieces[0].content is None
 
     def blocks(self, first: int, last: int) -> Iterator[Float[np.ndarray, "N C"]]:
-        """The samples from `first` to `last`, without `slack` of them at most.
+        """The samples from `first` to `last`. Up to `slack` of them may be missing.
 
-        `UserError` where more cannot be decoded.
+        `UserError` if more than that cannot be decoded.
         """
         begin, decoded = 0, 0
         for piece in self.pieces:
@@ -104,16 +105,16 @@ class Audio:
 
 
 def sound_file(path: str, content: bytes | None = None) -> SoundFile:
-    """A file, or `content` in its place, opened by libsndfile."""
+    """The file, or `content` in its place, opened by libsndfile."""
     try:
-        # Bytes, since a name need not be UTF-8.
+        # As bytes, since a name may not be UTF-8.
         return SoundFile(os.fsencode(path) if content is None else io.BytesIO(content))
     except soundfile.LibsndfileError as error:
         raise unreadable(path, error.error_string) from error
 
 
 def decodable(path: str, content: bytes | None) -> int:
-    """How many samples libsndfile reads before it gives up."""
+    """Number of samples that libsndfile reads before it fails or ends."""
     samples = 0
     with sound_file(path, content) as file:
         try:
@@ -125,22 +126,24 @@ def decodable(path: str, content: bytes | None) -> int:
 
 
 def unreadable(path: str, reason: str) -> UserError:
-    """The error for a file that libsndfile does not read, or that is not whole."""
+    """The error for a file that libsndfile cannot read, or that is incomplete."""
     name = Path(path)
     if name.suffix.lower() in FOREIGN:
         command = shlex.join(["ffmpeg", "-i", path, str(name.with_suffix(".flac"))])
-        return UserError(f"{path}: {name.suffix[1:]} is not read: convert it, as with: {command}")
+        return UserError(
+            f"{path}: {name.suffix[1:]} is not supported: convert it, for example with: {command}"
+        )
     reason = " ".join(reason.split()).rstrip(".")
     return UserError(f"{path}: truncated or corrupt audio ({reason}): fetch or convert it again")
 
 
 def shorter(path: str, promised: int, held: int, rate: int) -> UserError:
-    """The error for a file whose header promises more than it holds."""
+    """The error for a file that holds less than its header states."""
     return unreadable(path, two_lengths(promised, held, rate))
 
 
 def longer(path: str, promised: int, held: int, rate: int) -> UserError:
-    """The error for a file that goes on after what its header promises."""
+    """The error for a file that holds more than its header states."""
     return UserError(
         f"{path}: {two_lengths(promised, held, rate)}: its header is wrong, or files were joined: "
         "convert it again"
@@ -148,7 +151,7 @@ def longer(path: str, promised: int, held: int, rate: int) -> UserError:
 
 
 def two_lengths(promised: int, held: int, rate: int) -> str:
-    """What a header says, and what there is."""
+    """The two lengths of a message: stated by the header, and held by the file."""
     return (
         f"its header promises {promised} samples ({promised / rate:.2f} s), "
         f"it holds {held} ({held / rate:.2f} s)"

@@ -1,4 +1,4 @@
-"""Tags with titles and pictures, before or after the audio of a file: how long they are."""
+"""Lengths of the tags (titles, pictures …) before and after the audio of a file."""
 
 from mmap import mmap
 
@@ -12,7 +12,7 @@ MAX_LYRICS_BYTES = 1 << 20
 
 
 def tag_length(data: Bytes, position: int, end: int) -> int:
-    """Bytes of the tag that begins at `position`, 0 where none does; no more than there are."""
+    """Bytes of the tag that begins at `position`, up to `end`; 0 if there is no tag."""
     head = data[position : min(position + APE_HEADER_BYTES, end)]
     length = 0
     if head.startswith(b"ID3") and len(head) >= 10 and max(head[6:10]) < 128:
@@ -33,7 +33,7 @@ def tag_length(data: Bytes, position: int, end: int) -> int:
 
 
 def ape_items_length(data: Bytes, position: int, end: int) -> int:
-    """Bytes of an APE tag without a header, which begins with its items; 0 where none does."""
+    """Bytes of an APE tag without a header, which begins with its items; 0 if there is none."""
     footer = data.find(b"APETAGEX", position, end)
     if footer < 0:
         return 0
@@ -51,7 +51,7 @@ def leading_tags(data: Bytes) -> int:
 
 
 def junk_length(data: Bytes, position: int) -> int:
-    """Bytes from `position` to the end that are neither a tag nor zeros at the end."""
+    """Bytes from `position` to the end that are neither tags nor trailing zeros."""
     while length := tag_length(data, position, len(data)):
         position += length
     return len(data[position:].rstrip(b"\0"))

@@ -1,8 +1,8 @@
-"""The tasks of the multitask model: which expert serves them and how their answers are scored.
+"""The tasks of the multitask model: each has one expert and one metric.
 
-Four tasks are the paper's, `TASKS`. A recipe brings a further one by a file egs/NAME/conf/prompts/
-TASK.yaml, which holds its prompts and says `metric:` and `description:` at its head; no code knows
-its name. The place of a task among all is the index of its expert.
+`TASKS` are the paper's four. A recipe adds a task with a file egs/NAME/conf/prompts/TASK.yaml. That
+file starts with `metric:` and `description:` and holds the prompts; the code does not name such
+tasks. A task's index among all tasks is the index of its expert.
 """
 
 import functools
@@ -42,7 +42,7 @@ TASKS = _table(
 
 @functools.cache
 def prompt_files(root: Path = ROOT) -> dict[str, Path]:
-    """The prompts of every task: those of conf/prompts, then those of the recipes, by name."""
+    """{task: prompt file}: first the files of conf/prompts, then those of the recipes."""
     own = sorted(root.glob("egs/*/conf/prompts/*.yaml"), key=lambda f: (f.stem, f))
     found: dict[str, Path] = {}
     for file in [*sorted((root / "conf/prompts").glob("*.yaml")), *own]:
@@ -55,7 +55,7 @@ def prompt_files(root: Path = ROOT) -> dict[str, Path]:
 
 
 def plain_files(root: Path = ROOT) -> list[Path]:
-    """The files of plain requests: that of conf/prompts, then those of the recipes."""
+    """The files of plain requests: first that of conf/prompts, then those of the recipes."""
     return [root / "conf/prompts/plain.yaml", *sorted(root.glob("egs/*/conf/prompts/plain.yaml"))]
 
 
@@ -68,7 +68,7 @@ def all_tasks(root: Path = ROOT) -> dict[str, Task]:
 
 
 def forget_tasks() -> None:
-    """Look for files of tasks again: one was added."""
+    """Clear the cache, so that added task files are found."""
     prompt_files.cache_clear()
     all_tasks.cache_clear()
 
@@ -79,7 +79,7 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`; `UserError` with the nearest name where there is none."""
+    """The task called `name`. `UserError` with the nearest name if there is none."""
     tasks = all_tasks()
     if name not in tasks:
         raise UserError(f"unknown task {name!r}: {unknown_task(name)}")
@@ -87,7 +87,7 @@ def get_task(name: str) -> Task:
 
 
 def unknown_task(name: str) -> str:
-    """The remedy for a task that there is not: the nearest, or the file that makes it one."""
+    """The remedy for an unknown task: the nearest name, and the file that would define it."""
     return f"{nearest(name, all_tasks())}; a new task is a file egs/RECIPE/conf/prompts/{name}.yaml"
 
 

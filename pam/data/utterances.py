@@ -1,6 +1,6 @@
-"""Utterances: prompts, references, and what a model is given of them, audio or encoders' states.
+"""The loader of utterances: prompts, references, and the model's input (audio or encoder states).
 
-Training, validation, decoding and analysis all read them here.
+Training, validation, decoding and analysis all use it.
 """
 
 # B batch, N samples, T frames, S hidden states and C width of an encoder
@@ -21,17 +21,19 @@ from pam.data.prompts import Prompts, draw
 from pam.data.scp import read_table
 from pam.errors import UserError
 
-AUDIO = "speech"  # in a batch, beside the encoders' own names
+AUDIO = "speech"  # key of the audio in a batch; states have their encoder's name
 DUMP_AND_COMBINE = "run stages 2 and 3 with the same options"
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance; `samples` (at 16 kHz) is None where the directory does not say.
+    """One utterance.
 
-    `choices` is what the letters of its prompt stand for, None where it has none; utterances of one
-    `cluster` (a speaker, a meeting, a clip) are not independent. `experts` are the tasks whose
-    experts are right for its prompt, where that is not its own task's alone.
+    Attributes:
+        samples: length at 16 kHz, None if unknown.
+        cluster: utterances of one cluster (a speaker, a meeting, a clip) are not independent.
+        choices: meaning of the letters of a multiple-choice prompt, else None.
+        experts: tasks whose experts are right for the prompt, if there are several.
     """
 
     id: str
@@ -50,8 +52,8 @@ def read_utterances(
 ) -> list[Utterance]:
     """The utterances of a directory in C order, each with its prompt.
 
-    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
-    "\\n" in it is a line break, for tables have one line an entry.
+    The prompt is the directory's fixed one, if there is one. Otherwise it is drawn from the `pool`
+    of the task's `prompts`. "\\n" in a fixed prompt is a line break, since an entry has one line.
     """
     fixed = data.tables.get("prompt", {})
     samples = data.tables.get("utt2num_samples", {})
@@ -73,10 +75,10 @@ def read_utterances(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is given of each utterance: audio, or the states that were dumped of it.
+    """The model's input for each utterance: audio, or dumped encoder states.
 
     Attributes:
-        audio: the directory whose audio is read; None for states.
+        audio: the directory with the audio; None for states.
         states: of every encoder, utterance → pointer into an archive.
     """
 
@@ -102,8 +104,8 @@ def read_inputs(
 ) -> Inputs:
     """The inputs of the utterances `utts` of a directory; `feats`: "online" for audio.
 
-    A combined directory holds feats_ENCODER.scp; for DUMP/raw/SET they are in DUMP/ENCODER/SET.
-    `UserError` where an encoder has no states of the directory, or of some utterances.
+    A combined directory holds feats_ENCODER.scp. For DUMP/raw/SET the features are in
+    DUMP/ENCODER/SET. `UserError` if features of the directory or of an utterance are missing.
     """
     if feats == "online":
         files = [folder / name for name in ("wav.scp", "segments")]
@@ -129,6 +131,6 @@ def read_inputs(
 
 
 def pad(rows: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A batch: by name the sequences of all rows, padded with zeros behind, and their lengths."""
+    """A batch: for each name the sequences, zero-padded at the end, and their lengths."""
     padded = {name: pad_sequence([r[name] for r in rows], batch_first=True) for name in rows[0]}
     return padded, {name: torch.tensor([len(r[name]) for r in rows]) for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Runs independent tasks in a few processes, and says so when one of them is killed."""
+"""Run independent work items in several processes; an error says if one of them was killed."""
 
 import gc
 import multiprocessing
@@ -17,7 +17,7 @@ from pam.errors import UserError
 SECONDS_BETWEEN_LOOKS = 0.5
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-_function: Callable  # of this worker
+_function: Callable  # the function of this worker process
 
 
 def run_tasks(
@@ -25,8 +25,8 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Yield `function(task)` as tasks finish, on `nj` processes that share the cores.
 
-    Processes are forked, so they find the caller's models without loading them again; torch must
-    not have computed on several threads before. With nj = 1 the caller's process does the work.
+    Processes are forked, so they share the caller's models. Before the call, torch must not have
+    computed on several threads. With nj = 1 the caller's process does the work.
     """
     nj = min(nj, len(tasks))
     if nj <= 1:
@@ -34,7 +34,7 @@ def run_tasks(
         return
     threads = max(1, (os.cpu_count() or 1) // nj)
     fork = multiprocessing.get_context("fork")
-    # The function is inherited, not sent: pickling one that holds models would copy them each time.
+    # Workers inherit the function. Pickling it would copy its models for every work item.
     inherited = (function, threads, os.getpid())
     with _left_alone_by_gc(), ProcessPoolExecutor(nj, fork, _start_worker, inherited) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
@@ -52,7 +52,7 @@ def run_tasks(
 
 @contextmanager
 def _left_alone_by_gc() -> Iterator[None]:
-    """What workers inherit they share; a collection in each of them would write to all of it."""
+    """Freeze the garbage collector, whose writes would copy the memory that workers share."""
     gc.freeze()
     try:
         yield
@@ -63,13 +63,13 @@ def _left_alone_by_gc() -> Iterator[None]:
 def _start_worker(function: Callable, threads: int, parent: int) -> None:
     global _function
     _function = function
-    if torch := sys.modules.get("torch"):  # no need to load it for audio alone
+    if torch := sys.modules.get("torch"):  # audio alone does not load it
         torch.set_num_threads(threads)
     end_with_parent(parent)
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when `parent` does, which started it."""
+    """End this process when its parent, `parent`, ends."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 
@@ -78,7 +78,7 @@ def _call(task: Task) -> Result:
 
 
 def _die_with(parent: int) -> None:
-    """A worker whose parent was killed would wait for tasks for ever."""
+    """End this worker if its parent was killed: it would wait for work forever."""
     while os.getppid() == parent:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os._exit(1)

@@ -154,7 +154,7 @@ def past_of(
 def exact_search(
     llm: CausalLM, pasts: Sequence[PromptStates], limits: Sequence[int]
 ) -> list[list[int]]:
-    """Greedy tokens after each of `pasts` (one row each), up to the end token or the row's limit."""
+    """Greedy tokens after each of `pasts` (one row each), to the end token or the row's limit."""
     said: list[list[int]] = [[] for _ in pasts]
     same_length = defaultdict(list)
     for place, past in enumerate(pasts):

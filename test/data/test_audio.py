@@ -129,7 +129,7 @@ def test_formats_that_libsndfile_lacks_say_how_to_convert(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
     message = one_line_error(path)
-    command = shlex.split(message.partition("is not read: convert it, as with: ")[2])
+    command = shlex.split(message.partition("is not supported: convert it, for example with: ")[2])
     assert command == ["ffmpeg", "-i", str(path), str(path.with_suffix(".flac"))]
 
 

@@ -366,7 +366,7 @@ def test_channels_that_cancel_each_other(tmp_path, caplog, form):
         load_audio(path)
     assert samples[4000:16000].std() == pytest.approx(0.95 * wave[4000:16000].std(), rel=0.05)
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"{path}: its channels cancel each other: channel 2 alone is taken"]
+    assert told == [f"{path}: its channels cancel each other: only channel 2 is used"]
 
 
 def test_channels_that_do_not_cancel_are_averaged(tmp_path):
@@ -392,7 +392,7 @@ def test_files_without_a_header(tmp_path, name):
             function(path)
         message = str(error.value)
         assert message.startswith(f"{path}: it has no header") and "\n" not in message
-    command = shlex.split(message.partition("convert it, as with: ")[2])
+    command = shlex.split(message.partition("convert it, for example with: ")[2])
     assert command[-3:] == ["-i", str(path), str(path.with_suffix(".flac"))]
     path.write_bytes(WAV)  # a header, whatever its name says
     assert len(load_audio(path)) == SAMPLES

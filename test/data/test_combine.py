@@ -133,7 +133,7 @@ def test_entries_that_are_not_used_are_counted(dump, caplog):
     file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
     write_table(file, read_table(file) | {"other-1": "/x.ark:3"})
     run(dump)
-    assert f"{file}: 1 entries that are not used" in caplog.text
+    assert f"{file}: 1 entries are not used" in caplog.text
     assert "other-1" not in DataDir.read(dump / "train")["feats_wakehubert_tiny.scp"]
 
 

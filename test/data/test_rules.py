@@ -133,7 +133,7 @@ def test_id_in_one_file_and_not_in_the_other(folder, file):
 def test_empty_file(folder):
     (folder / "text").write_text("")
     assert len(messages(folder)) == 3
-    with pytest.raises(UserError, match="nothing was changed, no good utterance would be left"):
+    with pytest.raises(UserError, match="nothing was changed: no good utterance would be left"):
         fix(folder)
     assert (folder / "utt2spk").read_text() and not (folder / ".backup").exists()
 

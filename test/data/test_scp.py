@@ -72,7 +72,7 @@ def test_byte_order(tmp_path):
         ("a x\nb y\x00q\nc z\n", ":2: line break or control character in"),
         (
             b"a x\nb \xff\xfe\nc z\n",
-            ":2: not UTF-8: 'b ÿþ': convert the file (byte 2), as with: iconv",
+            ":2: not UTF-8: 'b ÿþ': convert the file (byte 2), e.g. with: iconv",
         ),
         ("a x\nb/../c y\nc z\n", ":2: bad character in the id 'b/../c y': use no spaces"),
         (f"a x\nb{'b' * 200} y\nc z\n", ":2: too long an id"),
@@ -134,7 +134,7 @@ def test_bad_line_is_told_and_mended(tmp_path, raw, message):
 def test_values_of_odd_characters_are_mended(tmp_path, value, mended):
     table, problems = scan(tmp_path, f"a {value}\n")
     assert table == {"a": mended} and len(problems) == 1
-    assert "utils/fix_data_dir.sh does" in problems[0]
+    assert "or run utils/fix_data_dir.sh" in problems[0]
     assert scp.one_line(value) == mended and scp.value_fault(mended) is None
     with pytest.raises(UserError, match="text: (character|line break)"):
         scp.write_table(tmp_path / "text", {"a": value})
@@ -148,7 +148,7 @@ def test_files_keep_their_names(tmp_path):
         assert scp.scan_table(tmp_path / name) == (table, [])
     (tmp_path / "wav.scp").write_bytes(b"a /caf\xe9.wav\n")
     _, problems = scp.scan_table(tmp_path / "wav.scp")
-    assert "not UTF-8: 'a /café.wav': rename the file, as with: convmv" in str(problems[0])
+    assert "not UTF-8: 'a /café.wav': rename the file, e.g. with: convmv" in str(problems[0])
 
 
 LINES = st.lists(

@@ -128,7 +128,7 @@ def test_transcribe_prints_answer_and_expert(speech_llm, wav, tmp_path, monkeypa
 
 
 BAD = {
-    "headerless.raw": (bytes(9000), "has no header that says its rate"),
+    "headerless.raw": (bytes(9000), "no header with rate and format"),
     "empty.wav": (b"", "empty"),
     "notes.txt": (b"not audio", "notes.txt: "),
     "short.wav": (40, "short.wav: a clip of 40 samples is too short"),

@@ -140,7 +140,7 @@ def test_unusable_parquet_is_named(tmp_path):
         ),
         (
             'audiocap_id,youtube_id,start_time,caption\n1,a,3,"' + "b\n" * 70000,
-            "csv: field larger than field limit .*: is a quotation mark not closed",
+            "csv: field larger than field limit .*: check it for an unclosed quotation mark",
         ),
     ],
 )
