@@ -16,7 +16,7 @@ METRICS = Registry(
 CAPTION_METRICS = Registry(
     "metric of captions",
     {
-        "meteor": "pam.score.caption:Meteor",  # NLTK's, which is always there
+        "meteor": "pam.score.caption:Meteor",  # NLTK's, always installed
         "meteor_1.5": "pam.score.coco:Meteor15",
         "cider": "pam.score.coco:Cider",
         "spice": "pam.score.spice:Spice",
@@ -30,7 +30,10 @@ SBERT = "cache:all-minilm-l6-v2"  # the model of sbert and fense
 
 
 def metric_names(text: str) -> list[str]:
-    """The metrics named in "meteor,cider", without the one that is always measured; `UserError`."""
+    """The metrics of a text like "meteor,cider", without the one that is always measured.
+
+    `UserError` for an unknown name.
+    """
     names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
     for name in names:
         CAPTION_METRICS.check(name)
@@ -38,5 +41,5 @@ def metric_names(text: str) -> list[str]:
 
 
 def on_request(name: str) -> bool:
-    """Is this metric measured only where --metrics names it?"""
+    """Whether this metric is measured only if --metrics names it."""
     return name in CAPTION_METRICS.entries and name != ALWAYS

@@ -1,4 +1,4 @@
-"""Accuracy of counting speakers; an answer that cannot be parsed is wrong, and counted."""
+"""Accuracy of counting speakers. Answers that cannot be parsed are wrong and counted separately."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from pam.score.utterances import Statistics
 
 
 class Accuracy(Metric):
-    """Answers that say the right number / all answers."""
+    """Answers with the right number / all answers."""
 
     name = "accuracy"
     title = "accuracy"
@@ -62,7 +62,7 @@ def _truth(item: Item) -> int:
     number = parse_answer(item.ref, item.choices)
     if number is None:
         raise UserError(
-            f"{item.id}: the reference {item.ref!r} does not say a number of speakers: mend `text`"
+            f"{item.id}: the reference {item.ref!r} is not a number of speakers: correct `text`"
         )
     return number
 

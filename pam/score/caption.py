@@ -1,4 +1,4 @@
-"""METEOR of captions, NLTK's, as AudioBench computes the paper's figures."""
+"""METEOR of captions by NLTK, as AudioBench computes the paper's values."""
 
 import functools
 import warnings
@@ -47,9 +47,9 @@ def score(
 ) -> dict[str, Any]:
     """Mean METEOR × 100 against the first reference.
 
-    `multi` holds the mean against the best of all references where any item has more than one.
-    `baseline` is the score of the most frequent training caption as the answer to every item: a
-    model can reach it without the audio.
+    If any item has several references, `multi` holds the mean against the best of them. `baseline`
+    is the score of the most frequent training caption as the answer to every item, which a model
+    can reach without the audio.
     """
     statistics = measure(items)
     clusters = clusters_of(items)
@@ -85,13 +85,13 @@ def measure(items: Sequence[Item]) -> Statistics:
 
 
 def most_frequent(captions: Iterable[str]) -> str | None:
-    """The caption that occurs most often; of equally frequent ones the first in C order."""
+    """The most frequent caption; of equally frequent ones the first in C order."""
     counts = Counter(" ".join(caption.split()) for caption in captions)
     return min(counts, key=lambda caption: (-counts[caption], caption)) if counts else None
 
 
 def meteor(references: Sequence[str], hypothesis: str) -> float:
-    """METEOR of one caption, 0 to 1: the best over its references."""
+    """METEOR of one caption, 0 to 1: the maximum over its references."""
     from nltk.translate.meteor_score import meteor_score
 
     return meteor_score(
@@ -100,9 +100,9 @@ def meteor(references: Sequence[str], hypothesis: str) -> float:
 
 
 def tokens(text: str) -> list[str]:
-    """The words and signs of a caption, sentence by sentence: NLTK's word_tokenize.
+    """The words and punctuation of a caption, sentence by sentence: NLTK's word_tokenize.
 
-    AudioBench's METEOR (that of Hugging Face's evaluate) splits captions so.
+    AudioBench's METEOR (that of Hugging Face's evaluate) uses this tokenizer.
     """
     from nltk.tokenize import word_tokenize
 
@@ -112,8 +112,10 @@ def tokens(text: str) -> list[str]:
 
 @functools.cache
 def sentence_splitter():
-    """NLTK's Punkt for English (Kiss and Strunk 2006); its model comes in a package, for NLTK would
-    download it."""
+    """NLTK's Punkt for English (Kiss and Strunk 2006).
+
+    Its model comes from a package, because NLTK would download it.
+    """
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
     try:
@@ -130,7 +132,7 @@ def sentence_splitter():
 
 @functools.cache
 def wordnet():
-    """WordNet 3.0 from the cache, loaded once (about 2 s); `UserError` says how to get it."""
+    """WordNet 3.0 from the cache, loaded once (about 2 s). `UserError` if it is missing."""
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
@@ -141,7 +143,7 @@ def wordnet():
         raise UserError(
             f"METEOR needs WordNet: {folder / missing[0]} is missing: run tools/fetch_wordnet.py"
         )
-    if str(root) not in nltk.data.path:  # NLTK reads nothing outside its own path
+    if str(root) not in nltk.data.path:  # NLTK reads only from its own path
         nltk.data.path.append(str(root))
     return _read(folder)
 
@@ -151,7 +153,7 @@ def _read(folder: Path):
     from nltk.data import FileSystemPathPointer
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other languages are missing, and not needed
+        warnings.simplefilter("ignore")  # NLTK warns about other languages
         return WordNetCorpusReader(FileSystemPathPointer(str(folder)), None)
 
 

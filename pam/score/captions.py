@@ -1,4 +1,4 @@
-"""Further metrics of captions: those that are asked for and whose jars and models are installed."""
+"""Further metrics of captions, on request; a metric whose jar or model is missing is reported."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,9 +13,10 @@ from pam.score.utterances import Statistics
 def further(
     items: Sequence[Item], names: Iterable[str], seed: int, sbert: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Statistics]]:
-    """{name: value, count, ci95, …} and the statistics of the utterances.
+    """{name: {value, count, ci95, …}}, and {name: statistics of the utterances}.
 
-    A metric that lacks a jar, a model or Java is {"missing": what it needs}, without statistics.
+    If a metric lacks a jar, a model or Java, its result is {"missing": what it needs}, and it has
+    no statistics.
     """
     results: dict[str, dict[str, Any]] = {}
     statistics = {}

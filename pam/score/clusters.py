@@ -8,13 +8,13 @@ from pam.score.significance import ClusterCount, Clusters, count_clusters, too_f
 
 
 def cluster_entry(clusters: Clusters) -> dict[str, Any] | None:
-    """`count`, `effective`, and whether they are `few`; None where hyp.jsonl does not say."""
+    """`count`, `effective`, and whether they are too `few`; None if hyp.jsonl has no clusters."""
     found = count_clusters(clusters)
     return found and {**asdict(found), "few": found.few}
 
 
 def doubt(score: Mapping[str, Any]) -> str:
-    """`, too few clusters: 3` where the interval of a score.json says little, to stand after it.
+    """The remark after an interval with too few clusters, such as `, too few clusters: 3`.
 
     Empty for score files of earlier versions, which have no clusters.
     """

@@ -42,15 +42,15 @@ class Cider(Metric):
 
 
 def meteor(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
-    """METEOR 1.5 × 100 (Denkowski and Lavie 2014), best of all references, mean of the captions.
+    """METEOR 1.5 × 100 (Denkowski and Lavie 2014): best of all references, mean over the captions.
 
-    `corpus` is the jar's own figure for the whole set, which pools the matches of all captions.
+    `corpus` is the jar's own value for the whole set, which pools the matches of all captions.
     """
     require_java("METEOR 1.5")
     references, hypotheses = tokenized(items)
     texts = sum(1 + len(item.references()) for item in items)
     with meteor_jar(time_limit(texts)) as jar:
-        # As pycocoevalcap asks it; but that waits for ever for a jar that has died.
+        # pycocoevalcap's protocol. Its own code waits forever if the jar has died.
         matches = [
             jar.ask(" ||| ".join(("SCORE", *references[number], hypotheses[number][0])))[0]
             for number in hypotheses
@@ -73,14 +73,17 @@ def as_number(answer: str) -> float:
     try:
         return float(answer)
     except ValueError as error:
-        raise UserError(f"METEOR 1.5: its jar answered {answer!r}, which is no number") from error
+        raise UserError(
+            f"METEOR 1.5: its jar answered {answer!r}, which is not a number"
+        ) from error
 
 
 def cider(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
-    """CIDEr, 0 to 10, as coco-caption computes it and papers print it.
+    """CIDEr, 0 to 10, as coco-caption computes it and papers report it.
 
-    That is CIDEr-D (Vedantam et al. 2015) under CIDEr's name: counts are clipped, and lengths that
-    differ are penalised. Words weigh by how few items have them, so one item alone scores 0.
+    Its definition is CIDEr-D (Vedantam et al. 2015): counts are clipped, and differences in length
+    are penalised. Words are weighted by their inverse document frequency over the items, so a
+    single item scores 0.
     """
     require_java("CIDEr's tokenizer")
     from pycocoevalcap.cider.cider import Cider
@@ -90,7 +93,7 @@ def cider(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
 
 
 def tokenized(items: Sequence[Item]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and hypotheses by number, as pycocoevalcap takes them."""
+    """References and hypotheses by item number, in pycocoevalcap's format."""
     texts = [text for item in items for text in (item.hyp, *item.references())]
     tokens = iter(tokenize(texts))
     hypotheses, references = {}, {}

@@ -1,6 +1,6 @@
-"""Averages and ranks of scores over sets, with their seeds and resamples."""
+"""Averages and ranks over sets, for each seed and for bootstrap samples."""
 
-# K systems, C columns (a metric of a set each), N bootstrap samples
+# K systems, C columns (one metric of one set), N bootstrap samples
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +31,7 @@ Grid = Sequence[Sequence[Cell]]  # K rows of C cells
 
 
 def averages(grid: Grid) -> list[Cell]:
-    """The mean over the columns for every row; all cells have values."""
+    """The mean of every row over the columns. Every cell must have a value."""
     compared = _sampled(grid, _common_seeds(grid), _mean_of_columns)
     found = []
     for own, samples_N in zip(grid, compared, strict=True):
@@ -48,14 +48,14 @@ def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
 
 
 def ranks(grid: Grid, better: Sequence[str]) -> list[Cell]:
-    """The mean rank of every row; `better` says of each column whether "lower" or "higher" is.
+    """The mean rank of every row. `better` has "lower" or "higher" for each column.
 
-    A row without a value in a column ranks worst in it and takes part in no comparison.
+    A row without a value in a column ranks worst in it and is not compared with other rows.
     """
     sign_C11 = np.array([1.0 if way == "lower" else -1.0 for way in better])[:, None, None]
 
     def shared_ranks(values_CKN: np.ndarray) -> np.ndarray:
-        # Equal rows share a rank here: the order of the rows must decide nothing.
+        # Equal rows share a rank, so that the order of the rows has no influence.
         return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
 
     seeds = _common_seeds(grid)
@@ -84,8 +84,10 @@ def _combined(
     doubt: tuple[float, ClusterCount | None],
     limits: tuple[float, float],
 ) -> Cell:
-    """Its interval is that of `alone_N`, within `limits`, and `samples_N` is what it is compared
-    by; `doubt`: degrees of freedom, and clusters."""
+    """A cell whose interval comes from `alone_N`, clipped to `limits`.
+
+    Comparisons use `samples_N`. `doubt`: degrees of freedom, and clusters.
+    """
     df, clusters = doubt
     interval = None
     if alone_N is not None:
@@ -117,7 +119,7 @@ def _doubt(grid: Grid, seeds: Sequence[int]) -> tuple[float, ClusterCount | None
 
 
 def _common_seeds(grid: Grid) -> list[int]:
-    """The seeds that every known value has."""
+    """The seeds that all known values share."""
     seeds = [set(cell.by_seed) for own in grid for cell in own if cell.value is not None]
     return sorted(set.intersection(*seeds)) if seeds else []
 
@@ -125,8 +127,11 @@ def _common_seeds(grid: Grid) -> list[int]:
 def _sampled(
     grid: Grid, seeds: Sequence[int], together: Callable[[np.ndarray], np.ndarray]
 ) -> Sequence[Float[np.ndarray, " N"] | None]:
-    """What `together` makes of samples [C, K, N] for every row, when the clusters of every set are
-    resampled, the same ones for all rows; None where these or the seeds are not the same."""
+    """`together` of the bootstrap samples [C, K, N], for every row.
+
+    All rows see the same resampled clusters of each set. None for a row with other clusters or
+    seeds.
+    """
     resampled = [_resampled(column, seeds) for column in zip(*grid, strict=True)]
     if not resampled or any(values_KN is None for values_KN in resampled):
         return [None] * len(grid)
@@ -134,7 +139,7 @@ def _sampled(
 
 
 def _resampled(column: Sequence[Cell], seeds: Sequence[int]) -> Float[np.ndarray, "K N"] | None:
-    """A column's values when its clusters are resampled; NaN in rows without one."""
+    """A column's values for resampled clusters; NaN in rows without a value."""
     known = [place for place, cell in enumerate(column) if cell.value is not None]
     own = [[column[place].sums.get(seed) for seed in seeds] for place in known]
     if any(None in sums for sums in own):
@@ -153,9 +158,10 @@ def _resampled(column: Sequence[Cell], seeds: Sequence[int]) -> Float[np.ndarray
 
 
 def _seed(sums: Sums, clusters: Sequence[str] | None) -> int:
-    """Sets of the same clusters (the same clips, two tasks) draw the same ones; others their own.
+    """The seed of a set's resampling.
 
-    Their order is that of the names, so that the same places are the same clusters.
+    Sets with the same clusters (two tasks on the same clips) get the same seed, and so the same
+    resampled clusters, since these are sorted by name. Other sets get different seeds.
     """
     names = sorted(set(clusters)) if clusters else [sums.ids]
     return zlib.crc32("\n".join(names).encode())

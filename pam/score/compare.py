@@ -21,25 +21,25 @@ from pam.score.significance import (
 )
 
 LEVEL = 0.05
-SEEDS = 2  # trainings of each system that a statement about systems needs
+SEEDS = 2  # a statement about systems, not single models, needs this many trainings of each
 
 
 @dataclass(frozen=True)
 class Sums:
-    """The sums of a value, by utterance: scale · Σ numerators / Σ denominators."""
+    """The terms of a value for each utterance: scale · Σ numerators / Σ denominators."""
 
-    ids: str  # a digest of the utterances
+    ids: str  # digest of the utterance ids
     numerators_U: Float[np.ndarray, " U"]
     denominators_U: Float[np.ndarray, " U"]
     scale: float
     errors: bool = False  # the numerators count errors
-    references: str | None = None  # a digest of what was right; None in results of before it
-    model: str | None = None  # that measured it, where the metric has one
-    clusters: tuple[str, ...] | None = None  # of the utterances; None in results of before them
+    references: str | None = None  # digest of the references; None in older results
+    model: str | None = None  # the model that the metric uses, if any
+    clusters: tuple[str, ...] | None = None  # of the utterances; None in older results
 
 
 def same_utterances(sums: Sequence[Sums]) -> bool:
-    """Comparable values share utterances, references and the model that measured them."""
+    """Whether values are comparable: same utterances, references and model of the metric."""
     keys = ("references", "model", "clusters")
     known = [{getattr(one, key) for one in sums} - {None} for key in keys]
     return (
@@ -51,10 +51,11 @@ def same_utterances(sums: Sequence[Sums]) -> bool:
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, or why there is none (`gap`). `sums` and the values `by_seed` are by seed.
+    """One value of a table, or the reason why it is missing (`gap`).
 
-    `samples_N` is an average or a rank when clusters are resampled, with `df` degrees of freedom;
-    `clusters` are those of the set, or the fewest of all sets; None where one does not say.
+    `sums` and `by_seed` hold the sums and the value of each seed. `samples_N` holds the bootstrap
+    samples of an average or a rank, with `df` degrees of freedom. `clusters` are those of the set,
+    or the smallest count over several sets; None if one is unknown.
     """
 
     value: float | None = None
@@ -72,9 +73,11 @@ class Cell:
 class Difference:
     """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
 
-    Both are of `seeds` trainings of each system: of one, they speak of these two models only.
-    `p_matched` is that of the matched-pairs test, where errors are counted; `agree`: every seed
-    that both have differs in this direction; `undecided`: why the clusters allow no decision.
+    Attributes:
+        seeds: trainings of each system. With one, interval and p hold for these two models only.
+        p_matched: p of the matched-pairs test, if errors are counted.
+        agree: whether all common seeds differ in this direction.
+        undecided: why the clusters allow no decision, else None.
     """
 
     value: float
@@ -88,8 +91,8 @@ class Difference:
 
     @property
     def p_of_all(self) -> float:
-        """The p of every test that there is: the greatest; 1 where seeds contradict each other, or
-        where clusters are too few."""
+        """The largest p of all tests. It is 1 if seeds contradict each other, or if there are too
+        few clusters."""
         decides = self.agree and not self.undecided
         return max(self.p, self.p_matched or 0.0) if decides else 1.0
 
@@ -114,7 +117,7 @@ def summary(sums: Mapping[int, Sums]) -> Cell:
 
 
 def _interval(sums: Sums) -> tuple[float, float]:
-    """Of a share that is 0 or 1 Wilson's: each of its resamples would be the same."""
+    """The 95 % interval. A share of 0 or 1 has Wilson's, since all its resamples are equal."""
     low, high = (
         proportion_ci95(sums.numerators_U, clusters=sums.clusters)
         if _is_share(sums)
@@ -137,7 +140,7 @@ def ratio(sums: Sums) -> float:
 
 
 def mean_sums(sums: Sequence[Sums]) -> Sums | None:
-    """Of several systems or seeds on the same utterances; None where these differ."""
+    """The mean of several systems or seeds on the same utterances; None if these differ."""
     if not sums or not same_utterances(sums):
         return None
     references, clusters = (
@@ -149,10 +152,10 @@ def mean_sums(sums: Sequence[Sums]) -> Sums | None:
 
 
 def compare(first: Cell, second: Cell) -> Difference | None:
-    """Paired over clusters, over the seeds that both have; None where that is impossible.
+    """The difference, paired over clusters, for the common seeds; None if there is no pairing.
 
-    Seeds are a level of their own: the variance between the seeds of each system adds to the
-    variance of the difference of the means.
+    Seeds are a separate source of variance: the variance between the seeds of each system is added
+    to the variance of the difference of the means.
     """
     if first.samples_N is not None and second.samples_N is not None:
         return _compare_samples(first, second)
@@ -190,8 +193,8 @@ def _compare_samples(first: Cell, second: Cell) -> Difference:
     found = from_samples(deltas_N, min(first.df, second.df))
     found = found.with_seeds(*_of_seeds(first, second, seeds))
     value = first.value - second.value
-    # Ranks of the table are ordinal, those of the samples are shared by equal rows, and a row may
-    # have seeds that not all have: what is printed and what proves it can point apart.
+    # The table's ranks are ordinal, but in samples equal rows share a rank. A row may also have
+    # seeds that others lack. So the printed difference and its samples can differ in sign.
     agree = _agree(first, second, value) and float(np.median(deltas_N)) * value > 0
     fewest = fewest_clusters([first.clusters, second.clusters])
     return Difference(
@@ -203,18 +206,18 @@ def _compare_samples(first: Cell, second: Cell) -> Difference:
 
 
 def from_samples(samples_N: Float[np.ndarray, " N"], df: float) -> Resampled:
-    """Of a statistic that is known by its resamples alone."""
+    """Standard error and so on of a statistic, from its resamples alone."""
     return Resampled(float(np.nanmean(samples_N)), samples_N, float(np.nanstd(samples_N)), df)
 
 
 def fewest_clusters(found: Sequence[ClusterCount | None]) -> ClusterCount | None:
-    """The smallest count; None where one is not known."""
+    """The smallest count; None if one is unknown."""
     if not found or None in found:
         return None
     return min(found, key=lambda one: (not one.few, one.count))
 
 
 def _agree(first: Cell, second: Cell, value: float) -> bool:
-    """Does every seed that both have differ in the direction of `value`?"""
+    """Whether all common seeds differ in the direction of `value`."""
     seeds = first.by_seed.keys() & second.by_seed.keys()
     return all((first.by_seed[seed] - second.by_seed[seed]) * value > 0 for seed in seeds)

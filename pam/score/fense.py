@@ -1,10 +1,10 @@
-r"""FENSE (Zhou et al., ICASSP 2022): sBERT's similarity, cut where a caption is no fluent sentence.
+r"""FENSE (Zhou et al., ICASSP 2022): sBERT's similarity, reduced for captions that are not fluent.
 
 .. math:: \mathrm{FENSE} = \frac{1}{U} \sum_u s_u \, (1 - 0.9 \cdot [p_u > 0.9])
 
-s is the similarity of sbert.py, p the probability of any error that the published detector gives.
-Of each item all references are used. (The public code reads references that are passed as strings
-letter by letter: every caption is then compared with single letters, and scores near 0.1.)
+s is the similarity of sbert.py, and p the published detector's probability of any error. All
+references of an item are used. (The public code splits references that are passed as strings into
+letters. It then compares each caption with single letters, and scores are near 0.1.)
 """
 
 # B captions, P tokens, C kinds of errors
@@ -40,7 +40,7 @@ VOCABULARY = "cache:all-minilm-l6-v2"
 
 
 class Fense(Metric):
-    """sBERT's similarity, cut where a caption is not fluent, −1 to 1."""
+    """sBERT's similarity, reduced for captions that are not fluent, −1 to 1."""
 
     name = "fense"
     title = "FENSE"
@@ -98,7 +98,7 @@ def error_probabilities(detector: ErrorDetector, captions: Sequence[str]) -> lis
 
 @functools.cache
 def load_detector(path: Path) -> ErrorDetector:
-    """The published checkpoint; `UserError` says what is missing, and where it goes."""
+    """Load the published checkpoint. `UserError` names a missing file and its place."""
     if not path.is_file():
         raise UserError(f"FENSE needs {path.name} of {SOURCE} (sha256 {SHA256}): put it at {path}")
     with path.open("rb") as file:
@@ -106,7 +106,7 @@ def load_detector(path: Path) -> ErrorDetector:
     if found != SHA256:
         raise UserError(f"{path}: sha256 is {found}, expected {SHA256}: fetch it again")
     saved = read_checkpoint(path)
-    # Older versions of transformers saved the positions, which are only 0, 1, 2, …
+    # Older versions of transformers saved the position ids, which are just 0, 1, 2, …
     weights = {k: v for k, v in saved["state_dict"].items() if not k.endswith("position_ids")}
     detector = ErrorDetector(_config(weights), saved["num_classes"])
     detector.load_state_dict(weights)
@@ -114,7 +114,7 @@ def load_detector(path: Path) -> ErrorDetector:
 
 
 def _config(weights: Mapping[str, Tensor]) -> Any:
-    """BERT's sizes, read off its weights."""
+    """BERT's configuration, from the shapes of its weights."""
     from transformers import BertConfig
 
     words, width = weights["encoder.embeddings.word_embeddings.weight"].shape

@@ -1,4 +1,4 @@
-"""What is scored: the lines of hyp.jsonl."""
+"""Read the decoded utterances to score from hyp.jsonl."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +12,9 @@ from pam.errors import UserError
 class Item:
     """One decoded utterance; `refs` holds every reference, `ref` first.
 
-    `choices` is what the letters of a multiple-choice prompt stand for; items of one `cluster` (a
-    speaker, a meeting, a clip) are not independent. `experts` are the tasks whose experts are right
-    for its prompt, where that is not its own task's alone.
+    Items of one `cluster` (a speaker, a meeting, a clip) are not independent. `choices` has the
+    meaning of the letters of a multiple-choice prompt. `experts` are the tasks whose experts are
+    right for the prompt, if there are several.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Item:
 
     @property
     def routed_right(self) -> bool:
-        """Whether the prompt went to an expert that is right for it."""
+        """Whether the router chose a right expert for the prompt."""
         return self.expert in (self.experts or (self.task,))
 
     def references(self) -> tuple[str, ...]:
@@ -40,13 +40,13 @@ class Item:
 
 
 def clusters_of(items: Sequence[Item]) -> list[str] | None:
-    """The cluster of every item; None where one does not say: hyp.jsonl of earlier versions."""
+    """The cluster of every item; None if one has none, as in hyp.jsonl of earlier versions."""
     clusters = [item.cluster for item in items if item.cluster is not None]
     return clusters if len(clusters) == len(items) else None
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """The items of a hyp.jsonl; `UserError` names the line that cannot be used."""
+    """The items of a hyp.jsonl. `UserError` names the first invalid line."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file: run python -m pam.bin.decode for this set first")

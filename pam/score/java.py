@@ -1,4 +1,4 @@
-"""Java for three metrics of captions, and the tokenizer that they share."""
+"""Run Java programs: three metrics of captions, and the tokenizer that they share."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from typing import Self
 from pam.errors import UserError
 from pam.score.normalize import one_line
 
-START_SECONDS = 60  # a program that has not answered by then hangs; METEOR loads for 7 s
-TEXTS_PER_SECOND = 20  # the slowest that a program that works may be
-# In any locale a decimal point, and UTF-8 in and out (stdout.encoding is of Java 19); Java's own
-# errors are no answers.
+START_SECONDS = 60  # a program without an answer by then hangs; METEOR takes 7 s to load
+TEXTS_PER_SECOND = 20  # lower limit for a working program
+# Use a decimal point in any locale, and UTF-8 for input and output (stdout.encoding needs Java 19).
+# Java's own errors must not appear among the answers.
 PLAIN = (
     "-XX:+DisplayVMOutputToStderr",
     *("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8"),
@@ -33,19 +33,19 @@ def require_java(metric: str) -> None:
 
 
 def time_limit(texts: int) -> float:
-    """Seconds that a program may take for so many texts."""
+    """Time limit in seconds for a number of texts."""
     return START_SECONDS + texts / TEXTS_PER_SECOND
 
 
 class Program:
-    """A running program of Java. Whatever ends it early is a `UserError` with the cause.
+    """A running Java program. If it ends early, `UserError` gives the cause.
 
-    It is killed after `seconds`, and when the `with` statement is left.
+    It is killed after `seconds`, and at the end of the `with` statement.
     """
 
     def __init__(self, name: str, command: Sequence[str], seconds: float, folder: Path | None):
         self.name, self.seconds, self.timed_out = name, seconds, False
-        # A pipe that nobody reads would fill up.
+        # A file, because a pipe without a reader would fill up.
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
@@ -56,7 +56,7 @@ class Program:
                 stderr=self._messages,
                 encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # what it starts itself is killed with it
+                start_new_session=True,  # its child processes are killed with it
             )
         except OSError as error:
             raise UserError(f"{name}: java cannot be started: {error}") from error
@@ -78,12 +78,12 @@ class Program:
         self._process.wait()
         self._messages.close()
         for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # what was not sent to a program that died
+            with suppress(OSError):  # unsent input of a program that died
                 pipe.close()
 
     def ask(self, line: str, answers: int = 1) -> list[str]:
-        """Send one line, and wait for so many lines."""
-        with suppress(BrokenPipeError):  # it died: then there is no answer
+        """Send one line, and wait for `answers` lines."""
+        with suppress(BrokenPipeError):  # it died: there is no answer then
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         lines = [self._process.stdout.readline() for _ in range(answers)]
@@ -94,25 +94,25 @@ class Program:
         return [text.rstrip("\r\n") for text in lines]
 
     def output(self, text: str = "") -> str:
-        """All it says when it has read `text` and ended."""
+        """Send `text`, wait for the program's end and return all its output."""
         out, _ = self._process.communicate(text)
         if self._process.returncode:
             raise UserError(f"{self.name}: its jar failed: {self.reason()}")
         return out
 
     def messages(self) -> str:
-        """What it wrote to its standard error."""
+        """The program's standard error."""
         self._messages.seek(0)
         return self._messages.read().decode(errors="replace")
 
     def reason(self) -> str:
-        """Why it ended: the line of its messages that names the error, else the last one."""
+        """Why it ended: the line of its messages with the error, else the last line."""
         if self.timed_out:
             return f"no answer within {self.seconds:.0f} s, so it was stopped"
         lines = [line.strip() for line in self.messages().splitlines()]
         lines = [line for line in lines if line and not line.startswith("Picked up ")]
         if any("Virtual Machine" in line or "initialization of VM" in line for line in lines):
-            return "; ".join(lines[:3])  # Java itself did not start, and no single line says why
+            return "; ".join(lines[:3])  # Java did not start; the reason takes several lines
         named = [line for line in lines if re.search(r"Exception|Error", line)]
         return (named or killed_by(self._process.returncode) or lines[-1:] or ["no message"])[0]
 
@@ -125,7 +125,7 @@ class Program:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _wait_for_end(self) -> None:
-        """Its exit status is known soon after its output has ended."""
+        """Wait for the exit status, which comes shortly after the end of the output."""
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -134,7 +134,10 @@ class Program:
 
 
 def killed_by(status: int | None) -> list[str]:
-    """The signal of an exit status, as Python, or a shell or Java gives it; empty where none is."""
+    """The signal in an exit status, in the convention of Python, or of shells and Java.
+
+    An empty list if there is none.
+    """
     number = -status if (status or 0) < 0 else (status or 0) - 128
     names = [item.name for item in signal.Signals if item.value == number]
     return [f"killed by {name}: is there enough memory?" for name in names]
@@ -151,7 +154,7 @@ def java_version() -> int:
 
 
 def tokenize(texts: Sequence[str]) -> list[str]:
-    """coco-caption's tokens, joined by spaces: Penn Treebank's, lower case, no punctuation."""
+    """coco-caption's tokens, joined by spaces: Penn Treebank style, lower case, no punctuation."""
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)

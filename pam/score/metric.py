@@ -1,7 +1,8 @@
-"""What a metric is: one class in one file, and one line in a registry of `pam.score`.
+"""The base class of metrics. A metric is one class in one file, and one line in a registry of
+`pam.score`.
 
-The class declares the metric's name, direction and needs, how it is computed and how a report shows
-it. No other code of the package mentions a metric by its name.
+The class declares the metric's name, direction and requirements, its computation, and its display
+in reports. No other code of the package names a metric.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from pam.score.utterances import Statistics
 
 @dataclass(frozen=True)
 class Options:
-    """`metrics`: further ones for captions; `sbert`: the model of those that need one."""
+    """`metrics`: further metrics of captions; `sbert`: the sentence model for some of them."""
 
     seed: int = 0
     train_captions: Sequence[str] = ()
@@ -29,13 +30,13 @@ class Metric:
     """A metric; a subclass declares the attributes and defines `measure`.
 
     Attributes:
-        name: what score.json and --metrics call it.
-        title, unit: what reports call it, and the unit of its values, as in "WER" and "%".
+        name: its name in score.json and --metrics.
+        title, unit: its name and unit in reports, such as "WER" and "%".
         higher_is_better: its direction.
         digits: decimal places of its values in reports.
         needs: what must be installed or fetched in addition to tools/install.sh.
-        is_of_captions: further metrics of captions are measured too.
-        verdicts: what a page of answers calls those that are right, and those that are wrong.
+        is_of_captions: whether further metrics of captions are measured too.
+        verdicts: labels of right and wrong answers on a page of answers.
     """
 
     name: str
@@ -55,16 +56,19 @@ class Metric:
     def measure(
         self, items: Sequence[Item], sbert: str = SBERT
     ) -> tuple[Statistics, dict[str, Any]]:
-        """The statistics of the utterances, and what else belongs into score.json.
+        """The statistics of the utterances, and further entries for score.json.
 
-        sbert: a model for metrics that compare sentences. Raises UserError for what is missing.
+        `sbert` is the model of metrics that compare sentences. `UserError` if something is missing.
         """
         raise NotImplementedError
 
     def score(self, items: Sequence[Item], options: Options) -> dict[str, Any]:
-        """The result of a task: `metric`, `value`, `count` (utterances), `errors` (None where none
-        are counted), `ci95` (in the unit of `value`) and `statistics` ({name: Statistics}); the
-        rest is the metric's own."""
+        """The result of a task.
+
+        It has `metric`, `value`, `count` (utterances), `errors` (None if errors are not counted),
+        `ci95` (in the unit of `value`), `statistics` ({name: Statistics}), and entries of the
+        metric's own.
+        """
         kept, more = self.measure(items, options.sbert)
         return {
             "metric": self.name,
@@ -75,19 +79,19 @@ class Metric:
         }
 
     def counts(self, score: Mapping[str, Any]) -> str:
-        """What a value of score.json was counted from, as in "12 / 340"; empty for means."""
+        """The counts behind a value of score.json, such as "12 / 340"; empty for means."""
         return ""
 
     def remarks(self, score: Mapping[str, Any]) -> list[str]:
-        """What a reader must know to judge a value of score.json."""
+        """Remarks that help a reader to judge a value of score.json."""
         return []
 
     def files(self, items: Sequence[Item]) -> dict[str, str]:
-        """{name: text} of further files for a reader, in the folder of score.json."""
+        """{name: text} of further files to write next to score.json."""
         return {}
 
     def is_wrong(self, item: Item) -> bool:
-        """Whether a page of answers marks this one; here: it is none of the references."""
+        """Whether a page of answers marks this answer as wrong; here: it equals no reference."""
         return basic(item.hyp) not in map(basic, item.references())
 
 
@@ -107,8 +111,10 @@ def value_of(kept: Statistics, items: Sequence[Item], seed: int) -> dict[str, An
 
 
 def metric_called(name: str) -> Metric:
-    """The metric that score.json calls `name`. For one that is not registered, as in results of
-    another version, only the name is known."""
+    """The metric called `name` in score.json.
+
+    Results of another version may have a metric that is not registered: it has only a name.
+    """
     for registry in (METRICS, CAPTION_METRICS):
         if name in registry.entries:
             return registry.get(name)()
@@ -118,6 +124,6 @@ def metric_called(name: str) -> Metric:
 
 
 def baseline_remark(score: Mapping[str, Any]) -> list[str]:
-    """The score of one answer that is the same for all items."""
+    """The score of giving the same answer to all items."""
     baseline = score.get("baseline")
     return [f"{baseline['value']:.2f} by {baseline['what']}"] if baseline else []

@@ -1,4 +1,4 @@
-"""How text is made comparable before words are counted."""
+"""Text normalisation before words are counted."""
 
 import functools
 import re
@@ -6,8 +6,8 @@ import unicodedata
 
 import regex
 
-# What is typed for an apostrophe: quotes, accents, primes, and letters that look like one. Double
-# primes and quotes, low quotes and angle quotes are none.
+# Characters that people type for an apostrophe: quotes, accents, primes, and similar letters.
+# Double primes, double quotes, low quotes and angle quotes do not count.
 APOSTROPHES = (
     "'\u2019\u2018\u201b\u275b\u275c\uff07"  # quotes
     "\u0060\u00b4\uff40\u1fef\u1ffd\u0384\u1fbd\u1fbf"  # accents, Greek breathings
@@ -15,20 +15,20 @@ APOSTROPHES = (
     "\u02bb\u02bc\u02bd\u02be\u02bf\u02c8\ua78b\ua78c\u055a\u05f3"  # modifier letters and others
 )
 _UNIFIED = str.maketrans(dict.fromkeys(APOSTROPHES, "'") | {"\u200b": " "})
-# Soft hyphen, joiners, direction and variation marks, byte order mark … But the zero-width space
-# U+200B separates words, as in UAX #29.
+# Soft hyphen, joiners, direction and variation marks, byte order mark … The zero-width space U+200B
+# is not here: it separates words, as in UAX #29.
 _INVISIBLE = regex.compile(r"[\p{Cf}\p{Default_Ignorable_Code_Point}--\u200b]", regex.VERSION1)
 
-# One word each, as in NIST's tables of equal spellings: "mm-hmm", "uh-huh", "um-hum".
+# "mm-hmm", "uh-huh" and "um-hum" are one word each, as in NIST's tables of equivalent spellings.
 _YES = re.compile(r"\b(m+) (h+m+)\b|\b(u+h) (hu+h)\b|\b(u+[hm]) (hu+m)\b")
 
 
 def basic(text: str) -> str:
-    """Lower case, punctuation and symbols off except the apostrophe, spaces collapsed.
+    """Lower case, without punctuation and symbols except apostrophes, with single spaces.
 
-    An apostrophe belongs to a word between two letters or digits only: elsewhere it cannot be told
-    from a quote, so "dogs'" counts as "dogs", "'cause" as "cause", "rock 'n' roll" as
-    "rock n roll". Marks of any script (accents, vowel signs) are kept. "mm-hmm" is one word.
+    An apostrophe is kept only between two letters or digits. Elsewhere it looks like a quote, so
+    "dogs'" counts as "dogs", "'cause" as "cause", and "rock 'n' roll" as "rock n roll". Marks of
+    any script (accents, vowel signs) are kept. "mm-hmm" is one word.
 
     >>> basic("Well-known:  it’s  ‘HIS’.")
     "well known it's his"
@@ -42,12 +42,12 @@ def basic(text: str) -> str:
 
 
 def unify(text: str) -> str:
-    """Characters that cannot be seen are left out; all apostrophes are one."""
+    """Remove invisible characters, and replace all apostrophes by one character."""
     return _INVISIBLE.sub("", text).translate(_UNIFIED)
 
 
 def _is_lone_accent(character: str) -> bool:
-    """NFKC would make a space and a mark of it, which would stick to the next letter."""
+    """Whether NFKC would split it into a space and a mark, which would join the next letter."""
     return unicodedata.decomposition(character).startswith("<compat> 0020 ")
 
 
@@ -59,17 +59,17 @@ def _whisper_normalizer():
 
 
 def whisper(text: str) -> str:
-    """Whisper's English normalisation: contractions, numbers and spellings are unified.
+    """Whisper's English normalisation: it unifies contractions, numbers and spellings.
 
-    It knows one apostrophe only and keeps characters that cannot be seen: `unify` comes first.
+    It knows only one apostrophe and keeps invisible characters, so `unify` is applied first.
     """
     return " ".join(_whisper_normalizer()(unify(text)).split())
 
 
 def one_line(text: str) -> str:
-    """A caption with all white space collapsed, and without METEOR's field separator "|||".
+    """A caption on one line with single spaces, without METEOR's field separator "|||".
 
-    A line break in one caption would shift all captions after it.
+    A line break in a caption would shift all captions after it.
     """
     return " ".join(text.replace("|||", " ").split())
 

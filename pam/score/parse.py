@@ -1,4 +1,4 @@
-"""What number of speakers an answer gives: in words, in figures, or by the letter of a choice."""
+"""Parse the number of speakers in an answer: a word, a figure, or the letter of a choice."""
 
 import re
 import unicodedata
@@ -28,11 +28,11 @@ _NOBODY = re.compile(
 
 _AT_LEAST = r"at\s+(?:the\s+)?(?:very\s+)?(?:least|most|minimum|maximum)|(?:min|max)(?:imum)?\b\.?"
 _MORE = "more|fewer|less|greater|higher|lower|larger|smaller"
-# Numbers that are no count; "about three" and "probably three" are one.
+# Numbers that are not counts. ("about three" and "probably three" are counts.)
 _NO_COUNT = [
     re.compile(pattern)
     for pattern in (
-        r"\b(?:no|without(?:\s+a)?)\s+(?:doubt|question)\b",  # the negation in it negates nothing
+        r"\b(?:no|without(?:\s+a)?)\s+(?:doubt|question)\b",  # not a negation of the number
         # Several: "two or three", "1, 2 or 3", "1-2", "between two and four"
         rf"(?:{_NUMBER},\s*)*{_NUMBER}(?:\s*[-–—/]\s*|\s+(?:or|to)\s+(?:\w+\s+)?){_NUMBER}",
         rf"\bbetween\s+{_NUMBER}\s+and\s+{_NUMBER}",
@@ -52,7 +52,7 @@ _NO_COUNT = [
         rf"{_NUMBER}[\s-]*(?:%|(?:percent|seconds?|secs?|minutes?|mins?|hours?|years?|times?|words?"
         r"|sentences?|k?hz|m?s)\b)",
         r"\bone\s+another\b|\beach\s+one\b|\bone\s+by\s+one\b",
-        # What is denied, up to the end of the clause: "not two", "I can't hear two people"
+        # A negation, up to the end of the clause: "not two", "I can't hear two people"
         rf"\b(?:not|no(?![ -]one\b)|never|neither|nor|cannot|without|\w+n't)\b"
         rf"(?:(?!\bbut\b)[^.,;:!?\n])*?{_NUMBER}",
         rf"{_NUMBER}\s+is(?:n't|\s+not|\s+wrong|\s+incorrect)\b",
@@ -64,7 +64,7 @@ _MARKED = re.compile(
     r"<answer>\s*(.*?)\s*(?:</answer>|$)|\\boxed\{([^{}]*)\}",
     re.IGNORECASE | re.DOTALL,
 )
-# Where an answer says what it comes to: "Final answer: B", {"answer": "B"}
+# The final statement of an answer: "Final answer: B", {"answer": "B"}
 _FINAL = re.compile(
     r"""["'](?:final[ _]?)?answer["']\s*:\s*["']?(?P<json>[^"'},\n]*)"""
     r"|(?:\bi(?:'d|'ll|\s+would|\s+will)?\s+(?:choose|pick|select|go\s+with)\b"
@@ -105,9 +105,9 @@ _LISTED = re.compile(r"\b([A-H])[.):]")
 
 
 def parse_number(answer: str) -> int | None:
-    """How many speakers an answer says there are; None where it does not say one number.
+    """The number of speakers in an answer; None if it does not give one number.
 
-    A bound, a range, or a number that is denied is none.
+    Bounds, ranges and negated numbers do not count.
 
     >>> [parse_number(text) for text in ("2", "There are two people.", "two or three", "hello")]
     [2, 2, None, None]
@@ -125,9 +125,9 @@ def parse_number(answer: str) -> int | None:
 
 
 def parse_answer(answer: str, choices: Mapping[str, str] | None = None) -> int | None:
-    """As `parse_number`; an answer "B" means what the item's own `choices` say of B.
+    """As `parse_number`; the answer "B" stands for choice B of the item's `choices`.
 
-    The last statement of what the answer is ("Final answer: B") counts before all other text.
+    The last explicit statement ("Final answer: B") takes precedence over all other text.
 
     >>> parse_answer("B. 3", {"A": "2", "B": "3"}), parse_answer("C", {"A": "2", "B": "3"})
     (3, None)
@@ -145,7 +145,7 @@ def parse_answer(answer: str, choices: Mapping[str, str] | None = None) -> int |
 
 
 def _plain(answer: str) -> str:
-    """Without what comes before </think>, full-width forms, Markdown; marked answers in words."""
+    """Drop the text before </think>, full-width forms and Markdown; spell out marked answers."""
     text = unicodedata.normalize("NFKC", unify(answer)).rpartition("</think>")[2]
     text = re.sub(r"[*_`$#]+", "", text).strip()
     text = re.sub(r"\\(?:text|math)\w*\{([^{}]*)\}", r"\1", text)
@@ -154,10 +154,10 @@ def _plain(answer: str) -> str:
 
 
 def _letter(text: str, choices: Mapping[str, str]) -> str | None:
-    """The one choice that a text names at its start or end, as a capital."""
+    """The single choice at the start or end of a text, as a capital letter."""
     if _TWO_LETTERS.search(text):
         return None
-    repeated = len(set(_LISTED.findall(text))) >= min(3, len(choices))  # the question, said again
+    repeated = len(set(_LISTED.findall(text))) >= min(3, len(choices))  # repeats the question
     patterns = [_AT_END] if repeated else [_AT_START, _AT_END]
     for pattern in patterns:
         if match := pattern.search(text):

@@ -1,4 +1,4 @@
-"""AVG Rank: the mean, over the columns of a table, of a row's rank."""
+"""AVG Rank: the mean of a row's ranks over the columns of a table."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 def average_rank(values: Sequence[Sequence[float | None]], better: Sequence[str]) -> list[float]:
     """The mean rank of every row of `values` [R rows, C columns]; 1 is best.
 
-    `better` says "lower" or "higher" for each column. Ranks are ordinal: of equal values the
-    earlier row is better, as in the paper's tables. A missing value (None) counts as worst.
+    `better` has "lower" or "higher" for each column. Ranks are ordinal: of equal values the earlier
+    row is better, as in the paper's tables. A missing value (None) is the worst.
     """
     if unknown := set(better) - {"lower", "higher"}:
         raise ValueError(f"better: expected 'lower' or 'higher', found {min(unknown)!r}")

@@ -1,4 +1,4 @@
-"""Accuracy of routing over training prompts, unseen and plain ones."""
+"""Accuracy of the router on training prompts, unseen prompts and plain requests."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from pam.data.prompts import Prompts
 from pam.score.significance import wilson95
 
 POOLS = ("seen", "unseen", "plain")
-EITHER = " or "  # between the tasks of a request for which several experts are right
+EITHER = " or "  # joins the tasks of a request with several right experts
 Posteriors = Callable[[Sequence[str]], Tensor]
 
 
@@ -18,9 +18,9 @@ def router_accuracy(
 ) -> dict[str, Any]:
     """For each of `POOLS`: correct, count, accuracy (percent), ci95, tasks, misrouted.
 
-    `posteriors` gives [N, R] for N prompts; `tasks` names the R experts. Tasks without an expert
-    are left out. Requests for which several experts are right are counted by themselves, under
-    "TASK or TASK". A pool without prompts is left out.
+    `posteriors` returns [N, R] for N prompts; `tasks` are the names of the R experts. Tasks without
+    an expert and pools without prompts are left out. Requests with several right experts are
+    counted separately, as "TASK or TASK".
     """
     by_pool = {pool: by_right_experts(prompts, tasks, pool) for pool in POOLS}
     return {pool: _accuracy(posteriors, found, tasks) for pool, found in by_pool.items() if found}
@@ -29,7 +29,7 @@ def router_accuracy(
 def by_right_experts(
     prompts: Mapping[str, Prompts], tasks: Sequence[str], pool: str
 ) -> dict[tuple[str, ...], list[str]]:
-    """The prompts of a pool, each once, by the experts that are right for them."""
+    """The prompts of a pool, without duplicates, grouped by their right experts."""
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for task in (task for task in prompts if task in tasks):
         own = prompts[task]

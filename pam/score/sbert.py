@@ -28,7 +28,7 @@ class Sbert(Metric):
 
 
 def measure(items: Sequence[Item], sbert: str = SBERT) -> tuple[Statistics, dict[str, Any]]:
-    """Cosine of the embeddings of a caption and of its references, mean over these, −1 to 1."""
+    """Mean cosine of a caption's embedding with those of its references, −1 to 1."""
     return Statistics(similarities(items, sbert)), {"model": sbert}
 
 
@@ -59,6 +59,6 @@ def _model(path: str):
             raise
         why = str(error).strip().splitlines()[0]
         raise UserError(
-            f"sBERT: {path!r} is no model folder and cannot be fetched ({why}): "
+            f"sBERT: {path!r} is not a model folder and cannot be fetched ({why}): "
             "set --sbert to a folder of sentence-transformers"
         ) from error

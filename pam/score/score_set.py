@@ -16,10 +16,10 @@ from pam.score.utterances import Statistics, utterances_file, write_utterances
 
 
 def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """One result per task of exp/NAME/TAG/SET.
+    """Score exp/NAME/TAG/SET; returns one result per task.
 
-    A set of one task gives score.json; a combined one gives score_TASK.json for each and names the
-    sets SET/TASK.
+    A set with one task gets score.json. A combined set gets one score_TASK.json per task, and the
+    results' sets are called SET/TASK.
     """
     items = read_items(folder / "hyp.jsonl")
     by_task: dict[str, list[Item]] = {}
@@ -48,12 +48,12 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
 
 
 def metric_of(task: str) -> Metric:
-    """The metric that answers of a task are scored by."""
+    """The metric of a task."""
     return METRICS.get(get_task(task).metric)()
 
 
 def earlier(file: Path) -> dict[str, str]:
-    """Further metrics that `file` holds, with the model of each; they are kept."""
+    """Further metrics in an existing `file`, with the model of each, to be kept."""
     try:
         metrics = json.loads(file.read_text(encoding="utf-8")).get("metrics", {})
     except (OSError, ValueError):
@@ -64,9 +64,9 @@ def earlier(file: Path) -> dict[str, str]:
 def score_items(
     task: str, items: Sequence[Item], options: Options, kept: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], dict[str, Statistics]]:
-    """The result of one task, and what every utterance adds to it.
+    """The result of one task, and the statistics of its utterances.
 
-    `kept`: metrics that are measured in addition to `options`, each with a model of its own.
+    `kept`: metrics to measure in addition to those of `options`, each with its own model.
     """
     metric = metric_of(task)
     result = metric.score(items, options)
@@ -82,8 +82,8 @@ def score_items(
 
 
 def prompt_counts(items: Sequence[Item]) -> Mapping[str, int | None]:
-    """How many utterances had a seen prompt, and how many went to their task's expert (None where
-    the experts have no tasks)."""
+    """Numbers of utterances with a seen prompt, and with a right expert (None if experts have no
+    tasks)."""
     routed = [item for item in items if item.expert in task_names()]
     return {
         "seen": sum(item.prompt_seen is True for item in items),

@@ -2,13 +2,13 @@
 
 Every metric here is a ratio of sums over utterances: errors / words for WER, points / 1 for a mean.
 Utterances of one cluster (a speaker, an actor, a meeting, a clip) are not independent, so whole
-clusters are drawn with replacement. The sums of clusters vary between clusters and between the
-utterances in them, so the resamples contain both levels; drawing utterances inside the drawn
-clusters again would count the second level twice. Where clusters are not known, or one is nearly
-the whole set, utterances are drawn.
+clusters are drawn with replacement. The sums of clusters include the variance between clusters and
+the variance between utterances of a cluster. Drawing utterances within the drawn clusters would
+count the second variance twice. If clusters are unknown, or one is nearly the whole set, utterances
+are drawn.
 
-A few clusters estimate the variance between clusters badly. Three corrections keep the coverage of
-95 % intervals near 95 % from about ten clusters on (test_significance.py simulates it):
+With few clusters, the estimate of the variance between clusters is poor. Three corrections keep the
+coverage of 95 % intervals near 95 % from about ten clusters on (test_significance.py simulates it):
 
 - G − 1 of G clusters are drawn (Rao and Wu 1988): the variance of the resamples has no bias;
 - deviations are scaled to the standard error of the jackknife that leaves out one cluster, which
@@ -28,31 +28,32 @@ import numpy as np
 from scipy.stats import norm, t
 
 SAMPLES = 2000
-FEW = 10  # of fewer clusters nothing can be concluded
-FEW_EFFECTIVE = 5  # nor where one cluster is nearly half of the set
-P_LEAST = 2 / (SAMPLES + 1)  # what they can show
-ALONE = 1.5  # with fewer effective clusters one is nearly the whole set
+FEW = 10  # fewer clusters allow no conclusion
+FEW_EFFECTIVE = 5  # nor do fewer effective clusters: one would be nearly half of the set
+P_LEAST = 2 / (SAMPLES + 1)  # smallest p that the samples can show
+ALONE = 1.5  # with fewer effective clusters, one cluster is nearly the whole set
 _Z95 = 1.959964
-_DRAWS_AT_ONCE = 4_000_000  # bounds the memory: indices drawn in one go
+_DRAWS_AT_ONCE = 4_000_000  # indices drawn at once, to limit the memory
 
 Clusters = Sequence[Hashable] | None  # of each utterance; None: not known
 
 
 @dataclass(frozen=True)
 class ClusterCount:
-    """The number of clusters of a set, and of equally large clusters that would say as much."""
+    """The number of clusters, and the effective number: equally large clusters with the same
+    information."""
 
     count: int
     effective: float
 
     @property
     def few(self) -> bool:
-        """Whether nothing can be decided with them."""
+        """Whether there are too few clusters for a decision."""
         return self.count < FEW or self.effective < FEW_EFFECTIVE
 
 
 def count_clusters(clusters: Clusters) -> ClusterCount | None:
-    """By the numbers of utterances; None where the clusters are not known."""
+    """Count the clusters of the utterances; None if clusters are unknown."""
     if clusters is None:
         return None
     sizes_G = np.array(list(Counter(clusters).values()), dtype=np.float64)
@@ -60,7 +61,7 @@ def count_clusters(clusters: Clusters) -> ClusterCount | None:
 
 
 def too_few(found: ClusterCount | None) -> str | None:
-    """Why nothing can be decided with these clusters; None where it can."""
+    """Why these clusters allow no decision; None if they do."""
     if found is None:
         return "clusters not known"
     if not found.few:
@@ -71,10 +72,9 @@ def too_few(found: ClusterCount | None) -> str | None:
 
 @dataclass(frozen=True)
 class Resampled:
-    """A value with what resampled clusters make of it.
+    """A value with its bootstrap samples over clusters.
 
-    `se` is its standard error, `df` the degrees of freedom that this has, `skew` the acceleration
-    of BCa.
+    `se` is the standard error, `df` its degrees of freedom, and `skew` the acceleration of BCa.
     """
 
     value: float
@@ -84,10 +84,11 @@ class Resampled:
     skew: float = 0.0
 
     def with_seeds(self, *systems: Sequence[float]) -> "Resampled":
-        """Add the variance between training seeds to a difference of two systems' means over seeds
-        (degrees of freedom by Satterthwaite 1946). Each system is given by the values of its seeds.
+        """Add the variance between training seeds to a difference of two systems' means.
 
-        A system with one seed adds nothing: then the difference is one of trained models.
+        `systems` holds the values of each system's seeds. Degrees of freedom are by Satterthwaite
+        (1946). A system with one seed adds no variance: the difference then holds for the trained
+        models only.
         """
         parts = [(self.se**2, self.df)]
         parts += [(variance(own) / len(own), len(own) - 1) for own in systems if len(own) > 1]
@@ -111,8 +112,11 @@ class Resampled:
         return self.value + low * self.se / sd, self.value + high * self.se / sd
 
     def p(self) -> float:
-        """Two-sided, of the value 0: the greater of Student's and of the share of the resamples
-        beyond zero, (b + 1) / (N + 1), which is the least that they can show."""
+        """Two-sided p of the hypothesis that the value is 0.
+
+        It is the larger one of Student's p and of the share of samples beyond zero,
+        (b + 1) / (N + 1).
+        """
         samples_N = self.samples_N[~np.isnan(self.samples_N)]
         beyond = min((samples_N <= 0).sum(), (samples_N >= 0).sum())
         shown = 2 * (int(beyond) + 1) / (samples_N.size + 1)
@@ -122,7 +126,7 @@ class Resampled:
 
 
 def p_text(p: float) -> str:
-    """`p = 0.012`, or `p < 0.001` where the resamples cannot show less."""
+    """`p = 0.012`, or `p < 0.001` at the smallest p that the samples can show."""
     return f"p = {p:.3f}" if p > P_LEAST else "p < 0.001"
 
 
@@ -131,7 +135,7 @@ def bootstrap_ratios(
 ) -> np.ndarray:
     """Ratios of sums of `numerators` [K, U] over `denominators` [U], clusters resampled: [K, N].
 
-    All K rows see the same resampled clusters, which is what makes a comparison paired.
+    All K rows use the same resampled clusters, so that comparisons are paired.
     """
     sums_KG, den_G = cluster_sums(numerators, denominators, clusters)
     count = den_G.shape[0]
@@ -143,7 +147,7 @@ def bootstrap_ratios(
         index_NG = rng.integers(count, size=(min(chunk, SAMPLES - start), drawn))
         total_N = den_G[index_NG].sum(axis=1)
         sums_KN = np.stack([row[index_NG].sum(axis=1) for row in sums_KG])
-        # A sample without any reference word has no ratio: nan, left out of the quantiles.
+        # A sample without any reference word has no ratio: nan, which the quantiles skip.
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios_KN.append(np.where(total_N > 0, sums_KN / total_N, np.nan))
     return np.concatenate(ratios_KN, axis=1)
@@ -152,10 +156,10 @@ def bootstrap_ratios(
 def cluster_sums(
     numerators: np.ndarray, denominators: np.ndarray, clusters: Clusters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[K, U] and [U] as sums over clusters, [K, G] and [G], these in the order of their names.
+    """Sum [K, U] and [U] over clusters: [K, G] and [G], in the order of the clusters' names.
 
-    They stay as they are where clusters are not known or one is nearly the whole set. ValueError
-    for another number of clusters than of utterances.
+    They are unchanged if clusters are unknown or one is nearly the whole set. ValueError if
+    `clusters` and the utterances differ in number.
     """
     if clusters is None:
         return numerators, denominators
@@ -172,12 +176,12 @@ def cluster_sums(
 def resampled_ratio(
     numerators: np.ndarray, denominators: np.ndarray, clusters: Clusters = None, seed: int = 0
 ) -> Resampled:
-    """Σ numerators / Σ denominators, both [U], with what its clusters say of it."""
+    """Σ numerators / Σ denominators, both [U], with its bootstrap samples over clusters."""
     (num_G,), den_G = cluster_sums(numerators[None], denominators, clusters)
     value, count = float(num_G.sum() / den_G.sum()), den_G.size
     (samples_N,) = bootstrap_ratios(num_G[None], den_G, seed)
     rest_G = den_G.sum() - den_G
-    # Without the only cluster with a word no ratio is left.
+    # If only one cluster has words, the jackknife has no ratio without it.
     left_G = np.divide(num_G.sum() - num_G, rest_G, out=np.full(count, value), where=rest_G > 0)
     delta_G = value - left_G
     square = float((delta_G**2).sum())
@@ -187,7 +191,7 @@ def resampled_ratio(
 
 
 def degrees_of_freedom(sizes_G: np.ndarray) -> float:
-    """Of the effective number of clusters, but at least 1."""
+    """Degrees of freedom from the effective number of clusters, at least 1."""
     return max(1.0, _effective(sizes_G) - 1)
 
 
@@ -203,10 +207,10 @@ def ci95(
     seed: int = 0,
     scale: float = 100.0,
 ) -> list[float]:
-    """Interval of `scale` · Σ numerators / Σ denominators (without these: a mean).
+    """95 % interval of `scale` · Σ numerators / Σ denominators (without denominators: of the mean).
 
-    It stays in the range of what is measured: above 0 where no numerator is negative, below
-    `scale` where none is greater than its denominator.
+    It is clipped to the possible range: at 0 if no numerator is negative, at `scale` if no
+    numerator is greater than its denominator.
     """
     num_U = np.asarray(numerators, dtype=np.float64)
     den_U = np.ones_like(num_U) if denominators is None else np.asarray(denominators, np.float64)
@@ -219,11 +223,10 @@ def ci95(
 def proportion_ci95(
     hits: Sequence[float], *, clusters: Clusters = None, seed: int = 0
 ) -> list[float]:
-    """Interval, in percent, of the share of true values.
+    """95 % interval, in percent, of the share of true values.
 
-    Where all are true or all false every resample is the same and the bootstrap's interval has no
-    width, which overstates what a few utterances prove: there it is Wilson's interval, of as many
-    draws as there are clusters (their effective number).
+    If all values are equal, all bootstrap samples are equal too, and their interval would have no
+    width. Then the result is Wilson's interval for the effective number of clusters.
     """
     values_U = np.asarray(hits, dtype=np.float64)
     if 0 < values_U.sum() < values_U.size:
@@ -252,12 +255,12 @@ def paired_bootstrap(
     scale: float = 100.0,
     seeds: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> dict[str, Any]:
-    """Is the difference of two systems on the same utterances more than chance?
+    """Test the difference of two systems on the same utterances.
 
-    `first` and `second` are numerators [U], as for `ci95`. Where each is the mean over several
-    trainings, `seeds` holds the values of these, in the unit of `scale`: their variance is added
-    (`Resampled.with_seeds`). Returns `difference` (first − second, times
-    `scale`), its `ci95`, and the two-sided `p` (`Resampled.p`).
+    `first` and `second` are numerators [U], as for `ci95`. If they are means over several
+    trainings, `seeds` holds the values of the trainings, in the unit of `scale`, and their variance
+    is added (`Resampled.with_seeds`). Returns `difference` (first − second, times `scale`), its
+    `ci95`, and the two-sided `p` (`Resampled.p`).
     """
     first_U, second_U = _pair(first, second)
     den_U = np.ones_like(first_U) if denominators is None else np.asarray(denominators, float)
@@ -273,10 +276,10 @@ def matched_pairs(
     """Matched pairs of segments: is the mean difference of their errors zero?
 
     The test of Gillick and Cox (ICASSP 1989) on counts of word errors [U]. It assumes independent
-    segments: each cluster is one, with the sum of its errors, or each utterance where clusters are
-    not known. Returns `mean` (errors a segment, first − second), `z` and the two-sided `p` of
-    Student's t distribution, but not less than the share of the sign patterns that are as extreme
-    as that of G equal signs, 2 / 2^G. z is infinite where every segment differs by the same count.
+    segments. A segment is a cluster, with the sum of its errors, or an utterance if clusters are
+    unknown. Returns `mean` (errors per segment, first − second), `z`, and the two-sided `p` of
+    Student's t distribution. `p` is at least 2 / 2^G, the share of sign patterns as extreme as G
+    equal signs. `z` is infinite if all segments differ by the same count.
     """
     first_U, second_U = _pair(first, second)
     (delta_G,), _ = cluster_sums((first_U - second_U)[None], np.ones_like(first_U), clusters)
@@ -289,7 +292,7 @@ def matched_pairs(
 
 
 def _pair(first: Sequence[float], second: Sequence[float]) -> np.ndarray:
-    """[2, U]; ValueError where there is no utterance or the systems do not have the same."""
+    """[2, U]; ValueError if there are no utterances, or different numbers of them."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} utterances cannot be paired")
     if len(first) == 0:

@@ -1,5 +1,4 @@
-"""SPICE (Anderson et al. 2016), by pycocoevalcap's jar; it parses with jars that are fetched by
-hand."""
+"""SPICE (Anderson et al. 2016), by pycocoevalcap's jar. Its parser must be fetched by hand."""
 
 import json
 import tempfile
@@ -18,10 +17,10 @@ from pam.score.utterances import Statistics
 
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 ARCHIVE = "nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
-# CoreNLP and FST look into these packages, which Java 9 and later keep closed.
+# CoreNLP and FST use these packages by reflection, which Java 9 and later forbid by default.
 OPENED = ("lang", "math", "util", "util.concurrent", "net", "text")
 LOAD_SECONDS = 600  # its parser's models are large
-TEXTS_PER_SECOND = 1  # the slowest that it may parse
+TEXTS_PER_SECOND = 1  # lower limit of its speed
 LAST_WITH_JAVASCRIPT = 14  # the jar writes its result with a JavaScript engine
 
 
@@ -63,7 +62,7 @@ def measure(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
 
 
 def read_answers(file: Path) -> dict[int, float]:
-    """The F-scores by the number of the caption."""
+    """{number of the caption: F-score}."""
     try:
         answers = json.loads(file.read_text(encoding="utf-8"))
         return {answer["image_id"]: float(answer["scores"]["All"]["f"]) for answer in answers}
@@ -72,12 +71,12 @@ def read_answers(file: Path) -> dict[int, float]:
 
 
 def time_limit(entries: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds that it may take."""
+    """Time limit in seconds."""
     return LOAD_SECONDS + sum(1 + len(entry["refs"]) for entry in entries) / TEXTS_PER_SECOND
 
 
 def java_command() -> list[str]:
-    """The start of SPICE's command line; `UserError` names what must be put where."""
+    """The start of SPICE's command line. `UserError` names missing files and their places."""
     folder = cache_dir() / "spice"
     if missing := [jar for jar in JARS if not (folder / jar).is_file()]:
         raise UserError(

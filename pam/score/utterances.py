@@ -1,4 +1,4 @@
-"""What every utterance adds to a metric, kept for intervals and paired tests."""
+"""Per-utterance statistics of the metrics, stored for intervals and paired tests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from pam.score.significance import Clusters, matched_pairs, paired_bootstrap
 
 @dataclass(frozen=True)
 class Statistics:
-    """A metric is `scale` · Σ `numerators` / Σ `denominators`; without these, a mean.
+    """A metric is `scale` · Σ `numerators` / Σ `denominators`; without denominators, a mean.
 
-    Both are [U], in the order of the set's utterances. `errors`: the numerators count errors.
+    Both are [U], in the order of the set's utterances. `errors`: whether numerators count errors.
     """
 
     numerators: Sequence[float]
@@ -30,7 +30,7 @@ class Statistics:
 
 
 def utterances_file(score: Path) -> Path:
-    """utterances.json for score.json, utterances_TASK.json for score_TASK.json."""
+    """The path of utterances.json for score.json, of utterances_TASK.json for score_TASK.json."""
     return score.with_name(score.name.replace("score", "utterances", 1))
 
 
@@ -40,13 +40,13 @@ def write_utterances(
     statistics: Mapping[str, Statistics],
     clusters: Sequence[str] | None = None,
 ) -> None:
-    """{"ids": [U], "clusters": [U] or null, "metrics": {name: {numerators, …, errors}}}."""
+    """Write {"ids": [U], "clusters": [U] or null, "metrics": {name: {numerators, …, errors}}}."""
     metrics = {name: asdict(entry) for name, entry in statistics.items()}
     write_json(path, {"ids": list(ids), "clusters": clusters, "metrics": metrics})
 
 
 def read_utterances(path: Path) -> tuple[list[str], dict[str, Statistics]]:
-    """The ids and the statistics of every metric; `UserError` where the file is no such file."""
+    """The ids, and the statistics of every metric. `UserError` for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return content["ids"], {k: Statistics(**v) for k, v in content["metrics"].items()}
@@ -55,17 +55,17 @@ def read_utterances(path: Path) -> tuple[list[str], dict[str, Statistics]]:
 
 
 def read_clusters(path: Path) -> list[str] | None:
-    """The cluster of every utterance; None where they were not known when it was scored."""
+    """The cluster of every utterance; None if they were unknown when the set was scored."""
     return json.loads(path.read_text(encoding="utf-8")).get("clusters")
 
 
 def compare(
     first: Statistics, second: Statistics, clusters: Clusters = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Two trained models on the same utterances: `difference`, `ci95`, `p` (first − second).
+    """Compare two models on the same utterances: `difference` (first − second), `ci95`, `p`.
 
-    Where errors are counted, `matched_pairs` holds that test too. ValueError
-    where the two are not of the same metric and utterances.
+    If errors are counted, `matched_pairs` holds that test too. ValueError if the metrics or the
+    utterances differ.
     """
     if (first.denominators, first.scale) != (second.denominators, second.scale):
         raise ValueError("not the same utterances: their reference counts or scales differ")

@@ -45,15 +45,15 @@ class Wer(Metric):
 
 
 def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
-    """WER in percent with `basic` normalisation; the counts of `whisper`'s stand under its name.
+    """WER in percent with `basic` normalisation; `whisper` holds the counts with Whisper's.
 
-    These are None where Whisper's normalisation leaves no word of the references: it drops fillers.
+    `whisper` is None if its normalisation, which drops fillers, leaves no word of the references.
     """
     basic = pooled(items, NORMALIZERS["basic"], seed)
     if basic is None:
         raise UserError(
             f"{items[0].id} …: none of the {len(items)} references holds a word, so there is no "
-            "WER: mend `text`, or leave the set out"
+            "WER: correct `text` or leave the set out"
         )
     result, statistics = {"metric": "wer", **basic[0], "whisper": None}, {"wer": basic[1]}
     if whisper := pooled(items, NORMALIZERS["whisper"], seed):
@@ -66,7 +66,7 @@ def pooled(
 ) -> tuple[dict[str, Any], Statistics] | None:
     """Counts of the whole set, the WER and its confidence interval (clusters resampled).
 
-    None where no reference holds a word; one that is empty counts its insertions.
+    None if no reference holds a word. Insertions for an empty reference count.
     """
     counts = utterance_counts(items, normalize)
     total = sum(counts, Counter({"hits": 0, "sub": 0, "del": 0, "ins": 0}))
@@ -87,7 +87,7 @@ def pooled(
 
 
 def utterance_counts(items: Sequence[Item], normalize: Callable[[str], str]) -> list[Counter]:
-    """One counter of hits, sub, del and ins for each utterance, in the order of `items`."""
+    """A counter of hits, sub, del and ins for each utterance, in the order of `items`."""
     return [_ops(chunks) for chunks in align(items, normalize).alignments]
 
 
@@ -99,7 +99,7 @@ def align(items: Sequence[Item], normalize: Callable[[str], str]) -> jiwer.WordO
 
 
 def alignment_text(items: Sequence[Item]) -> str:
-    """Reference over hypothesis, word under word, utterance by utterance, for a reader."""
+    """A readable alignment of each utterance: the reference's words above the hypothesis's."""
     output = align(items, NORMALIZERS["basic"])
     text = jiwer.visualize_alignment(output, show_measures=False, skip_correct=False)
     return _HEADING.sub(lambda match: f"=== {items[int(match[1]) - 1].id} ===", text)

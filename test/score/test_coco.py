@@ -323,7 +323,7 @@ def test_a_decimal_comma_is_no_number(fake_java):
     statistics, more = coco.meteor(ASKED)
     assert (statistics.numerators, more) == ([0.25, 0.25], {"corpus": 25})
     fake_java(METEOR.format("0,25"))
-    with pytest.raises(UserError, match="'0,25', which is no number"):
+    with pytest.raises(UserError, match="'0,25', which is not a number"):
         coco.meteor(ASKED)
 
 

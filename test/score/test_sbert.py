@@ -94,7 +94,7 @@ def test_sbert_by_hand(cache, tiny_bert):
 def test_a_model_that_is_not_there_is_never_made_up(cache, tmp_path):
     with pytest.raises(UserError, match=r"tools/fetch_models\.py paraphrase"):
         sbert.measure(ITEMS, "cache:paraphrase")
-    with pytest.raises(UserError, match="is no model folder and cannot be fetched"):
+    with pytest.raises(UserError, match="is not a model folder and cannot be fetched"):
         sbert.measure(ITEMS, str(tmp_path / "nowhere"))
 
 
