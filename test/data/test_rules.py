@@ -44,7 +44,7 @@ def test_duplicated_id(folder):
     assert messages(folder) == [
         "text:3: duplicated id 'ann-2': keep one of its lines",
         "utt2spk:3: id has no usable line in text: 'bob-1': "
-        "add or mend its line there, or remove it here",
+        "add or correct its line there, or remove it here",
     ]
     assert fixed(folder) == ["ann-1", "ann-2"]
     assert DataDir.read(folder)["text"]["ann-2"] == "words of ann-2"
@@ -194,10 +194,10 @@ def test_segments_end_with_their_audio(folder):
     DataDir(segmented()).write(folder)
     seconds = {"/audio/rec1.wav": 2.4, "/audio/rec2.wav": None}.get
     assert messages(folder, seconds=seconds) == [
-        "segments:2: segment ends after the audio: 'rec1 1.5 3': its recording has 2.40 s: "
+        "segments:2: segment ends after the audio: 'rec1 1.5 3': the recording has 2.40 s: "
         "correct or remove the segment",
         "text:2: id has no usable line in segments: 'ann-2': "
-        "add or mend its line there, or remove it here",
+        "add or correct its line there, or remove it here",
     ]
     assert fixed(folder, seconds=seconds) == ["ann-1", "bob-1"]
 

@@ -117,7 +117,7 @@ def test_segments_end_with_their_recording(folder, capsys):
     assert main([str(folder), "--audio", "none"]) == 0
     assert main([str(folder)]) == 1
     assert (
-        "segments:3: segment ends after the audio: 'bob-1 0.01 0.56': its recording has 0.05 s: "
+        "segments:3: segment ends after the audio: 'bob-1 0.01 0.56': the recording has 0.05 s: "
         "correct or remove the segment" in capsys.readouterr().out
     )
     main([str(folder), "--fix"])
