@@ -1,1 +1,1 @@
-"""What a trained model uses and how it routes: it measures (analysis.json) and draws."""
+"""Analysis of a trained model: the layers it uses and its routing (analysis.json, figures)."""

@@ -1,4 +1,4 @@
-"""All that is measured of a trained model, written to exp/NAME/analysis.json part by part."""
+"""Run all measurements on a trained model; exp/NAME/analysis.json is written part by part."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +23,13 @@ from pam.log import get_logger
 from pam.model.build import load_experiment
 from pam.model.experts import expert_names, experts_have_tasks
 
-CLIPS = 50  # that the frames for similarities and norms are taken from
+CLIPS = 50  # clips that give the frames for similarities and norms
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured; see `python -m pam.bin.analyse --help`."""
+    """The options of the measurements; see `python -m pam.bin.analyse --help`."""
 
     states: Path | None = None
     utts: int = 32
@@ -41,8 +41,11 @@ class Options:
 
 
 class Analysis:
-    """analysis.json as it grows: each result is written as soon as it is there, and not measured
-    again unless the model, the data or the settings are others."""
+    """The measurements and their file analysis.json.
+
+    Each result is written as soon as it exists. It is measured again only if the model, the data or
+    the settings have changed.
+    """
 
     def __init__(self, exp: Path, data: Path, options: Options):
         self.exp, self.data, self.options = exp, data, options
@@ -74,7 +77,7 @@ class Analysis:
         return model.to(device_for(self.options.ngpu))
 
     def parts(self) -> Iterator[str]:
-        """Measure what is missing, saying what comes next."""
+        """Measure all missing parts; yields the name of each part before its measurement."""
         for name, measure in (("similarity", self.compare), ("routing", self.route)):
             if name not in self.found and name not in self.found["left_out"]:
                 yield name
@@ -102,7 +105,7 @@ class Analysis:
         }
         self.found["frames"] = {"set": self.states.name, **counts}
         if len(states.raw) < 2:
-            self.leave_out("similarity", "one encoder has nothing to be compared with")
+            self.leave_out("similarity", "there is only one encoder, so no pair to compare")
             return
         self.found["similarity"] = similarities(states.raw, states.mapped)
         self.save()
@@ -121,7 +124,7 @@ class Analysis:
         self.save()
 
     def interventions(self) -> dict[str, dict[str, Callable[[], AbstractContextManager]]]:
-        """{"zeroed": …, "forced": …}: name: what makes it so."""
+        """{"zeroed" or "forced": {name: context manager that applies the change}}."""
         experts = self.expert_names()
         return {
             "zeroed": {
@@ -143,7 +146,7 @@ class Analysis:
             return
         entry = self.found.setdefault("importance", {"zeroed": {}, "forced": {}})
         if "base" not in entry:
-            yield "the loss as it is"
+            yield "the loss of the unchanged model"
             entry["base"] = self.losses()
             self.save()
         for kind, interventions in self.interventions().items():
@@ -157,7 +160,7 @@ class Analysis:
                 self.save()
         entry["complete"] = True
         if not mixes_layers(self.model):
-            self.leave_out("bands", "this system hears only the last layer of each encoder")
+            self.leave_out("bands", "this system uses only the last layer of each encoder")
         if not entry["forced"]:
             self.leave_out("forced", "this system has no routed experts")
         self.save()

@@ -1,4 +1,4 @@
-"""The figures of what was analysed, from analysis.json alone."""
+"""The figures of an analysis, from analysis.json alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from pam.analysis.plots import measures, routing
 
 
 def draw_analysis(analysis: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw what was measured; returns the PNGs."""
+    """Draw all available measurements; returns the PNGs."""
     files = _draw_routing(analysis.get("routing"), folder)
     files += _draw_importance(analysis.get("importance"), folder)
     if analysis.get("similarity"):
@@ -40,5 +40,5 @@ def _draw_importance(found: Mapping[str, Any] | None, folder: Path) -> list[Path
 
 
 def base_losses(base: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
-    """Each task's dev loss per token, of the utterances' sums in analysis.json."""
+    """Each task's dev loss per token, from the sums of the utterances in analysis.json."""
     return {task: sum(entry["sums"]) / sum(entry["tokens"]) for task, entry in base.items()}

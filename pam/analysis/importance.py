@@ -1,10 +1,12 @@
-r"""What a trained model really uses: take one thing away and see what the answers cost.
+r"""Ablations: which encoders, layers and experts does a trained model use?
 
-Zeroed are the states h_{e,l} of a whole encoder or of a band of its layers, on their way into the
-fusion; FFN_e still adds its bias. Forced is the expert: the gate is one-hot whatever the prompt
-says. Measured is the loss of the development answers, on the same utterances, so that differences
-are paired; their intervals resample clusters of utterances. The model was not trained to miss
-anything: a rise says that it relies on what is gone, not that it could not do without.
+Zeroing replaces the states h_{e,l} of an encoder, or of a band of its layers, by zeros before the
+fusion; FFN_e still adds its bias. Forcing makes the gate one-hot for one expert, independent of the
+prompt. The result is the change of the loss of the development answers. It is paired over the same
+utterances, and its intervals resample clusters of utterances.
+
+The model was not trained with missing states. A rise of the loss shows that it relies on them, not
+that a model trained without them would be worse.
 """
 
 # U utterances
@@ -26,13 +28,13 @@ from pam.score.clusters import cluster_entry
 from pam.score.significance import resampled_ratio
 from pam.train.hearing import dev_batches
 
-CERTAIN = 1e4  # a logit whose softmax is exactly 1 beside zeros
+CERTAIN = 1e4  # logit whose softmax is exactly 1 if all other logits are 0
 Losses = dict[str, dict[str, list]]
 
 
 @contextmanager
 def zeroed(model: ESPnetPaMModel, layers: Mapping[str, Sequence[int]]) -> Iterator[None]:
-    """While it lasts, the fusion gets zeros for these states of these encoders."""
+    """Context in which the fusion gets zeros for these states of these encoders."""
     names = [shape.name for shape in model.shapes]
 
     def silence(_module, inputs):
@@ -53,9 +55,9 @@ def zeroed(model: ESPnetPaMModel, layers: Mapping[str, Sequence[int]]) -> Iterat
 
 @contextmanager
 def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
-    """While it lasts, every utterance (every frame, where the audio routes) has this expert alone.
+    """Context in which every utterance uses only this expert (every frame, if the audio routes).
 
-    The weight is 1, also where the router would scale it by its probability.
+    Its weight is 1, even if the router scales experts by their probability.
     """
 
     def one_hot(_module, inputs):
@@ -80,7 +82,7 @@ def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
 
 
 def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
-    """What to zero: each encoder, and the bands of its layers where the fusion hears them all."""
+    """The states to zero: each encoder, and its bands of layers if the fusion uses all layers."""
     found = {s.name: {s.name: list(range(s.num_states))} for s in model.shapes}
     if mixes_layers(model):
         for shape in model.shapes:
@@ -90,16 +92,17 @@ def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
 
 
 def num_experts(model: ESPnetPaMModel) -> int:
-    """Routed experts that could be forced."""
+    """The number of routed experts that can be forced."""
     return len(model.fusion.experts) if mixes_layers(model) else 0
 
 
 def dev_losses(
     model: ESPnetPaMModel, config: Mapping[str, Any], dev: Path, utts: int = 0
 ) -> Losses:
-    """Per task the loss of each utterance's answer (`sums`), its `tokens` and its cluster.
+    """Per task: the loss of each utterance's answer (`sums`), its `tokens` and its cluster.
 
-    `utts` of each task, evenly from the directory, 0 for all; a batch of one is left out.
+    `utts`: number of utterances of each task, evenly spread over the directory; 0: all. Batches of
+    one utterance are left out.
     """
     model.eval()
     found: Losses = {}
@@ -115,7 +118,7 @@ def dev_losses(
 
 
 def change(base: Losses, other: Losses, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Per task the mean loss per token, and its change with a paired 95 % interval."""
+    """Per task: the mean loss per token, and its change with a paired 95 % interval."""
     out = {}
     for task, entry in other.items():
         before_U, after_U = np.array(base[task]["sums"]), np.array(entry["sums"])

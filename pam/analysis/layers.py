@@ -1,8 +1,8 @@
-r"""W of equation 5 in a trained mixture: read from its checkpoint, as shares of layers and bands.
+r"""W of equation 5 from a checkpoint, as shares of layers and of bands of layers.
 
-A weight says what is mixed, not what is used. Three things stand between: f_{e,l} may be large or
-small (`shares` can count it), FFN_o may ignore a fused feature, and the last state of every encoder
-also reaches FFN_o beside W (equation 6). `pam.analysis.importance` measures what is used.
+A weight shows what is mixed, not what is used, for three reasons. f_{e,l} may be large or small
+(`shares` can include its norm). FFN_o may ignore a fused feature. The last state of every encoder
+also reaches FFN_o without W (equation 6). `pam.analysis.importance` measures what is used.
 """
 
 # M fused features of an expert, S hidden states of all encoders
@@ -27,7 +27,7 @@ Encoders = Mapping[str, Mapping[str, Any]]
 def bands(num_states: int) -> dict[str, range]:
     """The states of each third of an encoder's layers; of 12 layers: 1–4, 5–8, 9–12 (Figure 3).
 
-    State 0, which is before the first layer, is low. A band without a state is left out.
+    State 0 (the input of the first layer) belongs to the low band. Empty bands are left out.
     """
     layers = num_states - 1
     ends = [0, 1 + round(layers / 3), 1 + 2 * layers // 3, num_states]
@@ -38,7 +38,7 @@ def bands(num_states: int) -> dict[str, range]:
 def layer_weights(
     checkpoint: Path, config: Mapping[str, Any]
 ) -> dict[str, Float[np.ndarray, "M S"]]:
-    """W of equation 5 for every expert of a checkpoint; {} where the system has no experts."""
+    """W of equation 5 for every expert of a checkpoint; {} for a system without experts."""
     if not checkpoint.is_file():
         return {}
     file = checkpoint.stat()
@@ -50,7 +50,7 @@ def layer_weights(
         weight_MS = state[key].float()
         if weight_MS.shape[-1] != total:
             raise UserError(
-                f"{checkpoint}: {key} weighs {weight_MS.shape[-1]} states, the encoders of the "
+                f"{checkpoint}: {key} weights {weight_MS.shape[-1]} states, the encoders of the "
                 f"configuration have {total}: checkpoint and config.yaml are of different systems"
             )
         found[name] = (weight_MS.softmax(-1) if softmax else weight_MS.clone()).numpy()
@@ -59,8 +59,10 @@ def layer_weights(
 
 @lru_cache(maxsize=16)
 def _read_weights(checkpoint: Path, changed: int, size: int) -> dict[str, Any]:
-    """The experts' weights of a checkpoint: figures, page and store of a report ask for them, the
-    file is read once. `changed` and `size` tell it from a newer one."""
+    """The experts' weights of a checkpoint, cached because several parts of a report need them.
+
+    `changed` and `size` are part of the cache's key, so that a newer file is read again.
+    """
     from pam.checkpoint import read_weights
 
     state = read_weights(checkpoint)
@@ -70,7 +72,7 @@ def _read_weights(checkpoint: Path, changed: int, size: int) -> dict[str, Any]:
 def shares(
     weight_MS: Float[np.ndarray, "M S"], norms_S: Float[np.ndarray, " S"] | None = None
 ) -> Float[np.ndarray, " S"]:
-    """Σ_m |W_{m,s}| of each state, with `norms_S` times the mean norm of f_s; they sum to 1."""
+    """Share of each state s in Σ_m |W_{m,s}|; with `norms_S`, weighted by the mean norm of f_s."""
     size_S = np.abs(weight_MS).sum(0)
     if norms_S is not None:
         size_S = size_S * norms_S

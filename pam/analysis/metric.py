@@ -1,4 +1,4 @@
-"""The metric of a few utterances, decoded as the model stands: for what an ablation does to it."""
+"""Decode and score some utterances with the model in its present state, such as an ablation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def set_metric(
     settings: Settings,
     utts: int,
 ) -> dict[str, dict[str, Any]]:
-    """Per task of a set: the metric, its value and interval, over `utts` utterances."""
+    """Per task of a set: the metric with its value and interval, over `utts` utterances."""
     _, inputs = set_inputs(model, data_dir, settings.feats)
     chosen = some_of_each_task(data_dir, config, settings, utts)
     lines = decode_utterances(model, chosen, inputs, settings)

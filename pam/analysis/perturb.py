@@ -1,4 +1,4 @@
-"""Prompts as hasty people write them: typing errors, case, punctuation; the same every time."""
+"""Deterministic changes of prompts: typing errors, case, missing punctuation."""
 
 import hashlib
 import re
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-WORD = re.compile(r"[^\W\d_]{4,}")  # short words are spared: "is" without its i is another word
+WORD = re.compile(r"[^\W\d_]{4,}")  # an error in a shorter word may give another word
 SLIPS: tuple[Callable[[str, int], str], ...] = (
     lambda word, i: word[:i] + word[i + 1] + word[i] + word[i + 2 :],  # two letters swapped
-    lambda word, i: word[:i] + word[i + 1 :],  # one left out
-    lambda word, i: word[:i] + word[i] + word[i:],  # one doubled
+    lambda word, i: word[:i] + word[i + 1 :],  # one letter missing
+    lambda word, i: word[:i] + word[i] + word[i:],  # one letter doubled
 )
 
 
 def typos(prompt: str, count: int, seed: int = 0) -> str:
-    """`prompt` with `count` slips of the keyboard, each within a word of four letters or more.
+    """`prompt` with `count` typing errors, each in a word of at least four letters.
 
-    They depend on the prompt and the seed alone. A prompt without such a word stays as it is.
+    They depend only on the prompt and the seed. A prompt without such a word is unchanged.
     """
     digest = hashlib.sha256(f"{seed} {prompt}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))

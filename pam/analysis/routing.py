@@ -1,4 +1,4 @@
-"""A prompt router beyond its accuracy: how sure it is, and what makes it change its mind."""
+"""Margins of the prompt router, and its robustness to changed and paraphrased prompts."""
 
 # N prompts, R experts
 
@@ -32,7 +32,7 @@ def load_probes(path: Path = PROBES) -> dict[str, dict[str, list[str]]]:
 
 
 def margins(p_NR: Float[np.ndarray, "N R"]) -> Float[np.ndarray, " N"]:
-    """p₁ − p₂: how far the chosen expert is before the next one."""
+    """p₁ − p₂: the probability of the chosen expert minus that of the second."""
     p_NR = np.asarray(p_NR)
     if p_NR.shape[-1] == 1:
         return p_NR[:, 0]
@@ -47,11 +47,11 @@ def analyse_routing(
     experts: Sequence[str],
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All of it, over the unseen prompts.
+    """Margins, robustness, and routing of other tasks' prompts, from the unseen prompts.
 
-    `posteriors` gives p of equation 8 for prompts; `experts` names its R columns. Where they are
-    not the tasks (Table 11, "without task label"), no expert is the right one of a task, and
-    `correct` is None throughout.
+    `posteriors` returns p of equation 8 for prompts; `experts` are the names of its R columns. If
+    experts have no tasks (Table 11, "without task label"), no expert is right for a task, and every
+    `correct` is None.
     """
     labelled = list(experts) == list(prompts)
     usual = {task: posteriors(pool.unseen) for task, pool in prompts.items()}
@@ -86,7 +86,7 @@ def _robustness(
     experts: Sequence[str],
     labelled: bool,
 ) -> dict[str, Any]:
-    """How many prompts go to their task's expert, and how many to another than as written."""
+    """Numbers of prompts routed to their task's expert, and routed differently than as written."""
     chosen = {task: p_NR.argmax(-1) for task, p_NR in found.items()}
     count = sum(map(len, chosen.values()))
     changed = sum(int((chosen[task] != usual[task].argmax(-1)).sum()) for task in chosen)
@@ -116,7 +116,7 @@ def _paraphrases(
     experts: Sequence[str],
     labelled: bool,
 ) -> dict[str, Any]:
-    """Only those of tasks that the system has an expert for."""
+    """The paraphrases of tasks with an expert in this system."""
     known = {task: texts for task, texts in paraphrases.items() if task in experts or not labelled}
     answers = _answers(posteriors, known, experts)
     right = sum(answer["kind"] == answer["expert"] for answer in answers) if labelled else None
@@ -131,7 +131,7 @@ def _paraphrases(
 def _answers(
     posteriors: Posteriors, groups: Mapping[str, Sequence[str]], experts: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One entry a prompt: where it is sent, and how sure the router is."""
+    """One entry per prompt: the chosen expert, its probability and the margin."""
     pairs = [(kind, text) for kind, texts in groups.items() for text in texts]
     if not pairs:
         return []

@@ -1,15 +1,16 @@
-r"""How alike the encoders' feature spaces are, layer by layer (Table 12).
+r"""Similarity of the encoders' feature spaces, layer by layer (Table 12).
 
-The paper prints cosines for its three encoders, "emb" to layer 12, and says neither over what nor
-before or after which map. What is measured here:
+The paper prints cosines for its three encoders, "emb" to layer 12. It does not say from which
+vectors, nor whether before or after which map. The measures here:
 
-- `cosine`: of two encoders' states at the same frame, averaged over frames. Raw states (h_{e,l})
-  only where both are of one width; after FFN_e (f_{e,l}) always. A cosine of raw states compares
-  axes that two separately trained encoders have no reason to share.
-- `mean_cosine`: of the two vectors that are left when the frames are averaged first. A few features
-  that are large in every frame decide it: values near ±1 are common.
+- `cosine` of two encoders' states at the same frame, averaged over frames. For raw states (h_{e,l})
+  it needs equal widths; after FFN_e (f_{e,l}) it always exists. A cosine of raw states compares
+  axes that two separately trained encoders need not share.
+- `mean_cosine`: cosine of the two mean vectors over the frames. A few features that are large in
+  every frame dominate it, so values near ±1 are common.
 - `cka`: linear CKA of the raw states, the cosine of their centred frame-by-frame similarities. It
-  needs no shared width or axes, and no projection. Few frames raise it: compare equal counts only.
+  needs no equal width, no shared axes and no projection. It is higher with fewer frames: compare
+  equal numbers of frames only.
 
 Encoders of different depth are paired at equal relative depth: first with first, last with last.
 """
@@ -30,12 +31,12 @@ MEASURES = {
     "mean_cosine": "cosine of the means, raw states",
     "cka": "linear CKA, raw states",
 }
-NEEDS = "raw states need equal widths, those after FFN_e a fusion that hears every layer"
+NEEDS = "raw states need equal widths, those after FFN_e a fusion that uses every layer"
 DIGITS = 4
 
 
 def cosine(x_ND: Float[np.ndarray, "N D"], y_ND: Float[np.ndarray, "N D"]) -> float:
-    """Mean over frames; a frame that is zero in one of them counts as 0."""
+    """Mean cosine over frames; a frame with a zero vector counts as 0."""
     norms_N = np.linalg.norm(x_ND, axis=1) * np.linalg.norm(y_ND, axis=1)
     dots_N = (x_ND * y_ND).sum(1)
     return float(np.mean(np.divide(dots_N, norms_N, where=norms_N > 0, out=np.zeros_like(dots_N))))
@@ -49,7 +50,10 @@ def linear_cka(x_NC: Float[np.ndarray, "N C"], y_NK: Float[np.ndarray, "N K"]) -
 
 
 def layer_pairs(first: int, second: int) -> list[tuple[int, int]]:
-    """States of two encoders with `first` and `second` of them, a pair for each of the deeper's."""
+    """Pairs of states at equal relative depth, one for each state of the deeper encoder.
+
+    `first` and `second` are the numbers of states of the two encoders.
+    """
     deepest = max(first, second, 2) - 1
 
     def at(layer: int, count: int) -> int:
@@ -62,10 +66,10 @@ def similarities(
     raw: Mapping[str, Float[np.ndarray, "_ N _"]],
     mapped: Mapping[str, Float[np.ndarray, "_ U _"]] | None = None,
 ) -> list[dict[str, Any]]:
-    """One entry for each pair of encoders: their layers and every measure along them.
+    """One entry per pair of encoders: their paired layers, and every measure for each pair.
 
-    `raw` holds h_{e,l} of the same N frames for each encoder, `mapped` f_{e,l}; a value that does
-    not exist (widths that differ, no FFN_e) is None.
+    `raw` holds h_{e,l} of the same N frames for each encoder, `mapped` f_{e,l}. A value is None if
+    it does not exist (different widths, no FFN_e).
     """
     out = []
     for first, second in combinations(raw, 2):

@@ -1,4 +1,4 @@
-"""States of a few utterances, before and after FFN_e, for similarities and norms."""
+"""Encoder states of some utterances, before and after FFN_e, for similarities and norms."""
 
 # S hidden states of one encoder, N frames, U frames after FFN_e, C width of one encoder,
 # D width of the LLM
@@ -21,7 +21,8 @@ from pam.model.speech_llm import ESPnetPaMModel
 
 @dataclass
 class States:
-    """`raw` h_{e,l} and `mapped` f_{e,l} by encoder; no `mapped` where not every layer has one."""
+    """`raw` h_{e,l} and `mapped` f_{e,l} by encoder. `mapped` is empty if only the last layer is
+    used."""
 
     raw: dict[str, Float[np.ndarray, "_ N _"]]
     mapped: dict[str, Float[np.ndarray, "_ U _"]]
@@ -41,7 +42,7 @@ def _norms(states_SNC: Float[np.ndarray, "S N C"]) -> list[float]:
 
 
 def set_inputs(model: ESPnetPaMModel, data_dir: Path, feats: str) -> tuple[list[str], Inputs]:
-    """The utterances of a data directory, sorted, and what the model is given of them."""
+    """The utterances of a data directory, sorted, and the model's inputs for them."""
     utts = DataDir.read(data_dir).utterances
     encoders = [shape.name for shape in model.shapes]
     return utts, read_inputs(data_dir, encoders, feats, utts)
@@ -51,7 +52,7 @@ def set_inputs(model: ESPnetPaMModel, data_dir: Path, feats: str) -> tuple[list[
 def gather(
     model: ESPnetPaMModel, utterances: Sequence[str], inputs: Inputs, frames: int, clips: int
 ) -> States:
-    """About `frames` frames of `clips` utterances, evenly from the list and from each clip."""
+    """About `frames` frames of `clips` utterances, evenly spread over the list and each clip."""
     chosen = [utterances[i] for i in evenly(clips, len(utterances))]
     raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
@@ -70,7 +71,7 @@ def gather(
 
 
 def mixes_layers(model: ESPnetPaMModel) -> bool:
-    """Are all layers heard (through FFN_e and W), or only the last one?"""
+    """Whether the fusion uses all layers (through FFN_e and W), not only the last one."""
     return isinstance(model.fusion, PromptAwareMixture)
 
 

@@ -1,1 +1,1 @@
-"""One experiment, written by a program: results.json, RESULTS.md, report.html. Gaps are shown."""
+"""Reports of experiments: results.json, RESULTS.md and report.html. Missing values are shown."""

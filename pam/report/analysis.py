@@ -12,7 +12,7 @@ from pam.score.significance import count_clusters, too_few
 
 
 def section(analysis: Mapping[str, Any] | None) -> list[Block]:
-    """Its blocks; [] where nothing was analysed."""
+    """The blocks of the section; [] if there is no analysis."""
     if not analysis:
         return []
     parts = [heading(3, "Analysis")]
@@ -26,7 +26,7 @@ def section(analysis: Mapping[str, Any] | None) -> list[Block]:
 
 
 def importance_part(found: Mapping[str, Any] | None) -> list[Block]:
-    """What zeroing and forcing change; only where all of it was measured."""
+    """The changes by zeroing and forcing, only if all measurements are complete."""
     if not found or not found.get("complete"):
         return []
     base = base_losses(found["base"])
@@ -41,19 +41,19 @@ def importance_part(found: Mapping[str, Any] | None) -> list[Block]:
     parts = [paragraph(text), table(header, rows)]
     if found["forced"]:
         rows = [as_it_is, *(_changes(n, entry, base) for n, entry in found["forced"].items())]
-        parts.append(paragraph("The same when every prompt is sent to one expert:"))
+        parts.append(paragraph("The same if one expert is used for every prompt:"))
         parts.append(table(header, rows))
     return parts
 
 
 def _clusters(found: Mapping[str, Any]) -> str:
-    """What the intervals assume: a few speakers decide nothing about others."""
+    """A caution about intervals from few clusters: they do not hold for other speakers."""
     notes = {}
     for task, entry in found["base"].items():
         note = too_few(count_clusters(entry.get("clusters")))
         notes.setdefault(note, []).append(task)
     texts = [f"{', '.join(tasks)}: {note}" for note, tasks in notes.items() if note]
-    return f" Of other speakers or clips it says little ({'; '.join(texts)})." if texts else ""
+    return f" It may not hold for other speakers or clips ({'; '.join(texts)})." if texts else ""
 
 
 def _changes(name: str, entry: Mapping[str, Any], base: Mapping[str, float]) -> list[str]:
@@ -91,9 +91,9 @@ def routing_part(found: Mapping[str, Any] | None) -> list[Block]:
         paragraph("Margins p₁ − p₂ of the unseen prompts:"),
         table(["task", "median:", "a tenth is below:", "least:"], rows),
         paragraph(
-            "Unseen prompts with slips of the keyboard, in another case, without punctuation; and "
-            "paraphrases in other styles (pam/analysis/probes.yaml), never revised by what a "
-            "router made of them:"
+            "Unseen prompts with typing errors, in another case, or without punctuation; and "
+            "paraphrases in other styles (pam/analysis/probes.yaml), which were not adapted to the "
+            "results of any router:"
         ),
         robustness_table(found),
     ]
@@ -122,15 +122,15 @@ def _right(entry: Mapping[str, Any]) -> str:
 
 
 def other_tasks_part(answers: list[Mapping[str, Any]]) -> list[Block]:
-    """Where prompts of tasks without an expert go."""
+    """The experts that the router chooses for prompts of tasks without an expert."""
     if not answers:
         return []
     experts = Counter(answer["expert"] for answer in answers)
     counts = ", ".join(f"{expert} {count}" for expert, count in experts.most_common())
     sure = sum(answer["margin"] > 0.5 for answer in answers)
     text = (
-        f"Prompts of other tasks go somewhere too: {counts}. Of these {len(answers)}, {sure} have "
-        "a margin above 0.5: the router has no way to say that none fits."
+        f"Prompts of other tasks are routed too: {counts}. Of these {len(answers)}, {sure} have "
+        "a margin above 0.5: the router cannot reject a prompt."
     )
     return [paragraph(text), _answer_table(answers, "kind")]
 
@@ -151,8 +151,8 @@ def similarity_part(analysis: Mapping[str, Any]) -> list[Block]:
     frames = analysis["frames"]
     text = (
         f"Similarity of the encoders (Table 12), {frames['raw']} frames of {frames['set']}; layers "
-        "at equal relative depth are paired, numbered as those of the deeper encoder. The paper "
-        "does not say over what its cosines are taken."
+        "at equal relative depth are paired, with the layer numbers of the deeper encoder. The "
+        "paper does not say from which vectors its cosines are computed."
     )
     tables, missing = similarity_tables(pairs)
     gap = [paragraph(f"{GAP}: {missing}.")] if missing else []
@@ -160,14 +160,14 @@ def similarity_part(analysis: Mapping[str, Any]) -> list[Block]:
 
 
 def similarity_tables(pairs: list[Mapping[str, Any]]) -> tuple[list[Block], str | None]:
-    """Table 12's layout for each measure that is there, and the names of the others."""
+    """Table 12's layout for each measure that was computed, and the names of the others."""
     tables = {measure: similarity_table(pairs, measure) for measure in MEASURES}
     absent = "; ".join(MEASURES[measure] for measure, found in tables.items() if found is None)
     return [*filter(None, tables.values())], f"{absent} ({NEEDS})" if absent else None
 
 
 def similarity_table(pairs: list[Mapping[str, Any]], measure: str) -> Block | None:
-    """Table 12's layout for one measure; None where no pair has it."""
+    """Table 12's layout for one measure; None if no pair has it."""
     if all(value is None for pair in pairs for value in pair[measure]):
         return None
     depth = max(len(pair["layers"]) for pair in pairs)

@@ -1,4 +1,4 @@
-"""The answers of an experiment for the page: aligned with their references, and judged."""
+"""The answers of an experiment for the page: aligned with references, and marked right or wrong."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pam.score.items import Item, read_items
 from pam.score.normalize import basic
 from pam.score.score_set import metric_of
 
-MOST = 5000  # answers on a page, all sets together: some 5 MB
+MOST = 5000  # answers on a page, over all sets; about 5 MB
 OPERATIONS = {"equal": "=", "substitute": "S", "delete": "D", "insert": "I"}
 
 Diff = list[tuple[str, str, str]]
@@ -22,7 +22,7 @@ Diff = list[tuple[str, str, str]]
 
 @dataclass(frozen=True)
 class DecodedSet:
-    """The answers of exp/NAME/TAG/SET that are shown, of `total` there are."""
+    """The shown answers of exp/NAME/TAG/SET; `total` is the number of all its answers."""
 
     exp: Path
     tag: str
@@ -34,7 +34,7 @@ class DecodedSet:
 def decoded_sets(exps: Sequence[Path], most: int = MOST) -> list[DecodedSet]:
     """Every hyp.jsonl of the experiments, the main decoding first.
 
-    Where they hold more than `most` answers, each shows the same share, taken evenly.
+    If there are more than `most` answers, each set shows the same share, evenly spread.
     """
     files = [file for exp in exps for file in sorted(exp.glob("*/*/hyp.jsonl"), key=_main_first)]
     read = [(file, read_items(file)) for file in files]
@@ -51,8 +51,8 @@ def decoded_sets(exps: Sequence[Path], most: int = MOST) -> list[DecodedSet]:
 def word_diffs(items: Sequence[Item]) -> list[Diff]:
     """jiwer's alignment of each item, normalised as for the WER.
 
-    A chunk is (one of "=SDI", reference, hypothesis) with its words joined by spaces; substituted
-    and equal chunks have as many words on either side.
+    A chunk is (one of "=SDI", reference, hypothesis), with words joined by spaces. In equal and
+    substituted chunks, both sides have the same number of words.
     """
     output = wer.align(items, basic)
     return [
@@ -71,12 +71,12 @@ def word_diffs(items: Sequence[Item]) -> list[Diff]:
 
 
 def is_misrouted(item: Item) -> bool:
-    """Did it go to another task's expert? Never where the experts have no tasks."""
+    """Whether the router chose another task's expert; false if experts have no tasks."""
     return item.expert in task_names() and not item.routed_right
 
 
 def entries(items: Sequence[Item]) -> list[dict[str, Any]]:
-    """What the page shows of each item, ready for JSON."""
+    """The data of each item for the page, ready for JSON."""
     if not items:
         return []
     return [_entry(item, diff) for item, diff in zip(items, word_diffs(items), strict=True)]

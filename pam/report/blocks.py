@@ -1,4 +1,4 @@
-"""A report as data: blocks of plain text, which RESULTS.md and the page are both written from."""
+"""A report as data: blocks of plain text. RESULTS.md and the page are both rendered from them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def figure(file: str, caption: str) -> Block:
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Block:
-    """`header` may end a name in ":" to align right; long cells are cut, None is a gap."""
+    """A ":" at the end of a header aligns its column right. Long cells are cut; None is a gap."""
     return {
         "kind": "table",
         "header": [one_line(name).removesuffix(":") for name in header],
@@ -43,7 +43,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> Block:
 
 
 def to_markdown(blocks: Iterable[Block]) -> str:
-    """The blocks in order, an empty line between two of them."""
+    """The blocks in order, separated by empty lines."""
     return "\n\n".join(map(_markdown, blocks))
 
 

@@ -1,4 +1,4 @@
-"""Audio clips for the page, as MP3 in base64: small, and every browser plays it."""
+"""Audio clips for the page, as MP3 in base64, which is small and works in every browser."""
 
 import base64
 import io
@@ -19,8 +19,8 @@ from pam.report.answers import DecodedSet
 
 MEDIA_TYPE = "audio/mpeg"
 QUOTES = len('"",')
-# The longest of the reasons, so a page without clips tells how large one with clips can be.
-NOT_CHOSEN = "No audio: of the answers of each set this page holds {count} clips (--html_clips)."
+# This is the longest reason: the size of a page without clips is an upper bound for its text.
+NOT_CHOSEN = "No audio: this page holds the clips of only {count} answers per set (--html_clips)."
 NO_FOLDER = "No audio: {folder} could not be read when this page was written (--html_data)."
 NO_FILE = "No audio: the clip could not be read when this page was written."
 NO_ROOM = "No audio: with this clip the page would be too large."
@@ -30,14 +30,17 @@ logger = get_logger(__name__)
 
 @dataclass
 class SetClips:
-    """Of one set: utterance → place in `Clips.audio`, or why it is not there; else `otherwise`."""
+    """The clips of a set: utterance → index in `Clips.audio`, or the reason why it has none.
+
+    `otherwise` is the reason for all other utterances.
+    """
 
     otherwise: str
     places: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def of(self, utt: str) -> int | str:
-        """The place of the clip of an utterance, or the reason why there is none."""
+        """The index of an utterance's clip, or the reason why there is none."""
         return self.places.get(utt, self.missing.get(utt, self.otherwise))
 
 
@@ -52,9 +55,10 @@ class Clips:
 def take_clips(
     sets: Sequence[DecodedSet], folders: Sequence[Path], count: int, budget: int
 ) -> Clips:
-    """`count` clips of every set, taken evenly, as long as `budget` bytes of JSON last.
+    """`count` clips of every set, evenly spread, within `budget` bytes of JSON.
 
-    `folders` are the data directories of `sets`. The sets take turns, so they share a small budget.
+    `folders` are the data directories of `sets`. The sets take turns, so that they share a small
+    budget.
     """
     directories = {folder: _directory(folder) for folder in dict.fromkeys(folders)}
     taken: dict[tuple[Path, str], int] = {}
@@ -77,14 +81,14 @@ def take_clips(
 
 
 def encode(samples: Float[np.ndarray, " N"]) -> str:
-    """Mono samples at 16 kHz as MP3 in base64, 5 to 7 kB for a second."""
+    """Mono samples at 16 kHz as MP3 in base64, 5 to 7 kB per second."""
     mp3 = io.BytesIO()
     soundfile.write(mp3, samples, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III")
     return base64.b64encode(mp3.getvalue()).decode("ascii")
 
 
 def _turns(sets: Sequence[DecodedSet], count: int) -> list[tuple[int, int]]:
-    """(number of the set, place in it): the first choice of every set, then the second, …"""
+    """(index of the set, index in the set): the first choice of every set, then the second, …"""
     chosen = [
         (turn, number, place)
         for number, one in enumerate(sets)
@@ -108,7 +112,7 @@ def _directory(folder: Path) -> DataDir | None:
 
 
 def _clip(directory: DataDir, utt: str) -> str | None:
-    """The encoded clip; None, and a warning, where it cannot be read."""
+    """The encoded clip; None, with a warning, if it cannot be read."""
     try:
         return encode(load_audio(*directory.audio(utt)))
     except UserError as error:

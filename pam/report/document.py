@@ -1,4 +1,4 @@
-"""The report of one or several experiments, from their results.json: sections as blocks."""
+"""The report of one or several experiments as blocks, from their results.json."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from pam.report.figures import CAPTIONS
 from pam.report.markdown import GAP
 from pam.report.results import Results
 
-COMPARISON = ""  # no experiment's name: the figures of all of them
+COMPARISON = ""  # key of the figures that compare experiments
 NOTES = (
     "WER: errors of the whole set over its reference words, after lower-casing and removing "
     "punctuation except apostrophes inside a word.",
-    "METEOR is NLTK's with one reference, × 100. Its baseline answers every clip alike, so a "
-    "model that does not listen reaches it.",
-    "Accuracy: an answer that names no number counts as wrong.",
+    "METEOR is NLTK's with one reference, × 100. Its baseline gives every clip the same answer, so "
+    "a model that ignores the audio can reach it.",
+    "Accuracy: an answer without a number counts as wrong.",
     "Intervals: 95 %, clusters of utterances (speakers, actors, meetings, clips) resampled 2000 "
-    "times (Wilson's where all are right or wrong). Where the clusters are few, the interval says "
-    "little of other speakers or clips; where they are not known, utterances are resampled as if "
+    "times (Wilson's if all are right or all are wrong). With few clusters, the interval may not "
+    "hold for other speakers or clips. If clusters are unknown, utterances are resampled as if "
     "they were independent.",
 )
 
@@ -34,9 +34,9 @@ def document(
     """The whole report.
 
     Args:
-        figures: by experiment, those of all of them under `COMPARISON`; they are linked relative
-            to `folder`, where the document will stand.
-        samples: whether some answers are shown; the page has all of them.
+        figures: by experiment; those that compare experiments are under `COMPARISON`.
+        folder: the document's folder, to which links of figures are relative.
+        samples: whether to show some answers. The page has all of them.
     """
     parts = [
         heading(1, "Results"),
@@ -79,7 +79,7 @@ def section(
 
 
 def decoding_options(decoded: tables.Decoded) -> list[Block]:
-    """What the answers depend on, apart from model, data and the texts of the prompts."""
+    """The options of decoding. (Model, data and prompts are shown elsewhere.)"""
     found: dict[str, list[str]] = {}
     for name, entry in decoded.items():
         known = entry["decoding"].items()

@@ -1,4 +1,4 @@
-"""Which figures an experiment, or several, can have, and what each of them shows."""
+"""The figures of one experiment or of several, with their captions."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -18,52 +18,52 @@ from pam.report.results import Results
 CAPTIONS = {
     "curves": "Training: every statistic by step; dashed and hollow: training, solid: development.",
     "weights": (
-        "Fusion weights W of equation 5, layer by layer: the share of an expert's Σ|W|, over its "
-        "fused features, that each hidden state has; − where its mean weight is negative. A weight "
-        "says what is mixed in, not what is used: states may be large or small, FFN_o may ignore a "
-        "fused feature, and the last state of every encoder reaches FFN_o beside W too."
+        "Fusion weights W of equation 5, layer by layer: each hidden state's share of Σ|W| over "
+        "the fused features of an expert; − if its mean weight is negative. A weight shows what is "
+        "mixed, not what is used: states may be large or small, FFN_o may ignore a fused feature, "
+        "and the last state of every encoder also reaches FFN_o without W."
     ),
     "weights_bands": (
-        "The same in thirds of each encoder's layers (Figure 3). Red dashes: where training "
-        "started, all weights alike; a band of more states starts higher."
+        "The same for thirds of each encoder's layers (Figure 3). Red dashes: the start of "
+        "training with equal weights; a band with more states starts higher."
     ),
     "weights_bands_norm": (
-        "The same with every |W| times the mean norm of the feature f = FFN_e(h) that it weighs. "
-        "Red dashes: the norms alone. Still no measure of use: see the importance below."
+        "The same with every |W| multiplied by the mean norm of its feature f = FFN_e(h). Red "
+        "dashes: the norms alone. This does not measure use either: see the importance below."
     ),
-    "router_confusion": "Prompts of each task (rows) and the expert they were sent to.",
+    "router_confusion": "Prompts of each task (rows) and the chosen expert (columns).",
     "posteriors": "Posteriors of the unseen prompts over the experts (equation 8); black is 1.",
     "margins": "Share of the unseen prompts of a task whose margin p₁ − p₂ is at most x.",
-    "robustness": "Prompts sent to their task's expert: as written, with slips, and paraphrased.",
+    "robustness": "Prompts routed to their task's expert: as written, changed, and paraphrased.",
     "importance": (
         "Change of the dev loss when the hidden states of an encoder, or of a third of its layers, "
-        "are zero (95 % interval, same utterances; their number beside the task). The tasks have "
-        "scales of their own. It was not trained to miss anything: a rise says that it relies on "
-        "what is gone."
+        "are zero (95 % interval, same utterances; their number follows the task). Each task has "
+        "its own scale. The model was not trained with missing states: a rise shows that it relies "
+        "on them."
     ),
-    "forced_experts": "Dev loss of each task through each expert, whatever its prompt says.",
+    "forced_experts": "Dev loss of each task with each expert, independent of the prompt.",
     "similarity": (
-        "How alike the encoders' states are (Table 12); layers at equal relative depth are paired."
+        "Similarity of the encoders' states (Table 12); layers at equal relative depth are paired."
     ),
     "systems_bars": "Systems by set, with 95 % intervals.",
     "systems_radar": (
         "The same; on each spoke the best of these systems is at the rim and the worst at the "
-        "inner ring, however near each other they are."
+        "inner ring, even if they differ little."
     ),
     "layer_preference": (
-        "Mixtures of one encoder each: the share of |W| of each hidden state, by expert (the "
-        "claim of Figure 1). Dotted: where training started."
+        "Mixtures of a single encoder: each hidden state's share of |W|, by expert (the claim of "
+        "Figure 1). Dotted: the start of training."
     ),
 }
 
 
 def can_draw() -> bool:
-    """matplotlib is an extra (pip install .[report])."""
+    """Whether matplotlib is installed, which is optional (pip install .[report])."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw(exp: Path, results: Results) -> list[Path]:
-    """Draw what can be drawn into exp/figures; returns the PNGs."""
+    """Draw all figures whose data exist into exp/figures; returns the PNGs."""
     folder = exp / "figures"
     curves, router, analysis = results["curves"], results["router"], results["analysis"] or {}
     files = [curve_plots.plot_curves(curves, folder / "curves.png")] if curves else []
@@ -93,7 +93,7 @@ def _draw_weights(
 
 
 def draw_comparison(experiments: Sequence[tuple[Path, Results]], folder: Path) -> list[Path]:
-    """Draw what needs several experiments, (exp/NAME, its results), into `folder`."""
+    """Draw the figures that compare `experiments` (exp/NAME, its results) into `folder`."""
     scores = {results["name"]: results["sets"] for _, results in experiments}
     files: list[Path] = []
     if len(scores) > 1 and any(scores.values()):

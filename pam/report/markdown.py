@@ -1,4 +1,4 @@
-"""Markdown that says what the data say, whatever characters they hold."""
+"""Write data as Markdown; special characters in the data are escaped."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 GAP = "—"
-# An underscore within a word is plain text in Markdown, and names are full of them.
+# Underscores within words, which are frequent in names, need no escape in Markdown.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
 LONGEST = 240  # characters of one answer in a table
 
@@ -14,7 +14,7 @@ LONGEST = 240  # characters of one answer in a table
 def one_line(text: Any, longest: int | None = None) -> str:
     """`text` on one line, cut to `longest` characters; None is a gap.
 
-    Control characters and those that turn the direction of writing become spaces.
+    Control characters and characters that change the writing direction become spaces.
     """
     if text is None:
         return GAP
@@ -24,12 +24,12 @@ def one_line(text: Any, longest: int | None = None) -> str:
 
 
 def escape(text: Any, longest: int | None = LONGEST) -> str:
-    """`text` as plain text on one line of Markdown, in a table too; None is a gap."""
+    """`text` as plain text on one line of Markdown, also valid in a table; None is a gap."""
     return _SPECIAL.sub(r"\\\g<0>", one_line(text, longest))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already; `header` may end a name in ":" to align right."""
+    """A table of cells in Markdown. A ":" at the end of a header aligns its column right."""
     names = [name.removesuffix(":") for name in header]
     rules = ["---:" if name.endswith(":") else "---" for name in header]
     lines = [names, rules, *rows]
@@ -39,7 +39,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fenced(text: str) -> str:
-    """A code block that `text` cannot end."""
+    """A code block. Its fence is longer than any in `text`."""
     fence = "```"
     while fence in text:
         fence += "`"

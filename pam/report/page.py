@@ -1,7 +1,7 @@
-"""report.html: tables, figures and answers on one page that asks nothing of the network.
+"""report.html: tables, figures and answers on one page that needs no network.
 
-All data are one block of JSON. The page's script, the only one that its policy lets run, shows them
-as text, so nothing that a model, a prompt or a corpus says can become part of the page.
+All data are in one block of JSON. The content security policy allows only the page's own script,
+which shows the data as text. So text from a model, a prompt or a corpus never runs as code.
 """
 
 import base64
@@ -20,7 +20,7 @@ from pam.report.clips import MEDIA_TYPE, Clips, take_clips
 from pam.report.results import Results
 from pam.score.score_set import metric_of
 
-LIMIT = 15_000_000  # bytes of a page; clips are left out before it grows larger
+LIMIT = 15_000_000  # bytes of a page; clips are left out to keep it
 _IMAGES = {".png": "image/png", ".svg": "image/svg+xml"}
 _POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; "
@@ -41,12 +41,12 @@ def page(
     """The whole page.
 
     Args:
-        document: the report, whose figures are linked relative to `folder`.
+        document: the report; its links of figures are relative to `folder`.
         experiments: the results of `exps`.
-        exps: the experiments whose answers are browsed.
-        data: for each of them the folder of SET/wav.scp.
-        clips: how many clips of each set are embedded, at most.
-        limit: bytes that the page may have; fewer clips are embedded rather than more bytes.
+        exps: the experiments whose answers are shown.
+        data: for each experiment, the folder of SET/wav.scp.
+        clips: largest number of embedded clips per set.
+        limit: largest size of the page in bytes; clips are left out to keep it.
     """
     sets = decoded_sets(exps)
     raw = dict(zip(exps, data, strict=True))
@@ -76,14 +76,14 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON in ASCII that cannot end the element it stands in."""
+    """JSON in ASCII that cannot close its HTML element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_UNSAFE)
 
 
 def _browser(
     sets: Sequence[DecodedSet], answers: Sequence[Sequence[dict[str, Any]]], clips: Clips
 ) -> dict[str, Any]:
-    """The sets with their answers; an answer's `clip` is a place in `clips`, or why it has none."""
+    """The sets with their answers. `clip` of an answer is an index in `clips`, or a reason."""
     shown = [
         {
             "name": one.name,
@@ -98,7 +98,7 @@ def _browser(
 
 
 def _with_image(block: Block, folder: Path) -> list[Block]:
-    """A figure with its file as a data URI, and its caption; other blocks stay as they are."""
+    """A figure with its file as a data URI, and its caption. Other blocks are unchanged."""
     if block["kind"] != "figure":
         return [block]
     file = folder / block["file"]
@@ -113,5 +113,5 @@ def _part(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """How a content security policy names an inline style or script."""
+    """The hash of an inline style or script in a content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"

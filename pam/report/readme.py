@@ -1,4 +1,4 @@
-"""The results block of a README: written between two markers, never by hand."""
+"""Write the results block of a README, between two markers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
 def update_readme(path: Path, experiments: Sequence[Results]) -> None:
-    """Replace what stands between the markers of the README at `path`.
+    """Replace the text between the markers in the README at `path`.
 
     Raises:
         UserError: the markers are missing or in the wrong order.
@@ -23,7 +23,7 @@ def update_readme(path: Path, experiments: Sequence[Results]) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"{path}: the results go between the lines {BEGIN} and {END}: add them")
+        raise UserError(f"{path}: the results need the lines {BEGIN} and {END}: add them")
     write_text(path, f"{before}{BEGIN}\n{block(experiments)}\n{END}{after}")
 
 

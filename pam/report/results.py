@@ -1,4 +1,4 @@
-"""results.json: all that an experiment measured; RESULTS.md and the page are written from it."""
+"""results.json: all results of an experiment. RESULTS.md and the page are rendered from it."""
 
 import json
 import math
@@ -16,25 +16,25 @@ from pam.errors import UserError
 from pam.score.items import read_items
 
 MAIN_TAG = "greedy_unseen"
-SHOWN = ("id", "prompt", "expert", "ref", "hyp")  # of an answer in a table
+SHOWN = ("id", "prompt", "expert", "ref", "hyp")  # fields of an answer in a table
 
 Results = Mapping[str, Any]
 
 
 def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
-    """What exp/NAME/results.json holds, gathered from the files of all stages.
+    """The content of exp/NAME/results.json, collected from the files of all stages.
 
-    Gaps are None or empty. `sets` are the scores of the main decoding; `decodings` holds every
-    decoding, {tag: {set: score, decoding, samples}}, the main one first, with `samples` answers of
-    each set. `settings` and `notes` are those of its training (made.json). `environment` is where
-    it was trained, or, of one that did not record it, where this runs.
+    Missing values are None or empty. `sets` are the scores of the main decoding. `decodings` holds
+    every decoding, {tag: {set: score, decoding, samples}}, the main one first, with `samples`
+    answers of each set. `settings` and `notes` are those of the training (made.json). `environment`
+    is that of the training, or the present one if the training did not record it.
 
     Raises:
-        UserError: it is no experiment, or one of its files is damaged.
+        UserError: `exp` is not an experiment, or one of its files is damaged.
     """
     exp = Path(exp)
     if not (exp / "config.yaml").is_file():
-        raise UserError(f"{exp}: no experiment: it has no config.yaml (train writes it)")
+        raise UserError(f"{exp}: not an experiment: it has no config.yaml (training writes it)")
     config = load_yaml(exp / "config.yaml")
     made_in = read_json(exp / "environment.json", dict) or environment()
     decodings = read_decodings(exp, samples)
@@ -64,7 +64,7 @@ def _brief(score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """{tag: {set: …}}, the decoding with unseen prompts first, then in C order."""
+    """{tag: {set: …}}: first the decoding with unseen prompts, then the others in C order."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(exp.glob("*/*/score*.json")):
         score = read_json(path, dict) or {}
@@ -79,7 +79,7 @@ def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any
 
 
 def _samples(answers: Path, task: str, count: int) -> list[dict[str, Any]]:
-    """An even sample of `count` answers of a task: chosen by place, not by quality."""
+    """`count` answers of a task at equal distances in the file, not chosen by quality."""
     if count < 1 or not answers.is_file():
         return []
     items = [asdict(item) for item in read_items(answers) if item.task == task]
@@ -87,8 +87,8 @@ def _samples(answers: Path, task: str, count: int) -> list[dict[str, Any]]:
 
 
 def mean_weights(exp: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The weight of each encoder state in each expert (equation 5), the mean over its features;
-    None in a system without such weights."""
+    """The weight of each encoder state in each expert (equation 5), averaged over the expert's
+    fused features; None for a system without such weights."""
     found = layer_weights(exp / "model.pth", config)
     if not found:
         return None
@@ -103,7 +103,7 @@ def mean_weights(exp: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The content of a JSON file; None where there is no such file."""
+    """The content of a JSON file; None if it does not exist."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""RESULTS/SCALE/NAME.json: what a table needs of one experiment, small enough to be committed."""
+"""RESULTS/SCALE/NAME.json: the results of an experiment that tables need, small enough for git."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from pam.score.items import read_items
 from pam.score.utterances import read_clusters, read_utterances, utterances_file
 
 FORMAT = 1
-DIGITS = 4  # of what an utterance adds: points between 0 and 1, or counts
-# The rows of a table may differ in these, or they change no result; all other keys must agree.
+DIGITS = 4  # of per-utterance statistics, which are counts or lie between 0 and 1
+# The rows of a table may differ in these keys, or the keys change no result. Others must agree.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
     *("model_conf", "num_workers", "log_interval", "feats"),
 )
-NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # all else is equal for all seeds
+NO_SETUP = ("seed", "num_workers", "log_interval", "feats")  # may differ between the seeds
 
 
 def stored_result(exp: Path, results: Results) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
         "budget_conf": config.get("budget_conf"),
         "seed": config.get("seed"),
         "config_hash": _hash(config),
-        # Unknown without the data: a hash of the rest would look like another training.
+        # Unknown without the data. A hash of the remaining parts would look like another training.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
         "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
         "scale_hash": results["notes"].get("scale_hash"),
@@ -65,7 +65,8 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
 
 
 def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
-    """What `pam.bin.score` kept of every utterance, its ids as a digest; what a metric lacked."""
+    """The statistics of every utterance from `pam.bin.score`, with a digest of the ids, and what
+    each unmeasured metric lacked."""
     task = scored["task"]
     plain = name.removesuffix(f"/{task}")
     score = decoded / plain / ("score.json" if plain == name else f"score_{task}.json")
@@ -91,7 +92,7 @@ def _set(decoded: Path, name: str, scored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clusters_entry(clusters: Sequence[str] | None) -> dict[str, Any] | None:
-    """`names`, and `of`: the place of each utterance's among them; None where it is not known."""
+    """`names` of the clusters, and `of`: each utterance's index in them; None if unknown."""
     if clusters is None:
         return None
     places = {name: place for place, name in enumerate(sorted(set(clusters)))}
@@ -99,7 +100,7 @@ def clusters_entry(clusters: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
-    """What each utterance of a set of a stored result adds to a metric."""
+    """The per-utterance sums of a metric, from a set of a stored result."""
     stored = entry["metrics"][metric]
     numerators = np.asarray(stored["numerators"], dtype=np.float64)
     denominators = stored.get("denominators")
@@ -117,20 +118,20 @@ def sums_of(entry: Mapping[str, Any], metric: str) -> Sums:
 
 
 def stored_clusters(entry: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The cluster of each utterance; None in results that do not say."""
+    """The cluster of each utterance; None in results without clusters."""
     found = entry.get("clusters")
     return found and tuple(found["names"][place] for place in found["of"])
 
 
 def _references(answers: Path, task: str) -> str | None:
-    """A digest of what was right; None where the answers are gone."""
+    """A digest of the references; None if the answers no longer exist."""
     if not answers.is_file():
         return None
     return _hash([[i.id, i.references(), i.choices] for i in read_items(answers) if i.task == task])
 
 
 def _decoding(made: Record | None) -> dict[str, Any] | None:
-    """The options and the prompts that the answers depend on; None where they are not known."""
+    """The options and prompts that the answers depend on; None if unknown."""
     if made is None:
         return None
     options = {key: value for key, value in made["settings"].items() if key != "feats"}
@@ -143,7 +144,7 @@ def _rounded(statistics: dict[str, Any]) -> dict[str, Any]:
 
 
 def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]]:
-    """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} where there are no experts."""
+    """{expert: Σ_m |W_{m,s}| of each hidden state s, as shares}; {} without experts."""
     return {
         expert: [round(float(share), 5) for share in shares(weight_MS)]
         for expert, weight_MS in layer_weights(exp / "model.pth", config).items()
@@ -151,7 +152,7 @@ def weight_shares(exp: Path, config: Mapping[str, Any]) -> dict[str, list[float]
 
 
 def training_sets(exp: Path) -> dict[str, Any] | None:
-    """{set: task, utterances, hours} of what it was trained on; None where that is gone."""
+    """{set: task, utterances, hours} of the training data; None if they no longer exist."""
     config = exp / "train" / "config.yaml"
     if not config.is_file():
         return None
@@ -160,7 +161,7 @@ def training_sets(exp: Path) -> dict[str, Any] | None:
 
 
 def write_stored(path: Path, result: Mapping[str, Any]) -> None:
-    """One line for each key and each set: readable differences, and no line for each number."""
+    """One line per key and per set, not one per number, so that diffs are readable."""
     plain = {key: value for key, value in result.items() if key != "sets"}
     lines = [f"  {_json(key)}: {_json(value)}" for key, value in plain.items()]
     sets = [f"    {_json(name)}: {_json(value)}" for name, value in result["sets"].items()]

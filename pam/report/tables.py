@@ -1,4 +1,4 @@
-"""The tables of a report, each from a part of results.json."""
+"""The tables of a report, each made from a part of results.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from pam.score.router import POOLS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
-Decoded = Mapping[str, Mapping[str, Any]]  # of a decoding: {set: score, decoding, samples}
+Decoded = Mapping[str, Mapping[str, Any]]  # one decoding: {set: {score, decoding, samples}}
 
 
 def value_with_proof(score: Mapping[str, Any]) -> str:
@@ -52,9 +52,9 @@ def scores(decoded: Decoded) -> dict[str, Mapping[str, Any]]:
 
 
 def wer_table(decoded: Decoded, normalisation: str) -> Block | None:
-    """ESPnet's table; percent of the reference's words, S.Err of the sentences.
+    """ESPnet's table, in percent of the reference words; S.Err in percent of the sentences.
 
-    Sets without a word after that normalisation are left out.
+    Sets without any word after this normalisation are left out.
     """
     rows = []
     for name, score in scores(decoded).items():
@@ -73,7 +73,7 @@ def wer_table(decoded: Decoded, normalisation: str) -> Block | None:
 
 
 def caption_table(decoded: Decoded) -> Block | None:
-    """What `--metrics` asked for; a metric that lacked a jar or a model says what it needs."""
+    """The metrics of --metrics; for an unmeasured metric, the jar or model that it needs."""
     rows = []
     for name, score in scores(decoded).items():
         for metric, entry in score.get("metrics", {}).items():
@@ -111,7 +111,7 @@ def no_router(config: Mapping[str, Any]) -> str:
 
 
 def misrouted(router: Mapping[str, Any] | None, limit: int = 20) -> list[Block]:
-    """The prompts that reached another expert than their task's."""
+    """The prompts for which the router chose another expert than their task's."""
     wrong = [(pool, m) for pool in POOLS for m in (router or {}).get(pool, {}).get("misrouted", [])]
     if not wrong:
         return []
@@ -158,7 +158,7 @@ def samples_table(decoded: Decoded) -> Block | None:
 
 
 def comparison_table(experiments: Sequence[Results]) -> Block:
-    """One row an experiment, one column a set of the main decodings."""
+    """One row per experiment, one column per set of the main decodings."""
     sets = {name: score for e in experiments for name, score in e["sets"].items()}
     header = [f"{name}, {metric_label(score['metric'])}" for name, score in sets.items()]
     rows = [

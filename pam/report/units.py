@@ -1,4 +1,4 @@
-"""Metrics as reports call them, with the unit of their values: each says so itself."""
+"""Labels and digits of metrics in reports, as each metric declares them."""
 
 from pam.score.metric import metric_called
 

@@ -125,7 +125,7 @@ def test_what_does_not_apply_is_left_out_and_said(tmp_path, tiny_config, dev, fe
     assert list(found["importance"]["zeroed"]) == ["first"]
     text = to_markdown(analysis.section(found))
     assert "- routing: —, this system has no prompt router." in text
-    assert "p₁" not in text and "every prompt is sent" not in text
+    assert "p₁" not in text and "for every prompt" not in text
 
 
 def test_experts_that_the_audio_chooses(tmp_path, tiny_config, dev, few_prompts):

@@ -312,7 +312,7 @@ def test_unseen_prompts_are_the_main_decoding(tmp_path):
 
 
 def test_wrong_or_damaged_experiments_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="no experiment"):
+    with pytest.raises(UserError, match="not an experiment"):
         run(tmp_path)
     exp = make(tmp_path)
     (exp / "router.json").write_text("{")

@@ -1,1 +1,1 @@
-"""Figures, each a function from numbers to a file; none needs colour to be read."""
+"""Figures. Each is a function from numbers to a file; all are readable without colour."""

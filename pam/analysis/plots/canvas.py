@@ -1,6 +1,6 @@
-"""What all figures share: how they are made, told apart without colour, and written.
+"""Helpers of all figures: creation, styles that differ without colour, and output.
 
-Every figure is a PNG and, beside it, an SVG whose labels are text.
+Every figure is written as PNG and as SVG with text labels.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from pam.atomic import atomic_path
 
-# Each differs from its neighbours in lightness too.
+# Neighbouring colours differ in lightness too.
 COLOURS = ("#1f3b73", "#e08214", "#7fb8e6", "#8c2d04", "#4d9221", "#c994c7", "#252525", "#bdbd22")
 MARKERS = "osD^vPX*"
 LINES = ("-", "--", "-.", ":")
@@ -22,7 +22,7 @@ DPI = 130
 
 def new_figure(rows: int, columns: int, width: float, height: float, **options: Any):
     """A figure of `width` × `height` inches and the flat list of its axes."""
-    # Not pyplot: it keeps every figure alive and looks for a display.
+    # pyplot would keep every figure in memory and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,7 +32,7 @@ def new_figure(rows: int, columns: int, width: float, height: float, **options: 
 
 
 def save(figure: Any, out: Path) -> Path:
-    """Write `out` (….png) and the SVG of the same name; the same figure gives the same bytes."""
+    """Write `out` (….png) and the SVG of the same name. Equal figures give equal bytes."""
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": out.stem}):
@@ -44,12 +44,12 @@ def save(figure: Any, out: Path) -> Path:
 
 
 def plain(text: str) -> str:
-    """`text` without matplotlib's formulas."""
+    """`text` escaped, so that matplotlib does not read it as a formula."""
     return str(text).replace("$", r"\$")
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the `number`-th thing; no two of 32 are alike in grey."""
+    """Colour, marker and line of the `number`-th series; 32 series differ even in grey."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -59,7 +59,7 @@ def style(number: int) -> dict[str, Any]:
 
 
 def interval(axis: Any, value: float, low: float, high: float, y: float) -> None:
-    """A horizontal interval at `y`, black on white so that it is seen on any bar."""
+    """A horizontal interval at `y`, black with a white border, visible on any bar."""
     spread = [[max(value - low, 0)], [max(high - value, 0)]]
     for colour, line, cap in (("white", 3.2, 3.5), ("black", 1.3, 2.5)):
         options = {"elinewidth": line, "capthick": line, "capsize": cap, "ecolor": colour}
@@ -82,7 +82,7 @@ def matrix(
     axis.set_xticks(range(len(columns)), [plain(c) for c in columns])
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
-            # Light letters on dark cells.
+            # Light text on dark cells.
             dark = (values[row, column] - low) > 0.55 * max(high - low, 1e-9)
             ink = "white" if dark else "black"
             axis.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)

@@ -1,4 +1,4 @@
-"""What zeroing costs, and how alike the encoders are."""
+"""Figures of the importance of encoders, and of their similarity."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,8 @@ PER_ROW = 3
 
 
 def plot_importance(zeroed: Mapping[str, Mapping[str, Any]], out: Path) -> Path:
-    """A panel for each task: the change of its dev loss (nats a token, 95 % interval) when an
-    encoder, or a band of its layers, is zero. Panels have scales of their own."""
+    """A panel for each task: the change of its dev loss (nats per token, 95 % interval) when an
+    encoder, or a band of its layers, is zero. Each panel has its own scale."""
     names, tasks = list(zeroed), list(next(iter(zeroed.values())))
     height = 1.0 + 0.3 * len(names)
     figure, axes = new_figure(1, len(tasks), 2.2 + 2.3 * len(tasks), height, sharey=True)

@@ -1,4 +1,4 @@
-"""Where prompts go: confusions, posteriors, margins, robustness, and experts by force."""
+"""Figures of routing: confusions, posteriors, margins, robustness, and forced experts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ import numpy as np
 from pam.analysis.plots.canvas import SHADES, matrix, new_figure, plain, save, style
 from pam.analysis.routing import margins
 
-BLACK = 2.0  # rise of the loss, in multiples of it
+BLACK = 2.0  # relative rise of the loss that is shown in black
 POOLS = ("seen", "unseen")
 
 
 def confusion(pool: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
-    """Tasks, and how many prompts of each (rows) went to each expert (columns); of router.json."""
+    """Tasks, and prompt counts by task (rows) and chosen expert (columns), from router.json."""
     tasks = list(pool["tasks"])
     counts = np.diag([pool["tasks"][task]["correct"] for task in tasks])
     for entry in pool["misrouted"]:
@@ -23,7 +23,7 @@ def confusion(pool: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
 
 
 def plot_confusion(router: Mapping[str, Any], out: Path) -> Path:
-    """One matrix for each pool of prompts; cells: prompts, shaded by their share of the row."""
+    """One matrix for each pool of prompts. Cells: prompt counts, shaded by share of the row."""
     figure, axes = new_figure(1, len(POOLS), 9.4, 3.6)
     for axis, pool in zip(axes, POOLS, strict=True):
         tasks, counts = confusion(router[pool])
@@ -39,10 +39,10 @@ def plot_confusion(router: Mapping[str, Any], out: Path) -> Path:
 def plot_posteriors(
     posteriors: Mapping[str, Sequence[Sequence[float]]], experts: Sequence[str], out: Path
 ) -> Path:
-    """A panel for each task: its prompts (rows) and p of every expert (columns), black is 1.
+    """A panel for each task: p of every expert (columns) for its prompts (rows); black is 1.
 
-    Rows are sorted by p of the task's own expert, the surest on top; where experts have no tasks,
-    by the greatest p.
+    Rows are sorted by p of the task's own expert, the largest on top. If experts have no tasks,
+    rows are sorted by their largest p.
     """
     figure, axes = new_figure(1, len(posteriors), 1.2 + 2.1 * len(posteriors), 4.4)
     image = None
@@ -72,7 +72,7 @@ def plot_posteriors(
 def plot_margins(
     posteriors: Mapping[str, Sequence[Sequence[float]]], experts: Sequence[str], out: Path
 ) -> Path:
-    """How many prompts of each task have a margin p₁ − p₂ of at most x; misrouted ones crossed."""
+    """Share of prompts of each task with a margin p₁ − p₂ of at most x; crosses are misrouted."""
     figure, (axis,) = new_figure(1, 1, 6.6, 3.8)
     for number, (task, p_NR) in enumerate(posteriors.items()):
         p_NR = np.asarray(p_NR)
@@ -94,7 +94,7 @@ def plot_margins(
 
 
 def plot_robustness(routing: Mapping[str, Any], out: Path) -> Path:
-    """Accuracy with its Wilson interval, as written and changed; paraphrases are other prompts."""
+    """Accuracy with Wilson's interval for prompts as written, changed prompts and paraphrases."""
     rows = dict(routing["robustness"])
     if routing["paraphrases"]["count"]:
         rows["paraphrases"] = routing["paraphrases"]
@@ -114,11 +114,11 @@ def plot_robustness(routing: Mapping[str, Any], out: Path) -> Path:
 
 
 def plot_forced(forced: Mapping[str, Mapping[str, Any]], base: Mapping[str, float], out: Path):
-    """Each task's dev loss through each expert alone; shaded by its rise over the task's own loss,
-    black from three times that on.
+    """Each task's dev loss with each forced expert, shaded by its rise over the task's own loss.
 
-    `forced` maps experts to {task: {"loss", "change", …}}, `base` tasks to their loss as it is.
-    Framed is the least loss of a row.
+    Cells are black from three times the own loss on. `forced` maps experts to
+    {task: {"loss", "change", …}}, `base` maps tasks to the loss of the unchanged model. The lowest
+    loss of each row has a frame.
     """
     tasks, experts = list(base), list(forced)
     loss = np.array([[forced[expert][task]["loss"] for expert in experts] for task in tasks])
@@ -127,7 +127,10 @@ def plot_forced(forced: Mapping[str, Mapping[str, Any]], base: Mapping[str, floa
     figure, (axis,) = new_figure(1, 1, 2.0 + 1.15 * len(columns), 1.1 + 0.5 * len(tasks))
     texts = [[f"{value:.2f}" for value in row] for row in table]
     rise = np.clip(table / own - 1, 0, None)
-    limits = (0.0, min(max(float(rise.max()), 0.05), BLACK))  # else one bad cell whitens all others
+    limits = (
+        0.0,
+        min(max(float(rise.max()), 0.05), BLACK),
+    )  # or one bad cell makes all others white
     image = matrix(axis, rise.clip(max=BLACK), tasks, columns, texts, limits, size=10)
     for row, column in enumerate(loss.argmin(1)):
         _frame(axis, row, int(column))

@@ -1,4 +1,4 @@
-"""Fusion weights: layer by layer, in the three bands of Figure 3, and of single encoders."""
+"""Figures of fusion weights: by layer, in the three bands of Figure 3, and for single encoders."""
 
 # M fused features of an expert, S hidden states of all encoders
 
@@ -16,7 +16,7 @@ PER_ROW = 3
 
 
 def plot_weights(weights: Weights, encoders: Encoders, out: Path) -> Path:
-    """Cells: percent of an expert's Σ|W| that one state has; − where its mean weight is negative.
+    """Cells: a state's percentage of an expert's Σ|W|; − if its mean weight is negative.
 
     Rows are experts, columns states. Every weight starts at 1 / S.
     """
@@ -55,10 +55,10 @@ def plot_bands(
     out: Path,
     norms_S: Float[np.ndarray, " S"] | None = None,
 ) -> Path:
-    """Figure 3: for every expert the share of |W| (times ‖f‖ with `norms_S`) of each band.
+    """Figure 3: each band's share of |W| for every expert (of |W| · ‖f‖ with `norms_S`).
 
-    A dash marks where all weights started, 1 / S each. The paper leaves the shared expert out; here
-    it comes last.
+    A dash marks the start of training, where every weight is 1 / S. The paper leaves out the shared
+    expert; here it comes last.
     """
     order = sorted(weights, key=lambda name: name == "shared")
     columns = min(len(order), PER_ROW)
@@ -92,7 +92,7 @@ def _bars(axis, found: Mapping[str, Mapping[str, float]], start_S, encoders: Enc
             xs, heights, 0.25, color=colour, hatch=hatch, edgecolor="black", label=f"{band} layers"
         )
         starts = [100 * start[name][band] for _, name in points]
-        for ink, width in (("white", 3.8), ("red", 2.5)):  # seen on dark bars, in grey too
+        for ink, width in (("white", 3.8), ("red", 2.5)):  # visible on dark bars, even in grey
             axis.hlines(
                 starts,
                 [x - 0.155 for x in xs],
@@ -112,10 +112,10 @@ def _two_lines(name: str) -> str:
 
 
 def plot_preference(preference: Mapping[str, Weights], out: Path) -> Path:
-    """Figure 1's claim, one encoder at a time: each task's expert over the encoder's own layers.
+    """Figure 1's claim for single encoders: each task's expert over the layers of one encoder.
 
-    `preference` maps the encoder of a single-encoder mixture to its weights. The quantity is the
-    share of |W|, the dotted line where it started.
+    `preference` maps the encoder of a single-encoder mixture to its weights. Lines show the share
+    of |W|; the dotted line shows the start of training.
     """
     count = len(preference)
     figure, axes = new_figure(1, count, 1.6 + 3.6 * count, 3.6, sharey=True)

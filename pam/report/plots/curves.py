@@ -23,7 +23,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def plot_curves(curves: Entries, out: Path) -> Path:
-    """One panel per statistic; a marker and colour for each task, training dashed and hollow.
+    """One panel per statistic. Each task has a marker and a colour; training is dashed and hollow.
 
     `curves` are the entries of curves.json: {phase, epoch, step, train: {…}, dev: {…}}.
     """
@@ -71,7 +71,7 @@ def _panel(axis: Any, entries: Entries, kind: str, everyone: Sequence[str]) -> N
 
 
 def is_of_kind(name: str, kind: str) -> bool:
-    """Is the statistic `loss_asr_clean` one of kind `loss`?"""
+    """Whether a statistic is of a kind, as `loss_asr_clean` is of kind `loss`."""
     owner = max((c for c in CURVES if name == c or name.startswith(f"{c}_")), key=len, default=None)
     return owner == kind
 

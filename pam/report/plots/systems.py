@@ -14,9 +14,9 @@ Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def plot_bars(systems: Scores, out: Path) -> Path:
-    """A panel for each set: a bar for each system with its 95 % interval; all start at 0.
+    """A panel for each set with a bar for each system and its 95 % interval; axes start at 0.
 
-    `systems` maps names to {set: score}; a system that has no score of a set has no bar there.
+    `systems` maps names to {set: score}. A system without a score of a set has no bar there.
     """
     sets = _sets(systems)
     columns = 2 if len(sets) == 4 else min(len(sets), 3)
@@ -50,11 +50,10 @@ def _bar(axis: Any, y: int, score: Mapping[str, Any]) -> None:
 
 
 def plot_radar(systems: Scores, out: Path) -> Path | None:
-    """Sets as spokes; on each the best of these systems is at the rim, the worst at the inner ring.
+    """Sets as spokes; on each the best system is at the rim and the worst at the inner ring.
 
-    Only sets that every system was scored on, and only where there are three of them: None
-    otherwise. The scale of a spoke is the range of these systems, however small it is: the labels
-    give it.
+    It shows only sets that every system was scored on. None if there are fewer than three, or only
+    one system. The scale of a spoke is the range of these systems; the labels give it.
     """
     sets = [name for name in _sets(systems) if all(name in s for s in systems.values())]
     if len(sets) < 3 or len(systems) < 2:
@@ -93,7 +92,7 @@ def plot_radar(systems: Scores, out: Path) -> Path | None:
 
 
 def place(value_KN: np.ndarray, less_N: np.ndarray) -> np.ndarray:
-    """0.25 for the worst of each column, 1 for the best; all 1 where they are alike."""
+    """0.25 for the worst of each column, 1 for the best; all 1 if they are equal."""
     good_KN = np.where(less_N, -value_KN, value_KN)
     span_N = good_KN.max(0) - good_KN.min(0)
     rel_KN = np.divide(
