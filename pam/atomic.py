@@ -1,4 +1,4 @@
-"""Existence means complete: files are written under another name and renamed last."""
+"""Atomic writes: a file is written under another name and renamed when it is complete."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 def atomic_path(final: str | Path) -> Iterator[Path]:
     """Yield `final` + ".part" to write to; rename it on success, remove it on failure."""
     final = Path(final)
-    if not final.parent.is_dir():  # to be told that it exists, mkdir waits for a lock
+    if not final.parent.is_dir():  # mkdir waits for a lock even if the folder exists
         final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(final.name + ".part")
     try:

@@ -1,4 +1,4 @@
-"""Files that `torch.save` wrote, read without running what a pickle may hold."""
+"""Read files of `torch.save` without running pickled code."""
 
 import pickle
 from pathlib import Path
@@ -8,14 +8,14 @@ import torch
 
 from pam.errors import UserError
 
-# What torch.load raises of a file that is missing, cut off or no checkpoint at all.
+# The exceptions of torch.load for a file that is missing, truncated or not a checkpoint.
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError)
 
 
 def read_checkpoint(path: str | Path, device: str = "cpu") -> Any:
-    """Tensors, and plain containers of them.
+    """Read tensors and plain containers of them.
 
-    A pickle that would run code is an error (`UserError`), as is a file that cannot be read.
+    `UserError` for a file that cannot be read or whose pickle would run code.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)
@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path, device: str = "cpu") -> Any:
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of a model, by name; `UserError` where the file holds anything else."""
+    """The weights of a model, by name. `UserError` if the file holds anything else."""
     weights = read_checkpoint(path)
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise UserError(f"{path} holds no weights by name")

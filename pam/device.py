@@ -1,18 +1,18 @@
-"""Where a program runs: what `--ngpu` asks for, against what torch sees."""
+"""The device of a program: check `--ngpu` against the GPUs that torch sees."""
 
 from pam.errors import UserError
 
 
 def device_for(ngpu: int) -> str:
-    """The device of `--ngpu`: "cpu" for 0, else "cuda"; `UserError` where torch sees fewer GPUs.
+    """The device of `--ngpu`: "cpu" for 0, else "cuda". `UserError` if torch sees fewer GPUs.
 
-    Every program that takes `--ngpu` asks this before it reads or writes anything.
+    Every program with `--ngpu` calls this before it reads or writes anything.
     """
     if ngpu < 0:
         raise UserError(f"--ngpu {ngpu}: expected 0 (the CPU) or more")
     if ngpu == 0:
         return "cpu"
-    import torch  # seconds
+    import torch  # takes seconds
 
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if seen == 0:

@@ -1,4 +1,4 @@
-"""Where and with what a result was made."""
+"""The environment of a result: command, commit, machine and versions."""
 
 import datetime
 import os
@@ -15,9 +15,9 @@ COMMAND_VARIABLE = "PAM_COMMAND"  # the recipe's own command line
 
 
 def commit() -> str | None:
-    """The commit of the source, with "-dirty" where files differ from it; None outside git.
+    """The commit of the source, with "-dirty" if files differ from it; None outside git.
 
-    Results that recipes keep in the repository are no source.
+    Results that recipes keep in the repository do not count as source.
     """
     head = _git("rev-parse", "HEAD") if (ROOT / ".git").exists() else None
     if not head:
@@ -35,7 +35,7 @@ def machine() -> str:
     cpu = _first("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
     memory = _first("/proc/meminfo", "MemTotal")
     gib = f"{int(memory.split()[0]) / 2**20:.0f} GiB RAM" if memory else "RAM unknown"
-    gpus = [_gpus()] if "torch" in sys.modules else []  # to import it takes seconds
+    gpus = [_gpus()] if "torch" in sys.modules else []  # the import takes seconds
     return ", ".join([cpu, f"{os.cpu_count()} cores", gib, *gpus])
 
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and how a program ends on one."""
+"""Errors that the user can correct, and their exit messages."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         name = ascii(next(line for line in error.object.splitlines() if not _is_utf8(line)))
         print(
-            f"error: {name}: the name of a file or folder is not UTF-8: rename it, as with: "
+            f"error: {name}: the name of a file or folder is not UTF-8: rename it, e.g. with: "
             "convmv -r -f LATIN1 -t UTF-8 --notest FOLDER",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Where things live that all clones of a user share."""
+"""Paths of the configurations and of the cache, which all clones of a user share."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pam.errors import UserError
 from pam.registry import nearest
 
-# The package is installed in place (pip install -e), so conf/ lies beside it.
+# The package is installed in place (pip install -e), so conf/ is next to it.
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -16,7 +16,7 @@ def cache_dir() -> Path:
 
 
 def conf_file(kind: str, name: str) -> Path:
-    """The file NAME.yaml of conf/KIND (`scale`, `systems`, `llm`); a path to a file is itself."""
+    """The file NAME.yaml of conf/KIND (`scale`, `systems`, `llm`). A path is returned unchanged."""
     if name.endswith(".yaml"):
         return Path(name)
     file = CONF / kind / f"{name}.yaml"
@@ -30,9 +30,9 @@ def conf_names(kind: str) -> list[str]:
 
 
 def resolve_model(path: str) -> str:
-    """`cache:NAME` is a folder under the cache's models/; anything else is a folder or a hub name.
+    """`cache:NAME` is a folder under the cache's models/; other paths are folders or hub names.
 
-    A cached model that is not there is an error, never a random initialisation.
+    `UserError` for a missing cached model: it must never be initialised at random.
     """
     if not path.startswith("cache:"):
         return path

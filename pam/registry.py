@@ -1,4 +1,4 @@
-"""Registries of parts: a name stands for a class that is imported when it is asked for."""
+"""Registries of parts: each name stands for a class, which is imported on first use."""
 
 import difflib
 import importlib
@@ -27,12 +27,12 @@ class Registry:
         return sorted(self.entries)
 
     def check(self, name: str) -> None:
-        """`UserError` with the nearest name where there is no such part; nothing is imported."""
+        """`UserError` with the nearest name for an unknown name; nothing is imported."""
         if name not in self.entries:
             raise UserError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
 
     def get(self, name: str) -> Any:
-        """The part called `name`; `UserError` with the nearest name where there is none."""
+        """The part called `name`. `UserError` with the nearest name if there is none."""
         self.check(name)
         module, attribute = self.entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Configuration files, their types, and what a folder was made with; torch is not imported."""
+"""Configuration files, their types, and made.json. This room does not import torch."""
 
 from pam.config.experiment import (
     check_budget,

@@ -1,4 +1,4 @@
-"""Every key of conf/prompts and conf/tables, as `pam.config.schema` has those of an experiment."""
+"""Every key of conf/prompts and conf/tables. (`pam.config.schema` has those of experiments.)"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,16 @@ def metric_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Prompts:
-    """conf/prompts/TASK.yaml: what training asks, and what only decoding asks."""
+    """conf/prompts/TASK.yaml: the prompts of training, and those of decoding alone."""
 
     task: str | None = option("The task, which is the name of the file.", TEXT)
     metric: str | None = option(
-        "How answers of a new task are scored (pam/score).",
+        "The metric of a new task (pam/score).",
         TEXT,
         kind="metric",
         choices=metric_names,
     )
-    description: str | None = option("What a new task asks for.", TEXT, without="its name")
+    description: str | None = option("A description of a new task.", TEXT, without="its name")
     train: list[str] | None = option(
         "Prompts that training draws from. In plain.yaml: sections of tasks.", ANYTHING
     )
@@ -36,30 +36,30 @@ class Prompts:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a paper table: a system, or what is computed from other rows."""
+    """A row of a paper table: a system, or a value computed from other rows."""
 
     system: str | None = option("A file of conf/systems.", TEXT)
     encoders: list[str] | None = option("Encoders of the scale or of scales.yaml.", LIST)
     llm: str | None = option("An LLM of scales.yaml.", TEXT, without="the scale's")
-    set: list[str] | None = option("Further options, as --set takes them.", NAMES)
-    variant: str | None = option("What `set` adds to the experiment's name.", TEXT)
+    set: list[str] | None = option("Further options in the syntax of --set.", NAMES)
+    variant: str | None = option("The suffix of the experiment's name for `set`.", TEXT)
     mean: list[str] | None = option("The rows whose mean this row is.", NAMES)
     best: list[str] | None = option("The rows whose best this row is.", NAMES)
 
 
 @dataclass(frozen=True)
 class TableDelta:
-    """Gains over other rows."""
+    """A second table with gains over other rows."""
 
     title: str | None = option("Its title.", TEXT)
     paper: str | None = option("Its name in paper.yaml.", TEXT)
-    over: list[str] | None = option("The best of these rows is compared with.", NAMES)
+    over: list[str] | None = option("Rows are compared with the best of these.", NAMES)
     rows: list[str] | None = option("The rows that are compared.", NAMES)
 
 
 def claim_keys() -> Keys:
     return {
-        "says": Key("What the paper claims, and in which section.", TEXT),
+        "says": Key("The paper's claim and its section.", TEXT),
         "better": Key("The row or rows that are better.", TEXTS),
         "than": Key("The row or rows that they are better than.", TEXTS),
         "in": Key("The columns that the claim is about.", NAMES, default="all"),
@@ -68,12 +68,12 @@ def claim_keys() -> Keys:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """conf/tables/NAME.yaml: which systems on which sets make a table of the paper."""
+    """conf/tables/NAME.yaml: the systems and sets of a table of the paper."""
 
     title: str | None = option("Its title.", TEXT)
-    kind: str | None = option("What it shows (pam.bin.table).", TEXT, without="systems")
+    kind: str | None = option("The kind of table (pam.bin.table).", TEXT, without="systems")
     paper: str | None = option("Its name in paper.yaml.", TEXT)
-    reference: str | None = option("The row that others are compared with.", TEXT)
+    reference: str | None = option("The row that the others are compared with.", TEXT)
     columns: list[str] | None = option("SET_METRIC of each column.", NAMES, without="the six sets")
     rank: dict[str, Any] | None = option(
         "Columns that are mean ranks: {NAME: six, or columns}.",
@@ -84,9 +84,9 @@ class PaperTable:
         keys=lambda: {ANY: Key("A list of columns.", NAMES)},
     )
     rows: dict[str, TableRow] | None = option("The rows, by name.")
-    rows_of: str | None = option("Another table whose rows are computed with.", TEXT)
+    rows_of: str | None = option("Another table whose rows this table uses.", TEXT)
     delta: TableDelta | None = option("A second table: gains over other rows.")
-    claims: list[Any] | None = option("A list of what the paper claims.", LIST, keys=claim_keys)
+    claims: list[Any] | None = option("A list of the paper's claims.", LIST, keys=claim_keys)
     tasks: dict[str, str] | None = option(
         "Its rows: tasks.", keys=lambda: {ANY: Key("The paper's row of the task.", TEXT)}
     )
@@ -96,9 +96,9 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class TableScale:
-    """A section of conf/tables/scales.yaml: what a scale has for the paper's tables.
+    """A section of conf/tables/scales.yaml: a scale's sets, encoders and LLMs for the tables.
 
-    In the place of a set, an encoder or an LLM, {missing: why} says that the scale has none.
+    {missing: REASON} instead of a set, an encoder or an LLM means that the scale has none.
     """
 
     paper_sets: bool | None = option("Whether the sets are the paper's.", FLAG)
@@ -106,7 +106,7 @@ class TableScale:
         "The scale's set for each of the paper's.", keys=lambda: {ANY: Key("A set, or missing.")}
     )
     encoders: dict[str, Any] | None = option(
-        "Encoders beside those of conf/scale.",
+        "Encoders in addition to those of conf/scale.",
         keys=lambda: {ANY: Key("As in `encoders` of a scale, or missing.")},
     )
     llms: dict[str, Any] | None = option(

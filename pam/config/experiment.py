@@ -1,4 +1,4 @@
-"""What a system is at a scale: the settings of both, its encoders, and the sizes of its fusion."""
+"""A system at a scale: the merged settings, its encoders, and the sizes of its fusion."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,26 +12,26 @@ from pam.config.source import attribute_of, registered
 from pam.errors import UserError
 from pam.registry import nearest
 
-OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins")  # sections that --set may begin
-LENGTHS = ("steps", "epochs")  # of a budget
+OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins")  # sections that --set may create
+LENGTHS = ("steps", "epochs")  # keys of a budget that exclude each other
 
 
 def read_layer(path: str | Path) -> dict[str, Any]:
-    """A file of conf/scale, conf/llm or conf/systems; UserError for what it must not hold."""
+    """A file of conf/scale, conf/llm or conf/systems. UserError for invalid keys or values."""
     layer = load_yaml(path)
     check(layer, keys_of(Experiment), str(path))
     return layer
 
 
 def read_scale(path: str | Path) -> Scale:
-    """A file of conf/scale: its keys as attributes, None where it does not set them."""
+    """A file of conf/scale with its keys as attributes; keys that are not set are None."""
     return typed(Experiment, read_layer(path))
 
 
 def read_layers(
     scale: str | Path, system: str | Path, llm: str | Path | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The scale with the LLM in the place of its own, and the system."""
+    """The scale, with `llm` instead of its own LLM, and the system."""
     layers = [read_layer(file) for file in (scale, system, *([llm] if llm else []))]
     return merge(layers[0], *layers[2:]), layers[1]
 
@@ -42,14 +42,14 @@ def read_experiment(
     llm: str | Path | None = None,
     assignments: Iterable[str] = (),
 ) -> Experiment:
-    """scale < LLM file < system < `assignments` of --set; UserError names the file or the key."""
+    """Merge scale < LLM file < system < `assignments` of --set; UserError names file or key."""
     return compose(*read_layers(scale, system, llm), assignments)
 
 
 def compose(
     scale: Mapping[str, Any], system: Mapping[str, Any], assignments: Iterable[str] = ()
 ) -> Experiment:
-    """As `read_experiment`, of layers that were read."""
+    """As `read_experiment`, for layers that were already read."""
     scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
     config = merge(defaults_of(Experiment), scale, system)
     for assignment in assignments:
@@ -64,7 +64,7 @@ def compose(
 
 
 def _assign(config: dict[str, Any], assignment: str) -> None:
-    if re.match(r"fusions\b", assignment):  # they are chosen from already
+    if re.match(r"fusions\b", assignment):  # their fusion is already merged
         raise UserError(f"--set {assignment}: give the options of the fusion as fusion_conf.OPTION")
     keys, section = set_option(config, assignment, OPTIONAL)
     if keys[0] == "budgets" and keys[-1] in LENGTHS:
@@ -77,10 +77,10 @@ def select_encoders(
     chosen: Sequence[str] | None,
     stand_ins: Mapping[str, str],
 ) -> dict[str, Mapping[str, Any]]:
-    """The encoders that `use_encoders` names, in the scale's order; all of them for None.
+    """The encoders of `use_encoders`, in the scale's order; all of them for None.
 
-    A name is that of an encoder of the scale, or a family's (`wavlm`), which stands for the scale's
-    encoder of that family, or for the one that `stand_ins` gives it where the scale has none.
+    A name is that of an encoder of the scale, or of a family (`wavlm`). A family selects the
+    scale's encoder of that family, or, if the scale has none, the encoder in `stand_ins`.
     """
     if chosen is None:
         return dict(encoders)
@@ -89,7 +89,7 @@ def select_encoders(
     picked = [_find(str(name), encoders, stand_ins) for name in chosen]
     if len(set(picked)) < len(picked):
         raise UserError(
-            f"use_encoders: {', '.join(map(str, chosen))} are here {', '.join(picked)}: "
+            f"use_encoders: {', '.join(map(str, chosen))} select {', '.join(picked)}: "
             "name each encoder once"
         )
     return {name: spec for name, spec in encoders.items() if name in picked}
@@ -102,19 +102,21 @@ def _find(
         return name
     family = [encoder for encoder, spec in encoders.items() if spec.get("family") == name]
     if len(family) > 1:
-        raise UserError(f"use_encoders: {name!r} may be {' or '.join(family)}: give one of these")
+        raise UserError(f"use_encoders: {name!r} can be {' or '.join(family)}: give one of these")
     if not family and name not in stand_ins:
         families = [spec["family"] for spec in encoders.values() if "family" in spec]
         known = {*encoders, *families, *stand_ins}
         raise UserError(f"use_encoders: unknown encoder {name!r}: {nearest(name, known)}")
     found = family[0] if family else stand_ins[name]
     if found not in encoders:
-        raise UserError(f"stand_ins.{name}: {found!r} is no encoder: {nearest(found, encoders)}")
+        raise UserError(
+            f"stand_ins.{name}: {found!r} is not an encoder: {nearest(found, encoders)}"
+        )
     return found
 
 
 def check_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> None:
-    """UserError where a model is known to its family (`models`) with another shape."""
+    """UserError if an encoder's shape differs from that of its model in the family's `models`."""
     families = registered(ENCODERS)
     for name, spec in encoders.items():
         models = attribute_of(families[spec["family"]], "models") if "family" in spec else None
@@ -126,19 +128,19 @@ def check_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str, Any]:
-    """The scale with `fusions.NAME` in place of `fusion_conf`, where it has that."""
+    """The scale with `fusions.NAME`, if it exists, instead of `fusion_conf`."""
     sizes = scale.get("fusions") or {}
     return {**scale, "fusion_conf": sizes[fusion]} if fusion in sizes else dict(scale)
 
 
 def require(conf: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """UserError that names what is missing."""
+    """UserError that names the missing keys."""
     if lacking := [key for key in keys if key not in conf]:
         raise UserError(f"{where}: {', '.join(lacking)} is missing")
 
 
 def check_budget(budget: Budget, name: str, warmup: str) -> None:
-    """UserError where the chosen budget does not say how long a phase is."""
+    """UserError if the chosen budget lacks the length of a phase."""
     needed = {"steps_per_epoch": budget.steps_per_epoch}
     if warmup == "ctc":
         needed["ctc_steps"] = budget.ctc_steps
@@ -146,11 +148,11 @@ def check_budget(budget: Budget, name: str, warmup: str) -> None:
     if lacking := [key for key, value in needed.items() if value is None]:
         raise UserError(f"budgets.{name}: {', '.join(lacking)} is missing")
     if budget.steps is not None and budget.epochs is not None:
-        raise UserError(f"budgets.{name}: steps and epochs are given: leave one of them out")
+        raise UserError(f"budgets.{name}: steps and epochs are both given: remove one of them")
 
 
 def check_phases(phases: Phases, warmup: str) -> None:
-    """UserError where a phase that will run lacks something."""
+    """UserError if a key is missing in a phase that will run."""
     running = ["ctc", "llm"] if warmup == "ctc" else ["llm"]
     require(plain(phases), running, "phases")
     for name in running:

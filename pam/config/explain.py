@@ -1,4 +1,4 @@
-"""The keys of configurations, printed for a reader: type, unit, default and meaning."""
+"""Print the keys of configurations: type, unit, default and meaning."""
 
 import textwrap
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from pam.config.source import attribute_of, registered
 from pam.errors import UserError
 from pam.registry import nearest
 
-# What the files of a folder of conf hold, by the word that begins their keys.
+# The files and the dataclass of each document, by the first word of its keys.
 DOCUMENTS: dict[str, tuple[str, type]] = {
     "": ("conf/scale, conf/llm, conf/systems and --set", Experiment),
     "prompts": ("conf/prompts", Prompts),
@@ -21,7 +21,10 @@ WIDTH = 100
 
 
 def explain(name: str | None = None) -> str:
-    """All keys, or those under `name`, like batch.max_utts, batch or tables.rows; UserError."""
+    """All keys, or those under `name`, such as batch.max_utts, batch or tables.rows.
+
+    UserError for an unknown name.
+    """
     if name is None:
         return "\n\n".join(_document(word) for word in DOCUMENTS)
     path = name.split(".")
@@ -33,7 +36,7 @@ def explain(name: str | None = None) -> str:
 
 
 def find_key(path: list[str], document: str, where: str) -> Key:
-    """The key of a path like ["encoders", "whisper", "dim"]; UserError with the nearest."""
+    """The key of a path like ["encoders", "whisper", "dim"]. UserError with the nearest name."""
     keys: Keys = keys_of(DOCUMENTS[document][1])
     for depth, name in enumerate(path, 1):
         if name not in keys and ANY not in keys:
@@ -47,7 +50,7 @@ def find_key(path: list[str], document: str, where: str) -> Key:
 
 
 def every_key(keys: Keys, prefix: str = "") -> Iterator[tuple[str, Key]]:
-    """(path, key) of all keys, sections before what they hold; names are NAME."""
+    """(path, key) of all keys, each section before its keys; names given by users are NAME."""
     for name, key in keys.items():
         path = prefix + ("NAME" if name == ANY else name)
         yield path, key
@@ -81,7 +84,7 @@ def _entry(path: str, key: Key) -> Iterator[str]:
 
 
 def _families() -> Iterator[str]:
-    """The models that each family declares, with width × hidden states."""
+    """Lines with the models of each family, with width × hidden states."""
     for family, part in registered(ENCODERS).items():
         models = attribute_of(part, "models") or {}
         shapes = ", ".join(f"{path} {dim}×{states}" for path, (dim, states) in models.items())

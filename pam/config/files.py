@@ -14,7 +14,7 @@ from pam.registry import nearest
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # in C, ten times as fast
-    """SafeLoader that reads `1e-4` as a float (YAML 1.2), which PyYAML takes for a string."""
+    """SafeLoader that reads `1e-4` as a float (YAML 1.2); PyYAML reads a string."""
 
 
 _Loader.add_implicit_resolver(
@@ -22,7 +22,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
     list("-+0123456789."),
 )
-# Integers must win over the wider float pattern: the resolver that was added first is asked first.
+# The float pattern also matches integers. So integers must come first: the first match counts.
 for _first in "-+0123456789":
     _Loader.yaml_implicit_resolvers[_first].sort(key=lambda pair: pair[0].endswith("float"))
 
@@ -33,7 +33,7 @@ def parse_value(text: str) -> Any:
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping; `UserError` names the file, and the line where YAML knows it."""
+    """Read one YAML mapping. `UserError` names the file, and the line if YAML knows it."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -46,7 +46,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge mappings, later over earlier, nested mappings key by key; they stay as they are."""
+    """Merge mappings into a new one. Later values win; nested mappings are merged key by key."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -58,8 +58,11 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
 def set_option(
     conf: dict[str, Any], assignment: str, optional: Collection[str] = ()
 ) -> tuple[list[str], Any]:
-    """Apply one `a.b=value` of the command line in place: `a` must be a section that exists, or one
-    of the `optional` sections, which are made. Returns the keys, and the section of the last."""
+    """Apply one `a.b=value` of the command line in place.
+
+    `a` must be an existing section, or one of the `optional` sections, which are created. Returns
+    the keys, and the section of the last key.
+    """
     path, equals, text = assignment.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -85,7 +88,7 @@ def set_option(
 
 
 def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    """Unknown options are errors: say where, which, and the nearest that exists."""
+    """UserError for an unknown option, with the place and the nearest known option."""
     allowed = list(allowed)
     for key in conf:
         if key not in allowed:
@@ -93,7 +96,7 @@ def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> N
 
 
 def check_init_options(cls: type, conf: Mapping[str, Any], where: str) -> None:
-    """Options of a part are the keyword arguments with defaults of its constructor."""
+    """UserError for an unknown option. Options are the constructor's arguments with defaults."""
     parameters = inspect.signature(cls).parameters.values()
     allowed = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
     check_keys(conf, allowed, where)

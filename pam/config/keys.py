@@ -1,8 +1,8 @@
-"""What a key of a configuration means and may hold: checking and explaining both ask it.
+"""Keys of configurations: their meaning and valid values, for checks and for --explain.
 
-A section of options is a frozen dataclass, each field made by `option`. Of a part (a fusion, an
-encoder, the LLM) the options are the keyword arguments of its constructor; they are read from its
-source (`pam.config.source`), so that a configuration is checked without importing torch.
+A section of options is a frozen dataclass whose fields are made by `option`. The options of a part
+(a fusion, an encoder, the LLM) are the keyword arguments of its constructor. They are read from its
+source code (`pam.config.source`), so that checks need not import torch.
 """
 
 import functools
@@ -16,12 +16,12 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pam.errors import UserError
 from pam.registry import nearest
 
-ANY = "*"  # the key of a section whose keys are names that the user gives
+ANY = "*"  # stands for all keys of a section whose keys are the user's own names
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, and how to say it."""
+    """A condition on values: `what` describes valid values, `holds` tests a value."""
 
     what: str
     holds: Callable[[Any], bool]
@@ -31,7 +31,7 @@ def whole(least: int) -> Rule:
     def holds(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
-    return Rule(f"a whole number from {least} on", holds)
+    return Rule(f"a whole number, at least {least}", holds)
 
 
 def or_null(rule: Rule) -> Rule:
@@ -51,7 +51,7 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
-NUMBER = Rule("a number from 0 on", lambda value: _is_number(value) and value >= 0)
+NUMBER = Rule("a number, at least 0", lambda value: _is_number(value) and value >= 0)
 SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
@@ -70,9 +70,11 @@ Keys = Mapping[str, "Key"]
 
 @dataclass(frozen=True)
 class Key:
-    """One key: `keys` are those of a section (ANY for names), `rule` what another value must be.
+    """One key of a configuration.
 
-    `choices` are the names of a registry, `kind` what it calls them. `default` is a text.
+    `keys` are the keys of a section (ANY for the user's names). `rule` is the condition on other
+    values. `choices` are the names of a registry, and `kind` is its word for them. `default` is a
+    text.
     """
 
     help: str
@@ -91,9 +93,9 @@ class Key:
 
 
 def option(help: str, rule: Rule = ANYTHING, *, default: Any = None, **key: Any) -> Any:
-    """A field that is a key of a configuration; `key`: further attributes of its `Key`.
+    """A dataclass field for a key of a configuration; `key`: further attributes of its `Key`.
 
-    The default None says that the key is not set; `without` says what then holds.
+    The default None means that the key is not set; `without` describes the value used then.
     """
     without = key.pop("without", "not set")
     text = without if default is None else shown(default)
@@ -104,13 +106,13 @@ def option(help: str, rule: Rule = ANYTHING, *, default: Any = None, **key: Any)
 
 
 def shown(value: Any) -> str:
-    """A default as YAML has it."""
+    """A default in YAML."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 @functools.cache
 def keys_of(section: type) -> dict[str, Key]:
-    """The keys of a dataclass whose fields are made by `option`."""
+    """The keys of a dataclass with fields made by `option`."""
     hints = get_type_hints(section)
     return {f.name: _key_of(f.metadata["key"], hints[f.name]) for f in fields(section)}
 
@@ -131,7 +133,7 @@ def _with_keys(key: Key, keys: Callable[[], Keys]) -> Key:
 
 
 def _section_in(hint: Any) -> tuple[type | None, bool]:
-    """The dataclass in `Phase | None` or `dict[str, Budget]`, and whether names lead to it."""
+    """The dataclass in `Phase | None` or `dict[str, Budget]`, and whether it is in a dict."""
     if isinstance(hint, types.UnionType):
         found = [_section_in(part) for part in get_args(hint)]
         return next((pair for pair in found if pair[0]), (None, False))
@@ -141,7 +143,7 @@ def _section_in(hint: Any) -> tuple[type | None, bool]:
 
 
 def check(conf: Mapping[str, Any], keys: Keys, where: str) -> None:
-    """UserError for the first key at any depth that is not known, or whose value is wrong."""
+    """UserError for the first key, at any depth, that is unknown or has an invalid value."""
     _check_section(conf, keys, where, ": ")
 
 
@@ -170,7 +172,7 @@ T = TypeVar("T")
 
 
 def typed(section: type[T], conf: Mapping[str, Any]) -> T:
-    """A checked mapping as an instance of its dataclass, the sections in it as well."""
+    """A checked mapping as an instance of its dataclass, including nested sections."""
     hints = get_type_hints(section)
     return section(**{name: _typed(hints[name], value) for name, value in conf.items()})
 
@@ -185,8 +187,7 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def plain(section: Any) -> dict[str, Any]:
-    """What `typed` was made of, with its defaults: a mapping as YAML has it. Keys that are not set
-    are left out."""
+    """The inverse of `typed`: a mapping as in YAML, with defaults; unset keys are left out."""
     values = {f.name: getattr(section, f.name) for f in fields(section)}
     return {name: _plain(value) for name, value in values.items() if value is not None}
 

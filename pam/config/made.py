@@ -1,14 +1,14 @@
-"""made.json: what a folder was made with, whether it is complete, and how long it took.
+"""made.json: the settings and inputs of a folder, whether it is complete, and its seconds.
 
-A folder has one file, which holds a record for each stage that makes something there:
+A folder has one such file, with a record for each stage that writes to the folder:
 
     {"train": {"complete": true, "settings": {"seed": 0, …}, "inputs": {"train": "1f0c…"},
                "seconds": {"dump raw/ac_train": 3.1, "train exp/pam": 9.0},
                "commit": "…", "machine": "…", "date": "…"}}
 
-`settings` are all that the result depends on, flat: `fusion_conf.rank` is a key. A key in capitals
-names a folder of a corpus. `inputs` are digests of what was read. A record is written before the
-work, not complete, and after it; so a stage that was killed resumes with the same settings.
+`settings` are all settings that the result depends on, with flat keys such as `fusion_conf.rank`. A
+key in capitals is the folder of a corpus. `inputs` are digests of the inputs. A record is written
+before the work (not complete) and again after it. So a killed stage resumes with the same settings.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from pam.errors import UserError
 
 FILE = "made.json"
 STAGES = ("data", "dump", "combine", "train", "average", "decode", "score", "report")
-PENDING = 10  # exit status of a verb with --pending that has something to do
-EARLIER = (".settings", ".trained", ".scored")  # marks of versions without made.json
+PENDING = 10  # exit status of a program with --pending that has work to do
+EARLIER = (".settings", ".trained", ".scored")  # files of earlier versions, without made.json
 FOLDER = re.compile(r"[A-Z][A-Z0-9_]*")
 
 Record = Mapping[str, Any]
@@ -40,20 +40,20 @@ Record = Mapping[str, Any]
 
 @dataclass
 class Making:
-    """What a stage is to make in `folder`, and with what.
+    """The work of a stage in `folder`, with its settings and inputs.
 
     Attributes:
-        settings: what the result depends on; nested mappings become flat keys.
-        inputs: name → digest of what is read; None where it is not there any more, or unknown:
-            then it is as it was.
-        notes: what is recorded, and never compared.
-        code: a digest of the code, for a stage that is done again where its code changed.
-        products: the stage is complete only while these files are there.
-        begun: whether there is something of an attempt that was not finished. Only then its
-            settings bind.
-        remedy: what to do about other settings than those of the folder; "": it is made anew.
-        keeps_inputs: other inputs are like other settings. Otherwise it is made anew.
-        after: records of what this is made of, for the seconds that they took.
+        settings: all settings that the result depends on; nested mappings become flat keys.
+        inputs: name → digest of an input. None if the input no longer exists or is unknown: it
+            counts as unchanged.
+        notes: recorded, but never compared.
+        code: a digest of the code, for a stage that runs again if its code changed.
+        products: the stage is complete only while these files exist.
+        begun: whether an unfinished attempt has left results. Only then its settings are binding.
+        remedy: the advice if the folder has other settings; "": the folder is made again.
+        keeps_inputs: changed inputs are an error, like changed settings. Otherwise they cause the
+            stage to run again.
+        after: records of the inputs, for the seconds that these took.
     """
 
     folder: Path
@@ -73,8 +73,11 @@ class Making:
         self._start = time.monotonic()
 
     def is_complete(self) -> bool:
-        """Is it there, and made with this? UserError where it was made with something else that
-        must not be replaced: names each difference with both values, and the remedy."""
+        """Whether the folder is complete and was made with these settings and inputs.
+
+        UserError if it was made with others and must not be replaced; it names each difference
+        with both values, and the remedy.
+        """
         record = read_record(self.folder, self.stage)
         if record is None:
             self._refuse_earlier()
@@ -86,7 +89,7 @@ class Making:
         return is_same and record["complete"] and all(path.exists() for path in self.products)
 
     def check(self) -> list[str]:
-        """The differences from what was recorded; UserError where they may not be."""
+        """The differences from the record; UserError if they are not allowed."""
         record = read_record(self.folder, self.stage)
         differences = self._differences(record)
         if differences and self.remedy and (record["complete"] or self.begun):
@@ -95,7 +98,7 @@ class Making:
         return differences
 
     def resumes(self) -> bool:
-        """Does an attempt that was not finished, with these settings and inputs, go on?"""
+        """Whether this continues an unfinished attempt with the same settings and inputs."""
         record = read_record(self.folder, self.stage)
         return (
             record is not None
@@ -105,14 +108,14 @@ class Making:
         )
 
     def begin(self) -> None:
-        """Record, before the work, what it is done with."""
+        """Record settings and inputs before the work."""
         self._start = time.monotonic()
         if not self.resumes():
             self._write({"complete": False, **self._made_with()})
 
     def finish(self, complete: bool = True, seconds: float | None = None) -> None:
-        """Record, after the work, that it is done, where, and how long it took."""
-        from pam.environment import commit, machine, now  # what is complete is said sooner
+        """Record the end of the work, its machine and its seconds."""
+        from pam.environment import commit, machine, now  # imported late, to make --pending fast
 
         own = time.monotonic() - self._start if seconds is None else seconds
         name = f"{self.stage} {self.folder.absolute().parent.name}/{self.folder.name}"
@@ -131,14 +134,14 @@ class Making:
         )
 
     def amend(self) -> None:
-        """Record settings that what is complete was not known to be made with."""
+        """Add settings to the record of a complete stage that lacks them."""
         record = read_record(self.folder, self.stage)
         if record["settings"] != self.settings:
             self._write({**record, "settings": self.settings})
 
     @contextmanager
     def work(self) -> Iterator[None]:
-        """`begin`, the work, `finish`; an attempt that fails keeps its seconds."""
+        """Context for the work: `begin`, then `finish`. A failed attempt keeps its seconds."""
         self.begin()
         try:
             yield
@@ -164,7 +167,7 @@ class Making:
         if self.begun or any(mark.exists() for mark in marks):
             raise UserError(
                 f"{self.folder}: an earlier version made it (it has no {FILE} of this stage): "
-                f"{self.remedy or 'remove it'}, then the same command makes it anew"
+                f"{self.remedy or 'remove it'}, then run the same command again"
             )
 
     def _differences(self, record: Record) -> list[str]:
@@ -182,8 +185,11 @@ class Making:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Two lines for each setting that differs. A corpus' folder that is not named any more, or is
-    named for further sets, is no difference; another folder is."""
+    """Two lines for each setting that differs.
+
+    For a corpus, only another folder is a difference. No folder now, or one for further sets, is
+    not.
+    """
     gone = {key for key in old if key not in new or old[key] != new[key]}
     added = {key for key in new if key not in old or old[key] != new[key]}
     folders = {key for key in gone | added if FOLDER.fullmatch(key)}
@@ -214,7 +220,7 @@ def flatten(conf: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of a folder by stage; {} where it has none."""
+    """The records of a folder by stage; {} if it has none."""
     file = Path(folder) / FILE
     try:
         records = json.loads(file.read_text(encoding="utf-8"))
@@ -226,12 +232,12 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_record(folder: Path, stage: str) -> dict[str, Any] | None:
-    """What a stage recorded in a folder; None where it did not."""
+    """The record of a stage in a folder; None if there is none."""
     return read_records(folder).get(stage)
 
 
 def settings_of(*records: Record | None) -> dict[str, Any]:
-    """The settings of several folders in one mapping; those that differ are joined to lists."""
+    """The settings of several folders in one mapping; different values are joined to lists."""
     merged: dict[str, list[Any]] = {}
     for record in records:
         for key, value in (record or {"settings": {}})["settings"].items():
@@ -242,7 +248,7 @@ def settings_of(*records: Record | None) -> dict[str, Any]:
 
 
 def seconds_of(records: Iterable[Record | None]) -> dict[str, float]:
-    """{"STAGE FOLDER": seconds} of several records and of what these were made of."""
+    """{"STAGE FOLDER": seconds} of several records and of the records of their inputs."""
     found: dict[str, float] = {}
     for record in records:
         found |= (record or {}).get("seconds") or {}
@@ -250,7 +256,7 @@ def seconds_of(records: Iterable[Record | None]) -> dict[str, float]:
 
 
 def stage_seconds(exp: Path) -> dict[str, float]:
-    """{stage: seconds} of exp/NAME, of all that it was made of and of all that was made of it."""
+    """{stage: seconds} of exp/NAME, of all its inputs and of all results made from it."""
     folders = [exp, *(file.parent for file in sorted(exp.glob(f"*/*/{FILE}")))]
     total: dict[str, float] = {}
     records = (record for folder in folders for record in read_records(folder).values())
@@ -264,12 +270,12 @@ def add_pending(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pending",
         action="store_true",
-        help=f"only say what is complete; exit status {PENDING} where something is to be done",
+        help=f"only print what is complete; exit status {PENDING} if there is work to do",
     )
 
 
 def given(assignments: Iterable[str]) -> dict[str, Any]:
-    """Settings of the command line, NAME=VALUE; a value that is not YAML is a text."""
+    """Settings of the command line, NAME=VALUE. A value that is not valid YAML is a text."""
     found: dict[str, Any] = {}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
@@ -288,7 +294,7 @@ def digest(*parts: str | bytes) -> str:
 
 
 def file_digest(file: Path) -> str | None:
-    """Of a file's content; None where there is no such file."""
+    """Digest of a file's content; None if it does not exist."""
     if not file.is_file():
         return None
     with file.open("rb") as stream:
@@ -296,11 +302,11 @@ def file_digest(file: Path) -> str | None:
 
 
 def record_digest(record: Record | None) -> str | None:
-    """Changes whenever the stage was done again."""
+    """A digest that changes whenever the stage runs again."""
     return record and digest(json.dumps(record, sort_keys=True))
 
 
 def code_digest(folder: Path) -> str:
-    """Of the Python files of a folder."""
+    """Digest of the Python files of a folder."""
     return digest(*(part for file in sorted(folder.glob("*.py")) for part in (
         file.name, file.read_bytes())))  # fmt: skip

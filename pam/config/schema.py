@@ -1,8 +1,7 @@
-"""Every key of conf/scale, conf/llm, conf/systems and --set: what it means, its unit, its default,
-what it may hold.
+"""Every key of conf/scale, conf/llm, conf/systems and --set: meaning, unit, default, valid values.
 
-`python -m pam.bin.config --explain` prints them. A default of "not set" is no value: the program
-that needs the key then says that it is missing.
+`python -m pam.bin.config --explain` prints them. "not set" means that there is no default: a
+program that needs the key reports that it is missing.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from pam.config.keys import (
 )
 from pam.config.source import options_of, registered
 
-# Where the parts are. They are read as text; nothing is imported.
+# The parts. Their source is read as text; nothing is imported.
 ENCODERS, FUSIONS = "pam.encoders.ENCODERS", "pam.fusion.FUSIONS"
 LLM = "pam.llm.causal_lm.CausalLM"
 ROUTER = "pam.fusion.router.Router"
@@ -44,7 +43,7 @@ def fusion_names() -> list[str]:
 
 
 def options_of_all(registry: str) -> dict[str, Key]:
-    """The options of every part of a registry; an option's help names the parts that have it."""
+    """The options of all parts of a registry. An option's help names the parts that have it."""
     parts = {name: options_of(part) for name, part in registered(registry).items()}
     out: dict[str, Key] = {}
     for options in parts.values():
@@ -60,8 +59,8 @@ def encoder_options() -> Keys:
 
 def fusion_options() -> Keys:
     grown = Key(
-        "How many of the last encoders joined when the fusion was trained already: their layer "
-        "weights start at zero (`pam.bin.extend` writes it).",
+        "Number of last encoders that were added to a trained fusion: their layer weights start "
+        "at zero (written by `pam.bin.extend`).",
         whole(0),
         default="0",
     )
@@ -102,33 +101,33 @@ class Encoder:
     conf: dict[str, Any] | None = option("Options of its family.", keys=encoder_options)
     dim: int | None = option("D_e, the width of its hidden states.", whole(1))
     num_states: int | None = option(
-        "L_e + 1, its hidden states: those of its layers, and of its front end.", whole(1)
+        "L_e + 1, the number of its hidden states: its layers and its front end.", whole(1)
     )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The size of a batch; all its utterances are of one task."""
+    """The size of a batch. All utterances of a batch have one task."""
 
-    max_utts: int | None = option("Most utterances of a batch.", whole(1), unit="utterances")
+    max_utts: int | None = option("Largest batch, in utterances.", whole(1), unit="utterances")
     max_frames: int | None = option(
-        "Most frames of a batch, padding included.", whole(1), unit="frames of 40 ms"
+        "Largest batch, in frames, padding included.", whole(1), unit="frames of 40 ms"
     )
 
 
 @dataclass(frozen=True)
 class Optim:
-    """Options of PyTorch's AdamW; LoRA and the router may have a rate and a decay of their own."""
+    """Options of PyTorch's AdamW; LoRA and the router may have their own rate and decay."""
 
-    lr: float | None = option("Highest learning rate.", NUMBER, without="AdamW's: 0.001")
-    lora_lr: float | None = option("That of LoRA's weights.", NUMBER, without="lr")
-    router_lr: float | None = option("That of the router's weights.", NUMBER, without="lr")
+    lr: float | None = option("Peak learning rate.", NUMBER, without="AdamW's: 0.001")
+    lora_lr: float | None = option("Peak rate of LoRA's weights.", NUMBER, without="lr")
+    router_lr: float | None = option("Peak rate of the router.", NUMBER, without="lr")
     weight_decay: float | None = option("Weight decay.", NUMBER, without="AdamW's: 0.01")
     lora_weight_decay: float | None = option(
-        "That of LoRA's weights.", NUMBER, without="weight_decay"
+        "Weight decay of LoRA's weights.", NUMBER, without="weight_decay"
     )
     router_weight_decay: float | None = option(
-        "That of the router's weights.", NUMBER, without="weight_decay"
+        "Weight decay of the router.", NUMBER, without="weight_decay"
     )
     betas: list[float] | None = option(
         "Decay of the running means of the gradient and of its square.",
@@ -154,13 +153,13 @@ class Optim:
 
 @dataclass(frozen=True)
 class Phase:
-    """How a phase of training optimises: the rate rises linearly, then falls linearly."""
+    """Optimisation of a phase of training: the rate rises linearly, then falls linearly."""
 
     optim_conf: Optim | None = option("Options of AdamW.")
     warmup_steps: int | None = option(
-        "Updates in which the rate rises from 0, at most a tenth of all.", whole(0), unit="updates"
+        "Updates of rising rate, at most a tenth of all updates.", whole(0), unit="updates"
     )
-    floor: float | None = option("What the rate falls to, as a share of lr.", SHARE, without="0")
+    floor: float | None = option("Final rate, as a share of lr.", SHARE, without="0")
 
 
 @dataclass(frozen=True)
@@ -177,33 +176,37 @@ class Budget:
 
     steps: int | None = option("Length of the training through the LLM.", whole(1), unit="batches")
     epochs: float | None = option(
-        "The same in passes over the data: as many steps as all tasks together have batches.",
+        "The same in passes over the data; one pass has the batches of all tasks together.",
         POSITIVE,
         unit="passes",
     )
     ctc_steps: int | None = option("Length of the CTC warm-up.", whole(1), unit="batches")
     steps_per_epoch: int | None = option(
-        "Most steps between two checkpoints.", whole(1), unit="batches"
+        "Largest number of steps between two checkpoints.", whole(1), unit="batches"
     )
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a file of conf/scale says: the models, and how they are trained."""
+    """A file of conf/scale: the models and their training."""
 
-    encoders: dict[str, Encoder] | None = option("The encoders, by the names of their dumps.")
+    encoders: dict[str, Encoder] | None = option(
+        "The encoders, by name (the folder of their dump)."
+    )
     stand_ins: dict[str, str] | None = option(
-        "For a family that the scale lacks, the encoder that `use_encoders` gets instead.",
+        "Family that the scale lacks → the encoder that `use_encoders` takes instead.",
         keys=lambda: {ANY: Key("An encoder of the scale.", TEXT)},
     )
     llm_conf: dict[str, Any] | None = option("The LLM and its LoRA.", keys=llm_options)
     feats: str | None = option(
-        "Encoder states are read from disk (dumped), or the encoders run in training (online).",
+        "dumped: encoder states are read from disk; online: the encoders run during training.",
         one_of("dumped", "online"),
     )
     warmup: str | None = option("Warm-up of the adapters: ctc or none.", one_of("ctc", "none"))
     warmup_tasks: list[str] | None = option(
-        "Tasks whose texts the CTC warm-up reads.", NAMES, default=["asr_clean", "asr_noisy"]
+        "Tasks whose texts are CTC targets in the warm-up.",
+        NAMES,
+        default=["asr_clean", "asr_noisy"],
     )
     batch: Batch | None = option("The size of a batch.")
     prompts_per_batch: int = option(
@@ -213,27 +216,27 @@ class Scale:
         unit="prompts",
     )
     router_prompts: int = option(
-        "Prompts of an utterance that teach the router; the LLM reads the first.",
+        "Prompts of an utterance that train the router; the LLM reads only the first.",
         whole(1),
         default=1,
         unit="prompts",
     )
     dev_utts: int = option(
-        "Utterances of each task that are validated on; 0: all.",
+        "Utterances of each task for validation; 0: all.",
         whole(0),
         default=0,
         unit="utterances",
     )
     num_workers: int = option(
-        "Processes that read batches; 0: the training process does.",
+        "Processes that read batches; 0: the training process reads them.",
         whole(0),
         default=0,
         unit="processes",
     )
-    accum_grad: int = option("Batches of an update.", whole(1), default=1, unit="batches")
-    grad_clip: float = option("Most norm of the gradient.", POSITIVE, default=1.0)
+    accum_grad: int = option("Batches per update.", whole(1), default=1, unit="batches")
+    grad_clip: float = option("Largest norm of the gradient.", POSITIVE, default=1.0)
     keep_nbest_models: int = option(
-        "Checkpoints that are kept and averaged: those with the least validation loss.",
+        "Number of checkpoints to keep and average: those with the lowest validation loss.",
         whole(1),
         default=1,
         unit="checkpoints",
@@ -241,16 +244,16 @@ class Scale:
     log_interval: int = option(
         "Batches between two lines of the log.", whole(1), default=50, unit="batches"
     )
-    phases: Phases | None = option("How the phases of training optimise.")
+    phases: Phases | None = option("Optimisation of the phases of training.")
     budgets: dict[str, Budget] | None = option("Lengths of training: --budget names one.")
 
 
 @dataclass(frozen=True)
 class System:
-    """What a file of conf/systems says: the fusion, and what it needs."""
+    """A file of conf/systems: the fusion and its requirements."""
 
     fusion: str | None = option(
-        "How the encoders' states become features of the LLM (pam/fusion).",
+        "The fusion, which turns encoder states into features of the LLM (pam/fusion).",
         TEXT,
         kind="fusion",
         choices=fusion_names,
@@ -259,11 +262,11 @@ class System:
         "Options of the fusion.", default={}, keys=fusion_options
     )
     fusions: dict[str, Any] | None = option(
-        "For a fusion that is named here, these options take the place of the scale's fusion_conf.",
+        "Options for single fusions, by name; they replace the scale's fusion_conf.",
         keys=options_of_each_fusion,
     )
     use_encoders: list[str] | None = option(
-        "The encoders of the scale that the system has, by name or family.",
+        "The encoders of the scale that the system uses, by name or family.",
         ANYTHING,
         without="all of the scale",
     )
@@ -277,7 +280,7 @@ class System:
         "The tasks, one expert each.", or_null(NAMES), without="those of the training data"
     )
     trainable: list[Any] | None = option(
-        "Patterns of the parameters that are trained, as in fusion.experts.4.*.",
+        "Patterns of the trained parameters, such as fusion.experts.4.*.",
         LIST,
         without="all",
     )
@@ -288,7 +291,7 @@ class System:
 
 @dataclass(frozen=True)
 class Experiment(System, Scale):
-    """A system at a scale. Each file may say what belongs to the other; the system's word counts.
+    """A system at a scale. Each file may also set keys of the other; the system's value wins.
 
     The order is scale < LLM file < system < command line.
     """

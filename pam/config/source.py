@@ -1,9 +1,9 @@
-"""The options of a part, read from its source: nothing is imported, so torch is not either.
+"""Read the options of a part from its source code, without importing it (or torch).
 
-A part's options are the keyword arguments with defaults of its constructor. What each means stands
-in the section `Args:` of its class' docstring, in that of a base class, or in that of the class
-that the docstring refers to: "rank, weights: see `PromptAwareMixture`". An option that is a section
-says so: "adapter: options of `PreFusionAdapter`".
+The options are the keyword arguments with defaults of the part's constructor. Their meaning is in
+the section `Args:` of the class's docstring, of a base class's, or of the class that the docstring
+refers to: "rank, weights: see `PromptAwareMixture`". An option that is a section refers to its
+class: "adapter: options of `PreFusionAdapter`".
 """
 
 import ast
@@ -30,8 +30,8 @@ from pam.config.keys import (
 )
 
 PAM = Path(__file__).resolve().parents[1]
-MAY_BE_ZERO = ("rank", "window")  # ends of the names of whole numbers that may be 0
-Found = tuple[str, ast.AST]  # the module in which something is defined, and its definition
+MAY_BE_ZERO = ("rank", "window")  # suffixes of the names of whole numbers that may be 0
+Found = tuple[str, ast.AST]  # module of a definition, and the definition
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def options_of(part: str) -> dict[str, Key]:
 
 @functools.cache
 def attribute_of(part: str, name: str) -> Any:
-    """A literal that a class or one of its bases sets: `models` of an encoder; None without."""
+    """A literal attribute of a class or its bases, such as `models` of an encoder, else None."""
     module, _, cls = part.rpartition(".")
     for _, node in _lineage(*_resolve(module, cls)):
         for entry in node.body:
@@ -76,7 +76,7 @@ def _tree(module: str) -> ast.Module:
 
 
 def _resolve(module: str, name: str) -> Found:
-    """Where a name of a module is defined, through its imports: a class, or what it is set to."""
+    """Find the definition of a module's name through imports: a class, or the assigned value."""
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return module, node
@@ -88,7 +88,7 @@ def _resolve(module: str, name: str) -> Found:
 
 
 def _lineage(module: str, node: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef]]:
-    """A class, then its bases that are in this package."""
+    """A class, then its bases from this package."""
     yield module, node
     for base in node.bases:
         try:
@@ -117,7 +117,7 @@ def _key(home: str, found: Found, argument: ast.arg, default: ast.expr) -> Key:
 
 
 def _value(module: str, node: ast.expr) -> ast.expr:
-    """A constant of a module stands for its value."""
+    """Replace a module's constant by its value."""
     return _resolve(module, node.id)[1] if isinstance(node, ast.Name) else node
 
 
@@ -158,7 +158,7 @@ def _help(module: str, node: ast.ClassDef, name: str) -> str | None:
 
 
 def _find_class(module: str, node: ast.ClassDef, name: str) -> tuple[str, ast.ClassDef]:
-    """A class that a docstring names: where the class is, or where a base of it is."""
+    """The class that a docstring names, from the module of the class or of one of its bases."""
     for home, _ in _lineage(module, node):
         try:
             return _resolve(home, name)
@@ -168,7 +168,7 @@ def _find_class(module: str, node: ast.ClassDef, name: str) -> tuple[str, ast.Cl
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """{name: text} of the section `Args:`, where an entry may be of several names."""
+    """{name: text} of the section `Args:`; an entry may have several names."""
     section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.MULTILINE)
     entries = re.split(r"^ {4}(?=\S)", section[1], flags=re.MULTILINE)[1:] if section else []
     out = {}

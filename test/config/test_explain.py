@@ -82,8 +82,8 @@ def test_all_keys_are_printed_once(capsys):
 def test_one_key_and_one_section():
     text = explain("batch.max_frames")
     assert text.splitlines() == [
-        "batch.max_frames  (a whole number from 1 on; in frames of 40 ms; default: not set)",
-        "    Most frames of a batch, padding included.",
+        "batch.max_frames  (a whole number, at least 1; in frames of 40 ms; default: not set)",
+        "    Largest batch, in frames, padding included.",
     ]
     assert re.findall(r"^(\S+)  ", explain("batch"), re.MULTILINE) == [
         "batch",

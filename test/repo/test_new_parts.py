@@ -118,7 +118,7 @@ def test_an_encoder_is_dumped_and_explained(done):
         "ann-train-b": (14, 6),
     }
     assert "dummy: dummy 3×2" in printed
-    assert "encoders.dummy.conf.gain  (a number from 0 on; default: 1.0)" in printed
+    assert "encoders.dummy.conf.gain  (a number, at least 0; default: 1.0)" in printed
 
 
 def test_a_fusion_is_trained_and_explained(done):
