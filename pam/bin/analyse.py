@@ -18,14 +18,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--data", type=Path, required=True, help="combined development directory")
-    parser.add_argument("--states", type=Path, help="set whose states are compared; default: DATA")
-    parser.add_argument("--utts", type=int, default=Options.utts, help="of each task; 0: all")
-    parser.add_argument("--frames", type=int, default=Options.frames, help="to compare states on")
+    parser.add_argument("--states", type=Path, help="set with the states to compare; default: DATA")
     parser.add_argument(
-        "--metric", type=Path, nargs="*", default=[], help="also decode these sets each time"
+        "--utts", type=int, default=Options.utts, help="utterances of each task; 0: all"
     )
     parser.add_argument(
-        "--metric_utts", type=int, default=Options.metric_utts, help="of each task there"
+        "--frames", type=int, default=Options.frames, help="frames to compare states"
+    )
+    parser.add_argument(
+        "--metric",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="also decode and score these sets for each change",
+    )
+    parser.add_argument(
+        "--metric_utts", type=int, default=Options.metric_utts, help="utterances of each task there"
     )
     parser.add_argument("--seed", type=int, default=Options.seed)
     parser.add_argument("--ngpu", type=int, default=Options.ngpu, help="0: CPU; 1: the first GPU")

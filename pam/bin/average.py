@@ -20,8 +20,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
-    parser.add_argument("--method", choices=["last", "best"], default="last", help="A.6: last")
-    parser.add_argument("--num", type=int, default=1, help="how many checkpoints to average")
+    parser.add_argument(
+        "--method",
+        choices=["last", "best"],
+        default="last",
+        help="last epochs (section A.6) or best by dev loss",
+    )
+    parser.add_argument("--num", type=int, default=1, help="number of checkpoints to average")
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     add_pending(parser)
     return parser
@@ -40,7 +45,7 @@ def making_of(args: argparse.Namespace) -> Making:
 
 
 def dev_losses(exp: Path) -> dict[int, float]:
-    """Dev loss of the epochs of the training through the LLM; those that diverged are left out."""
+    """Dev loss of each epoch of the training through the LLM, except epochs that diverged."""
     curves = json.loads((exp / "curves.json").read_text(encoding="utf-8"))
     losses = {}
     for point in (point for point in curves if point["phase"] == "llm"):

@@ -1,4 +1,4 @@
-"""Stage 3: join dumped sets to one training and one validation directory of all tasks."""
+"""Stage 3: combine dumped sets into one training and one validation directory of all tasks."""
 
 import argparse
 from pathlib import Path
@@ -17,18 +17,24 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", nargs="*", default=[], metavar="DIR[:task]")
     parser.add_argument("--dev", nargs="*", default=[], metavar="DIR[:task]")
-    parser.add_argument("--out", type=Path, required=True, help="OUT/train and OUT/dev are written")
-    parser.add_argument("--encoders", nargs="*", default=[], help="none: features made online")
-    parser.add_argument("--encoder_dir", default="dump", help="holds <encoder>/<set>/feats.scp")
+    parser.add_argument("--out", type=Path, required=True, help="writes OUT/train and OUT/dev")
     parser.add_argument(
-        "--test", type=Path, nargs="*", default=[], help="sets that share no utterance with TRAIN"
+        "--encoders", nargs="*", default=[], help="default: none, for online features"
+    )
+    parser.add_argument("--encoder_dir", default="dump", help="folder of <encoder>/<set>/feats.scp")
+    parser.add_argument(
+        "--test",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="sets that must not share utterances with TRAIN",
     )
     add_pending(parser)
     return parser
 
 
 def folder_of(text: str) -> Path:
-    """Of `DIR` or `DIR:task`."""
+    """The folder of `DIR` or `DIR:task`."""
     folder, colon, _ = text.rpartition(":")
     return Path(text if not colon or Path(text).is_dir() else folder)
 
@@ -71,7 +77,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def warn_of_leaks(args: argparse.Namespace) -> None:
-    """Say which utterances of the training set are in other sets too, but for those asked for."""
+    """Warn of training utterances that are in other sets too, unless the user asked for them."""
     trained = {folder_of(text) for text in args.train}
     train = _ids(args.out / "train" / "text")
     leaks = [
@@ -89,7 +95,7 @@ def warn_of_leaks(args: argparse.Namespace) -> None:
 
 
 def _ids(file: Path) -> dict[str, None]:
-    """The ids of a text file in its order; none where it is not there."""
+    """The ids of a text file in its order; empty if the file does not exist."""
     if not file.is_file():
         return {}
     with file.open(encoding="utf-8") as lines:

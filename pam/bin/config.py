@@ -3,7 +3,7 @@
 python -m pam.bin.config --explain                        every key
 python -m pam.bin.config --explain batch.max_utts         one key
 python -m pam.bin.config --explain phases                 a section
-python -m pam.bin.config --explain tables.rows            of conf/tables; prompts.… of conf/prompts
+python -m pam.bin.config --explain tables.rows            conf/tables (prompts.…: conf/prompts)
 """
 
 import argparse

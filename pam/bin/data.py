@@ -1,4 +1,4 @@
-"""Stage 1: record what the corpora in a folder were prepared with; a recipe's `prepare` does it."""
+"""Stage 1: record the settings of prepared corpora. (A recipe's `prepare` prepares them.)"""
 
 import argparse
 from pathlib import Path
@@ -8,29 +8,29 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 
 STAGE = "data"
-REMEDY = "remove it, or prepare into another one with --datadir"
+REMEDY = "remove it, or prepare another one with --datadir"
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="DATADIR, which holds the sets")
-    parser.add_argument("--sets", nargs="*", default=[], help="sets that are asked for")
+    parser.add_argument("--out", type=Path, required=True, help="DATADIR, the folder of the sets")
+    parser.add_argument("--sets", nargs="*", default=[], help="requested sets")
     parser.add_argument("--made_with", nargs="*", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--seconds", type=float, default=0.0, help="that the preparation took")
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of the preparation")
     add_pending(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """With --pending: what is to be prepared? Without: it was prepared."""
+    """With --pending, report what must be prepared; without, record that it was prepared."""
     args = get_parser().parse_args(argv)
     scps = [args.out / name / "wav.scp" for name in args.sets]
     begun = any(args.out.glob("*/wav.scp"))
     making = Making(args.out, STAGE, given(args.made_with), products=scps, remedy=REMEDY)
     record = read_record(args.out, STAGE)
-    making.begun = begun and record is not None  # sets that a user made without a recipe are fine
+    making.begun = begun and record is not None  # sets made without a recipe are accepted
     complete = making.is_complete()
-    if record and making.begun:  # a folder that is not named now is the recorded one
+    if record and making.begun:  # a corpus without a folder now keeps the recorded one
         recorded = {k: v for k, v in record["settings"].items() if FOLDER.fullmatch(k)}
         making.settings = recorded | making.settings
     missing = [scp.parent.name for scp in scps if not scp.is_file()]
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         making.begin()
         return PENDING
     elif missing:
-        raise UserError(f"{args.out}: the preparation left out {' '.join(missing)}")
+        raise UserError(f"{args.out}: the preparation did not make {' '.join(missing)}")
     else:
         making.finish(seconds=args.seconds)
     return 0

@@ -31,7 +31,7 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 
 STAGE = "decode"
-REMEDY = "give the new one another name with --inference_tag, or remove the folder"
+REMEDY = "choose another name with --inference_tag, or remove the folder"
 logger = get_logger(__name__)
 
 
@@ -39,14 +39,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument(
-        "--data", type=Path, required=True, nargs="+", help="dump/raw/SET … or combined ones"
+        "--data", type=Path, required=True, nargs="+", help="dump/raw/SET … or combined directories"
     )
-    parser.add_argument("--out", type=Path, required=True, help="exp/NAME/TAG; SET is added")
     parser.add_argument(
-        "--job", default="1/1", help="I/N: do a part of every set; the last of N jobs joins them"
+        "--out", type=Path, required=True, help="exp/NAME/TAG; results go to OUT/SET"
+    )
+    parser.add_argument(
+        "--job", default="1/1", help="I/N: decode part I of N of every set; the last job joins them"
     )
     parser.add_argument("--prompts", choices=POOLS, default="unseen")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of prompts")
     parser.add_argument(
         "--batch_size",
         type=int,
@@ -56,16 +58,17 @@ def get_parser() -> argparse.ArgumentParser:
         "--exact",
         choices=("true", "false"),
         default=str(EXACT).lower(),
-        help="whether a batch gives what single utterances give, to the last bit",
+        help="whether batches give exactly the answers of single utterances",
     )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument(
         "--max_tokens_per_second",
         type=float,
         default=MAX_TOKENS_PER_SECOND,
-        help="of audio, but 16 in any case: an answer that loops ends; 0: no limit",
+        help="largest number of tokens per second of audio (but at least 16); it ends answers "
+        "that repeat themselves; 0: no limit",
     )
-    parser.add_argument("--feats", choices=("dumped", "online"), help="default: as it was trained")
+    parser.add_argument("--feats", choices=("dumped", "online"), help="default: as in training")
     parser.add_argument("--encoder_dir", type=Path, help="default: two levels above --data")
     parser.add_argument(
         "--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU (see CUDA_VISIBLE_DEVICES)"
@@ -76,7 +79,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Job:
-    """A set to decode, and what its answers depend on."""
+    """A set to decode, with all that its answers depend on."""
 
     data: Path
     prompts: Mapping[str, Prompts]
@@ -115,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args: argparse.Namespace, settings: Settings, jobs: list[Job]) -> None:
-    """Decode this job's part of each set, and join the sets of which all parts are there."""
+    """Decode this job's part of each set, and join the sets whose parts are complete."""
     from pam.decode.decode_set import Share, decode_part, has_part, join
     from pam.model.build import load_experiment
 
@@ -162,7 +165,7 @@ def one_device(ngpu: int) -> None:
     if ngpu > 1:
         raise UserError(
             f"--ngpu {ngpu}: a job decodes on one GPU: start {ngpu} jobs, --job 1/{ngpu} and so "
-            "on, each with its own CUDA_VISIBLE_DEVICES, as stage 6 of a recipe does"
+            "on, each with its own CUDA_VISIBLE_DEVICES, like stage 6 of a recipe"
         )
 
 
@@ -206,7 +209,7 @@ def make_job(
 
 
 def warn_of_long(data: Path, exp: Path) -> None:
-    """One warning where a set has clips longer than those that were trained on."""
+    """Log one warning if a set has clips longer than all training clips."""
     from pam.data.audio import SAMPLE_RATE
     from pam.data.longest import is_beyond, read_longest
 
@@ -217,9 +220,8 @@ def warn_of_long(data: Path, exp: Path) -> None:
     beyond = [length for length in seconds if is_beyond(length, longest)]
     if beyond:
         logger.warning(
-            "%s: %d of %d utterances are longer than what the model was trained on: up to %.1f s, "
-            "it was trained on clips of up to %.1f s: their answers may miss parts or repeat "
-            "themselves",
+            "%s: %d of %d utterances, up to %.1f s, are longer than all training clips, up to "
+            "%.1f s: their answers may miss parts or repeat themselves",
             *(data, len(beyond), len(seconds), max(beyond), longest),
         )
 

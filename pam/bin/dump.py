@@ -1,4 +1,4 @@
-"""Stage 2: dump data directories: 16 kHz audio, and the states of all encoders of a scale."""
+"""Stage 2: dump 16 kHz audio of data directories, and the states of all encoders of a scale."""
 
 import argparse
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DumpSet = Callable[[Path, Path, "LengthLimit"], dict[str, str]]
 
 STAGE = "dump"
-REMEDY = "remove the folders of its sets, or dump elsewhere with --dumpdir"
+REMEDY = "remove the folders of its sets, or choose another folder with --dumpdir"
 logger = get_logger(__name__)
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, data: Path) -> Making:
-    """raw/SET and ENCODER/SET. Settings may change until wav.scp or a shard of states exists."""
+    """The record of raw/SET and ENCODER/SET; settings may change until wav.scp or a shard exists."""
     out, states = args.out / data.name, []
     prepared = read_record(data.parent, data_verb.STAGE)
     settings = given(args.made_with) or (prepared or {}).get("settings", {})
@@ -74,7 +74,7 @@ def making_of(args: argparse.Namespace, data: Path) -> Making:
 
 
 def refuse_other_data(args: argparse.Namespace, data: Path) -> None:
-    """UserError where the set is missing, or was prepared with other settings than asked for."""
+    """UserError if the set is missing, or was prepared with other settings than requested."""
     if not (data / "wav.scp").is_file():
         raise UserError(f"{data} is missing: run stage 1 first")
     if args.made_with and read_record(data.parent, data_verb.STAGE):
@@ -101,18 +101,18 @@ def encoders_of(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def dumper(args: argparse.Namespace) -> DumpSet:
-    """What dumps a set, with its encoders loaded."""
+    """The function that dumps a set; it has loaded the encoders."""
     if args.feats == "online":
         from pam.data.raw import dump_audio
 
         return lambda data, out, limit: dump_audio(data, out, args.nj, args.max_bad, limit)
-    import torch  # takes seconds and half a gigabyte: not for audio alone
+    import torch  # takes seconds and half a gigabyte; audio alone does not need it
 
     from pam.encoders import load_encoder
     from pam.encoders.dump import DumpOptions, dump
 
-    # Before anything computes: a process that forks must not have started torch's threads. Alone,
-    # it may use all cores.
+    # This must come before any computation: a process that forks must not have started torch's
+    # threads. A single process may use all cores.
     torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
     specs = encoders_of(args)
     options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu)
@@ -123,28 +123,33 @@ def dumper(args: argparse.Namespace) -> DumpSet:
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="data/SET …")
-    parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; SET is added")
-    parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml, for its encoders")
+    parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; sets go to OUT/SET")
+    parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml with the encoders")
     parser.add_argument("--feats", choices=("dumped", "online"), default="dumped")
     parser.add_argument("--encoder_dir", type=Path, default=Path("dump"), help="DUMPDIR")
     parser.add_argument(
-        "--nj", type=_positive, default=1, help="processes; on GPUs: threads that read audio"
+        "--nj", type=_positive, default=1, help="processes; with GPUs: threads that read audio"
     )
-    parser.add_argument("--max_bad", type=_share, default=0.005, help="0.5%% or 0.005")
-    parser.add_argument("--min_seconds", type=_seconds, help="drop shorter utterances")
-    parser.add_argument("--max_seconds", type=_seconds, help="drop longer ones")
     parser.add_argument(
-        "--limited", nargs="*", metavar="SET", help="sets these limits are for; default: all"
+        "--max_bad",
+        type=_share,
+        default=0.005,
+        help="largest share of bad utterances: 0.5%% or 0.005",
+    )
+    parser.add_argument("--min_seconds", type=_seconds, help="drop shorter utterances")
+    parser.add_argument("--max_seconds", type=_seconds, help="drop longer utterances")
+    parser.add_argument(
+        "--limited", nargs="*", metavar="SET", help="sets that the limits apply to; default: all"
     )
     parser.add_argument(
         "--made_with",
         nargs="*",
         default=[],
         metavar="NAME=VALUE",
-        help="what the sets must have been prepared with; default: what they were",
+        help="required settings of the sets' preparation; default: any",
     )
     parser.add_argument(
-        "--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N GPUs"
+        "--ngpu", type=int, default=0, help="0: CPU; N: one process on each of N GPUs"
     )
     add_pending(parser)
     return parser

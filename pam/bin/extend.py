@@ -1,9 +1,9 @@
-"""Add an encoder or a task to a trained model, and measure what the old tasks lose.
+"""Add an encoder or a task to a trained model, and measure the loss on the old tasks.
 
     python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
-        --scale_config conf/scale/mine.yaml           its description under `encoders:` of that file
+        --scale_config conf/scale/mine.yaml           describes the encoder under `encoders:`
     python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
-    python -m pam.bin.train --init exp/NEW …          goes on from there
+    python -m pam.bin.train --init exp/NEW …          continues the training
     python -m pam.bin.extend --compare exp/OLD exp/TRAINED      two experiments with results.json
 """
 
@@ -41,10 +41,12 @@ def get_parser() -> argparse.ArgumentParser:
     what.add_argument("--add_task", metavar="NAME", help="a task of pam/data/tasks.py")
     what.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
     parser.add_argument("--exp", type=Path, help="exp/OLD with config.yaml and model.pth")
-    parser.add_argument("--out", type=Path, help="exp/NEW, which is made")
-    parser.add_argument("--scale_config", help="where `encoders:` describes the new encoder")
+    parser.add_argument("--out", type=Path, help="exp/NEW, the new experiment")
+    parser.add_argument(
+        "--scale_config", help="file that describes the new encoder under `encoders:`"
+    )
     parser.add_argument("--prompts", type=Path, help="prompts of the new task (conf/prompts)")
-    parser.add_argument("--seed", type=int, default=0, help="of the new encoder's adapter")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the new encoder's adapter")
     return parser
 
 
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     require(args, "exp", "out", "scale_config" if args.add_encoder else "prompts")
     if (args.out / "config.yaml").exists() or args.out.resolve() == args.exp.resolve():
-        raise UserError(f"--out {args.out}: there is an experiment already: give another name")
+        raise UserError(f"--out {args.out}: this experiment exists already: give another name")
     from pam.model.extend import add_encoder, add_task, read_trained
 
     config, state = read_trained(args.exp)
@@ -82,13 +84,17 @@ def encoder_spec(file: str, name: str) -> dict[str, Any]:
 
 
 def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
-    """Put the prompts where training and decoding find them: conf/prompts/TASK.yaml, if no recipe
-    has them. A new task's file says `metric:` and `description:` too (pam/data/tasks.py)."""
+    """Copy the prompts to conf/prompts/TASK.yaml, unless a recipe has them.
+
+    The file of a new task also has `metric:` and `description:` (pam/data/tasks.py).
+    """
     if not file.is_file():
         raise UserError(f"--prompts {file}: no such file")
     text, known = file.read_text(encoding="utf-8"), prompt_files().get(task)
     if known and known.read_text(encoding="utf-8") != text:
-        raise UserError(f"--prompts {file}: {known} holds others: remove it, or give that file")
+        raise UserError(
+            f"--prompts {file}: {known} has other prompts: remove it, or give that file"
+        )
     home = known or HOME / f"{task}.yaml"
     write_text(home, text)
     forget_tasks()
@@ -103,7 +109,7 @@ def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
 
 
 def write_experiment(out: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """exp/NEW: model.pth, then config.yaml, which makes it an experiment."""
+    """Write exp/NEW: model.pth, then config.yaml, which marks it as complete."""
     import torch
     import yaml
 
@@ -124,7 +130,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """A row for every set of the old experiment, and the accuracy of routing."""
+    """A table with a row for every set of the old experiment, and the accuracy of routing."""
     rows = []
     for name, before in old["sets"].items():
         after = new["sets"].get(name)
@@ -141,7 +147,7 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def change(before: Mapping[str, Any], after: Mapping[str, Any] | None) -> list[str]:
-    """Before and after with their intervals, and what was lost (negative: gained)."""
+    """Values before and after with their intervals, and the loss (negative: a gain)."""
     if after is None:
         return [shown(before), GAP, f"{GAP}, not measured"]
     lost = before["value"] - after["value"]

@@ -1,10 +1,10 @@
-"""Parameter counts of systems, without a download; with the paper's (section 4.5, Table 6).
+"""Parameter counts of systems, without a download, next to the paper's (section 4.5, Table 6).
 
 python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
 python -m pam.bin.params --scale paper --system pam --json
 
-The paper prints what is trained (`trainable` in the JSON); `total` counts the frozen encoders and
-the frozen LLM too.
+The paper reports trained parameters (`trainable` in the JSON). `total` includes the frozen encoders
+and the frozen LLM.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", default="paper", help="a file of conf/scale, or a path")
     parser.add_argument("--system", default="all", help="a file of conf/systems, a path, or all")
-    parser.add_argument("--llm", help="a file of conf/llm, or a path; else the scale's own LLM")
+    parser.add_argument("--llm", help="a file of conf/llm, or a path; default: the scale's LLM")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
-    parser.add_argument("--json", action="store_true", help="the systems in parameters, as JSON")
+    parser.add_argument("--json", action="store_true", help="print numbers of parameters as JSON")
     return parser
 
 
@@ -65,14 +65,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def layers(args: argparse.Namespace, system: str) -> tuple[dict, dict, list[str]]:
-    """What `combine` makes a configuration of."""
+    """The arguments of `combine`: scale, system and assignments."""
     llm = conf_file("llm", args.llm) if args.llm else None
     files = conf_file("scale", args.scale), conf_file("systems", system)
     return *read_layers(*files, llm), args.set
 
 
 def system_sizes(args: argparse.Namespace, system: str) -> dict[str, Any]:
-    from pam.model.sizes import sizes  # seconds of imports: not for wrong options
+    from pam.model.sizes import sizes  # the import takes seconds: options are checked first
 
     return sizes(combine(*layers(args, system))).as_dict()
 

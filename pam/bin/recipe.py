@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def shell(value: str | Sequence[str]) -> str:
-    """A word of bash, or an array of them."""
+    """A value quoted for bash: a word, or an array of words."""
     return shlex.quote(value) if isinstance(value, str) else f"({shlex.join(value)})"
 
 
 def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[str, Any]:
-    """Names and values for utils/recipe.sh; UserError for an option that cannot be."""
+    """Names and values for utils/recipe.sh; UserError for an invalid option."""
     root = root or Path(os.environ.get("PAM_ROOT", ROOT))
     conf = configuration(options, root / "conf")
     known, own = known_options(recipe, root)
@@ -55,7 +55,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
     if int(options["stop_stage"]) >= 2:
         check_folders(every, Path(options["dumpdir"]) / "raw", folders)
     corpora = options["corpora"].split()
-    own = [] if corpora else own  # their data are made by the recipes of these
+    own = [] if corpora else own  # the corpora's own recipes prepare their data
     parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
     wanted = [corpus for corpus, part in parts.items() if any(part.values())]
     expname = options["expname"] or "_".join(
@@ -91,14 +91,15 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
 
 
 def known_options(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
-    """All options with their defaults; the names of those that only this recipe has."""
+    """All options with their defaults, and the names of the options that only this recipe has."""
     shared = dict(OPTION.findall((root / "utils/options.sh").read_text(encoding="utf-8")))
     own = dict(OPTION.findall((recipe / "run.sh").read_text(encoding="utf-8")))
     return {**shared, **own}, [name for name in own if name not in shared]
 
 
 def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """A default that is a whole number, or true or false, says what the option is."""
+    """UserError for an invalid value. The type of a default (integer, boolean) is that of the
+    option."""
     check_choice("budget", options["budget"], list(conf["budgets"]))
     check_choice("prompts", options["prompts"], POOLS)
     check_choice("size", options["size"], ("tiny", "short", "long"))
@@ -113,7 +114,7 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
         raise UserError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
     for name in ("min_seconds", "max_seconds"):
         if not SECONDS.fullmatch(options[name]):
-            what = "expected seconds, as in 20 or 0.5, or nothing"
+            what = "expected seconds, such as 20 or 0.5, or nothing"
             raise UserError(f"--{name} {options[name]}: {what}")
     least, most = options["min_seconds"] or "0", options["max_seconds"]
     if most and float(least) >= float(most):
@@ -136,7 +137,7 @@ def guess(value: str, choices: Iterable[str]) -> str:
 
 
 def configuration(options: Options, conf: Path) -> dict[str, Any]:
-    """The scale, with another LLM where one is chosen."""
+    """The scale with the chosen LLM, by default its own."""
     files: dict[str, Path | None] = {}
     for option, folder in (("scale", "scale"), ("system", "systems"), ("llm", "llm")):
         if option == "llm" and not options["llm"]:
@@ -148,7 +149,7 @@ def configuration(options: Options, conf: Path) -> dict[str, Any]:
 
 
 def missing_models(conf: Mapping[str, Any], metrics: str) -> list[str]:
-    """Of the encoders, the LLM and the metrics, models that tools/fetch_models.py brings."""
+    """Models of the encoders, the LLM and the metrics that tools/fetch_models.py must fetch."""
     paths = [encoder.get("path", "") for encoder in conf["encoders"].values()]
     paths.append((conf.get("llm_conf") or {}).get("path", ""))
     if {"sbert", "fense"} & set(metrics.replace(",", " ").split()):
@@ -162,7 +163,7 @@ def missing_models(conf: Mapping[str, Any], metrics: str) -> list[str]:
 
 
 def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
-    """The lists of a recipe that joins corpora are those of its corpora, unless they are given."""
+    """The lists of sets. A recipe that joins corpora takes them from its corpora by default."""
     corpora = options["corpora"].split()
     for corpus in corpora:
         if not (recipe.parent / corpus / "run.sh").is_file():
@@ -181,7 +182,7 @@ def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
 
 @functools.cache
 def lists_of(corpus: Path) -> dict[str, list[str]]:
-    """A corpus' own lists of sets, which its run.sh says."""
+    """A corpus' own lists of sets, from its run.sh."""
     command = [corpus / "run.sh", "--print", " ".join(LISTS)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -192,14 +193,16 @@ def lists_of(corpus: Path) -> dict[str, list[str]]:
 def part_of(
     sets: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """The sets of a corpus' own lists that are asked for, in any list."""
+    """The sets of a corpus' own lists that any requested list contains."""
     every = {name for listed in sets.values() for name in listed}
     return {name: [one for one in own[name] if one in every] for name in LISTS}
 
 
 def folders_of(options: Options, recipe: Path) -> dict[str, str]:
-    """The folders that the corpora are read from, as their db.sh name them; where a corpus names
-    none now, those that its data were made of."""
+    """The source folders of the corpora, from their db.sh.
+
+    If db.sh of a corpus names none, it is the folder that the data were made from.
+    """
     found: dict[str, str] = {}
     for corpus in options["corpora"].split() or [recipe.name]:
         folder = recipe.parent / corpus
@@ -220,14 +223,14 @@ def named_in_db(folder: Path) -> dict[str, str]:
         ["bash", "-euc", script, "bash", *names], cwd=folder, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
-        raise UserError(f"egs/{folder.name}/db.sh: it fails: see above")
+        raise UserError(f"egs/{folder.name}/db.sh: it fails: see the message above")
     values = dict(zip(names, done.stdout.split("\0"), strict=False))
-    # As they are named, links and all: where these lead may change.
+    # Symbolic links are not resolved, since their targets may change.
     return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
-    """At every stage: the dumped audio must come from the folders that are named now."""
+    """UserError if dumped audio comes from other folders than db.sh names now."""
     for name in sets:
         record = read_record(raw / name, "dump") or {"settings": {}}
         recorded = {key: old for key, old in record["settings"].items() if key in folders}
@@ -235,7 +238,7 @@ def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) ->
             print("\n".join(lines), file=sys.stderr)
             raise UserError(
                 f"{raw / name} was made with other settings; name that folder, or prepare "
-                "and dump elsewhere with --datadir and --dumpdir"
+                "and dump into other folders with --datadir and --dumpdir"
             )
 
 
@@ -246,7 +249,7 @@ def combined(
     feats: str,
     conf: Mapping[str, Any],
 ) -> str:
-    """The folder of the joined sets: it depends on the lists and on how the sets were made."""
+    """The folder of the combined sets. It depends on the lists and the sets' settings."""
     limits = {name: options[name] for name in ("min_seconds", "max_seconds")}
     encoders = flatten(conf["encoders"]) if feats == "dumped" else {}
     learned = {name: sets[name] for name in ("train_sets", "dev_sets")}

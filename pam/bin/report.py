@@ -1,6 +1,6 @@
 """Report experiments: results.json for each, RESULTS.md and report.html for all of them.
 
-    python -m pam.bin.report --exp exp/NAME --store RESULTS/SCALE      keep a result, to commit it
+    python -m pam.bin.report --exp exp/NAME --store RESULTS/SCALE      store a result for git
 
 The recipe keeps the small results of its experiments in exp/results, which git ignores.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pam.report.results import Results
 
 STAGE = "report"
-OWN = ("results.json", "made.json")  # of the files in exp/NAME, those that are not read
+OWN = ("results.json", "made.json")  # files in exp/NAME that are not inputs of the report
 logger = get_logger(__name__)
 
 
@@ -38,10 +38,10 @@ def get_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--exp", type=Path, nargs="+", required=True, help="exp/NAME …")
-    parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first of them")
-    parser.add_argument("--readme", type=Path, help="also put the tables into this README")
-    parser.add_argument("--store", type=Path, help="also keep DIR/NAME.json for pam.bin.table")
-    parser.add_argument("--samples", type=int, default=3, help="answers to show of every set")
+    parser.add_argument("--out", type=Path, help="default: RESULTS.md in the first experiment")
+    parser.add_argument("--readme", type=Path, help="also write the tables to this README")
+    parser.add_argument("--store", type=Path, help="also write STORE/NAME.json for pam.bin.table")
+    parser.add_argument("--samples", type=int, default=3, help="number of answers to show per set")
     parser.add_argument("--figures", choices=("yes", "no"), default="yes")
     parser.add_argument(
         "--html",
@@ -51,12 +51,16 @@ def get_parser() -> argparse.ArgumentParser:
         help="also one page with the tables, the figures and all answers; "
         "default: report.html in the folder of --out",
     )
-    parser.add_argument("--html_clips", type=int, default=10, help="audio clips of each set in it")
     parser.add_argument(
-        "--html_data", type=Path, help="SET/wav.scp of its clips; default: EXP/../../dump/raw"
+        "--html_clips", type=int, default=10, help="audio clips per set in the page"
     )
     parser.add_argument(
-        "--needs", type=Path, nargs="*", default=[], help="EXP/TAG/SET … that must be scored"
+        "--html_data",
+        type=Path,
+        help="folder of SET/wav.scp for the clips; default: EXP/../../dump/raw",
+    )
+    parser.add_argument(
+        "--needs", type=Path, nargs="*", default=[], help="EXP/TAG/SET … that must have scores"
     )
     add_pending(parser)
     return parser
@@ -92,7 +96,7 @@ def products_of(args: argparse.Namespace, exp: Path) -> list[Path]:
 
 
 def making_of(args: argparse.Namespace, exp: Path) -> Making:
-    """The report of exp/NAME: made again when one of its inputs has changed."""
+    """The record of the report of exp/NAME, which is made again if an input has changed."""
     files = sorted(file for file in exp.glob("*.json") if file.name not in OWN)
     inputs = {file.name: file_digest(file) for file in [exp / "config.yaml", *files]}
     for folder in sorted({score.parent for score in exp.glob("*/*/score*.json")}):
@@ -143,7 +147,7 @@ def write_page(
     experiments: Sequence["Results"],
     drawn: Mapping[str, Sequence[Path]],
 ) -> None:
-    """The page has all answers: its document needs no samples of them."""
+    """Write the page. It has all answers, so its document has no samples."""
     from pam.report.document import document
     from pam.report.page import page
 

@@ -1,8 +1,8 @@
 """Score the decoded sets of an experiment: score.json per set, and router.json.
 
-A metric that needs a missing jar, model or Java gets a line that says what to do. All others are
-measured and written; then the exit status is 1 (with --go_on 0). Further metrics of an earlier
-scoring are measured again and kept.
+If a metric lacks a jar, a model or Java, a line says what to do. All other metrics are measured and
+written; then the exit status is 1 (with --go_on 0). Further metrics of an earlier scoring are
+measured again.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pam.log import get_logger
 from pam.score import ALWAYS, SBERT, metric_names
 
 STAGE = "score"
-TRAINED = ("text", "utt2task")  # what the captions' baseline is made of
+TRAINED = ("text", "utt2task")  # training files that the captions' baseline depends on
 logger = get_logger(__name__)
 
 
@@ -39,16 +39,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decode_dir", type=Path, required=True, help="exp/NAME/TAG")
     parser.add_argument("--exp", type=Path, help="default: the parent of --decode_dir")
     parser.add_argument("--sets", nargs="*", help="default: every folder with a hyp.jsonl")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument(
         "--train_dir",
         type=Path,
-        help="of the captions' baseline; default: that of EXP",
+        help="training directory for the captions' baseline; default: that of EXP",
     )
     parser.add_argument(
         "--metrics",
         default=ALWAYS,
-        help=f"of captions, with commas: {described_metrics()}; {ALWAYS} is always there",
+        help=f"of captions, with commas: {described_metrics()}; {ALWAYS} is always measured",
     )
     parser.add_argument(
         "--sbert",
@@ -56,16 +56,18 @@ def get_parser() -> argparse.ArgumentParser:
         help="the model of sbert and fense: cache:NAME, a folder, or a name on the hub",
     )
     parser.add_argument(
-        "--go_on", action="store_true", help="a metric that lacks something is no error"
+        "--go_on", action="store_true", help="exit status 0 even if a metric lacks something"
     )
     parser.add_argument("--router", choices=("yes", "no"), default="yes", help="write router.json")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: the router on the CPU; 1: on a GPU")
+    parser.add_argument(
+        "--ngpu", type=int, default=0, help="0: run the router on the CPU; 1: on a GPU"
+    )
     add_pending(parser)
     return parser
 
 
 def described_metrics() -> str:
-    """Each metric of captions with what it needs; none of them is imported."""
+    """Each metric of captions with its requirements, without importing it."""
     texts = []
     for name, part in registered("pam.score.CAPTION_METRICS").items():
         needs = attribute_of(part, "needs")
@@ -98,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, folder: Path) -> Making:
-    """The score of a decoded set: measured again when the set has changed."""
+    """The record of a set's score, which is measured again if the set has changed."""
     record = read_record(folder, "decode")
     answers = folder / "hyp.jsonl"
     if not answers.is_file():
@@ -158,7 +160,7 @@ def log_result(result: dict[str, Any]) -> None:
 
 
 def report_missing(needs: dict[str, str], go_on: bool) -> None:
-    """One line for each metric that was not measured; then `UserError`, unless `go_on`."""
+    """Log each metric that was not measured; then raise `UserError`, unless `go_on`."""
     for name, why in needs.items():
         logger.warning("%s is not measured: %s", name, why)
     if needs and not go_on:
@@ -168,15 +170,15 @@ def report_missing(needs: dict[str, str], go_on: bool) -> None:
 
 
 def trained_on(exp: Path) -> Path | None:
-    """The training directory that ESPnet's own configuration in exp/NAME/train records."""
+    """The training directory according to ESPnet's configuration in exp/NAME/train."""
     config = exp / "train" / "config.yaml"
     return Path(load_yaml(config)["train_dir"]) if config.is_file() else None
 
 
 def train_captions(folder: Path | None) -> list[str]:
-    """The training answers of the captioning tasks; none where the directory is not there."""
+    """The training answers of the captioning tasks; empty if the directory does not exist."""
     if folder is None or not (folder / "text").is_file():
-        logger.info("training captions: not found, so their baseline is not measured")
+        logger.info("no training captions found: the baseline of captions is not measured")
         return []
     from pam.score.score_set import metric_of
 
@@ -186,7 +188,7 @@ def train_captions(folder: Path | None) -> list[str]:
 
 
 def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
-    """The folders of the sets; `UserError` where there is none or a named one is missing."""
+    """The folders of the sets. `UserError` if there is none, or a named one is missing."""
     if names:
         return [decode_dir / name for name in names]
     folders = sorted(path.parent for path in decode_dir.glob("*/hyp.jsonl"))
@@ -196,7 +198,7 @@ def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
 
 
 def router_making(exp: Path) -> Making:
-    """exp/router.json, once for a checkpoint."""
+    """The record of exp/router.json, which is made once per checkpoint."""
     model = file_digest(exp / "model.pth")
     if model is None:
         raise UserError(f"{exp / 'model.pth'}: no trained model here: run stages 4 and 5 first")
@@ -207,11 +209,13 @@ def router_making(exp: Path) -> Making:
 
 
 def score_router(exp: Path, device: str = "cpu", making: Making | None = None) -> None:
-    """Write exp/router.json; nothing where no prompt is routed to a task. `making` is that of
-    `router_making`, where the caller has it."""
+    """Write exp/router.json, unless the system routes no prompt to a task.
+
+    `making` is the result of `router_making`, if the caller has it.
+    """
     making = making or router_making(exp)
     if making.is_complete():
-        logger.info("%s: routed already, skipped", exp / "router.json")
+        logger.info("%s: complete, skipped", exp / "router.json")
         return
     from pam.model.build import load_experiment
     from pam.score.router import router_accuracy

@@ -1,11 +1,12 @@
-"""Make a paper table from stored results, with the paper's own values; gaps stay visible.
+"""Make a paper table from stored results, next to the paper's values; gaps are shown.
 
     python -m pam.bin.table --table 1 --results egs/multitask/RESULTS                one table
-    python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    what is missing
+    python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    missing results
 
-The recipe's last stage writes RESULTS/SCALE/NAME.json; tables go into the same folder. With several
-folders (`--results exp/results RESULTS`: one's own results, then those of the repository) the first
-one that has a result is used, the table names each result's folder, and it goes into the first.
+The recipe's last stage writes RESULTS/SCALE/NAME.json; tables are written to the same folder.
+Several folders may be given (`--results exp/results RESULTS`: own results, then the repository's).
+Then a result comes from the first folder that has it, the table names the folder of each result,
+and the table is written to the first folder.
 """
 
 import argparse
@@ -34,26 +35,32 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--table", required=True, help="1, 13, figure3, … (conf/tables), or all")
     parser.add_argument(
-        "--results", type=Path, nargs="+", required=True, help="folders that hold SCALE/NAME.json"
+        "--results", type=Path, nargs="+", required=True, help="folders with SCALE/NAME.json"
     )
     parser.add_argument("--scale", default="mini", help="a file of conf/scale")
-    parser.add_argument("--budget", default="short", help="only results of this budget are shown")
-    parser.add_argument("--out", type=Path, help="default: SCALE/TABLE.md in the first of RESULTS")
+    parser.add_argument("--budget", default="short", help="show only results of this budget")
+    parser.add_argument(
+        "--out", type=Path, help="default: SCALE/TABLE.md in the first folder of RESULTS"
+    )
     parser.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=[0],
-        help="of the experiments that --dry_run and --plan list",
+        help="seeds of the experiments that --dry_run and --plan list",
     )
     parser.add_argument(
-        "--metrics", default="", help="a result without one of these is missing too"
+        "--metrics", default="", help="metrics without which a result counts as missing"
     )
-    parser.add_argument("--expdir", type=Path, default="exp", help="where experiments are trained")
+    parser.add_argument("--expdir", type=Path, default="exp", help="folder of the experiments")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--dry_run", action="store_true", help="print what is missing, no table")
     action.add_argument(
-        "--plan", action="store_true", help="the same as commands of the recipe: utils/table.sh"
+        "--dry_run", action="store_true", help="print missing results, write no table"
+    )
+    action.add_argument(
+        "--plan",
+        action="store_true",
+        help="print missing results as commands of the recipe (utils/table.sh)",
     )
     return parser
 
@@ -62,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     names = table_names() if args.table == ALL else [table_name(args.table)]
     if args.out and len(names) > 1:
-        raise UserError(f"--out {args.out}: one file for {len(names)} tables: leave it out")
+        raise UserError(f"--out {args.out}: this is one file for {len(names)} tables: leave it out")
     specs = [load_spec(name, args.scale) for name in names]
     folders = [results / args.scale for results in dict.fromkeys(args.results)]
     folder, store = folders[0], read_store(*folders)
@@ -90,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:
-    """Refuse to train an experiment that has a result: another result would replace it."""
+    """UserError instead of a second training of an experiment whose result it would replace."""
     if runs:
         file = Path(store[runs[0].name].get(KEPT_IN, folder), f"{runs[0].name}.json")
         lacks = "; ".join(f"{run.name} lacks {', '.join(run.lacks)}" for run in runs)

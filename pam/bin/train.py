@@ -1,4 +1,4 @@
-"""Stage 4: train one system (CTC warm-up where it is on, then training through the LLM)."""
+"""Stage 4: train one system: the CTC warm-up, if it is on, then the training through the LLM."""
 
 import argparse
 import os
@@ -37,10 +37,10 @@ from pam.log import get_logger
 from pam.registry import nearest
 from pam.train.systems import effective
 
-OPTIONS = ("feats", "warmup")  # keys of a scale that are options too
+OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the command line
 STAGE = "train"
-REMEDY = "give the new one another name with --expname, or remove the folder"
-NO_RESULT = ("num_workers", "log_interval", "budgets")  # what else has a budget changes nothing
+REMEDY = "choose another name with --expname, or remove the folder"
+NO_RESULT = ("num_workers", "log_interval", "budgets")  # these keys change no result
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -48,18 +48,22 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale_config", required=True, help="conf/scale/NAME.yaml")
     parser.add_argument("--system_config", required=True, help="conf/systems/NAME.yaml")
-    parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; else the scale's own LLM")
+    parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; default: the scale's LLM")
     parser.add_argument(
-        "--init", type=Path, help="exp/NAME to start from: its encoders, LLM, fusion and weights"
+        "--init",
+        type=Path,
+        help="exp/NAME to start from, with its encoders, LLM, fusion and weights",
     )
     parser.add_argument("--train", type=Path, required=True, help="combined training directory")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument("--expdir", type=Path, required=True, help="exp/NAME")
     parser.add_argument("--budget", default="short", help="a budget of the scale's configuration")
-    parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
-    parser.add_argument("--warmup", choices=["ctc", "none"], help="else the scale's own")
+    parser.add_argument("--feats", choices=["dumped", "online"], help="default: the scale's")
+    parser.add_argument("--warmup", choices=["ctc", "none"], help="default: the scale's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; N: a process on each of N")
+    parser.add_argument(
+        "--ngpu", type=int, default=0, help="0: CPU; N: one process on each of N GPUs"
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
@@ -68,8 +72,8 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def making_of(args: argparse.Namespace) -> Making:
-    """exp/NAME: what its data were made with, and the configuration as files and command line give
-    it."""
+    """The record of exp/NAME: settings of its data, and the configuration from files and command
+    line."""
     combined = read_record(args.train.parent, "combine")
     conf = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
     budget = conf["budgets"].get(args.budget)
@@ -88,7 +92,7 @@ def making_of(args: argparse.Namespace) -> Making:
             "seed": args.seed,
             "budget": args.budget,
             "budget_conf": budget,
-            "use_encoders": list(conf["encoders"]),  # of those that are dumped
+            "use_encoders": list(conf["encoders"]),  # the dump may have more
             **{key: value for key, value in conf.items() if key not in NO_RESULT},
             **{key: str(value) for key, value in given.items()},
         },
@@ -114,25 +118,25 @@ def init_digest(exp: Path) -> str:
 
 
 def scale_hash(file: Path) -> str:
-    """Hash of the scale's file without comments; it should be equal for all results of a table."""
+    """Hash of the scale's file without comments; all results of a table should have the same."""
     lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
     return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
 
 
 def prompts_of_data(train: Path) -> str | None:
-    """A digest of the prompts that are trained on; None where the data are not there any more."""
+    """A digest of the training prompts; None if the data no longer exist."""
     if not (train / "utt2task").is_file():
         return None
     return training_prompts_digest(load_all_prompts(tasks_of(train)))
 
 
 def has_weights(exp: Path) -> bool:
-    """Is there a model, or a checkpoint of a phase? Without one the settings may still change."""
+    """Whether there is a model, or a checkpoint of a phase. Until then settings may change."""
     return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
 def read_init(exp: Path) -> dict:
-    """The part of an experiment's configuration that belongs to its model."""
+    """The part of an experiment's configuration that describes its model."""
     from pam.model.build import PARTS
 
     config = load_yaml(exp / "config.yaml")
@@ -140,9 +144,9 @@ def read_init(exp: Path) -> dict:
 
 
 def effective_config(args: argparse.Namespace) -> dict:
-    """The layers, with what the command line says and the chosen budget."""
+    """The merged configuration, with the options of the command line and the chosen budget."""
     for assignment in args.set:
-        if (key := assignment.partition("=")[0]) in OPTIONS:  # which would win, and nothing be said
+        if (key := assignment.partition("=")[0]) in OPTIONS:  # else it would win silently
             raise UserError(f"--set {assignment}: give it as the option --{key}")
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
     start = read_init(args.init) if args.init else {}
@@ -168,8 +172,10 @@ def effective_config(args: argparse.Namespace) -> dict:
 
 
 def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
-    """`warmup`, or "none" where the data have nothing to warm up on. UserError if the command line
-    asks for it all the same."""
+    """`warmup`, or "none" if the data have no text for the warm-up.
+
+    UserError if the command line requests the warm-up in that case.
+    """
     if config["warmup"] != "ctc":
         return config["warmup"]
     folder = without_warmup(config["warmup_tasks"], args.train, args.dev)
@@ -184,8 +190,10 @@ def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
 
 
 def without_warmup(tasks: Sequence[str], train: Path, dev: Path) -> Path | None:
-    """Which of the two has no text of any of these tasks: ESPnet trains on the one and validates
-    on the other."""
+    """The first of the two folders that has no text of any of these tasks; None if both have some.
+
+    ESPnet trains on `train` and validates on `dev`, so it needs both.
+    """
     from pam.train.task import warmup_texts
 
     return next((f for f in (train, dev) if not any(warmup_texts(f, tasks).values())), None)
@@ -202,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.pending:
         device_for(args.ngpu)
     if args.init and args.warmup == "ctc":
-        raise UserError("--warmup ctc: a model that --init gives is warm already")
+        raise UserError("--warmup ctc: the model of --init needs no warm-up: leave --warmup out")
     making = making_of(args)
     if making.is_complete():
         get_logger(__name__).info("complete: %s", args.expdir)
@@ -216,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args: argparse.Namespace, making: Making) -> None:
-    """Train, or go on. A training that has weights goes on with the configuration it has."""
+    """Train or resume. A training that has weights keeps its configuration."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     frozen = making.resumes() and making.begun
     config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)

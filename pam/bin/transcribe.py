@@ -1,7 +1,7 @@
-"""Ask a trained model about audio files: prints the answer and the expert that was chosen.
+"""Ask a trained model about audio files, and print each answer with the chosen expert.
 
-A file that cannot be used gets one line on stderr. The others are answered; the exit
-status is then 1.
+For a file that cannot be used, there is one line on stderr. The other files are answered, and the
+exit status is 1.
 """
 
 import argparse
@@ -25,11 +25,13 @@ Result = TypeVar("Result")
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
-    parser.add_argument("--prompt", required=True, help='as in "Transcribe the speech."')
+    parser.add_argument("--prompt", required=True, help='for example "Transcribe the speech."')
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     parser.add_argument(
-        "files", nargs="+", help=f"audio files of any rate; {STDIN}: one on standard input"
+        "files",
+        nargs="+",
+        help=f"audio files of any sampling rate; {STDIN}: one file from standard input",
     )
     return parser
 
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     device = device_for(args.ngpu)
     clips = {file: clip for file in args.files if (clip := attempt(read, file)) is not None}
     if clips:
-        from pam.decode.api import SpeechLLM  # seconds of imports: not for files that are bad
+        from pam.decode.api import SpeechLLM  # the import takes seconds: files are checked first
 
         model = SpeechLLM.from_pretrained(args.exp, device)
     answered = 0
@@ -57,18 +59,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_any_text() -> None:
-    """Print names of files that are not UTF-8 as their bytes."""
+    """Make print write names of files that are not UTF-8 as their bytes."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def read(file: str) -> np.ndarray:
-    """The samples of a file, or of what comes on standard input."""
+    """The samples of a file, or of standard input."""
     if file != STDIN:
         if Path(file).is_dir():
-            raise UserError(f"{file}: a folder: name the audio files in it")
+            raise UserError(f"{file}: this is a folder: give the audio files in it")
         return load_audio(file)
-    with tempfile.NamedTemporaryFile() as copy:  # audio files are not read from first to last
+    with tempfile.NamedTemporaryFile() as copy:  # decoders need to seek
         copy.write(sys.stdin.buffer.read())
         copy.flush()
         try:
@@ -78,7 +80,7 @@ def read(file: str) -> np.ndarray:
 
 
 def attempt(function: Callable[..., Result], *args, **kwargs) -> Result | None:
-    """The result; None after one line on stderr where the audio cannot be used."""
+    """The result; None, after one line on stderr, if the audio cannot be used."""
     try:
         return function(*args, **kwargs)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Validate a Kaldi-style data directory; --fix drops what is bad and sorts the rest."""
+"""Validate a Kaldi-style data directory; --fix drops bad entries and sorts the others."""
 
 import argparse
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ IDS_SHOWN = 10
 
 
 def audio_exists(path: str) -> str | None:
-    """What is wrong with the path of a recording, without reading it."""
+    """The fault of a recording's path, or None; the file is not read."""
     return None if Path(path).is_file() else f"{path}: no such audio file: correct the path"
 
 
 def audio_decodes(path: str) -> str | None:
-    """What is wrong with a recording, by reading all of it."""
+    """The fault of a recording, or None; the whole file is read."""
     try:
         check_audio(path)
     except UserError as error:
@@ -33,7 +33,7 @@ AUDIO_CHECKS = {"none": None, "exists": audio_exists, "decode": audio_decodes}
 
 
 def print_problems(problems: Iterable[Problem], every: bool) -> None:
-    """Print warnings and faults, of each rule the first ones and a count of the others."""
+    """Print warnings and faults: for each rule the first ones, and the number of the others."""
     rules: dict[tuple[bool, str], list[Problem]] = {}
     for problem in problems:
         rules.setdefault((not problem.warning, problem.rule.split(":")[0][:30]), []).append(problem)
@@ -46,13 +46,13 @@ def print_problems(problems: Iterable[Problem], every: bool) -> None:
 
 
 def examine(path: Path, audio: str, every: bool) -> bool:
-    """Print what is wrong with a directory; whether it can be used."""
+    """Print the faults of a directory; returns whether it is usable."""
     good, problems = check(path, *_checks(audio))
     print_problems(problems, every)
     errors = sum(not problem.warning for problem in problems)
     if errors and good.is_usable:
         how = [] if audio == DEFAULT_AUDIO else ["--audio", audio]  # the same checks
-        print(f"{path}: {errors} errors; drop and mend with: {fix_command(path, *how)}")
+        print(f"{path}: {errors} errors; fix the directory with: {fix_command(path, *how)}")
     elif errors:
         print(f"{path}: {errors} errors, no utterance is good: correct the lines, or {MAKE_AGAIN}")
     else:
@@ -61,7 +61,7 @@ def examine(path: Path, audio: str, every: bool) -> bool:
 
 
 def mend(path: Path, audio: str, every: bool) -> None:
-    """Print what was wrong with a directory and what was dropped; it is valid then."""
+    """Fix a directory; print its faults and the dropped utterances."""
     good, problems = check(path, *_checks(audio))
     print_problems(problems, every)
     before = _utterances(path) if any(not problem.warning for problem in problems) else set()
@@ -81,21 +81,25 @@ def _checks(audio: str) -> tuple[AudioCheck | None, Seconds | None]:
 
 
 def _utterances(path: Path) -> set[str]:
-    """All ids of a text file of texts or speakers, valid or not."""
+    """All ids in `text` and `utt2spk`, valid or not."""
     files = [path / name for name in ("text", "utt2spk") if (path / name).is_file()]
     return set().union(*(line_numbers(file) for file in files))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """python -m pam.bin.validate DIR [--fix]; exit status 1 where a fault remains."""
+    """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument("--fix", action="store_true", help="mend; the files before are in .backup/")
+    parser.add_argument(
+        "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
+    )
     parser.add_argument(
         "--audio", choices=AUDIO_CHECKS, default=DEFAULT_AUDIO,
-        help="none: not looked at; exists: is there, and no segment ends later; decode: read all",
+        help="none: no check; exists: files exist and segments end within them; decode: read all",
     )  # fmt: skip
-    parser.add_argument("--all", action="store_true", help="print every line, not the first ten")
+    parser.add_argument(
+        "--all", action="store_true", help="print every line, not only the first ten"
+    )
     args = parser.parse_args(argv)
     if args.fix:
         for path in args.dirs:

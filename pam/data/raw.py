@@ -117,7 +117,7 @@ def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) ->
     what = f"{out / 'bad_utts'}: {len(bad)} of {total} utterances are bad, the first is {first}"
     if len(bad) > max_bad * total or len(bad) == total:
         raise UserError(
-            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}: mend the data or raise it"
+            f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}, mend the data or raise it"
         )
     logger.warning("%s (%s)", what, bad[first])
 

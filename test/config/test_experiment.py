@@ -50,7 +50,7 @@ def test_names_families_and_stand_ins(chosen, expected):
         (["wavlm", "wake"], "wavlm, wake are here wake, wake: name each encoder once"),
         ("whisper", "expected a list of names"),
         ([], "expected a list of names"),
-        (["lost"], "stand_ins.lost: 'nothing' is no encoder"),
+        (["lost"], "stand_ins.lost: 'nothing' is not an encoder"),
     ],
 )
 def test_bad_choices_are_one_clear_line(chosen, message):
@@ -183,7 +183,7 @@ def test_a_budget_says_how_long_every_phase_is():
 
 
 def test_a_budget_has_steps_or_epochs():
-    with pytest.raises(UserError, match="budgets.b: steps and epochs are given"):
+    with pytest.raises(UserError, match="budgets.b: steps and epochs are both given"):
         check_budget(Budget(steps=1, epochs=1, steps_per_epoch=1), "b", "none")
     config = combine(GOOD, {"fusion": "pam"}, ["budgets.short.steps=7"])
     assert config["budgets"]["short"] == {"ctc_steps": 1, "steps": 7, "steps_per_epoch": 5}

@@ -145,7 +145,7 @@ def test_wrong_sets_and_names(dump):
         run(dump, "asr_clean_train", "asr_clean_train")
     with pytest.raises(UserError, match="encoder 'a-b': use letters"):
         run(dump, "asr_clean_train", encoders=["a-b"])
-    with pytest.raises(UserError, match="raw: holds something else than a combined set"):
+    with pytest.raises(UserError, match="raw: is not a combined set"):
         combine(specs(dump, "asr_clean_train"), dump / "raw")
     with pytest.raises(UserError, match="no such data directory"):
         run(dump, "none")

@@ -40,7 +40,7 @@ def test_faults_are_printed_and_fixed(folder, capsys):
     assert main([str(folder)]) == 1
     out = capsys.readouterr().out
     assert "error:" in out and "ann-2.wav: no such audio file: correct the path" in out
-    assert f"drop and mend with: utils/fix_data_dir.sh {folder}" in out
+    assert f"fix the directory with: utils/fix_data_dir.sh {folder}" in out
     assert main([str(folder), "--audio", "none"]) == 0
     assert main([str(folder), "--fix"]) == 0
     out = capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_the_hint_mends_what_was_found_and_no_more(folder, capsys, monkeypatch, 
     spoil(folder)
     monkeypatch.chdir(folder.parent)
     assert main([folder.name, "--audio", audio]) == 1
-    hint = capsys.readouterr().out.splitlines()[-1].partition("mend with: ")[2]
+    hint = capsys.readouterr().out.splitlines()[-1].partition("fix the directory with: ")[2]
     env = os.environ | {"PAM_VENV": str(Path(os.sys.executable).parents[1])}
     subprocess.run(["bash", "-c", hint], check=True, capture_output=True, env=env, cwd="/")
     assert main([folder.name, "--audio", audio]) == 0

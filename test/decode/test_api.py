@@ -133,7 +133,7 @@ BAD = {
     "notes.txt": (b"not audio", "notes.txt: "),
     "short.wav": (40, "short.wav: a clip of 40 samples is too short"),
     "missing.wav": (None, "no such audio file"),
-    "folder": ("folder", "a folder: name the audio files in it"),
+    "folder": ("folder", "this is a folder: give the audio files in it"),
     "gr\udcfc\udcdf.wav": (b"not audio", "truncated or corrupt"),
 }
 

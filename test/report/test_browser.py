@@ -198,7 +198,13 @@ def test_what_is_said_of_an_answer(tab):
     choose(tab, text="utt05")
     open_details(tab)
     text = tab.evaluate("document.querySelector('#list li').innerText")
-    for part in ("✗ wrong", "expert ac, p = 0.400", "unseen in training", "No audio: this page", "FOUR!"):
+    for part in (
+        "✗ wrong",
+        "expert ac, p = 0.400",
+        "unseen in training",
+        "No audio: this page",
+        "FOUR!",
+    ):
         assert part in text
     assert tab.evaluate(texts("#list h4")) == [
         "Layer weights of the expert shared, the largest ±3.500",

@@ -342,7 +342,7 @@ def test_the_readme_gets_the_tables_and_keeps_the_rest(tmp_path):
     assert text.endswith("\n<!-- results: end -->\nbottom\n") and "old" not in text
     assert text.count("12.50 (5 / 40, 95 % CI 3.2–20.8)") == 1 and "1.2500" in text
     readme.write_text("no markers")
-    with pytest.raises(UserError, match="README.md: the results go between the lines"):
+    with pytest.raises(UserError, match="README.md: the results need the lines"):
         report.main([*options, "--readme", str(readme)])
     assert readme.read_text() == "no markers"
 

@@ -394,7 +394,7 @@ def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
     assert json.loads((tmp_path / "more" / "peak_memory.json").read_text())["resident_bytes"] > 1e8
     for extra, message in (
         (["--init", str(tmp_path / "nowhere")], "--init .*nowhere: there is no model.pth"),
-        (["--init", str(tmp_path / "new"), "--warmup", "ctc"], "is warm already"),
+        (["--init", str(tmp_path / "new"), "--warmup", "ctc"], "needs no warm-up"),
     ):
         with pytest.raises(UserError, match=message):
             train_main([*more, *extra])
