@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, data: Path) -> Making:
-    """The record of raw/SET and ENCODER/SET; settings may change until wav.scp or a shard exists."""
+    """The record of raw/SET and ENCODER/SET. Settings bind from the first wav.scp or shard on."""
     out, states = args.out / data.name, []
     prepared = read_record(data.parent, data_verb.STAGE)
     settings = given(args.made_with) or (prepared or {}).get("settings", {})

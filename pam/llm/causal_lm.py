@@ -1,7 +1,7 @@
 """A frozen causal LLM with LoRA that reads a prompt once (equations 1 and 7).
 
-The prompt comes before the audio, so its states do not depend on the audio: one pass over each
-distinct prompt gives h_prompt for the router and the KV cache for all that follows.
+The prompt comes before the audio, so its states do not depend on the audio. One pass over each
+distinct prompt gives h_prompt for the router, and the KV cache for audio and answer.
 """
 
 # B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the
@@ -29,28 +29,27 @@ from pam.llm.text import TextEncoder
 from pam.paths import resolve_model
 
 H_PROMPTS = ("last", "mean")
-NORM_ROWS = 4096  # embeddings whose norms are taken at a time
+NORM_ROWS = 4096  # embeddings per block when norms are computed
 
 
 class CausalLM(nn.Module):
-    """The LLM with LoRA; only LoRA's matrices are trainable (float32, whatever the LLM's type).
+    """The LLM with LoRA. Only LoRA's matrices are trainable; they are float32 for any LLM type.
 
     Args:
         path: folder, hub name or `cache:NAME`.
         dtype: type of the frozen weights.
         lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA (A.6: 32, 64, q_proj and k_proj);
-            rank 0 leaves the LLM as it is; the target "all-linear" is every linear layer but the
-            LM head.
+            rank 0 adds no LoRA; the target "all-linear" is every linear layer except the LM head.
         attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …); on CPUs
             "eager" trains faster on short sequences.
         h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
-        lora_on_prompt: whether LoRA acts on the prompt too. If not, the prompt's states stay those
+        lora_on_prompt: whether LoRA acts on the prompt too. If not, the prompt's states are those
             of the pretrained LLM, so that they do not overfit to the few training prompts.
-        template: what stands around prompt, audio and answer (`pam.llm.template`): "plain", or the
-            tokenizer's own "chat" template; or the one that an experiment was trained with.
+        template: the tokens around prompt, audio and answer (`pam.llm.template`): "plain", the
+            tokenizer's own "chat" template, or the template that an experiment was trained with.
 
     Raises:
-        UserError: for files that are no causal LLM, and for one that cannot be read in parts.
+        UserError: the files are not a causal LLM, or the LLM cannot read a text in parts.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class CausalLM(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> "CausalLM":
-        """The frozen LLM stays in eval: its own dropout is off. Only LoRA's follows `mode`."""
+        """Only LoRA follows `mode`. The frozen LLM stays in eval mode, without dropout."""
         super().train(False)
         for layer in lora_layers(self.llm):
             for dropout in layer.lora_dropout.values():
@@ -95,17 +94,17 @@ class CausalLM(nn.Module):
 
     @property
     def width(self) -> int:
-        """D: of the embeddings, and of the states."""
+        """D, the width of the embeddings and of the states."""
         return self.embeddings.shape[1]
 
     @property
     def embeddings(self) -> Float[Tensor, "V D"]:
-        """The matrix of the frozen token embeddings; what the LLM reads is `embed`'s."""
+        """The matrix of the frozen token embeddings. (The LLM's input is `embed`, maybe scaled.)"""
         return self.llm.get_input_embeddings().weight
 
     @torch.no_grad()
     def embedding_norm(self) -> float:
-        """Mean norm of all tokens' embeddings as the LLM reads them."""
+        """Mean norm of the input embeddings over all tokens."""
         ids = torch.arange(len(self.embeddings), device=self.embeddings.device)
         norms = [self.embed(some).float().norm(dim=-1) for some in ids.split(NORM_ROWS)]
         return torch.cat(norms).mean().item()
@@ -117,32 +116,32 @@ class CausalLM(nn.Module):
 
     @property
     def space(self) -> int:
-        """The token of a space by itself."""
+        """The token of a single space."""
         return self.text_ids(" ")[-1]
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Tokens of a prompt, with what stands before it (BOS, or the head of the user's turn)."""
+        """Tokens of a prompt and of its opening (BOS, or the head of the user's turn)."""
         return [*self.template.opening, *self.text_ids(prompt)]
 
     def prompt_batch(self, prompts: Sequence[str]) -> tuple[Int[Tensor, "U P"], Int[Tensor, " U"]]:
-        """Tokens of prompts, padded on the right, and how many are real."""
+        """Tokens of prompts, padded on the right, and the real length of each."""
         ids = [torch.tensor(self.prompt_ids(prompt)) for prompt in prompts]
         return pad_sequence(ids, batch_first=True), torch.tensor([len(x) for x in ids])
 
     def answer_ids(self, text: str) -> list[int]:
-        """Tokens of an answer, without its end."""
+        """Tokens of an answer, without the end token."""
         return self.text_ids(self.template.joint + text)
 
     def embed(self, ids: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T D"]:
-        """Embeddings as the LLM's embedding layer gives them (Gemma's multiplies by √D)."""
+        """The output of the LLM's embedding layer (Gemma's multiplies by √D)."""
         return self.llm.get_input_embeddings()(ids)
 
     def turn(
         self, features: Float[Tensor, "B U D"], frames: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B V D"], Int[Tensor, " B"]]:
-        """What follows a prompt: each row's audio, then the tokens that close the user's turn.
+        """The embeddings after a prompt: each row's audio, then the tokens that close the turn.
 
-        Returns it padded on the right, and the real length of each row.
+        They are padded on the right; the second value is the real length of each row.
         """
         if not self.template.closing:
             return features, frames
@@ -154,7 +153,7 @@ class CausalLM(nn.Module):
         return out, frames + len(closing)
 
     def read_prompts(self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]) -> PromptStates:
-        """One pass over distinct prompts, padded on the right with any token."""
+        """One pass over distinct prompts, which are padded on the right with any token."""
         if self.lora_on_prompt:
             return self.pass_over_prompts(ids, lengths)
         with torch.no_grad(), without_lora(self.llm):
@@ -172,7 +171,7 @@ class CausalLM(nn.Module):
         )
         hidden = out.last_hidden_state.float()
         if self.h_prompt == "mean":
-            # Not the opening: it is the same for all, and a BOS' state is far larger than others.
+            # Without the opening: all prompts share it, and a BOS' state is far larger than others.
             skip = len(self.template.opening)
             own = hidden.masked_fill(~mask[..., None], 0)[:, skip:]
             pooled = own.sum(1) / (lengths - skip)[:, None]
@@ -188,9 +187,9 @@ class CausalLM(nn.Module):
         positions: Int[Tensor, "B T"],
         cache: DynamicCache,
     ) -> Float[Tensor, "B T D"]:
-        """Last-layer states of positions that follow what is in `cache` (which grows by them).
+        """Last-layer states of new positions after those in `cache`, to which they are added.
 
-        `mask` covers the cache and the new positions; `positions` count real tokens only.
+        `mask` covers the cache and the new positions. `positions` count real tokens only.
         """
         out = self.backbone(
             inputs_embeds=embeds.to(self.embeddings.dtype),
@@ -202,21 +201,21 @@ class CausalLM(nn.Module):
         return out.last_hidden_state
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """The LLM's own logits, scaled or capped as it does, for just the states that need them."""
+        """The LLM's own logits (with its scaling or capping) for the given states only."""
         rows = hidden.reshape(1, -1, hidden.shape[-1])
         logits = head_of(self.llm)(inputs_embeds=rows, use_cache=False).logits
         return logits.view(*hidden.shape[:-1], -1).float()
 
 
 def head_of(llm: PreTrainedModel) -> nn.Module:
-    """What the LLM does after its decoder: a copy that shares its weights, without the decoder."""
+    """The part of the LLM after its decoder: a copy without the decoder that shares the weights."""
     head = copy.copy(llm)
     head._modules = llm._modules | {backbone_name(llm): GivenStates()}
     return head
 
 
 def backbone_name(llm: PreTrainedModel) -> str:
-    """What the LLM calls its decoder (Llama 4's prefix is that of another class)."""
+    """The attribute name of the LLM's decoder. (Llama 4's prefix is that of another class.)"""
     return next(n for n in (llm.base_model_prefix, "model") if n in llm._modules)
 
 
@@ -228,7 +227,7 @@ class GivenStates(nn.Module):
 
     @property
     def decoder(self) -> "GivenStates":
-        """Some families' head asks a part of the decoder for the states."""
+        """Needed because some families' heads get the states from a part of the decoder."""
         return self
 
 

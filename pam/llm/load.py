@@ -1,4 +1,4 @@
-"""The pretrained files of an LLM: its tokenizer, its sizes, its frozen weights."""
+"""Load the pretrained files of an LLM: tokenizer, configuration and frozen weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 
 def load_config(folder: str) -> PreTrainedConfig:
-    """The configuration of a causal LLM; other kinds of models are refused by name."""
+    """The configuration of a causal LLM. `UserError` for other kinds of models."""
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def llm_width(path: str) -> int:
 
 
 def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
-    """The pretrained LLM without gradients; weights that are missing from it are an error."""
+    """The pretrained LLM without gradients. `UserError` if weights are missing."""
     config = load_config(folder)
     try:
         llm, info = AutoModelForCausalLM.from_pretrained(
@@ -66,7 +66,7 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
 
 @contextmanager
 def attention_of_cpu(llm: PreTrainedModel) -> Iterator[None]:
-    """An implementation of attention that needs no GPU, while the context lasts."""
+    """Context in which the LLM uses an attention implementation that needs no GPU."""
     chosen = llm.config._attn_implementation
     if chosen in ("eager", "sdpa"):
         yield

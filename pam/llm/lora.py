@@ -1,4 +1,4 @@
-"""LoRA in a frozen LLM: which layers it adapts, and the LLM without it."""
+"""LoRA in a frozen LLM: choice of layers, injection, and the LLM without LoRA."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,11 +21,11 @@ TRIED_TOKENS = 8
 
 
 def linear_layers(llm: PreTrainedModel) -> list[str]:
-    """Names of the linear layers whose output the logits of a text depend on, the LM head apart.
+    """Names of the linear layers whose output the logits of a text depend on, except the LM head.
 
-    One pass decides: vision towers, poolers and attention to an encoder take no part in it; some
-    routers of experts use only the weight of their layer, or return several tensors. Without
-    weights (torch's meta device) no pass is possible, and all linear layers are returned.
+    They are found by one pass. It excludes vision towers, poolers, attention to an encoder, and
+    routers of experts that use only their layer's weight or return several tensors. Without weights
+    (torch's meta device) no pass is possible, and all linear layers are returned.
     """
     linear = {n: m for n, m in llm.named_modules() if isinstance(m, LINEAR)}
     linear = {n: m for n, m in linear.items() if m is not llm.get_output_embeddings()}
@@ -34,7 +34,7 @@ def linear_layers(llm: PreTrainedModel) -> list[str]:
 
 
 def used_layers(llm: PreTrainedModel, layers: Iterable[nn.Module]) -> set[nn.Module]:
-    """Those of `layers` whose output a gradient of the logits reaches."""
+    """The `layers` whose output gets a gradient from the logits."""
     used: set[nn.Module] = set()
 
     def note(layer: nn.Module, _, output: object) -> None:
@@ -56,7 +56,7 @@ def used_layers(llm: PreTrainedModel, layers: Iterable[nn.Module]) -> set[nn.Mod
 def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[str]:
     """Names of the layers that `targets` choose.
 
-    PEFT asks only that some target exists: it would not notice that one of several is misspelt.
+    PEFT only checks that at least one target exists, so it would miss a misspelt one among several.
     """
     layers, chosen = linear_layers(llm), set()
     for target in [targets] if isinstance(targets, str) else targets:
@@ -66,7 +66,7 @@ def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[st
             raise UserError(f"llm_conf.lora_targets: {target!r}: {nearest(target, known)}")
         chosen |= set(layers) if target == ALL_LINEAR else named
     if not chosen:
-        raise UserError(f"llm_conf.lora_targets: names no layer: give {ALL_LINEAR}, or lora_rank 0")
+        raise UserError(f"llm_conf.lora_targets: it is empty: give {ALL_LINEAR}, or lora_rank 0")
     return [name for name in layers if name in chosen]
 
 
@@ -80,7 +80,7 @@ def inject_lora(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_layers(llm, targets)
     )
     with warnings.catch_warnings():
-        # PEFT sees for itself that Conv1D's weight is transposed, and says so for each layer.
+        # PEFT detects Conv1D's transposed weight itself, and warns for each layer.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         try:
             inject_adapter_in_model(config, llm)
@@ -98,7 +98,7 @@ def lora_layers(llm: nn.Module) -> list[BaseTunerLayer]:
 
 @contextmanager
 def without_lora(llm: nn.Module) -> Iterator[None]:
-    """The pretrained LLM while the context lasts."""
+    """Context in which the LLM runs without LoRA."""
     layers = lora_layers(llm)
     trained = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
     for layer in layers:
@@ -108,5 +108,5 @@ def without_lora(llm: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
-        for parameter, flag in trained:  # PEFT would train all that it enables
+        for parameter, flag in trained:  # PEFT makes all enabled weights trainable
             parameter.requires_grad_(flag)

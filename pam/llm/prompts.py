@@ -1,7 +1,7 @@
 """The result of a pass over prompts, and the place of padding in a KV cache.
 
-Padding stands on the left of every row's real tokens. So each real token is followed by the next
-one, and a window of attention, a chunk, ALiBi or any count of positions counts real tokens only.
+Padding is on the left of every row's real tokens. So real tokens are adjacent, and attention
+windows, chunks, ALiBi and position counts include real tokens only.
 """
 
 # B batch, U distinct prompts, P prompt tokens, L positions in the cache, D width of the LLM
@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 @dataclass
 class PromptStates:
-    """The result of a pass over prompts: all that later passes need.
+    """The result of a pass over prompts, as later passes need it.
 
     Attributes:
         pooled: h_prompt [U, D], float32.
@@ -30,7 +30,7 @@ class PromptStates:
     mask: Bool[Tensor, "U P"]
 
     def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
-        """The states of the prompts that the rows of a batch use."""
+        """The prompt states for the rows of a batch."""
         return PromptStates(
             self.pooled[index],
             [key[index] for key in self.keys],
@@ -47,9 +47,9 @@ class PromptStates:
 
 
 def pad_left(cache: DynamicCache, mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """Move the padding in `cache` to the left of the real tokens, whose order stays.
+    """Move the padding in `cache` to the left of the real tokens, and keep their order.
 
-    `mask` says which positions are real; returns the mask of the moved positions.
+    `mask` is True for real positions; returns the mask after the move.
     """
     order = mask.long().argsort(dim=1, stable=True)
     if torch.equal(order, torch.arange(mask.shape[1], device=mask.device).expand_as(order)):

@@ -1,8 +1,8 @@
-"""Refuse an LLM that cannot read a text in parts, before training, with the name of its family.
+"""Check before training that the LLM can read a text in parts; the error names its family.
 
-Two things are tried on the loaded LLM. Embeddings must give the same logits as token ids. A batch
-of two prompts of different lengths, followed by embeddings of no token, must give the logits of
-single passes.
+There are two tests on the loaded LLM. Embeddings must give the same logits as token ids. A batch of
+two prompts of different lengths, followed by embeddings that belong to no token, must give the same
+logits as single passes.
 """
 
 # U prompts, N tokens, T positions, V vocabulary, D width of the LLM
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TEXT = "The quick brown fox jumps over the lazy dog."
 PROMPTS, FRAMES = (5, 3), 4  # lengths
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
-EXACT, ROUGH = 1e-3, 0.3  # largest relative error in float32, and in types of fewer bits
+EXACT, ROUGH = 1e-3, 0.3  # largest relative error in float32, and in smaller types
 
 
 def refuse_unsupported(lm: "CausalLM", folder: str) -> None:
@@ -35,7 +35,7 @@ def refuse_unsupported(lm: "CausalLM", folder: str) -> None:
         try:
             with torch.no_grad(), attention_of_cpu(lm.llm):
                 reason = wrong_in_parts(lm)
-        except Exception as error:  # whatever a family's code does with a cache that it lacks
+        except Exception as error:  # a family's code may fail in any way
             reason = f"it cannot be read in parts ({type(error).__name__}: {one_line(error)})"
     if reason is not None:
         raise UserError(
@@ -45,7 +45,7 @@ def refuse_unsupported(lm: "CausalLM", folder: str) -> None:
 
 
 def without_plain_cache(llm: PreTrainedModel) -> str | None:
-    """Why keys and values are not all that the LLM keeps of what it has read."""
+    """Why the LLM's cache has more than keys and values; None if it does not."""
     if llm._is_stateful:
         return "it keeps a recurrent state, not only keys and values"
     try:
@@ -59,11 +59,11 @@ def without_plain_cache(llm: PreTrainedModel) -> str | None:
 
 
 def wrong_in_parts(lm: "CausalLM") -> str | None:
-    """What goes wrong when a text is read in parts."""
+    """The fault when a text is read in parts; None if there is none."""
     ids = torch.tensor(lm.text_ids(TEXT))
     words, dtype = lm.embed(ids), lm.embeddings.dtype
     if differ(in_one_pass(lm, input_ids=ids), in_one_pass(lm, inputs_embeds=words), dtype):
-        return "it reads more of a token than its embedding"
+        return "it uses more of a token than its embedding"
     audio = (words[:FRAMES] + words[FRAMES : 2 * FRAMES]) / 2
     prompts = [ids[-length:] for length in PROMPTS]
     whole = [torch.cat([lm.embed(prompt), audio]) for prompt in prompts]
@@ -77,18 +77,18 @@ def wrong_in_parts(lm: "CausalLM") -> str | None:
     mask = torch.cat([states.mask, torch.ones_like(positions, dtype=torch.bool)], 1)
     audio = audio.expand(len(prompts), -1, -1)
     if differ(expected, lm.logits(lm.read(audio, mask, positions, states.cache())), dtype):
-        return "in a batch and in parts it says something else than in one pass"
+        return "its logits in a batch and in parts differ from those of one pass"
     return None
 
 
 def in_one_pass(lm: "CausalLM", **inputs: Tensor) -> Float[Tensor, "T V"]:
-    """The LLM's own logits of one row of ids or embeddings."""
+    """The LLM's own logits for one row of ids or embeddings."""
     batch = {name: row[None] for name, row in inputs.items()}
     return lm.llm(**batch, use_cache=False).logits[0].float()
 
 
 def differ(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"], dtype: torch.dtype) -> bool:
-    """Is the difference large against that between the logits of different tokens?"""
+    """Whether the difference is large compared with that between logits of different tokens."""
     own = (expected - expected.mean(-1, keepdim=True)).norm()
     limit = EXACT if dtype == torch.float32 else ROUGH
     return not bool((got - expected).norm() <= limit * own.clamp(min=1e-6))

@@ -1,16 +1,16 @@
-"""What stands around the prompt, the audio and the answer, as token ids.
+"""Templates: the token ids around the prompt, the audio and the answer.
 
-The LLM reads  opening · prompt | audio · closing · answer · end.  What is before the bar does not
-depend on the audio: it is read once per distinct prompt, and its last token is the prompt's own,
-where equation 7 reads h_prompt.
+The LLM reads  opening · prompt | audio · closing · answer · end.  The part before the bar does not
+depend on the audio, so it is read once per distinct prompt. Its last token belongs to the prompt;
+equation 7 takes h_prompt there.
 
-- "plain": the tokenizer's own start of a text (Llama's BOS; Qwen and SmolLM have none), and nothing
-  between audio and answer. The end is the tokenizer's `eos_token`: `<|endoftext|>` of Qwen2.5,
-  `<|im_end|>` of its instruct models, `<|end_of_text|>` and `<|eot_id|>` of Llama 3.
-- "chat": the tokenizer's chat template with prompt and audio in the user's turn. The opening is
-  what the template writes before the user's words (its system turn too), the closing what ends
-  that turn and begins the assistant's. The end is what the template writes after an answer: for
-  Qwen2.5-3B that is `<|im_end|>`, though the tokenizer's `eos_token` is another.
+- "plain": the tokenizer's own start of a text (Llama's BOS; Qwen and SmolLM have none), and no
+  tokens between audio and answer. The end is the tokenizer's `eos_token`: `<|endoftext|>` of
+  Qwen2.5, `<|im_end|>` of its instruct models, `<|end_of_text|>` and `<|eot_id|>` of Llama 3.
+- "chat": the tokenizer's chat template with prompt and audio in the user's turn. The opening is the
+  template's text before the user's text, including the system turn. The closing ends the user's
+  turn and begins the assistant's. The end is the template's text after an answer: `<|im_end|>` for
+  Qwen2.5-3B, whose `eos_token` is another one.
 """
 
 import json
@@ -27,15 +27,17 @@ from pam.errors import UserError
 from pam.llm.text import markup_ids
 from pam.registry import nearest
 
-USER, ANSWER = "\ue000", "\ue001"  # stand for the texts: private code points that no template holds
-TODAY = datetime(2024, 7, 26)  # many templates write the date: the prompt must be the same tomorrow
+USER, ANSWER = "\ue000", "\ue001"  # placeholders of the texts: private code points
+TODAY = datetime(2024, 7, 26)  # many templates write the date, but prompts must not change
 FILE = "template.json"  # in exp/NAME
 
 
 @dataclass(frozen=True)
 class Template:
-    """Token ids around the texts; `joint` is the text between audio and answer that belongs to the
-    answer's first token."""
+    """Token ids around the texts.
+
+    `joint` is text between audio and answer that is tokenized together with the answer.
+    """
 
     opening: tuple[int, ...]
     closing: tuple[int, ...]
@@ -43,13 +45,13 @@ class Template:
     end: int
 
     def write(self, exp: Path) -> None:
-        """Keep it with an experiment, unless that has one."""
+        """Write it to exp/NAME, unless the experiment has one."""
         if not (exp / FILE).is_file():
             write_json(exp / FILE, asdict(self))
 
     @classmethod
     def read(cls, exp: Path) -> "Template | None":
-        """What an experiment was trained with; None where nothing is kept of it."""
+        """The template that an experiment was trained with; None if it has none."""
         if not (exp / FILE).is_file():
             return None
         try:
@@ -57,7 +59,7 @@ class Template:
             opening, closing = (tuple(map(int, kept.pop(key))) for key in ("opening", "closing"))
             return cls(opening, closing, **kept)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{exp / FILE}: no template of an experiment: {error!r}") from error
+            raise UserError(f"{exp / FILE}: not a template of an experiment: {error!r}") from error
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -70,7 +72,7 @@ def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The chat template cut at its texts."""
+    """The tokens of the chat template around its texts."""
     if not tokenizer.chat_template:
         raise UserError(
             f"llm_conf.template: the tokenizer of {tokenizer.name_or_path} has no chat template: "
@@ -97,7 +99,7 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options) -> str:
-    """The template's text on a fixed day; a template that raises is a `UserError`."""
+    """The template's text with a fixed date. `UserError` if the template fails."""
     options |= {"date_string": TODAY.strftime("%d %b %Y"), "tokenize": False}
     try:
         dated = fixed_clock() + tokenizer.get_chat_template()
@@ -110,7 +112,7 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **op
 
 
 def fixed_clock() -> str:
-    """Jinja that defines `strftime_now`, which transformers offers to templates, as of `TODAY`."""
+    """A Jinja macro that replaces transformers' `strftime_now` in templates by the date `TODAY`."""
     codes = [f"%{flag}{letter}" for letter in "aAbBcdDeFhHIjmMpSTuwxXyY" for flag in ("", "-")]
     steps = "".join(f" | replace('{code}', '{TODAY.strftime(code)}')" for code in codes)
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{steps} }}}}{{%- endmacro -%}}"

@@ -1,8 +1,8 @@
-"""Text as token ids. A control token that is spelt in a user's text is encoded as its letters.
+"""Text as token ids. If a user's text spells a control token, it is encoded as plain letters.
 
-A control token is a special token of the tokenizer, or a further token that its chat template
-writes, as `<think>`. Only templates make them. Otherwise a transcript with "</s>" would end the
-answer, and a prompt could open a turn, without any error.
+Control tokens are the tokenizer's special tokens, and further tokens of its chat template, such as
+`<think>`. Only templates may produce them. Otherwise "</s>" in a transcript would end the answer,
+and a prompt could open a turn, without an error.
 """
 
 import json
@@ -15,12 +15,12 @@ from pam.errors import UserError
 
 
 def markup_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Tokens of a template's text; the control tokens that it names are themselves."""
+    """Tokens of a template's text, in which control tokens keep their meaning."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
 class TextEncoder:
-    """Gives the tokens of a user's text, and no control token."""
+    """Encodes a user's text without control tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.tokenizer = tokenizer
@@ -36,7 +36,7 @@ class TextEncoder:
         return self.literal(text) if self.holds_control(ids, text) else ids
 
     def holds_control(self, ids: list[int], text: str) -> bool:
-        """Is a control token among `ids`? The unknown token is one only if the text spells it."""
+        """Whether `ids` hold a control token. The unknown token counts only if `text` spells it."""
         control, unknown = set(self.control), self.tokenizer.unk_token
         if unknown is not None and unknown not in text:
             control.discard(self.tokenizer.unk_token_id)
@@ -49,14 +49,14 @@ class TextEncoder:
             ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if self.holds_control(ids, text):
             raise UserError(
-                f"the tokenizer of {self.tokenizer.name_or_path} cannot write {text!r} without a "
+                f"the tokenizer of {self.tokenizer.name_or_path} cannot encode {text!r} without a "
                 "control token: change the text"
             )
         return ids
 
     @cached_property
     def without_control(self) -> Tokenizer | None:
-        """The tokenizer's own pipeline that knows no control token; None for those in Python."""
+        """A copy of the tokenizer's pipeline without control tokens; None for Python tokenizers."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             return None
@@ -68,7 +68,7 @@ class TextEncoder:
 
 
 def hide_pieces(model: dict, contents: set[str]) -> None:
-    """Rename pieces of a model of `tokenizers` so that no text can spell them; ids stay."""
+    """Rename pieces of a model of `tokenizers` so that no text can spell them; ids are kept."""
 
     def hidden(piece: str) -> str:
         return f"\ue000{piece}\ue000" if piece in contents else piece

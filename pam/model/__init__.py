@@ -1,1 +1,1 @@
-"""The Speech LLM: encoders, fusion and LLM put together."""
+"""The Speech LLM, which combines encoders, fusion and LLM."""

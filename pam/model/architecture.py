@@ -1,10 +1,10 @@
-"""Architectures of pretrained models, kept here so that sizes are known before any download.
+"""Architectures of pretrained models, stored here so that sizes are known without a download.
 
-architectures/NAME.json: `class` ("module:class") and the `config` values that set its size; for an
-encoder also `inputs` (shapes of a forward pass; a last element that is a string is the type) and
-how many `seconds` of audio they are. NAME is the last part of a path: `openai/whisper-small`, a
-local folder `whisper-small` and `cache:whisper-small` are one architecture; so are a
-model's "-instruct" and an original file NAME.pt.
+architectures/NAME.json has `class` ("module:class") and the `config` values that set the size. For
+an encoder it also has `inputs` (shapes of a forward pass; a string as last element is the type) and
+the `seconds` of audio in them. NAME is the last part of a path: `openai/whisper-small`, a local
+folder `whisper-small` and `cache:whisper-small` are one architecture. So are a model's "-instruct"
+version and an original file NAME.pt.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 FOLDER = Path(__file__).with_name("architectures")
-# The names of Table 6, and what the configurations of the models call them.
+# The names in Table 6 → the names in the models' configurations.
 DIMENSIONS = {
     "layers": ("encoder_layers", "num_hidden_layers"),
     "d_model": ("d_model", "hidden_size"),
@@ -34,12 +34,12 @@ def architecture_names() -> list[str]:
 
 
 def architecture(path: str) -> dict[str, Any]:
-    """The architecture of the model that a configuration calls `path`."""
+    """The architecture of the model at a configuration's `path`."""
     name = path.removeprefix("cache:").rstrip("/").rpartition("/")[2].lower()
     file = FOLDER / f"{name.removesuffix('.pt').removesuffix('-instruct')}.json"
     if not file.is_file():
         raise UserError(
-            f"{path}: its architecture is not known: {nearest(name, architecture_names())}; "
+            f"{path}: unknown architecture: {nearest(name, architecture_names())}; "
             f"describe it in {file}"
         )
     return json.loads(file.read_text(encoding="utf-8"))
@@ -56,7 +56,7 @@ def dimensions(path: str) -> dict[str, int]:
 
 
 def on_meta(path: str) -> nn.Module:
-    """The model that a configuration calls `path`, without weights: torch's meta device."""
+    """The model at a configuration's `path` without weights, on torch's meta device."""
     spec = architecture(path)
     module, _, name = spec["class"].partition(":")
     cls = getattr(importlib.import_module(module), name)
@@ -65,7 +65,7 @@ def on_meta(path: str) -> nn.Module:
 
 
 def encoder_flops(path: str) -> tuple[float, float]:
-    """(FLOPs of one forward pass over a stretch of audio, its seconds); 2 per multiply-add."""
+    """(FLOPs of one forward pass, its seconds of audio); a multiply-add counts 2."""
     spec, model = architecture(path), on_meta(path)
     inputs = {name: meta_tensor(shape) for name, shape in spec["inputs"].items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -81,5 +81,5 @@ def meta_tensor(shape: list[Any]) -> torch.Tensor:
 
 
 def count(module: nn.Module | None) -> int:
-    """Parameters of a module, tied ones once."""
+    """Number of parameters of a module; tied ones count once."""
     return sum(p.numel() for p in module.parameters()) if module is not None else 0

@@ -1,4 +1,4 @@
-"""How every ESPnet model here treats its frozen parts."""
+"""Base class of the ESPnet models: frozen parts keep their type and stay out of checkpoints."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,30 @@ from pam.registry import nearest
 
 
 class TrainableOnlyModel(AbsESPnetModel):
-    """An ESPnet model whose checkpoints hold what is trained, nothing else.
+    """An ESPnet model whose checkpoints hold only learned weights.
 
-    The frozen weights are the pretrained models' own files. `to` moves the model but keeps every
-    part's type: ESPnet would cast a bfloat16 LLM to its `train_dtype`.
+    Frozen weights come from the pretrained models' files. `to` moves the model but keeps the type
+    of every part, because ESPnet would cast a bfloat16 LLM to its `train_dtype`.
     """
 
     def to(self, *args, dtype=None, **kwargs):
         return super().to(*args, **kwargs)
 
-    # Learned, but frozen by `train_only`: no pretrained model's file has them either.
+    # Learned weights that `train_only` froze. Pretrained files do not have them.
     held: frozenset[str] = frozenset()
 
     def trainable_names(self) -> set[str]:
         return {name for name, p in self.named_parameters() if p.requires_grad}
 
     def learned_names(self) -> set[str]:
-        """What checkpoints hold."""
+        """Names of the weights in checkpoints."""
         return self.trainable_names() | self.held
 
     def train_only(self, patterns: Sequence[str | Mapping[str, Sequence[int]]]) -> None:
-        """Freeze what no pattern matches, as in "fusion.experts.4.*"; {pattern: [4]} trains row 4
-        alone. Checkpoints still hold everything that was learned."""
+        """Freeze all weights that match no pattern, such as "fusion.experts.4.*".
+
+        {pattern: [4]} trains only row 4. Checkpoints still hold all learned weights.
+        """
         learned = {name: p for name, p in self.named_parameters() if p.requires_grad}
         chosen = {}
         for entry in patterns:
@@ -56,7 +58,7 @@ class TrainableOnlyModel(AbsESPnetModel):
         return type(everything)((k, v) for k, v in everything.items() if k in keep)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
-        """Load learned weights; what does not fit is an error that names the first mismatch."""
+        """Load learned weights. `UserError` names the first weight that does not fit."""
         for name, parameter in self.named_parameters():
             if name in state_dict and state_dict[name].shape != parameter.shape:
                 raise UserError(
@@ -73,15 +75,17 @@ class TrainableOnlyModel(AbsESPnetModel):
         return result
 
     def collect_feats(self, **batch: Tensor) -> dict[str, Tensor]:
-        """ESPnet's statistics stage is not used: the dump writes the lengths."""
+        """ESPnet's statistics stage is not used, because the dump writes the lengths."""
         return {}
 
 
 def train_rows(parameter: nn.Parameter, rows: Sequence[int], name: str) -> None:
-    """Let only these rows of a weight change. `partial` tells the optimizer: weight decay would
-    change the others too."""
+    """Train only these rows of a weight.
+
+    The attribute `partial` disables weight decay, which would change the other rows too.
+    """
     if wrong := [row for row in rows if not 0 <= row < len(parameter)]:
-        raise UserError(f"trainable: {name} has {len(parameter)} rows, there is no row {wrong[0]}")
+        raise UserError(f"trainable: {name} has {len(parameter)} rows, so no row {wrong[0]}")
     moves = torch.zeros(len(parameter), *[1] * (parameter.dim() - 1))
     moves[list(rows)] = 1
     parameter.register_hook(lambda gradient: gradient * moves.to(gradient.device))

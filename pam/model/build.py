@@ -33,7 +33,7 @@ def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderSha
 
 
 def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Router | None]:
-    """The fusion of a configuration for an LLM of `width`, and the router where it needs one."""
+    """The fusion of a configuration for an LLM of `width`, and its router or None."""
     shapes = encoder_shapes(config["encoders"])
     check_init_options(Router, config["router_conf"], "router_conf")
     num_experts = len(config["tasks"])
@@ -50,19 +50,21 @@ def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Rou
 
 
 def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
-    """The frozen encoders; a shape that differs from the configuration is an error."""
+    """The frozen encoders. `UserError` if a shape differs from the configuration."""
     return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
 
 
 def build_model(
     config: Mapping[str, Any], online: bool = False, template: Template | None = None
 ) -> ESPnetPaMModel:
-    """The model of a configuration with keys encoders, llm_conf, fusion, fusion_conf,
-    router_conf, tasks, model_conf and, where only some parts are trained, trainable. `online`
-    loads the encoders too; `template` is the one that an experiment keeps, else it is made by the
-    tokenizer."""
+    """The model of a configuration.
+
+    The keys are encoders, llm_conf, fusion, fusion_conf, router_conf, tasks, model_conf and,
+    optionally, trainable. `online` loads the encoders too. `template` is that of an experiment; by
+    default it is made from the tokenizer.
+    """
     if lacking := [part for part in PARTS if part not in config]:
-        raise UserError(f"no configuration of a Speech LLM: {', '.join(lacking)} is missing")
+        raise UserError(f"not a configuration of a Speech LLM: {', '.join(lacking)} is missing")
     if config.get("pool", "before") != "before":  # an option of earlier versions
         raise UserError(
             f"pool: {config['pool']}: frames are now averaged before FFN_e only: train it again"
@@ -90,14 +92,14 @@ def build_model(
 def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
     """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
     exp = Path(exp)
-    trained_weights(exp)  # before the LLM is loaded
+    trained_weights(exp)  # fail before the LLM is loaded
     model = build_model(load_yaml(exp / "config.yaml"), online, Template.read(exp))
     load_learned(model, exp)
     return model.eval()
 
 
 def trained_weights(exp: Path) -> Path:
-    """exp/NAME/model.pth; `UserError` where there is none."""
+    """exp/NAME/model.pth; `UserError` if it does not exist."""
     checkpoint = exp / "model.pth"
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
@@ -105,12 +107,12 @@ def trained_weights(exp: Path) -> Path:
 
 
 def read_learned(exp: Path) -> dict[str, torch.Tensor]:
-    """The weights in exp/NAME/model.pth; `UserError` where there are none, or no weights."""
+    """The weights in exp/NAME/model.pth. `UserError` if it is missing or holds other content."""
     return read_weights(trained_weights(exp))
 
 
 def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
-    """Give `model` the weights of exp/NAME/model.pth."""
+    """Load the weights of exp/NAME/model.pth into `model`."""
     weights = read_learned(exp)
     try:
         model.load_state_dict(weights)

@@ -7,15 +7,15 @@ of the tokens v that occur in the training text; the blank is the embedding of a
     z_{t,v} = s \cos(x_t, E_v), \qquad z_{t,\varnothing} = s \cos(x_t, E_\text{space}) + c, \qquad
     \mathcal{L} = -\log p_{\mathrm{CTC}}(y \mid \mathrm{softmax}(z))
 
-with a learned bias c. No LLM pass is needed, and the features come to lie near the embeddings of
-the LLM's own tokens. Two choices let the LLM use them sooner (egs/multitask/LOG.md):
+with a learned bias c. It needs no pass of the LLM, and it moves the features near the embeddings of
+the LLM's own tokens. Two choices make the features useful for the LLM (egs/multitask/LOG.md):
 
 - the scale s is fixed. A learned scale grew to 62 while the mean cosine stayed at 0.23: the LLM
   does not recognise features so far from their token;
-- the blank is a space, a token that the LLM can skip, not a learned vector that it has never seen:
-  four frames of five are blank.
+- the blank is a space, which the LLM can skip, not a learned vector, which it has never seen. Four
+  of five frames are blank.
 
-It is not in the paper: on at mini scale, off at paper scale.
+The paper has no such warm-up. It is on at mini scale and off at paper scale.
 """
 
 # B batch, T frames, D width of the LLM, Y target tokens, classes: the blank and V tokens
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pam.encoders.padding import padding_mask
 
 IGNORE = -100
-SCALE = 12.0  # one of 3000 tokens becomes probable at a cosine 0.7 above the others'
+SCALE = 12.0  # a token among 3000 becomes probable if its cosine is 0.7 above the others'
 BLANK = 0  # class 0 is the blank, class i + 1 is the i-th token that occurs
 
 
@@ -69,8 +69,11 @@ class TokenEmbeddingCTC(nn.Module):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
     ) -> Float[Tensor, " B"]:
-        """The loss per target token of each utterance; targets too long for their frames
-        count as 0. Tokens that are not in the training text have no class: they are left out."""
+        """The loss per target token of each utterance.
+
+        It is 0 if a target is too long for its frames. Tokens that are not in the training text
+        have no class and are left out.
+        """
         real = padding_mask(text_lengths, text.shape[1])
         classes = torch.where(real, self.classes[text.clamp(min=0)], IGNORE)
         kept = classes != IGNORE

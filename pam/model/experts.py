@@ -1,4 +1,4 @@
-"""Names of the routed experts: their tasks, where task labels reach the routing."""
+"""Names of the routed experts: their tasks, if routing is trained with task labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,8 +8,11 @@ from pam.config.source import attribute_of, registered
 
 
 def experts_have_tasks(config: Mapping[str, Any]) -> bool:
-    """False for experts that no label has tied to a task (Table 11, "audio-based" and "without
-    task label"): which of them serves a task is chance, so routing has no accuracy."""
+    """Whether task labels tie each expert to a task.
+
+    False for Table 11's "audio-based" and "without task label": there the expert of a task is
+    arbitrary, so routing has no accuracy.
+    """
     conf = config.get("model_conf") or {}
     labelled = conf.get("routing_loss", True) or conf.get("routing", "label") == "label"
     fusion = registered(FUSIONS).get(config.get("fusion"))
@@ -17,5 +20,5 @@ def experts_have_tasks(config: Mapping[str, Any]) -> bool:
 
 
 def expert_names(tasks: Sequence[str], labelled: bool) -> list[str]:
-    """The tasks, or numbers where the experts have none."""
+    """The tasks, or numbers if experts have no tasks."""
     return list(tasks) if labelled else [f"expert {n}" for n in range(1, len(tasks) + 1)]

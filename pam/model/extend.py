@@ -1,13 +1,12 @@
-"""Add an encoder or a task to a trained system without changing what it has learned.
+"""Add an encoder or a task to a trained system without changing its learned behaviour.
 
-- A further encoder gets an adapter of its own. Its columns in W (equation 5) and in FFN_o (equation
-  6) start as zero, so the features stay equal. This is checked for every fusion; a fusion that
-  changes them is refused ("average" divides by the number of encoders).
-- A further task gets an expert: the mean of the routed ones. Its row in the router is the mean of
-  the rows: that logit is never above the largest of the others, so no prompt is routed to it before
-  training. Only the expert and its row are trained (`trainable` of the configuration). Refused
-  where the gate is a probability, which a further row lowers at once, and where the experts belong
-  to no task.
+- A new encoder gets its own adapter. Its columns in W (equation 5) and in FFN_o (equation 6) start
+  as zero, so the features do not change. This is checked for every fusion. A fusion whose features
+  change is an error ("average" divides by the number of encoders).
+- A new task gets an expert, the mean of the routed ones. Its row in the router is the mean of the
+  rows. Its logit is never above the largest of the others, so no prompt is routed to it before
+  training. Only the expert and its row are trained (`trainable` of the configuration). It is an
+  error if the gate is a probability, which a new row would lower, or if experts have no tasks.
 """
 
 from collections.abc import Mapping
@@ -27,18 +26,18 @@ from pam.model.experts import experts_have_tasks
 Config = dict[str, Any]
 State = dict[str, Tensor]
 PROBE_FRAMES = 16
-TOLERANCE = 1e-5  # of what a fusion that is not ours bit for bit may change
+TOLERANCE = 1e-5  # largest change of features; some fusions are not exact to the bit
 
 
 def read_trained(exp: Path) -> tuple[Config, State]:
-    """Settings and learned weights of exp/NAME."""
+    """Configuration and learned weights of exp/NAME."""
     return load_yaml(exp / "config.yaml"), read_learned(exp)
 
 
 def add_encoder(
     config: Config, state: State, name: str, spec: Mapping[str, Any], seed: int = 0
 ) -> tuple[Config, State]:
-    """The system with the encoder `name`, described as under `encoders:` of a scale."""
+    """The system with the new encoder `name`; `spec` is as under `encoders:` of a scale."""
     if name in config["encoders"]:
         raise UserError(f"--add_encoder {name}: the system has it already")
     grown = config["fusion_conf"].get("grown", 0) + 1
@@ -57,7 +56,7 @@ def add_encoder(
 
 
 def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
-    """The system with an expert for `task`, the only one that then trains."""
+    """The system with a new expert for `task`; only this expert is trained afterwards."""
     if task in config["tasks"]:
         raise UserError(f"--add_task {task}: the system has it already")
     bigger = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
@@ -68,7 +67,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
             f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
         )
     refuse_shared_gates(config, router)
-    mixture(config, state, width)  # or nothing would tell of a weight that is missing
+    mixture(config, state, width)  # raises UserError for a missing weight
     experts = {
         key: mean_of_experts(state, key.rpartition(f"experts.{number}.")[2], number)
         for key in (f"fusion.{k}" for k in fusion.state_dict())
@@ -87,7 +86,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
 
 
 def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:
-    """UserError where a further expert would change the gates of the others."""
+    """UserError if a further expert would change the gates of the others."""
     if router is None or not experts_have_tasks(config):
         raise UserError("--add_task: the experts of this system belong to no task: train it on all")
     if router.scaled:
@@ -98,7 +97,7 @@ def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:
 
 
 def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Module | None]:
-    """The trained fusion and router; a weight that the checkpoint lacks is an error."""
+    """The trained fusion and router. UserError if the checkpoint lacks a weight."""
     fusion, router = build_mixture(config, width)
     for part, prefix in ((fusion, "fusion."), (router, "router.")):
         if part is not None:
@@ -109,8 +108,10 @@ def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Mod
 
 
 def fill(part: nn.Module, state: State, prefix: str, fit: Any) -> None:
-    """Load the weights under `prefix`; those of another shape go through `fit`, those that are new
-    stay as they were initialised."""
+    """Load the weights under `prefix`.
+
+    `fit` adapts weights of another shape. New weights keep their initial values.
+    """
     filled = {}
     for key, fresh in part.state_dict().items():
         old = state.get(prefix + key)
@@ -126,7 +127,7 @@ def fill(part: nn.Module, state: State, prefix: str, fit: Any) -> None:
 
 
 def widen(old: Tensor, fresh: Tensor) -> Tensor | None:
-    """`old` with columns of zeros."""
+    """`old` with additional columns of zeros; None if the shapes differ in another way."""
     more = fresh.shape[-1] - old.shape[-1]
     if old.dim() != 2 or fresh.shape[0] != old.shape[0] or more < 1:
         return None
@@ -134,7 +135,7 @@ def widen(old: Tensor, fresh: Tensor) -> Tensor | None:
 
 
 def lengthen(old: Tensor, fresh: Tensor) -> Tensor | None:
-    """`old` with one more row, the mean of the others."""
+    """`old` with one additional row, the mean of the others; None if shapes differ otherwise."""
     if fresh.shape != (len(old) + 1, *old.shape[1:]):
         return None
     return torch.cat([old, old.mean(0, keepdim=True)])
@@ -146,7 +147,7 @@ def mean_of_experts(state: State, name: str, number: int) -> Tensor:
 
 @torch.no_grad()
 def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping[str, Any]) -> None:
-    """UserError where the features of random states have changed."""
+    """UserError if the features of random states have changed."""
     generator = torch.Generator().manual_seed(0)
     experts = len(config["tasks"])
     shapes = [(s.num_states, s.dim) for s in encoder_shapes(config["encoders"])]
@@ -160,6 +161,6 @@ def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping
         before, after, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())
     ):
         raise UserError(
-            f"fusion {config['fusion']!r} cannot take a further encoder and stay what it was: "
-            "train the system anew"
+            f"fusion {config['fusion']!r} cannot take a further encoder without changing its "
+            "features: train a new system"
         )

@@ -1,7 +1,7 @@
-"""Parameters of a system, counted without any weights (torch's meta device).
+"""Count the parameters of a system, without loading weights (torch's meta device).
 
-Counted as in section 4.5 of the paper: the adapters, the experts, the router and LoRA are trained;
-all of these are active at inference, except the routed experts that are not chosen.
+The counts follow section 4.5 of the paper: the adapters, the experts, the router and LoRA are
+trained. All of them are active at inference, except the routed experts that are not chosen.
 """
 
 import inspect
@@ -23,17 +23,17 @@ LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameters of the parts of a system.
+    """Numbers of parameters of the parts of a system.
 
     Attributes:
-        encoders: of each frozen encoder.
-        llm: of the frozen LLM, without LoRA.
+        encoders: each frozen encoder.
+        llm: the frozen LLM, without LoRA.
         adapters: FFN_e of all encoders.
-        experts: of all experts, the shared one too.
-        expert: of the largest expert.
-        idle: of the routed experts that one answer does not use.
-        router, lora: of the router, and of LoRA's matrices.
-        rest: whatever else is trained: FFN_o of fusions without experts, branches, a Q-Former, the
+        experts: all experts, including the shared one.
+        expert: the largest expert.
+        idle: the routed experts that one answer does not use.
+        router, lora: the router, and LoRA's matrices.
+        rest: all other trained parts: FFN_o of fusions without experts, branches, a Q-Former, the
             gain of the features.
     """
 
@@ -53,12 +53,12 @@ class Sizes:
 
     @property
     def active(self) -> int:
-        """Of what is trained, what an answer uses: all but the experts that are not chosen."""
+        """Trained parameters that an answer uses: all except the experts that are not chosen."""
         return self.trainable - self.idle
 
     @property
     def total(self) -> int:
-        """With the frozen encoders and LLM."""
+        """All parameters, including the frozen encoders and LLM."""
         return self.trainable + self.llm + sum(self.encoders.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Sizes:
 
 
 def llm_with_lora(llm_conf: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """The LLM on the meta device with its LoRA, and its parameters without."""
+    """The LLM with LoRA on the meta device, and its number of parameters without LoRA."""
     llm = on_meta(llm_conf["path"])
     frozen = count(llm)
     defaults = inspect.signature(CausalLM).parameters

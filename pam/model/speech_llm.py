@@ -1,6 +1,6 @@
 r"""The Speech LLM: Y = LLM(prompt, S) with S the fused audio (equations 1 and 10).
 
-It puts the parts together: encoders → fusion, gated by the router → LLM. No maths of its own.
+It combines the parts: encoders → fusion, gated by the router → LLM. The maths is in the parts.
 """
 
 # B batch, K distinct prompts, Q of them for each row, P prompt tokens, T frames, Y answer tokens,
@@ -33,7 +33,7 @@ ROUTINGS = ("label", "predicted")
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What the fusion must know of an encoder: its name in the batch, D_e and L_e + 1."""
+    """The properties of an encoder that the fusion needs: name in the batch, D_e and L_e + 1."""
 
     name: str
     dim: int
@@ -49,9 +49,9 @@ class ESPnetPaMModel(TrainableOnlyModel):
         router: for fusions that need a gate, else None.
         shapes: the encoders, in the fusion's order.
         tasks: names of the tasks; the expert of a task is its index.
-        encoders: the encoders themselves, for audio that was not dumped.
-        feature_scale: "embedding" gives every fused frame the mean norm of the LLM's token
-            embeddings times a learned gain; "none" leaves it as the fusion made it.
+        encoders: the encoder models, for online features.
+        feature_scale: "embedding" scales every fused frame to the mean norm of the LLM's token
+            embeddings times a learned gain; "none" does not scale.
         routing: in training the gate takes the true "label" or the "predicted" expert.
         routing_loss: add CE(p, task) of equation 10. Without it and with "predicted" routing no
             label reaches the experts (Table 11, "without task label").
@@ -102,7 +102,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     @property
     def labelled(self) -> bool:
-        """Has each routed expert a task? See `pam.model.experts`."""
+        """Whether each routed expert has a task; see `pam.model.experts`."""
         return self.router is not None and (self.routing_loss or self.routing == "label")
 
     @property
@@ -115,23 +115,23 @@ class ESPnetPaMModel(TrainableOnlyModel):
         return self.llm.embeddings.device
 
     def autocast(self):
-        """bfloat16 where the configuration asks for it; ESPnet's own AMP is float16."""
+        """Autocast to bfloat16 if the configuration says so; ESPnet's own AMP is float16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     # --- audio
 
     def audio_of(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What `states` reads of a batch."""
+        """The entries of a batch that `states` reads."""
         names = {AUDIO, *(shape.name for shape in self.shapes)}
         return {k: v for k, v in batch.items() if k.removesuffix("_lengths") in names}
 
     def states(
         self, batch: Mapping[str, Tensor]
     ) -> tuple[list[Float[Tensor, "B S T C"]], Int[Tensor, " B"]]:
-        """All encoders' states, zero where padded, and the frames of each clip: those of the
-        encoder that has the fewest.
+        """All encoders' states, with zeros as padding, and the number of frames of each clip.
 
-        `batch` has `speech`, or of every encoder NAME [B, T, S·C] and NAME_lengths.
+        The number of frames is the minimum over the encoders. `batch` has `speech`, or NAME
+        [B, T, S·C] and NAME_lengths of every encoder.
         """
         if AUDIO in batch:
             batch = self.encode(batch[AUDIO], batch[f"{AUDIO}_lengths"])
@@ -140,7 +140,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         states = []
         for shape in self.shapes:
             flat_BTF = batch[shape.name][:, : real_BT.shape[1]]
-            # Padding may hold anything, NaN too, and 0 · NaN would reach the gradients.
+            # Padding may hold any value, even NaN, and 0 · NaN would reach the gradients.
             flat_BTF = flat_BTF.masked_fill(~real_BT[..., None], 0.0)
             states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
         return states, frames
@@ -163,7 +163,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         lengths: Int[Tensor, " B"],
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
-        """The fused audio features S of equation 3, and the number of real ones of each clip."""
+        """The fused audio features S of equation 3, and their real number for each clip."""
         features = self.fusion(states, lengths, gate)
         if self.gain is not None:
             unit = F.normalize(features.float(), dim=-1)
@@ -177,7 +177,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         task: Int[Tensor, " B"] | None,
         gate: Float[Tensor, "B R"] | None = None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
-        """As `fuse`; where no `gate` is given, with the experts of `task`."""
+        """As `fuse`; without a `gate`, the experts of `task` are used."""
         if gate is None and task is not None and self.router is not None:
             gate = F.one_hot(task, len(self.tasks)).float()
         return self.fuse(states, lengths, gate)
@@ -185,8 +185,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
     # --- prompts and routing
 
     def read_prompts(self, prompts: Sequence[str], shortest: int = 0) -> PromptStates:
-        """One pass of the LLM over prompts, padded to `shortest` tokens at least. A prompt that
-        occurs twice is computed twice."""
+        """One pass of the LLM over prompts, padded to at least `shortest` tokens.
+
+        Duplicates are computed twice.
+        """
         ids, lengths = self.llm.prompt_batch(prompts)
         ids = F.pad(ids, (0, max(0, shortest - ids.shape[1])))
         with self.autocast():
@@ -200,7 +202,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     @torch.no_grad()
     def prompt_posteriors(self, prompts: Sequence[str]) -> Float[Tensor, "N R"]:
-        """p of equation 8 for each prompt; `UserError` for a system without a router."""
+        """p of equation 8 for each prompt. `UserError` for a system without a router."""
         if self.router is None:
             raise UserError("this system has no router")
         return self.router(self.pooled_prompts(prompts)).softmax(-1)
@@ -208,7 +210,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
     def route(
         self, prompt: PromptStates, task: Int[Tensor, " B"] | None
     ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
-        """Router logits and gate; with `task` the gate takes the true expert."""
+        """Router logits and gate. With `task`, the gate takes the true expert."""
         if self.router is None:
             return None, None
         logits = self.router(prompt.pooled)
@@ -239,13 +241,14 @@ class ESPnetPaMModel(TrainableOnlyModel):
         """Loss of equation 10, statistics per task, and the token count as the batch's weight.
 
         `prompt` holds each distinct prompt of the batch once; `prompt_index` gives the prompts of
-        each row. The LLM reads the first of them, the router learns from all. `experts` are the
+        each row. The LLM reads the first of them; all of them train the router. `experts` are the
         right experts of each prompt, by default that of the row's task. `text` ends with the end
         token; ESPnet's trainer adds `utt_id`. Audio: see `states`; `chance`: see `drop_words`.
-        Outside training `loss_routed` is the loss where the router chooses the expert.
+        In evaluation mode the statistics have `loss_routed`, the loss with the router's choice.
+
         The loss is a mean over answer tokens plus, for routing, a mean over utterances. `counts`
-        gives the batch's share where several processes share it or an update joins it with others
-        (`pam.model.joint`); without, the batch is whole.
+        scales it if several processes share the batch or an update joins several batches
+        (`pam.model.joint`). Without `counts`, the batch is whole.
         """
         if counts is None:
             counts = own_counts(int(text_lengths.sum()), len(task), task.device)
@@ -295,7 +298,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text_lengths: Int[Tensor, " B"],
         chance: Float[Tensor, "B Y"] | None = None,
     ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
-        """Logits at the N positions that predict an answer token, and those tokens."""
+        """Logits at the N positions that predict answer tokens, and these tokens."""
         features, frames = self.fuse(*self.states(audio), gate)
         read = self.drop_words(text.clamp(min=0), chance)
         hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read)
@@ -312,8 +315,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         task: Int[Tensor, " B"],
         **others: Tensor,
     ) -> Float[Tensor, " B"]:
-        """The cross-entropy of each utterance's answer in nats, summed over its tokens, with the
-        gate of training. A batch is that of `forward`; the model must be in evaluation mode."""
+        """The cross-entropy of each utterance's answer in nats, summed over its tokens.
+
+        The gate is that of training, and the batch is as for `forward`. The model must be in
+        evaluation mode.
+        """
         with self.autocast():
             prompts = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index[:, 0])
             _, gate = self.route_training(prompts, task)
@@ -332,10 +338,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
     ) -> Float[Tensor, " N"]:
-        """The loss of every answer token where the router chooses the expert, as in decoding.
+        """The loss of every answer token if the router chooses the expert, as in decoding.
 
-        `token_loss` is the loss with the gate of training. Only rows for which the router chooses
-        another expert are computed again.
+        `token_loss` is the loss with the gate of training. Only rows with another choice of the
+        router are computed again.
         """
         token_loss = token_loss.detach().clone()
         with self.autocast():
@@ -355,8 +361,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
     def drop_words(
         self, text: Int[Tensor, "B Y"], chance: Float[Tensor, "B Y"] | None
     ) -> Int[Tensor, "B Y"]:
-        """Word dropout: in training, a space replaces each token whose `chance`, a number drawn
-        from [0, 1), is below `word_dropout`."""
+        """Word dropout: in training, a space replaces each token with `chance` < `word_dropout`.
+
+        `chance` holds random numbers in [0, 1).
+        """
         if not self.training or self.word_dropout == 0:
             return text
         if chance is None:
@@ -372,9 +380,9 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text_lengths: Int[Tensor, " B"],
         read: Int[Tensor, "B Y"] | None = None,
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
-        """Hidden states at the N positions that predict an answer token, and those tokens.
+        """Hidden states at the N positions that predict answer tokens, and these tokens.
 
-        `read`: the tokens that the LLM reads, after word dropout; by default `text`.
+        `read`: the LLM's input tokens after word dropout; by default `text`.
         """
         features, frames = self.llm.turn(features, frames)
         words = self.llm.embed(text.clamp(min=0) if read is None else read).to(features.dtype)
@@ -395,7 +403,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
 def routing_loss(logits: Float[Tensor, "B R"], experts: Bool[Tensor, "B R"]) -> Float[Tensor, " B"]:
     r"""-log of the probability that a right expert is chosen, per row.
 
-    With one right expert a row this is CE(p, task) of equation 10. A request like "Transcribe." has
-    two, of clean and of noisy speech: :math:`-\log \sum_{r \in \mathrm{right}} p_r`.
+    With one right expert per row this is CE(p, task) of equation 10. A request like "Transcribe."
+    has two, for clean and for noisy speech: :math:`-\log \sum_{r \in \mathrm{right}} p_r`.
     """
     return -logits.log_softmax(-1).masked_fill(~experts, -torch.inf).logsumexp(-1)

@@ -1,4 +1,4 @@
-"""Statistics per task with keys that never change (ranks must agree on them)."""
+"""Statistics per task, with the same keys in every batch: all processes must have equal keys."""
 
 import torch
 from jaxtyping import Float, Int
@@ -11,10 +11,10 @@ def task_statistics(
     share: Float[Tensor, ""],
     **values: Float[Tensor, " N"],
 ) -> dict[str, Float[Tensor, ""]]:
-    """Mean of each value over the entries of each task, times `share` (`pam.model.joint`):
-    `{value}_{task}`. Over several processes all entries are of one task.
+    """`{value}_{task}`: the mean of each value over the entries of each task, times `share`.
 
-    A task without entries gives NaN, which ESPnet's reporter leaves out of its averages.
+    See `pam.model.joint` for `share`. With several processes, all entries have one task. A task
+    without entries gives NaN, which ESPnet's reporter leaves out of its averages.
     """
     stats = {}
     for number, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""The CTC warm-up as an ESPnet model: it trains the fusion of a Speech LLM."""
+"""The CTC warm-up as an ESPnet model, which trains the fusion of a Speech LLM."""
 
 # B batch, T frames, Y target tokens
 
@@ -18,14 +18,14 @@ from pam.model.statistics import task_statistics
 
 
 class CTCWarmupModel(TrainableOnlyModel):
-    """Trains the fusion of `model` by `TokenEmbeddingCTC`; the LLM is not run.
+    """Trains the fusion of `model` with `TokenEmbeddingCTC`; the LLM does not run.
 
-    No prompt is read, so no prompt routes: the gate takes the expert of the true task, or all
-    experts equally in a system whose routing knows no labels. The checkpoints hold the fusion, from
-    which the Speech LLM then starts, and the CTC's own parameters.
+    Prompts are not read. So the gate takes the expert of the true task, or all experts equally if
+    routing uses no labels. Checkpoints hold the fusion, from which the Speech LLM then starts, and
+    the CTC's own parameters.
 
-    CTC needs as many features as target tokens. A fusion that makes fewer (`salmonn` with few
-    queries, or with one window for the whole clip) leaves such utterances a loss of zero.
+    CTC needs at least as many features as target tokens. If a fusion gives fewer (`salmonn` with
+    few queries, or with one window for the whole clip), the loss of the utterance is zero.
     """
 
     def __init__(self, model: ESPnetPaMModel, ctc: TokenEmbeddingCTC):
@@ -43,8 +43,8 @@ class CTCWarmupModel(TrainableOnlyModel):
         utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
-        """The mean over utterances, statistics per task, and the utterances as the batch's weight;
-        `counts`: see `pam.model.joint`."""
+        """The mean loss over utterances, statistics per task, and the number of utterances as the
+        batch's weight. `counts`: see `pam.model.joint`."""
         model = self.model
         if counts is None:
             counts = own_counts(int(text_lengths.sum()), len(task), task.device)
@@ -69,7 +69,7 @@ class CTCWarmupModel(TrainableOnlyModel):
 
 
 def load_warm_fusion(model: ESPnetPaMModel, checkpoint: str | Path) -> None:
-    """Start the fusion of `model` from a warm-up's checkpoint."""
+    """Load a warm-up's checkpoint into the fusion of `model`."""
     weights = read_weights(checkpoint)
     prefix = "model.fusion."
     fusion = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -11,9 +11,9 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import pad_left
 
 STATE = "used: it keeps a recurrent state|used: its layer . keeps more than keys and values"
-PARTS = "used: in a batch and in parts it says|used: it cannot be read in parts"
+PARTS = "used: its logits in a batch and in parts differ|used: it cannot be read in parts"
 WIDTHS = "used: its embeddings are 256 wide, its states 32"
-TOKENS = "used: it reads more of a token than its embedding|used: it cannot be read in parts"
+TOKENS = "used: it uses more of a token than its embedding|used: it cannot be read in parts"
 REASONS = {
     STATE: "axk2 bailing_hybrid bamba deepseek_v32 deepseek_v4 dots3_note dots3_note_text "
     "falcon_h1 falcon_mamba glm_moe_dsa granitemoehybrid hy_v4 inkling2_text inkling_text jamba "

@@ -115,7 +115,7 @@ def test_a_control_token_that_a_user_spells_is_its_letters(kind):
 
 def test_a_text_that_cannot_be_written_is_one_line():
     tokenizer = fast(unigram(), unk_token="<unk>")
-    with pytest.raises(UserError, match="cannot write 'é<unk>' without a control token"):
+    with pytest.raises(UserError, match="cannot encode 'é<unk>' without a control token"):
         TextEncoder(tokenizer)("é<unk>")  # é is unknown to it
     assert TextEncoder(tokenizer)("é") == [0]
 
@@ -196,5 +196,5 @@ def test_an_experiment_keeps_its_template(tiny_config, tmp_path):
     model = build_model(tiny_config, template=Template.read(tmp_path))
     assert model.llm.prompt_ids("a")[:2] == [5, 6] and model.llm.eos == 3
     (tmp_path / "template.json").write_text('{"opening": []}')
-    with pytest.raises(UserError, match="template.json: no template of an experiment"):
+    with pytest.raises(UserError, match="template.json: not a template of an experiment"):
         Template.read(tmp_path)

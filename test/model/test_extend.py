@@ -166,7 +166,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(
 
 def test_softmax_weights_cannot_grow(tiny_config, exp, scale, tmp_path):
     save(exp, tiny_config | {"fusion_conf": {"weights": "softmax"}})
-    with pytest.raises(UserError, match="'pam' cannot take a further encoder and stay"):
+    with pytest.raises(UserError, match="'pam' cannot take a further encoder without"):
         grow(exp, tmp_path / "new", scale)
 
 
@@ -256,7 +256,7 @@ def test_trainable_patterns_of_a_configuration(tiny_config, tmp_path, batch):
         model.load_state_dict({k: v for k, v in everything.items() if "fusion" not in k})
     for patterns, message in (
         (["fusion.expert.*"], "trainable: 'fusion.expert.*': "),
-        ([{"router.ffn.*": [4]}], "router.ffn.weight has 4 rows, there is no row 4"),
+        ([{"router.ffn.*": [4]}], "router.ffn.weight has 4 rows, so no row 4"),
     ):
         with pytest.raises(UserError, match=message):
             build_model(tiny_config | {"trainable": patterns})

@@ -118,7 +118,7 @@ def test_flops_of_a_transformer():
 def test_names(tmp_path):
     assert architecture("Qwen/Qwen2.5-3B-Instruct") == architecture("/models/qwen2.5-3b/")
     assert architecture("cache:whisper-tiny-en")["config"]["d_model"] == 384
-    with pytest.raises(UserError, match="its architecture is not known: did you mean 'whisper-ti"):
+    with pytest.raises(UserError, match="unknown architecture: did you mean 'whisper-ti"):
         architecture("openai/whisper-tiney")
     assert len(architecture_names()) >= 19
 
