@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sort data directories and drop what is bad in them, saying what and why; originals: DIR/.backup/.
+# Sort data directories, drop bad entries and print the reasons. Originals are kept in DIR/.backup/.
 #
 #   utils/fix_data_dir.sh DIR... [--audio none|exists|decode] [--all]
 set -euo pipefail

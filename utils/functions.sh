@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # options; what is set here is read by recipe.sh
-# What the stages are written with; sourced by utils/recipe.sh and utils/table.sh.
+# Functions of the stages; sourced by utils/recipe.sh and utils/table.sh.
 
 log() {
     echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
@@ -10,16 +10,16 @@ die() {
     exit 1
 }
 
-# What `resolve_options` sets:
-exp='' decoded='' combined=''                  # exp/NAME, exp/NAME/TAG, the joined sets
+# Variables that `resolve_options` sets:
+exp='' decoded='' combined=''                  # exp/NAME, exp/NAME/TAG, the combined sets
 scale_config='' system_config='' llm_config='' # files of conf/
-encoders=() models=()                          # of the scale: dumped; to be fetched
-sets=() tested=() limited=()                   # all; those of test_sets; those of no test set
+encoders=() models=()                          # of the scale: to dump; to fetch
+sets=() tested=() limited=()                   # all sets; test sets; the others
 train=() dev=() test=()                        # folders of dumped sets
-made_with=()                                   # NAME=VALUE: what the data depend on
-wanted=()                                      # corpora that have sets of these
+made_with=()                                   # NAME=VALUE: settings of the data
+wanted=()                                      # corpora of these sets
 
-# Check the options, and see what they come to (pam/bin/recipe.py).
+# Check and resolve the options (pam/bin/recipe.py).
 resolve_options() {
     [[ -n $train_sets$dev_sets$test_sets$corpora ]] || die "$0: set train_sets, or corpora to take sets from"
     [[ $python != */* ]] || python=$(realpath -s "$python")
@@ -37,8 +37,8 @@ launch() {
     python3 "$PAM_ROOT/utils/run.py" "$@"
 }
 
-# pending VERB OPTION...: has a verb something to do? It says what is complete, and ends the run
-# where a folder was made with other settings. Nothing is queued, and torch is not imported.
+# pending PROGRAM OPTION...: succeeds if pam.bin.PROGRAM has work to do, and prints what is complete.
+# It ends the run if a folder was made with other settings. It starts no job and imports no torch.
 pending() {
     local status=0
     "$python" -m "pam.bin.$1" "${@:2}" --pending || status=$?
@@ -46,8 +46,8 @@ pending() {
     ((status == 10))
 }
 
-# run VERB LOG PREFIX OPTION...: let a verb do what is pending, and set `worked`; PREFIX is one of
-# cmd.sh. Several jobs: `jobs` has the options of utils/run.py.
+# run PROGRAM LOG PREFIX OPTION...: run pam.bin.PROGRAM if it has work to do, and set `worked`.
+# PREFIX is one of cmd.sh. For several jobs, `jobs` has the options of utils/run.py.
 run() {
     local verb=$1 log=$2 prefix=$3
     shift 3
@@ -58,7 +58,7 @@ run() {
     launch "${jobs[@]}" "$log" $prefix "$python" -m "pam.bin.$verb" "$@"
 }
 
-in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into this one's dumpdir
+in_each_corpus() { # in_each_corpus STAGE: run the stage of each corpus' own recipe, with this dumpdir
     local corpus list lists
     for corpus in "${wanted[@]}"; do
         lists=()
@@ -74,7 +74,7 @@ in_each_corpus() { # in_each_corpus STAGE: the corpora's own recipes do it, into
     done
 }
 
-run_stages() { # those that are asked for; however it ends, the stage that failed is named
+run_stages() { # run the requested stages; an error names the stage
     local number name
     trap 'failed $?' EXIT
     for number in "${!stage_names[@]}"; do
@@ -90,5 +90,5 @@ run_stages() { # those that are asked for; however it ends, the stage that faile
 
 failed() {
     (($1 == 0)) || echo "error: stage $current (${stage_names[$current]}) of $0 failed;" \
-        "the same command resumes when it is mended" >&2
+        "correct the error and run the same command; it resumes" >&2
 }

@@ -15,7 +15,7 @@ name=${1-}
 recipe=$root/egs/$name
 [[ ! -e $recipe ]] || die "$recipe exists already: choose another name, or remove it"
 
-rm -rf "$recipe.part" # of a run that was stopped
+rm -rf "$recipe.part" # left by a killed run
 cp -r "$root/egs/TEMPLATE" "$recipe.part"
 rm -rf "$recipe.part"/{data,dump,exp} "$recipe.part/local/__pycache__"
 find "$recipe.part" -type f -exec sed -i "s/TEMPLATE/$name/g" {} +

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Turns the command line into the recipe's variables; source it after the last of them is set.
 #
-#   --max_bad 1%, --max-bad 1%, --max_bad=1%   set a variable that the recipe has; others are errors
+#   --max_bad 1%, --max-bad 1%, --max_bad=1%   set a variable of the recipe; unknown names are errors
 #   --config FILE                              take variables from a file of NAME=VALUE lines
 #   --print NAME                               print the value of a variable (or of several) and exit
 #   --help                                     print every option with its value and meaning
@@ -56,7 +56,7 @@ _print_help() {
         "print NAME" "print the value of an option and exit"
 }
 
-# For the report: what the reader should type.
+# The command line, for the report.
 if [[ -z ${PAM_COMMAND-} ]]; then
     PAM_COMMAND="cd egs/${PWD##*/} && ./run.sh$( (($# == 0)) || printf ' %q' "$@")"
     export PAM_COMMAND

@@ -3,8 +3,8 @@
 #
 #   1 data → 2 dump → 3 combine → 4 train → 5 average → 6 decode → 7 score → 8 report
 #
-# Every verb knows what it has made, and with what (made.json: pam/config/made.py). What is complete
-# is skipped, so the same command resumes; other settings for the same folder are an error.
+# Each folder's made.json records its settings and inputs (pam/config/made.py). Complete work is
+# skipped, so the same command resumes. Other settings for the same folder are an error.
 
 . "$PAM_ROOT/utils/functions.sh"
 resolve_options
@@ -62,7 +62,7 @@ needs_training() {
     trained=true
 }
 
-stage_5() { # average: the checkpoint that is used from here on, and the proof that it hears
+stage_5() { # average: the final checkpoint, and a test that the model uses the audio
     needs_training
     run average "$exp/average.log" "" --exp "$exp" --dev "$combined/dev" --ngpu "$ngpu"
 }

@@ -34,7 +34,7 @@ def die_with_parent(number: int) -> None:
 
 
 def groups_below(ancestor: int) -> set[int]:
-    """The process groups of all descendants: a recipe that runs another has jobs in others."""
+    """The process groups of all descendants: if a recipe runs another one, there are several."""
     parents, groups = {}, {}
     for process in Path("/proc").iterdir():
         # A process may end at any moment; a glob of its files looks at them outside `suppress`.
@@ -57,7 +57,7 @@ def parse_jobs(text: str) -> list[str]:
 
 
 class Job:
-    """A running command: its process group, its log and how far that was shown."""
+    """A running command: its process group, its log, and the part of the log already shown."""
 
     def __init__(self, log: str, command: list[str], show: bool, gpu: str | None):
         self.log, self.command, self.show, self.shown, self.gpu = log, command, show, 0, gpu
@@ -81,7 +81,7 @@ class Job:
         )
 
     def follow(self) -> None:
-        """Copy what the log gained to the terminal."""
+        """Copy new log lines to the terminal."""
         if not self.show or self.log == "-":
             return
         with Path(self.log).open("rb") as log:
@@ -92,7 +92,7 @@ class Job:
         sys.stdout.buffer.flush()
 
     def kill(self) -> None:
-        """End the job and everything that it started; after it ended, what it left behind."""
+        """End the job and all processes that it started, even if the job itself has ended."""
         for group in {self.process.pid, *groups_below(self.process.pid)}:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -110,7 +110,7 @@ class Job:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """The names of `count` GPUs, of those that CUDA_VISIBLE_DEVICES allows where it is set."""
+    """The names of `count` GPUs, from CUDA_VISIBLE_DEVICES if it is set."""
     if not count:
         return []
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -118,7 +118,7 @@ def visible_gpus(count: int) -> list[str]:
     names = [name.strip() for name in names if name.strip()]
     if len(names) < count:
         print(
-            f"error: {count} GPUs are asked for, CUDA_VISIBLE_DEVICES={allowed} has {len(names)}",
+            f"error: {count} GPUs are requested, CUDA_VISIBLE_DEVICES={allowed} has {len(names)}",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of the recipe, in subshells
-# Makes a table of the paper (conf/tables): trains and scores what --results and RESULTS lack of it,
-# each system through the stages of utils/recipe.sh, and writes the table anew after each, beside
-# --results. Sourced by run.sh in their place where --table is given; the same command resumes.
+# Makes a table of the paper (conf/tables). It trains and scores each system whose result is missing
+# in --results and RESULTS, with the stages of utils/recipe.sh, and writes the table again after each
+# system, into --results. run.sh sources it instead of recipe.sh if --table is given. The same
+# command resumes.
 
 . "$PAM_ROOT/utils/functions.sh"
 
@@ -27,9 +28,9 @@ experiment() {
     paper_table
 }
 
-[[ -n $results ]] || die "--table $table: --results is empty, and a table is made of what is kept there"
+[[ -n $results ]] || die "--table $table: --results is empty, but tables are made from the results there: set it"
 [[ $prompts == unseen && -z $inference_tag ]] ||
-    die "--table $table: tables show what is decoded with unseen prompts: leave out --prompts and --inference_tag"
+    die "--table $table: tables use decoding with unseen prompts: leave out --prompts and --inference_tag"
 (stages 1 0) # runs nothing: options are checked, Python is installed
 if $dry_run; then
     paper_table --dry_run

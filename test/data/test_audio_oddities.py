@@ -391,7 +391,7 @@ def test_files_without_a_header(tmp_path, name):
         with pytest.raises(UserError) as error:
             function(path)
         message = str(error.value)
-        assert message.startswith(f"{path}: it has no header") and "\n" not in message
+        assert message.startswith(f"{path}: no header") and "\n" not in message
     command = shlex.split(message.partition("convert it, for example with: ")[2])
     assert command[-3:] == ["-i", str(path), str(path.with_suffix(".flac"))]
     path.write_bytes(WAV)  # a header, whatever its name says

@@ -206,7 +206,7 @@ def test_a_test_set_loses_nothing_by_its_lengths(tmp_path, caplog):
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 2})
     dump_audio(data, tmp_path / "raw", limit=LengthLimit(most=1.5, drops=False))
     assert DataDir.read(tmp_path / "raw").utterances == ["a-1", "a-2"]
-    assert "1 of 2 utterances are outside of --min_seconds and --max_seconds, kept" in caplog.text
+    assert "1 of 2 utterances are outside --min_seconds and --max_seconds: kept" in caplog.text
     assert (tmp_path / "raw/dropped_utts").read_text() == ""
 
 

@@ -83,7 +83,7 @@ def test_without_gpus_jobs_see_what_the_caller_sees(tmp_path):
 def test_more_gpus_than_are_allowed(tmp_path):
     done = run("--gpus", "3", "x.log", "true", cwd=tmp_path, CUDA_VISIBLE_DEVICES="0,1")
     assert done.returncode == 1 and not (tmp_path / "x.log").exists()
-    assert done.stderr == "error: 3 GPUs are asked for, CUDA_VISIBLE_DEVICES=0,1 has 2\n"
+    assert done.stderr == "error: 3 GPUs are requested, CUDA_VISIBLE_DEVICES=0,1 has 2\n"
 
 
 def test_a_failure_shows_its_reason_and_stops_the_others(tmp_path):
