@@ -1,7 +1,7 @@
 r"""Similarity of the encoders' feature spaces, layer by layer (Table 12).
 
-The paper prints cosines for its three encoders, "emb" to layer 12. It does not say from which
-vectors, nor whether before or after which map. The measures here:
+The paper prints cosines for its three encoders, "emb" to layer 12. It does not say which vectors
+are compared, or whether they are mapped before. The measures here:
 
 - `cosine` of two encoders' states at the same frame, averaged over frames. For raw states (h_{e,l})
   it needs equal widths; after FFN_e (f_{e,l}) it always exists. A cosine of raw states compares

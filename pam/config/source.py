@@ -146,7 +146,7 @@ def _plain_rule(name: str, kind: str) -> Rule:
 
 
 def _help(module: str, node: ast.ClassDef, name: str) -> str | None:
-    """What a class, or a base of it, says of an argument."""
+    """The description of an argument in the docstring of a class or of its bases."""
     for home, cls in _lineage(module, node):
         text = _arguments(ast.get_docstring(cls) or "").get(name)
         if text is None:

@@ -1,4 +1,4 @@
-"""The table `choices`: what the letters of an utterance's multiple-choice prompt stand for.
+"""The table `choices`: the meaning of the letters in an utterance's multiple-choice prompt.
 
     utt1 {"A": "2", "B": "3", "C": "1"}
 

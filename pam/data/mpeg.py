@@ -95,7 +95,7 @@ def parse_frame(header: bytes) -> Frame | None:
 
 
 def walk(data: Bytes, begin: int, end: int) -> Mpeg | None:
-    """Count the frames of `data[begin:end]`; None where there is none."""
+    """Count the frames of `data[begin:end]`; None if there are none."""
     while length := tag_length(data, begin, end):
         begin += length
     position = _resync(data, begin, end, None)

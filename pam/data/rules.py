@@ -154,7 +154,7 @@ class Rules:
 def restrict(tables: Tables, utts: set[str]) -> Tables:
     """Only these utterances, and in wav.scp the recordings they use.
 
-    A table that loses nothing is not copied: a set may have 300,000 utterances.
+    An unchanged table is not copied, since a set may have 300,000 utterances.
     """
     recordings = utts
     if "segments" in tables:

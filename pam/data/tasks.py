@@ -14,7 +14,7 @@ from pam.config.documents import metric_names
 from pam.errors import UserError
 from pam.registry import nearest
 
-# The package is installed in place (pip install -e), so conf/ and egs/ lie beside it.
+# The package is installed in place (pip install -e), so conf/ and egs/ are next to it.
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -32,7 +32,7 @@ def block(experiments: Sequence[Results]) -> str:
     parts = []
     for experiment in experiments:
         command, commit = (experiment["environment"].get(key) for key in ("command", "commit"))
-        # Inside a code span nothing is escaped; a backtick would end it.
+        # A code span needs no escapes, but a backtick would end it.
         made = f"`{command.replace('`', '')}`" if command else "a command that was not recorded"
         main = next(iter(experiment["decodings"].values()), {})
         shown = [tables.main_table(main), tables.router_table(experiment)]

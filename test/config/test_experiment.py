@@ -47,7 +47,7 @@ def test_names_families_and_stand_ins(chosen, expected):
     "chosen, message",
     [
         (["wisper"], "unknown encoder 'wisper': did you mean 'whisper'"),
-        (["wavlm", "wake"], "wavlm, wake are here wake, wake: name each encoder once"),
+        (["wavlm", "wake"], "wavlm, wake select wake, wake: name each encoder once"),
         ("whisper", "expected a list of names"),
         ([], "expected a list of names"),
         (["lost"], "stand_ins.lost: 'nothing' is not an encoder"),
