@@ -1,9 +1,9 @@
 "use strict";
 
-// The texts of the data become text nodes and nothing else: they may say anything.
+// Texts of the data only become text nodes, because they may contain anything.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const AT_ONCE = 30; // answers that are shown before "Show more" is asked for
+const AT_ONCE = 30; // answers that are shown before a click on "Show more"
 const SHORT = 40; // characters of a table's cell that stays on one line
 const GAP = "—";
 const SVG = "http://www.w3.org/2000/svg";
@@ -63,7 +63,7 @@ function sort(heads, rows, body, column) {
   body.append(...(order ? sorted(rows, column, order === "ascending" ? 1 : -1) : rows));
 }
 
-// By the numbers that the cells begin with where all do, else by text; gaps come last.
+// Sort by the numbers at the start of the cells if all cells have one, else by text; gaps come last.
 function sorted(rows, column, sign) {
   const text = (row) => row.cells[column].textContent;
   const isGap = (row) => text(row).startsWith(GAP);
@@ -131,7 +131,7 @@ function chosen(form) {
   return answers.filter(fits).sort(ORDERS[form.order.value]);
 }
 
-// A caption in other words than the references is not thereby wrong.
+// A caption in other words than the references need not be wrong.
 function judge(answer) {
   const [right, wrong] = data.verdicts[answer.task];
   const name = answer.wrong ? "verdict wrong" : "verdict";
@@ -202,7 +202,7 @@ function details(answer) {
   return [make("dl", {}, ...list), ...layerWeights(answer)];
 }
 
-// The expert that answered beside the shared one; all of them where no prompt was routed.
+// The chosen expert and the shared one; all experts if no prompt was routed.
 function layerWeights(answer) {
   const weights = data.weights[answer.set.exp];
   if (!weights) return [];
@@ -225,7 +225,7 @@ function bars({ encoders }, row, largest) {
   });
 }
 
-// Bars above or below zero, in units of the expert's largest weight; `start` is the plain mean.
+// Bars above or below zero, in units of the expert's largest weight; `start` is the mean of all layers.
 function barChart(weights, largest, start, name) {
   const [step, half] = [12, 24];
   const height = (weight) => (half * Math.abs(weight)) / largest;
@@ -286,7 +286,7 @@ function fillForm(fields) {
   const cut = data.sets.filter((set) => set.answers.length < set.total);
   const parts = cut.map((set) => `${set.answers.length} of ${set.total} of ${label(set)}`);
   document.getElementById("parts").textContent = parts.length
-    ? `Answers on this page, taken evenly: ${parts.join(", ")}.`
+    ? `Answers on this page, evenly spread: ${parts.join(", ")}.`
     : "";
 }
 
