@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     paper = load_yaml(PAPER)
     llm = combine(*layers(args, systems[0]))["llm_conf"]["path"]
     comparable = args.scale == "paper" and llm.endswith("Qwen2.5-3B")
-    print(
-        f"Systems with {llm}, M parameters; in brackets the paper's, for the parts that it shows\n"
-    )
+    print(f"Systems with {llm}, M parameters; in brackets the paper's printed values\n")
     print(systems_table(rows, paper["systems"] if comparable else {}))
     print("\nEncoders, M parameters (frozen)\n")
     print(encoders_table(paper["encoders"]))

@@ -91,7 +91,7 @@ def test_what_a_part_inherits_and_refers_to(tmp_path, monkeypatch):
     for wrong, message in [
         ({"inner": {"deptj": 3}}, "f: inner: unknown option 'deptj': did you mean 'depth'"),
         ({"inner": 3}, "f: inner: 3: expected a section"),
-        ({"inner": {"depth": 0}}, "f: inner.depth: 0: expected a whole number from 1"),
+        ({"inner": {"depth": 0}}, "f: inner.depth: 0: expected a whole number, at least 1"),
         ({"flag": None}, "f: flag: None: expected true or false"),
         ({"size": "big"}, "f: size: 'big': expected one of small, large"),
     ]:
