@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# TEMPLATE: say here what the corpus is and which task it teaches.
+# TEMPLATE: describe the corpus and its task here.
 #
 #   CORPUS=/data/TEMPLATE ./run.sh
 set -euo pipefail
@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
-task=asr_clean       # of all its utterances: a name of pam/data/tasks.py
+task=asr_clean       # task of all utterances: a name of pam/data/tasks.py
 train_sets="TEMPLATE_train"
 dev_sets="TEMPLATE_dev"
 test_sets="TEMPLATE_test"

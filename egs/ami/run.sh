@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # AMI meetings, individual headset microphones: the paper's noisy recognition task.
 #
-#   AMI=/data/ami ./run.sh                        annotations and recordings are there
-#   AMI=/data/ami ./run.sh --download true        fetch what is missing of them first
+#   AMI=/data/ami ./run.sh                        the folder has annotations and recordings
+#   AMI=/data/ami ./run.sh --download true        fetch missing files first
 #   AMI_PARQUET=/data/hf/ami ./run.sh             a copy of the Hugging Face data set
 #
-# Alone it trains one task; egs/multitask joins it with others.
+# This recipe trains one task; egs/multitask combines it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ../../utils/path.sh
@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
-size=long            # of the corpus: long is all, short 3000 utterances, tiny enough to try the stages
+size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
 download=false       # true: fetch annotations and 687 recordings into $AMI before stage 1
 train_sets="ami_train"
 dev_sets="ami_dev"

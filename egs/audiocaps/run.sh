@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# AudioCaps: what can be heard? Captions of sounds from YouTube, and AudioBench's two test sets.
+# AudioCaps: captions of sounds from YouTube, and AudioBench's two test sets.
 #
 #   AUDIOCAPS=/data/audiocaps AUDIOBENCH=/data/AudioLLMs ./run.sh
 #
-# Alone it trains one task; egs/multitask joins it with others.
+# This recipe trains one task; egs/multitask combines it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ../../utils/path.sh
@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
-size=long            # of the corpus: long is all, short 3000 clips, tiny enough to try the stages
+size=long            # size of the corpus: long is all, short 3000 clips, tiny is enough to try the stages
 train_sets="audiocaps_train"
 dev_sets="audiocaps_val"
 test_sets="audiocaps_test audiocaps_test_audiobench audiocaps_test_qa"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # LibriSpeech, 100 hours: read speech, the paper's clean recognition task.
 #
-#   LIBRISPEECH=/data/LibriSpeech ./run.sh                 the corpus is there
-#   LIBRISPEECH=/data ./run.sh --download true             fetch what is missing of it first
+#   LIBRISPEECH=/data/LibriSpeech ./run.sh                 the folder has the corpus
+#   LIBRISPEECH=/data ./run.sh --download true             fetch missing parts first
 #
-# Alone it trains one task; egs/multitask joins it with others.
+# This recipe trains one task; egs/multitask combines it with others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ../../utils/path.sh
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
-size=long            # of the corpus: long is all, short 3000 utterances, tiny enough to try the stages
+size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
 download=false       # true: fetch the parts that are missing, 7.7 GB, before stage 1
 train_sets="librispeech_train_clean_100"
 dev_sets="librispeech_dev_clean librispeech_dev_other"

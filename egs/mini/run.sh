@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Four tasks on real audio that package archives bring, small enough for two cores:
+# Four tasks on real audio from package archives, small enough for two cores:
 # speech recognition, clean and noisy; counting speakers; captions of sounds.
 #
 #   ./run.sh                       all stages
-#   ./run.sh --stage 4 --seed 1    another experiment on what is dumped
+#   ./run.sh --stage 4 --seed 1    another experiment on the same dump
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . ../../utils/path.sh

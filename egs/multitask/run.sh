@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One Speech LLM for all tasks: trains on the corpora that it joins, decodes and scores each test set.
+# One Speech LLM for all tasks: combines corpora, trains on them, decodes and scores each test set.
 #
-#   ./run.sh --stage 1                                                everything, on the mini corpora
+#   ./run.sh --stage 1                                                all stages, on the mini corpora
 #   ./run.sh --config conf/paper.conf --ngpu 8                        the paper's corpora and models
 #   ./run.sh --table 1                                                a table of the paper
 #
@@ -13,10 +13,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
-corpora=mini         # corpora under egs/ whose sets are joined
-results=exp/results  # folder that keeps a small result of each experiment, for tables; empty: none
-table=               # table of the paper to make, as in 1, 13, figure3, all (conf/tables)
-seeds=               # with --table: seeds of its systems, as in "0 1"; empty: --seed
+corpora=mini         # corpora under egs/ whose sets are combined
+results=exp/results  # folder for a small result of each experiment, for tables; empty: none
+table=               # table of the paper to make, such as 1, 13, figure3, all (conf/tables)
+seeds=               # with --table: seeds of its systems, such as "0 1"; empty: --seed
 dry_run=false        # with --table: true only prints what is missing, and how long it will take
 
 . "$PAM_ROOT/utils/parse_options.sh"

@@ -187,8 +187,8 @@ class Making:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Two lines for each setting that differs.
 
-    For a corpus, only another folder is a difference. No folder now, or one for further sets, is
-    not.
+    For the folder of a corpus, only a change counts. A folder that is removed, or added for further
+    sets, does not count.
     """
     gone = {key for key in old if key not in new or old[key] != new[key]}
     added = {key for key in new if key not in old or old[key] != new[key]}

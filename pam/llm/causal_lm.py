@@ -99,7 +99,7 @@ class CausalLM(nn.Module):
 
     @property
     def embeddings(self) -> Float[Tensor, "V D"]:
-        """The matrix of the frozen token embeddings. (The LLM's input is `embed`, maybe scaled.)"""
+        """The matrix of the frozen token embeddings, before any scaling by `embed`."""
         return self.llm.get_input_embeddings().weight
 
     @torch.no_grad()
