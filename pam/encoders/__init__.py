@@ -53,14 +53,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class AudioEncoder(nn.Module):
-    """What every encoder gives: `dim`, `num_states`, `output_length` and `forward`.
+    """The contract of encoders: `dim`, `num_states`, `output_length` and `forward`.
 
     A family has one `hop_samples`, defines `native_length` and `encode`, sets `dim` and
-    `num_states` and ends its constructor with `freeze()`. `models` are (dim, num_states) of the
-    checkpoints that are known, by path; others may be given too.
+    `num_states` and ends its constructor with `freeze()`. `models` are (dim, num_states) of known
+    checkpoints, by path; other checkpoints are possible.
 
     Args:
-        dtype: of its weights and of its arithmetic.
+        dtype: type of the weights and of the arithmetic.
     """
 
     sample_rate: int = SAMPLE_RATE
@@ -76,7 +76,7 @@ class AudioEncoder(nn.Module):
         self.dtype = DTYPES[dtype]
 
     def native_length(self, samples: int) -> int:
-        """Frames at the encoder's own rate; 0 where the clip is too short."""
+        """Number of frames at the encoder's own rate; 0 if the clip is too short."""
         raise NotImplementedError
 
     def encode(
@@ -84,12 +84,12 @@ class AudioEncoder(nn.Module):
     ) -> Float[Tensor, "B S J D"]:
         """All states at the native rate, in the encoder's dtype.
 
-        audio: float32 whatever that dtype, for the sake of spectra; zero beyond `lengths`.
+        audio: float32 for any dtype, since spectra need it; zero beyond `lengths`.
         """
         raise NotImplementedError
 
     def output_length(self, samples: int) -> int:
-        """Frames at 25 Hz that `samples` samples give: the only place where lengths are made."""
+        """Number of frames at 25 Hz for `samples` samples. No other code computes lengths."""
         return clip_length(self.native_length(samples), self.hop_samples, samples)
 
     @torch.no_grad()
@@ -107,8 +107,8 @@ class AudioEncoder(nn.Module):
     def native(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> tuple[Float[Tensor, "B S J D"], Int[Tensor, "B"]]:
-        """States at the encoder's own rate, a frame for `hop_samples` samples, and the real frames
-        of each clip; the values beyond them are arbitrary. Raises UserError as `forward` does."""
+        """States at the encoder's own rate (one frame per `hop_samples`), and real frames of each
+        clip. Values beyond the real frames are arbitrary. Raises UserError as `forward` does."""
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
@@ -157,7 +157,7 @@ class AudioEncoder(nn.Module):
 def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
     """The encoder of `{"family": …, "path": "cache:NAME" | folder | hub name, "conf": {…}}`.
 
-    `dim` and `num_states` may be declared too; they must then be those of the checkpoint.
+    `dim` and `num_states` are optional; they must equal those of the checkpoint.
     """
     check_keys(spec, ["family", "path", "conf", "dim", "num_states"], "encoder")
     for key in ("family", "path"):

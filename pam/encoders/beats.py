@@ -156,7 +156,7 @@ class BeatsAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def gate(self, q: Float[Tensor, "B H P C"]) -> Float[Tensor, "B H P 1"]:
-        """How much the distance counts for each query, as in WavLM (arXiv:2110.13900, eq. 3)."""
+        """The weight of the distance for each query, as in WavLM (arXiv:2110.13900, eq. 3)."""
         sums = self.grep_linear(q).unflatten(3, (2, GATE_WIDTH)).sum(dim=4)
         update, reset = sums.sigmoid().chunk(2, dim=3)
         return update * (reset * self.grep_a - 1) + 2
@@ -183,8 +183,8 @@ class DistanceTable(nn.Embedding):
 
 
 class BeatsEncoder(PatchEncoder):
-    """State 0 is what enters the first layer (patches plus positions, after a layer norm); every
-    other state is what leaves a layer, normalised as all post-norm layers' are."""
+    """State 0 is the input of the first layer (patches plus positions, after a layer norm). Every
+    other state is the output of a layer, which is normalised because layers are post-norm."""
 
     models: ClassVar = {"BEATs_iter3_plus_AS2M.pt": (768, 13)}
 

@@ -50,11 +50,14 @@ logger = get_logger(__name__)
 
 @dataclass
 class DumpOptions:
-    """encoders: name → spec of `load_encoder`, none for audio only; max_bad: a share of 1;
-    limit: of the utterances' lengths.
+    """The options of a dump.
 
-    nj: processes on the CPU; with `gpus` (0: none) there is one process for each GPU, and nj
-    threads in all read audio for them.
+    Attributes:
+        encoders: name → spec of `load_encoder`; empty for audio only.
+        max_bad: largest share of bad utterances, 0 to 1.
+        limit: limits of the utterances' lengths.
+        nj: processes on the CPU. With GPUs: number of threads, over all GPUs, that read audio.
+        gpus: number of GPUs, each with one process; 0: CPU.
     """
 
     encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -117,8 +117,8 @@ def positions(steps: int, width: int) -> Float[Tensor, "P D"]:
 
 
 class EatEncoder(PatchEncoder):
-    """State 0 is what enters the first block (patches plus positions, after a layer norm); every
-    other state is what leaves a block, normalised as all post-norm blocks' are."""
+    """State 0 is the input of the first block (patches plus positions, after a layer norm). Every
+    other state is the output of a block, which is normalised because blocks are post-norm."""
 
     models: ClassVar = {"worstchan/EAT-base_epoch30_pretrain": (768, 13)}
 

@@ -1,8 +1,8 @@
-"""Shards on GPUs: a process of its own for each GPU, started afresh.
+"""Encode shards on GPUs, with one new process for each GPU.
 
-CUDA does not survive a fork, and the audio is checked in forked processes: so the process that
-dumps never touches a GPU. Each of those that do sees one GPU (CUDA_VISIBLE_DEVICES), loads the
-encoders and reads the next audio on threads while the GPU computes.
+CUDA does not work after a fork, and audio is checked in forked processes. So the main process of
+the dump never uses a GPU. Each GPU process sees one GPU (CUDA_VISIBLE_DEVICES), loads the encoders,
+and reads the next audio on threads while the GPU computes.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ def encode_on_gpus(
     gpus: int,
     threads: int,
 ) -> Iterator[float]:
-    """Encode `shards` on `gpus` GPUs; yields each one's seconds of audio as it is done."""
+    """Encode `shards` on `gpus` GPUs; yields the seconds of audio of each completed shard."""
     gpus = min(gpus, len(shards))
     if not gpus:
         return

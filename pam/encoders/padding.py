@@ -10,7 +10,7 @@ from torch import Tensor
 def padding_mask(
     lengths: Int[Tensor, " B"] | Sequence[int], longest: int, device: torch.device | None = None
 ) -> Bool[Tensor, "B J"]:
-    """True where frame j of clip b is real; on `device`, or else where `lengths` are."""
+    """True if frame j of clip b is real; on `device`, by default that of `lengths`."""
     lengths = torch.as_tensor(lengths, device=device)
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
@@ -18,7 +18,7 @@ def padding_mask(
 def attention_bias(real_BJ: Bool[Tensor, "B J"], dtype: torch.dtype) -> Tensor | None:
     """[B, 1, 1, J] to add to attention scores, so that no frame attends to padding.
 
-    None where nothing is padded, which lets attention take its faster path.
+    None without padding, which lets attention take its faster path.
     """
     if bool(real_BJ.all()):
         return None

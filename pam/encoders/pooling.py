@@ -27,12 +27,12 @@ FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND  # 640
 
 
 def pooled_length(native: int, hop_samples: int) -> int:
-    """Frames at 25 Hz that `native` frames of `hop_samples` each give: ceil(native · h / H)."""
+    """Number of frames at 25 Hz for `native` frames of `hop_samples` each: ceil(native · h / H)."""
     return -(-native * hop_samples // FRAME_SAMPLES)
 
 
 def clip_length(native: int, hop_samples: int, samples: int) -> int:
-    """The same for a clip of `samples`: its frames do not outlast it."""
+    """The same for a clip of `samples`, whose frames end with the clip."""
     return min(pooled_length(native, hop_samples), pooled_length(samples, 1))
 
 
@@ -64,7 +64,7 @@ def pool_frames(
 def overlaps(
     lengths: Int[Tensor, " B"], hop_samples: int, frames: Int[Tensor, " B"]
 ) -> tuple[Int[Tensor, "O T"], Float[Tensor, "O B T"]]:
-    """The native frames that each frame at 25 Hz overlaps, and what each of them counts in it.
+    """The native frames that each frame at 25 Hz overlaps, and their weights in it.
 
     lengths: real native frames of each clip; frames: at 25 Hz. The shares sum to 1 where t is a
     frame of the clip; they are 0 elsewhere and for native frames that are not real.

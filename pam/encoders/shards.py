@@ -1,7 +1,7 @@
 """Second half of a dump: the states of one encoder, in shards.
 
-A shard is a run of utterances of similar length. It is complete when its receipt exists in
-.parts/; a dump that was killed does only the shards without one.
+A shard is a list of utterances of similar length. It is complete when its receipt exists in
+.parts/. After a killed dump, only shards without a receipt are computed.
 """
 
 # B batch, S states, T frames at 25 Hz, D width
@@ -32,7 +32,7 @@ from pam.errors import UserError
 SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
 BYTES_PER_VALUE = 2
-BATCHES_AHEAD = 2  # whose audio is read while a GPU computes
+BATCHES_AHEAD = 2  # batches whose audio is read while a GPU computes
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -66,9 +66,9 @@ class Receipt:
 
 
 class ShardEncoder:
-    """Encodes shards; a plain object that forked workers inherit with its models.
+    """Encodes shards. Forked workers inherit the object with its models.
 
-    `threads`: read audio while a GPU computes; none where all processors compute.
+    `threads` read audio while a GPU computes; 0 on a CPU, where all cores compute.
     """
 
     def __init__(self, encoders: dict[str, AudioEncoder], device: str, threads: int = 0):
@@ -162,7 +162,7 @@ def pad(clips: Sequence[Tensor]) -> Tensor:
 
 
 def flatten(states_STD: Tensor) -> tuple[np.ndarray, str]:
-    """[T, S·D] float16, state after state, and what is wrong with it ("" where nothing is)."""
+    """[T, S·D] float16, state after state, and the fault of the values ("" if there is none)."""
     flat = states_STD.transpose(0, 1).flatten(1).float()
     largest = flat.abs().max().item()
     fits = largest <= FLOAT16_MAX  # false for NaN too
@@ -176,7 +176,7 @@ def predicted_bytes(encoder: AudioEncoder, clips: Sequence[Clip]) -> int:
 
 
 def fingerprint(encoder: AudioEncoder) -> str:
-    """Changes whenever a weight does."""
+    """A digest of the weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
@@ -196,7 +196,7 @@ def read_receipts(shards: Sequence[Shard]) -> Receipt:
 
 
 def forget(folder: Path) -> None:
-    """Remove the files of an earlier dump, the mark of completeness first."""
+    """Remove the files of an earlier dump, first the one that marks it as complete."""
     for name in (FILE, "feats.scp", "utt2num_frames", "dump.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ".parts", ignore_errors=True)

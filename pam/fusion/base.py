@@ -1,4 +1,4 @@
-"""What every fusion does: it turns encoder states into features of the LLM's width."""
+"""The base class of fusions, which turn encoder states into features of the LLM's width."""
 
 # B batch, T frames of the encoders, U features after fusion, R routed experts, D width of the LLM
 
@@ -19,7 +19,7 @@ class Fusion(nn.Module):
     has_own_router = False
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Real features that clips of `lengths` frames become, at least one each."""
+        """Number of real features for clips of `lengths` frames, at least one each."""
         raise NotImplementedError
 
     def forward(

@@ -24,11 +24,11 @@ class Router(nn.Module):
     Args:
         width: D.
         num_experts: R.
-        gate: "indicator" (equation 9), or "probability", the indicator times its own
-            probability, through which the router learns where no task label is given.
-        standardize: first shift and scale every feature of h_prompt by learned amounts, which
-            `standardize_by` starts at the training prompts' mean and standard deviation. Some
-            features of an LLM's states are tens of times larger than the others.
+        gate: "indicator" (equation 9), or "probability", the indicator times its own probability,
+            through which the router is trained without task labels.
+        standardize: first shift and scale every feature of h_prompt by learned values.
+            `standardize_by` initialises them with the training prompts' mean and standard
+            deviation. Some features of an LLM's states are tens of times larger than others.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def standardize_by(self, prompts_ND: Float[Tensor, "N D"]) -> None:
-        """Start shift and scale at the statistics of h_prompt of the training prompts."""
+        """Initialise shift and scale with the statistics of h_prompt of the training prompts."""
         self.shift.copy_(prompts_ND.mean(0))
         self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
 

@@ -1,4 +1,4 @@
-"""What the paper says, held against the intervals of a table."""
+"""The paper's claims, tested with the values of a table."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -76,8 +76,10 @@ def _verdict(
 
 
 def verdict(found: list[Pair]) -> str:
-    """Of a whole claim (see RULES). That all comparisons hold needs no correction for their number;
-    that one of many is the other way needs it."""
+    """The verdict on a whole claim (see RULES).
+
+    "All comparisons hold" needs no correction for their number; "one of many fails" does.
+    """
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
     if any(pair.verdict == FAILS and pair.p * len(made) < LEVEL for pair in made):
@@ -86,7 +88,7 @@ def verdict(found: list[Pair]) -> str:
 
 
 def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    """The paragraphs of Markdown; none where the paper claims nothing of this table."""
+    """The paragraphs of Markdown; empty if the paper has no claim about this table."""
     if not spec.claims:
         return []
     lines = [_line(claim, pairs(claim, spec, cells), labels) for claim in spec.claims]

@@ -1,4 +1,4 @@
-"""Table 5: what the systems of a scale were trained on."""
+"""Table 5: the training data of the systems of a scale."""
 
 from pam.paper.printed import load_paper
 from pam.paper.spec import TableSpec

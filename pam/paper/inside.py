@@ -18,7 +18,7 @@ ANALYSE = "`./run.sh --table 12` does it, where exp/NAME is"
 
 
 def render_similarity(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    """How alike the encoders are, ours and the paper's."""
+    """Similarities of the encoders, ours and the paper's."""
     paper = load_paper()[spec.paper]
     rows = [
         [escape(paper.rows[name].label), *map(number, cells.values())]
@@ -34,7 +34,7 @@ def render_similarity(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
 
 def render_weights(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    """What share of an expert's weights each encoder's layers have: routed experts first."""
+    """The share of each encoder's layers in an expert's weights, routed experts first."""
     return [
         "Shares of Σ|W| (equation 5) in thirds of each encoder's layers; of the shared expert too, "
         "which the paper leaves out. A weight says what is mixed, not what is used.",
@@ -46,7 +46,7 @@ def render_weights(spec: TableSpec, store: Store, budget: str) -> list[str]:
 def _each_run(
     spec: TableSpec, store: Store, budget: str, shown: Callable[[str, Any], list[str]]
 ) -> Iterator[str]:
-    """What `shown` makes of the name and the result of each run, and the gaps."""
+    """The output of `shown` for the name and the result of each run, and the gaps."""
     for row in spec.systems():
         runs, gap = stored_runs(row, store, spec.scale, budget)
         if gap:

@@ -1,4 +1,4 @@
-"""Where the results of a table come from, and whether they were made alike."""
+"""The origin of a table's results, and the differences between their settings."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ Results = Mapping[str, Mapping[str, Any]]  # by name
 
 
 def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
-    """Each result that the table is made of, and a line for each way in which they differ."""
+    """A list of the table's results, and a line for each difference of their settings."""
     runs = {
         row: list(stored_runs(row, store, spec.scale, budget)[0].values()) for row in spec.systems()
     }

@@ -1,4 +1,4 @@
-"""Which experiments a table still lacks, and how long they will take."""
+"""The missing experiments of a table, and their predicted time."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,12 @@ AGAIN = ("decode", "score", "report")
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment of the recipe: `options` are further --set of its training. `lacks` names what
-    one with a result does not have, sets and metrics: where it was trained, it is decoded and
-    scored again. `analysed`: a table shows what pam.bin.analyse finds in it."""
+    """An experiment to run.
+
+    `options` are further --set of its training. `lacks` names sets and metrics that are missing in
+    an existing result: then the experiment is only decoded and scored again, where it was trained.
+    `analysed`: whether a table shows results of pam.bin.analyse.
+    """
 
     name: str
     system: str
@@ -56,7 +59,7 @@ def missing_runs(
 
 
 def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) -> tuple[str, ...]:
-    """What the table shows and the result does not have: an analysis, sets, those of `metrics`."""
+    """Items of the table that are missing in the result: an analysis, sets, or `metrics`."""
     lacks = [ANALYSED] if spec.kind == ANALYSED and not result.get(ANALYSED) else []
     columns = spec.columns.values() if spec.kind == "systems" else ()
     for column in (column for column in columns if not column.missing):
@@ -69,7 +72,7 @@ def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) 
 
 
 def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:
-    """Runs with a result but without a trained model: what they lack cannot be scored."""
+    """Runs with a result but without a trained model, whose missing items cannot be scored."""
     return [run for run in runs if run.lacks and not (expdir / run.name / "model.pth").is_file()]
 
 

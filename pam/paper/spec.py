@@ -1,4 +1,4 @@
-"""conf/tables: which systems on which sets make a paper table, at one scale."""
+"""Read conf/tables: the systems and sets of a paper table, at one scale."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says: each of `better` beats each of `than` in each of `columns`."""
+    """A claim of the paper: each of `better` beats each of `than` in each of `columns`."""
 
     says: str
     better: tuple[str, ...]
@@ -231,7 +231,7 @@ def _claim(claim: Mapping[str, Any], shown: Sequence[str]) -> Claim:
 
 
 def _check_names(spec: TableSpec, file: Path) -> None:
-    """Every row and column that is named is there."""
+    """UserError for the name of a row or column that does not exist."""
     rows = [spec.reference] if spec.reference else []
     rows += [name for row in spec.rows.values() for name in row.members]
     delta = spec.conf.delta

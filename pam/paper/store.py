@@ -15,8 +15,8 @@ NOT_YET = "not trained and scored yet"
 
 
 def read_store(*folders: Path) -> dict[str, dict[str, Any]]:
-    """The results of folders like RESULTS/SCALE, by name in C order; where two folders have one of
-    the same name, that of the earlier folder.
+    """The results of folders like RESULTS/SCALE, by name in C order. If two folders have a result
+    of the same name, the first folder counts.
 
     Raises:
         UserError: a damaged file, with its name.
