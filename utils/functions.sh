@@ -90,5 +90,5 @@ run_stages() { # run the requested stages; an error names the stage
 
 failed() {
     (($1 == 0)) || echo "error: stage $current (${stage_names[$current]}) of $0 failed;" \
-        "correct the error and run the same command; it resumes" >&2
+        "the same command resumes once the error is corrected" >&2
 }

@@ -153,7 +153,7 @@ def test_the_examples_of_the_help_are_options_that_exist():
     """Of `./run.sh --help` and of the programs that have --set."""
     examples = dict(
         re.findall(
-            r'^(?:train|decode|score)_args= .* (pam\.bin\.\w+), as in "(.+)"$',
+            r'^(?:train|decode|score)_args= .* (pam\.bin\.\w+), such as "(.+)"$',
             (ROOT / "utils/options.sh").read_text(encoding="utf-8"),
             re.MULTILINE,
         )
