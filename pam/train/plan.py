@@ -1,6 +1,6 @@
 r"""What a training run will need, from its configuration alone: memory, disk, FLOPs.
 
-Memory of one process (a GPU's, or the resident memory on a CPU), with P parameters, b bytes each:
+Memory of the tensors of one process, with P parameters, b bytes each:
 
 - weights: the frozen LLM in its own type; the encoders in float32, where they run while training;
   what is trained in float32, and its bfloat16 copy where autocast makes one: P (4 + 2);
