@@ -59,13 +59,13 @@ def encoder_options() -> Keys:
 
 
 def fusion_options() -> Keys:
-    grown = Key(
+    extended = Key(
         "How many of the last encoders joined when the fusion was trained already: their layer "
         "weights start at zero (`pam.bin.extend` writes it).",
         whole(0),
         default="0",
     )
-    return options_of_all(FUSIONS) | {"grown": grown}
+    return options_of_all(FUSIONS) | {"extended": extended}
 
 
 def options_of_each_fusion() -> Keys:

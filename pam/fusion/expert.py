@@ -37,7 +37,7 @@ class Expert(nn.Module):
         weights: "free" scalars, or "softmax" over all S states.
     """
 
-    JOINS = "ffn_o"  # see pam.fusion.grow
+    JOINS = "ffn_o"  # see pam.fusion.extend
 
     def __init__(
         self,
