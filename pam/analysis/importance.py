@@ -19,7 +19,7 @@ import torch
 
 from pam.analysis.layers import bands
 from pam.analysis.states import mixes_layers
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.fusion.moe_audio import AudioRoutedMixture
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.score.clusters import cluster_entry
@@ -103,9 +103,9 @@ def dev_losses(
     """
     model.eval()
     found: Losses = {}
-    clusters = read_table(dev / "utt2spk")
+    clusters = read_text_file(dev / "utt2spk")
     if (dev / "utt2cluster").is_file():
-        clusters |= read_table(dev / "utt2cluster")
+        clusters |= read_text_file(dev / "utt2cluster")
     for ids, task, batch in dev_batches(model, config, dev, utts):
         entry = found.setdefault(task, {"sums": [], "tokens": [], "clusters": []})
         entry["clusters"] += [clusters[utt] for utt in ids]

@@ -18,7 +18,7 @@ from pam.config.made import (
 )
 from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import POOLS, Prompts, prompts_of
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
@@ -183,7 +183,7 @@ def make_job(
 ) -> Job:
     out, prompts = args.out / data.name, {}
     if (data / "utt2task").is_file():
-        prompts = prompts_of(config, sorted(set(read_table(data / "utt2task").values())))
+        prompts = prompts_of(config, sorted(set(read_text_file(data / "utt2task").values())))
     making = Making(
         out,
         STAGE,
@@ -213,7 +213,7 @@ def warn_of_long(data: Path, exp: Path) -> None:
     longest, file = read_longest(exp), data / "utt2num_samples"
     if longest is None or not file.is_file():
         return
-    seconds = [int(samples) / SAMPLE_RATE for samples in read_table(file).values()]
+    seconds = [int(samples) / SAMPLE_RATE for samples in read_text_file(file).values()]
     beyond = [length for length in seconds if is_beyond(length, longest)]
     if beyond:
         logger.warning(

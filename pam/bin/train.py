@@ -29,7 +29,7 @@ from pam.config.made import (
 )
 from pam.data.digests import LEARNED, data_digest, training_prompts_digest
 from pam.data.prompts import load_all_prompts
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
@@ -114,7 +114,7 @@ def init_digest(exp: Path) -> str:
 
 
 def scale_hash(file: Path) -> str:
-    """Hash of the scale's file without comments; it should be equal for all results of a table."""
+    """Hash of the scale's file without comments; equal for all results of a paper table."""
     lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
     return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
 
@@ -193,7 +193,7 @@ def without_warmup(tasks: Sequence[str], train: Path, dev: Path) -> Path | None:
 
 def tasks_of(folder: Path) -> list[str]:
     """The tasks of a combined directory, one expert each, in the order of all tasks."""
-    found = set(read_table(folder / "utt2task").values())
+    found = set(read_text_file(folder / "utt2task").values())
     return sorted(found, key=lambda name: get_task(name).expert)
 
 

@@ -1,9 +1,9 @@
-"""The table `choices`: what the letters of an utterance's multiple-choice prompt stand for.
+"""The file `choices`: what the letters of an utterance's multiple-choice prompt stand for.
 
     utt1 {"A": "2", "B": "3", "C": "1"}
 
-They travel through dump and combine as every table does, and with each answer into hyp.jsonl, so
-that scoring maps a letter through the choices of its own item.
+They travel through dump and combine as every text file does, and with each answer into hyp.jsonl,
+so that scoring maps a letter through the choices of its own item.
 """
 
 import json
@@ -13,7 +13,7 @@ from pam.errors import UserError
 
 
 def choices_entry(choices: Mapping[str, str]) -> str:
-    """The value of the table for {letter: text}, in the order of the letters."""
+    """The value in the file for {letter: text}, in the order of the letters."""
     return json.dumps(dict(sorted(choices.items())), ensure_ascii=False)
 
 

@@ -14,11 +14,11 @@ DECODED += ("segments", "utt2num_samples", "text_ref*")
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
 
 
-def data_digest(folder: Path, tables: Sequence[str] = DECODED) -> str | None:
-    """Of the tables of a data directory; None where it is not there."""
+def data_digest(folder: Path, patterns: Sequence[str] = DECODED) -> str | None:
+    """Of these files of a data directory; None where it is not there."""
     if not folder.is_dir():
         return None
-    files = [file for pattern in tables for file in sorted(folder.glob(pattern))]
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     return digest(*(part for file in files for part in (f"\0{file.name}\0", file.read_bytes())))
 
 

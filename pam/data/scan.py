@@ -96,7 +96,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
     converter = Converter(data, out / "audio", resumes=not known.keys)
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
-        # Ids that come back from another process are copies: keep those of the tables.
+        # Ids that come back from another process are copies: keep those of the files.
         result.clips += [replace(clip, utt=sys.intern(clip.utt)) for clip in clips]
         result.bad |= bad
     result.clips.sort(key=lambda clip: clip.utt)
@@ -135,7 +135,7 @@ def _size_and_time(path: str) -> tuple[int, int] | None:
 
 
 def _resume(data: DataDir, out: Path) -> Scan:
-    """What an earlier scan found. One that was stopped left files: used if the tables are alike."""
+    """What an earlier scan found. A stopped one left files: used if its text files are alike."""
     _size_and_time.cache_clear()
     digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in data.utterances)
     is_complete, same = (out / "scan.jsonl").is_file(), _same(out / ".digest", digest)
@@ -190,7 +190,7 @@ def _read(file: Path) -> Scan:
 
 
 class Converter:
-    """Converts utterances of a set; a plain object that forked workers inherit with its tables."""
+    """Converts utterances of a set; a plain object, which forked workers inherit."""
 
     def __init__(self, data: DataDir, folder: Path, resumes: bool = True):
         self.data, self.folder, self.resumes = data, folder, resumes

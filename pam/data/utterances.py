@@ -18,7 +18,7 @@ from pam.data.audio import load_audio
 from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts, draw
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.errors import UserError
 
 AUDIO = "speech"  # in a batch, beside the encoders' own names
@@ -51,11 +51,11 @@ def read_utterances(
     """The utterances of a directory in C order, each with its prompt.
 
     A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
-    "\\n" in it is a line break, for tables have one line an entry.
+    "\\n" in it is a line break, for a text file has one line for each entry.
     """
-    fixed = data.tables.get("prompt", {})
-    samples = data.tables.get("utt2num_samples", {})
-    choices = data.tables.get("choices", {})
+    fixed = data.files.get("prompt", {})
+    samples = data.files.get("utt2num_samples", {})
+    choices = data.files.get("choices", {})
     out = []
     for utt in data.utterances:
         task = data["utt2task"][utt]
@@ -109,7 +109,7 @@ def read_inputs(
         files = [folder / name for name in ("wav.scp", "segments")]
         if not files[0].is_file():
             raise UserError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
-        return Inputs(DataDir({f.name: read_table(f) for f in files if f.is_file()}), {})
+        return Inputs(DataDir({f.name: read_text_file(f) for f in files if f.is_file()}), {})
     states = {}
     for encoder in encoders:
         scp = inside = folder / f"feats_{encoder}.scp"

@@ -27,14 +27,14 @@ def dev(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dev")
     rng = np.random.default_rng(0)
     utts = {f"{task}-{n}": task for task in TASKS for n in range(3)}
-    tables = {
+    files = {
         "utt2task": utts,
         "text": {utt: TASKS[task] for utt, task in utts.items()},
         "utt2num_frames": dict.fromkeys(utts, "9"),
         "wav.scp": {utt: f"/nowhere/{utt}.flac" for utt in utts},
         "utt2spk": {utt: utt for utt in utts},
     }
-    DataDir(tables).write(folder)
+    DataDir(files).write(folder)
     for name, (states, dim) in SHAPES.items():
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))

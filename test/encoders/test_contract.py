@@ -1,4 +1,4 @@
-"""Every encoder of the table keeps the contract."""
+"""Every encoder of the registry keeps the contract."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def run_one(encoder, clip):
     return states[0]
 
 
-def test_every_family_of_the_table_has_a_tiny_case():
+def test_every_family_of_the_registry_has_a_tiny_case():
     assert {family for family, _, _ in CASES.values()} == set(ENCODERS.names())
 
 
