@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pam.analysis.layers import bands
-from pam.analysis.states import mixes_layers
+from pam.analysis.states import fuses_layers
 from pam.data.scp import read_text_file
 from pam.fusion.moe_audio import AudioRoutedMixture
 from pam.model.speech_llm import ESPnetPaMModel
@@ -80,9 +80,9 @@ def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
 
 
 def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
-    """What to zero: each encoder, and the bands of its layers where the fusion hears them all."""
+    """What to zero: each encoder, and the bands of its layers where the fusion uses them all."""
     found = {s.name: {s.name: list(range(s.num_states))} for s in model.shapes}
-    if mixes_layers(model):
+    if fuses_layers(model):
         for shape in model.shapes:
             for band, states in bands(shape.num_states).items():
                 found[f"{shape.name} {band}"] = {shape.name: list(states)}
@@ -91,7 +91,7 @@ def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
 
 def num_experts(model: ESPnetPaMModel) -> int:
     """Routed experts that could be forced."""
-    return len(model.fusion.experts) if mixes_layers(model) else 0
+    return len(model.fusion.experts) if fuses_layers(model) else 0
 
 
 def dev_losses(
@@ -99,7 +99,7 @@ def dev_losses(
 ) -> Losses:
     """Per task the loss of each utterance's answer (`sums`), its `tokens` and its cluster.
 
-    `utts` of each task, evenly from the directory, 0 for all; a batch of one is left out.
+    `utts`: the size of the even sample of each task, 0 for all. A batch of one is left out.
     """
     model.eval()
     found: Losses = {}

@@ -1,6 +1,6 @@
 r"""W of equation 5 in a trained mixture: read from its checkpoint, as shares of layers and bands.
 
-A weight says what is mixed, not what is used. Three things stand between: f_{e,l} may be large or
+A weight says what is fused, not what is used. Three things stand between: f_{e,l} may be large or
 small (`shares` can count it), FFN_o may ignore a fused feature, and the last state of every encoder
 also reaches FFN_o beside W (equation 6). `pam.analysis.importance` measures what is used.
 """

@@ -54,11 +54,9 @@ def analyse_routing(
     `correct` is None throughout.
     """
     labelled = list(experts) == list(prompts)
-    usual = {task: posteriors(pool.unseen) for task, pool in prompts.items()}
+    usual = {task: posteriors(own.unseen) for task, own in prompts.items()}
     perturbed = {
-        kind: {
-            task: posteriors([f(p, seed) for p in pool.unseen]) for task, pool in prompts.items()
-        }
+        kind: {task: posteriors([f(p, seed) for p in own.unseen]) for task, own in prompts.items()}
         for kind, f in PERTURBATIONS.items()
     }
     return {
@@ -131,7 +129,7 @@ def _paraphrases(
 def _answers(
     posteriors: Posteriors, groups: Mapping[str, Sequence[str]], experts: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One entry a prompt: where it is sent, and how sure the router is."""
+    """One entry a prompt: where it is routed, and how sure the router is."""
     pairs = [(kind, text) for kind, texts in groups.items() for text in texts]
     if not pairs:
         return []

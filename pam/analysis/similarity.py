@@ -30,7 +30,7 @@ MEASURES = {
     "mean_cosine": "cosine of the means, raw states",
     "cka": "linear CKA, raw states",
 }
-NEEDS = "raw states need equal widths, those after FFN_e a fusion that hears every layer"
+NEEDS = "raw states need equal widths, those after FFN_e a fusion of every layer"
 DIGITS = 4
 
 

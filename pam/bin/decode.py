@@ -17,7 +17,7 @@ from pam.config.made import (
     read_record,
 )
 from pam.data.digests import data_digest, prompts_digest
-from pam.data.prompts import POOLS, Prompts, prompts_of
+from pam.data.prompts import PROMPT_SPLITS, Prompts, prompts_of
 from pam.data.scp import read_text_file
 from pam.decode.settings import (
     BATCH_SIZE,
@@ -45,7 +45,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--job", default="1/1", help="I/N: do a part of every set; the last of N jobs joins them"
     )
-    parser.add_argument("--prompts", choices=POOLS, default="unseen")
+    parser.add_argument("--prompts", choices=PROMPT_SPLITS, default="unseen")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of prompts")
     parser.add_argument(
         "--batch_size",

@@ -22,7 +22,7 @@ def even_sample(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     """`count` of the items, one of each of as many equal parts; all where there are no more, or
     for None.
 
-    Which one of a part is drawn, always the same: every tenth line of a table that repeats ten
+    Which one of a part is drawn, always the same: every tenth line of a file that repeats ten
     words would be the same word again and again.
     """
     if count is None or count >= len(items):

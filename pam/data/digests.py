@@ -31,6 +31,6 @@ def training_prompts_digest(prompts: Mapping[str, Prompts]) -> str:
     return _digest(prompts, ("train", "plain_train"))
 
 
-def _digest(prompts: Mapping[str, Prompts], pools: Sequence[str]) -> str:
-    texts = {task: [list(getattr(own, pool)) for pool in pools] for task, own in prompts.items()}
+def _digest(prompts: Mapping[str, Prompts], splits: Sequence[str]) -> str:
+    texts = {task: [list(getattr(own, split)) for split in splits] for task, own in prompts.items()}
     return digest(json.dumps(texts, sort_keys=True))

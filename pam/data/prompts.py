@@ -14,14 +14,14 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
-POOLS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
-PLAIN = "plain"  # the name of the file with plain requests, and of its test pool
+PROMPT_SPLITS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
+PLAIN = "plain"  # the name of the file with plain requests, and of its split for decoding
 PLAIN_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one task; no prompt is in two pools, whatever its case or punctuation.
+    """The prompts of one task; no prompt is in two splits, whatever its case or punctuation.
 
     Attributes:
         train, unseen: for training, and for decoding alone.
@@ -37,14 +37,14 @@ class Prompts:
     plain: tuple[str, ...] = ()
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def pool(self, name: str) -> tuple[str, ...]:
-        """The pool called `name`, one of `POOLS`; `UserError` where the task has none."""
-        if name not in POOLS:
-            raise UserError(f"prompts {name!r}: {nearest(name, POOLS)}")
+    def split(self, name: str) -> tuple[str, ...]:
+        """The split called `name`, one of `PROMPT_SPLITS`; `UserError` where the task has none."""
+        if name not in PROMPT_SPLITS:
+            raise UserError(f"prompts {name!r}: {nearest(name, PROMPT_SPLITS)}")
         if name == PLAIN and not self.plain:
             raise UserError(
                 "prompts 'plain': a task of these sets has no plain requests: "
-                f"add some to conf/prompts/{PLAIN}.yaml, or choose another pool"
+                f"add some to conf/prompts/{PLAIN}.yaml, or choose another split"
             )
         return {"unseen": self.unseen, PLAIN: self.plain}.get(name, self.train)
 
@@ -84,7 +84,7 @@ def load_prompts(
     By default they are where all tasks have theirs: conf/prompts, or a recipe's conf/prompts.
 
     Args:
-        merge_asr_prompts: give asr_clean and asr_noisy one pool, the prompts of both. A router
+        merge_asr_prompts: give asr_clean and asr_noisy the same prompts, those of both. A router
             cannot tell the two tasks apart then.
 
     Raises:
@@ -99,7 +99,9 @@ def _prompts_of(
     names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
     parts = [_read(files, name) for name in names]
     _check_unique([*(part for _, part in parts), [(r.where, r.text) for r in requests]])
-    train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
+    train, unseen = (
+        [text for splits, _ in parts for text in splits[p]] for p in ("train", "unseen")
+    )
     own = [request for request in requests if not request.tasks.isdisjoint(names)]
     plain_train = [r.text for r in own if r.part == "train"]
     plain = [form for r in own if r.part == "test" for form in forms(r.text)]
@@ -137,9 +139,9 @@ def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) ->
     return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
 
 
-def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> str:
+def draw(prompts: Prompts, utt_id: str, seed: int = 0, split: str = "unseen") -> str:
     """The prompt of an utterance: it depends on its id and the seed, not on order or machine."""
-    choices = prompts.pool(pool)
+    choices = prompts.split(split)
     digest = hashlib.sha256(f"{seed} {utt_id}".encode()).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
@@ -203,7 +205,7 @@ def _read_plain(folder: str | Path | None) -> list[_Request]:
 
 
 def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:
-    """The pools of one file, and its entries with their places."""
+    """The splits of one file, and its entries with their places."""
     if task not in files:
         raise UserError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
     path = files[task]
@@ -212,14 +214,14 @@ def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], l
     if conf.get("task") != task:
         raise UserError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
     entries = []
-    for pool in ("train", "unseen"):
-        if not isinstance(conf.get(pool), list) or not conf[pool]:
-            raise UserError(f"{path}: {pool!r} is not a list of prompts: give at least one")
-        for number, text in enumerate(conf[pool], 1):
-            where = f"{path}: {pool} prompt {number}"
+    for split in ("train", "unseen"):
+        if not isinstance(conf.get(split), list) or not conf[split]:
+            raise UserError(f"{path}: {split!r} is not a list of prompts: give at least one")
+        for number, text in enumerate(conf[split], 1):
+            where = f"{path}: {split} prompt {number}"
             _check_text(text, where)
             entries.append((where, text))
-    return {pool: conf[pool] for pool in ("train", "unseen")}, entries
+    return {split: conf[split] for split in ("train", "unseen")}, entries
 
 
 def _check_text(text: Any, where: str) -> None:
@@ -232,7 +234,7 @@ def _check_text(text: Any, where: str) -> None:
 
 
 def _check_unique(parts: Iterable[Sequence[Entry]]) -> None:
-    """No prompt twice, be it in a pool, in both pools or in the pools of several tasks."""
+    """No prompt twice, be it in a split, in both splits or in those of several tasks."""
     places: dict[str, str] = {}
     for where, text in (entry for part in parts for entry in part):
         first = places.setdefault(normalise(text), where)

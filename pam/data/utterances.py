@@ -46,11 +46,11 @@ class Utterance:
 
 
 def read_utterances(
-    data: DataDir, prompts: Mapping[str, Prompts], pool: str, seed: int
+    data: DataDir, prompts: Mapping[str, Prompts], split: str, seed: int
 ) -> list[Utterance]:
     """The utterances of a directory in C order, each with its prompt.
 
-    A fixed prompt of the directory wins over one drawn from the `pool` of its task's `prompts`;
+    A fixed prompt of the directory wins over one drawn from the `split` of its task's `prompts`;
     "\\n" in it is a line break, for a text file has one line for each entry.
     """
     fixed = data.files.get("prompt", {})
@@ -60,7 +60,7 @@ def read_utterances(
     for utt in data.utterances:
         task = data["utt2task"][utt]
         own = fixed.get(utt)
-        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
+        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, split)
         refs = tuple(data[file][utt] for file in data.references if utt in data[file])
         seen = prompts[task].is_seen(prompt)
         experts = prompts[task].shared.get(prompt, frozenset())

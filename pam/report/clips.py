@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.report.answers import DecodedSet
@@ -52,7 +52,7 @@ class Clips:
 def take_clips(
     sets: Sequence[DecodedSet], folders: Sequence[Path], count: int, budget: int
 ) -> Clips:
-    """`count` clips of every set, taken evenly, as long as `budget` bytes of JSON last.
+    """An even sample of `count` clips of every set, as long as `budget` bytes of JSON last.
 
     `folders` are the data directories of `sets`. The sets take turns, so they share a small budget.
     """
@@ -88,7 +88,7 @@ def _turns(sets: Sequence[DecodedSet], count: int) -> list[tuple[int, int]]:
     chosen = [
         (turn, number, place)
         for number, one in enumerate(sets)
-        for turn, place in enumerate(evenly(count, len(one.items)))
+        for turn, place in enumerate(even_places(count, len(one.items)))
     ]
     return [(number, place) for _, number, place in sorted(chosen)]
 

@@ -16,7 +16,7 @@ from pam.train.iterators import Step
 
 
 class Collate:
-    """Pads the rows of a step, and draws a prompt and the words to hide for each of them.
+    """Pads the rows of a step, and draws a prompt and the words to drop for each of them.
 
     What is drawn depends on the seed, the utterance, and how often its task was passed over: on no
     generator's state, on no process, and not on the epochs that a run is cut into.
@@ -29,7 +29,7 @@ class Collate:
         router_prompts: from so many prompts the router learns for each utterance: from its own,
             and from further ones of its task.
         seed: of the draws; None, for validation, takes each task's first prompts, so that losses
-            can be compared, and hides no word.
+            can be compared, and drops no word.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def measure_hearing(
 
 
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
-    """(ids, task, batch) over the development directory, or `utts` of each task, spread evenly.
+    """(ids, task, batch) over the development directory, or an even sample of `utts` of each task.
 
     Every batch has two rows or more.
     """

@@ -274,8 +274,8 @@ def flops(
         stretch, length = encoder_flops(spec["path"])
         options = options_of(registered(ENCODERS)[spec["family"]])
         padded = "pad_to_30s" in options and (spec.get("conf") or {}).get("pad_to_30s", True)
-        heard = math.ceil(seconds / length) * length if padded else seconds
-        encoders += stretch / length * heard / seconds
+        encoded = math.ceil(seconds / length) * length if padded else seconds
+        encoders += stretch / length * encoded / seconds
     row = batch.frames * fused.features + batch.closing + batch.answer
     tokens = row / seconds
     read = llm_flops(llm, tokens, batch.prompt + row / 2, batch.answer / seconds)

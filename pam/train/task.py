@@ -73,8 +73,8 @@ class PaMTask(AbsTask):
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
             if model.router is not None and model.router.shift is not None:
-                pools = prompts_of(config).values()
-                seen = {prompt for pool in pools for prompt in pool.train + pool.plain_train}
+                tasks = prompts_of(config).values()
+                seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
                 ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
                 model.router.standardize_by(model.pooled_prompts(ordered))
             return model
@@ -215,7 +215,7 @@ def warmup_texts(folder: Path, tasks: list[str]) -> dict[str, str]:
 
 
 def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str]:
-    """`count` utterances of each task, spread evenly over the sorted ids (0: all of them)."""
+    """An even sample of `count` utterances of each task, in the order of ids (0: all of them)."""
     by_task: dict[str, list[str]] = {}
     for utt in sorted(utt2task):
         by_task.setdefault(utt2task[utt], []).append(utt)

@@ -43,12 +43,12 @@ def dev(tmp_path_factory):
 
 @pytest.fixture
 def few_prompts(monkeypatch):
-    """A model of a byte a token reads 600 prompts slowly: leave four of each pool."""
+    """A model of a byte a token reads 600 prompts slowly: leave four of each split."""
     from pam.data.prompts import Prompts, load_all_prompts
 
     def few(config):
-        pools = load_all_prompts(config["tasks"])
-        return {task: Prompts(pool.train[:4], pool.unseen[:4]) for task, pool in pools.items()}
+        prompts = load_all_prompts(config["tasks"])
+        return {task: Prompts(own.train[:4], own.unseen[:4]) for task, own in prompts.items()}
 
     monkeypatch.setattr("pam.analysis.analyse.prompts_of", few)
 

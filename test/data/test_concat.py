@@ -20,13 +20,13 @@ def clips(tmp_path):
     return [str(tmp_path / name) for name in NAMES]
 
 
-def test_pieces_are_heard_in_a_row(clips):
+def test_pieces_are_read_in_a_row(clips):
     first, second = (load_audio(clip) for clip in clips)
     entry = concat_entry([(clips[1], None, None), (clips[0], 0.25, 0.5), (clips[1], 0.75, None)])
-    heard = load_audio(entry)
+    read_back = load_audio(entry)
     expected = [second, load_audio(clips[0], 0.25, 0.5), second[12000:]]
-    np.testing.assert_array_equal(heard, np.concatenate(expected))
-    assert len(heard) == 16000 + 4000 + 4000 and len(first) == 16000
+    np.testing.assert_array_equal(read_back, np.concatenate(expected))
+    assert len(read_back) == 16000 + 4000 + 4000 and len(first) == 16000
 
 
 def test_an_entry_reads_back(clips):

@@ -173,8 +173,8 @@ def test_an_outer_model_can_move_it_between_devices(tiny_specs):
     ],
 )
 def test_dtype_option(tiny_specs, tiny_encoders, case):
-    """Rounded is what the model hears, not the audio: quiet speech on an offset survives."""
-    offset = 0.0 if case == "moonshine" else 0.9  # Moonshine hears the audio itself
+    """What the model reads is rounded, not the audio: quiet speech on an offset survives."""
+    offset = 0.0 if case == "moonshine" else 0.9  # Moonshine reads the audio itself
     clip = 0.1 * noise(8000) + offset
     spec = tiny_specs[case]
     coarse = load_encoder({**spec, "conf": spec["conf"] | {"dtype": "bfloat16"}})

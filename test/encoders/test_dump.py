@@ -136,7 +136,7 @@ def test_segments_become_utterances(data, options):
 
 
 def test_a_concatenation_stays_one(data, options):
-    """Nothing is copied: the entry goes to raw/SET, and the encoders hear its pieces."""
+    """Nothing is copied: the entry goes to raw/SET, and the encoders read its pieces."""
     wav = data.parent.parent / "wav"
     read = DataDir.read(data).subset(["s-1", "s-2"])
     entry = concat_entry([(str(wav / "s-3.wav"), None, None), (str(wav / "s-4.wav"), 0.5, 1.5)])

@@ -119,7 +119,7 @@ def test_gpus_share_the_batch_and_nothing_else():
     assert eight.memory["gradients"] == 2 * one.memory["gradients"]
     assert eight.memory["LLM activations"] == pytest.approx(one.memory["LLM activations"] / 8, 0.1)
     assert one.memory["encoders"] == 4 * sum(one.sizes.encoders.values())
-    # Whisper hears 30 s of each clip of 15 s.
+    # Whisper encodes 30 s of each clip of 15 s.
     whisper = 11.472 + 15.287 + 15.280 + 11.472
     assert one.flops["encoders"] / 1e9 == pytest.approx(whisper, rel=0.001)
 

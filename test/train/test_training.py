@@ -66,8 +66,8 @@ def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, se
         pam_config=str(tmp_path / "config.yaml"), phase="llm", warm_fusion=None
     )
     model = PaMTask.build_model(args)
-    pools = [load_prompts(task) for task in TASKS]
-    prompts = sorted({prompt for pool in pools for prompt in pool.train + pool.plain_train})
+    tasks = [load_prompts(task) for task in TASKS]
+    prompts = sorted({prompt for own in tasks for prompt in own.train + own.plain_train})
     standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
@@ -125,7 +125,7 @@ main(sys.argv[1:])
 
 
 def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
-    """With all that is drawn and counted: prompts, hidden words, the batches of an update."""
+    """With all that is drawn and counted: prompts, dropped words, the batches of an update."""
     exp, options = setup
     options += ["--set", "model_conf.word_dropout=0.3", "--set", "accum_grad=2"]
     train_main(options)
