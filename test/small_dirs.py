@@ -8,7 +8,7 @@ from pam.data.tasks import task_names
 UTTS = ["ann-1", "ann-2", "bob-1"]
 
 
-def tables(utts=tuple(UTTS)):
+def text_files(utts=tuple(UTTS)):
     return {
         "wav.scp": {utt: f"/audio/{utt}.wav" for utt in utts},
         "text": {utt: f"words of {utt}" for utt in utts},
@@ -41,7 +41,7 @@ def segmented():
         "wav.scp": {"rec1": "/audio/rec1.wav", "rec2": "/audio/rec2.wav"},
         "segments": {"ann-1": "rec1 0.0 1.5", "ann-2": "rec1 1.5 3", "bob-1": "rec2 0 2"},
     }
-    return tables() | more
+    return text_files() | more
 
 
 IDS = st.text(

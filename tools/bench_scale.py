@@ -56,9 +56,9 @@ def make_set(count: int, folder: Path, rate: int, seconds: float) -> None:
         utt2spk[utt] = speaker
         segments[utt] = f"recording {start:.2f} {start + seconds:.2f}"
         text[utt] = f"{TEXT} {number}"
-    tables = {"wav.scp": {"recording": str(wav)}, "text": text, "utt2spk": utt2spk}
-    tables |= {"segments": segments, "utt2task": dict.fromkeys(text, "asr_clean")}
-    DataDir(tables).write(folder / "data/set")
+    files = {"wav.scp": {"recording": str(wav)}, "text": text, "utt2spk": utt2spk}
+    files |= {"segments": segments, "utt2task": dict.fromkeys(text, "asr_clean")}
+    DataDir(files).write(folder / "data/set")
 
 
 def write_recording(wav: Path, rate: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pam.analysis import importance, routing
 from pam.analysis.metric import set_metric
 from pam.analysis.similarity import similarities
-from pam.analysis.states import gather, mixes_layers, set_inputs
+from pam.analysis.states import fuses_layers, gather, set_inputs
 from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.config.made import Making, file_digest
@@ -159,7 +159,7 @@ class Analysis:
                 entry[kind][name] = importance.change(entry["base"], after, self.options.seed)
                 self.save()
         entry["complete"] = True
-        if not mixes_layers(self.model):
+        if not fuses_layers(self.model):
             self.leave_out("bands", "this system uses only the last layer of each encoder")
         if not entry["forced"]:
             self.leave_out("forced", "this system has no routed experts")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from pam.analysis.layers import bands
-from pam.analysis.states import mixes_layers
-from pam.data.scp import read_table
+from pam.analysis.states import fuses_layers
+from pam.data.scp import read_text_file
 from pam.fusion.moe_audio import AudioRoutedMixture
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.score.clusters import cluster_entry
@@ -84,7 +84,7 @@ def forced(model: ESPnetPaMModel, expert: int) -> Iterator[None]:
 def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
     """The states to zero: each encoder, and its bands of layers if the fusion uses all layers."""
     found = {s.name: {s.name: list(range(s.num_states))} for s in model.shapes}
-    if mixes_layers(model):
+    if fuses_layers(model):
         for shape in model.shapes:
             for band, states in bands(shape.num_states).items():
                 found[f"{shape.name} {band}"] = {shape.name: list(states)}
@@ -93,7 +93,7 @@ def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
 
 def num_experts(model: ESPnetPaMModel) -> int:
     """The number of routed experts that can be forced."""
-    return len(model.fusion.experts) if mixes_layers(model) else 0
+    return len(model.fusion.experts) if fuses_layers(model) else 0
 
 
 def dev_losses(
@@ -106,9 +106,9 @@ def dev_losses(
     """
     model.eval()
     found: Losses = {}
-    clusters = read_table(dev / "utt2spk")
+    clusters = read_text_file(dev / "utt2spk")
     if (dev / "utt2cluster").is_file():
-        clusters |= read_table(dev / "utt2cluster")
+        clusters |= read_text_file(dev / "utt2cluster")
     for ids, task, batch in dev_batches(model, config, dev, utts):
         entry = found.setdefault(task, {"sums": [], "tokens": [], "clusters": []})
         entry["clusters"] += [clusters[utt] for utt in ids]

@@ -7,7 +7,7 @@ from typing import Any
 from pam.analysis.states import set_inputs
 from pam.data.datadir import DataDir
 from pam.data.prompts import prompts_of
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.data.utterances import Utterance, read_utterances
 from pam.decode.decode_set import decode_utterances
 from pam.decode.settings import Settings
@@ -45,7 +45,7 @@ def some_of_each_task(
     by_task: dict[str, list[Utterance]] = {}
     for utterance in read_utterances(data, prompts, settings.prompts, settings.seed):
         by_task.setdefault(utterance.task, []).append(utterance)
-    return [found[i] for found in by_task.values() for i in evenly(utts, len(found))]
+    return [found[i] for found in by_task.values() for i in even_places(utts, len(found))]
 
 
 def as_item(line: Mapping[str, Any]) -> Item:

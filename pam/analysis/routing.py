@@ -54,11 +54,9 @@ def analyse_routing(
     `correct` is None.
     """
     labelled = list(experts) == list(prompts)
-    usual = {task: posteriors(pool.unseen) for task, pool in prompts.items()}
+    usual = {task: posteriors(own.unseen) for task, own in prompts.items()}
     perturbed = {
-        kind: {
-            task: posteriors([f(p, seed) for p in pool.unseen]) for task, pool in prompts.items()
-        }
+        kind: {task: posteriors([f(p, seed) for p in own.unseen]) for task, own in prompts.items()}
         for kind, f in PERTURBATIONS.items()
     }
     return {

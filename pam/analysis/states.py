@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pam.data.datadir import DataDir
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.data.utterances import Inputs, pad, read_inputs
 from pam.fusion.pam import PromptAwareMixture
 from pam.model.speech_llm import ESPnetPaMModel
@@ -53,7 +53,7 @@ def gather(
     model: ESPnetPaMModel, utterances: Sequence[str], inputs: Inputs, frames: int, clips: int
 ) -> States:
     """About `frames` frames of `clips` utterances, evenly spread over the list and each clip."""
-    chosen = [utterances[i] for i in evenly(clips, len(utterances))]
+    chosen = [utterances[i] for i in even_places(clips, len(utterances))]
     raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     for utt in chosen:
@@ -64,19 +64,19 @@ def gather(
         wanted = -(-frames // len(chosen))
         for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
             raw[shape.name].append(_some(state_1STC[0], wanted))
-            if mixes_layers(model):
+            if fuses_layers(model):
                 f_SUD = model.fusion.adapters[number](state_1STC.float())[0]
                 mapped[shape.name].append(_some(f_SUD, wanted))
-    return States(_join(raw), _join(mapped) if mixes_layers(model) else {})
+    return States(_join(raw), _join(mapped) if fuses_layers(model) else {})
 
 
-def mixes_layers(model: ESPnetPaMModel) -> bool:
+def fuses_layers(model: ESPnetPaMModel) -> bool:
     """Whether the fusion uses all layers (through FFN_e and W), not only the last one."""
     return isinstance(model.fusion, PromptAwareMixture)
 
 
 def _some(states_STC: Float[Tensor, "S T C"], wanted: int) -> Float[Tensor, "S N C"]:
-    return states_STC[:, evenly(wanted, states_STC.shape[1])].float().cpu()
+    return states_STC[:, even_places(wanted, states_STC.shape[1])].float().cpu()
 
 
 def _join(parts: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:

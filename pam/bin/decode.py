@@ -17,8 +17,8 @@ from pam.config.made import (
     read_record,
 )
 from pam.data.digests import data_digest, prompts_digest
-from pam.data.prompts import POOLS, Prompts, prompts_of
-from pam.data.scp import read_table
+from pam.data.prompts import PROMPT_SPLITS, Prompts, prompts_of
+from pam.data.scp import read_text_file
 from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
@@ -47,7 +47,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--job", default="1/1", help="I/N: decode part I of N of every set; the last job joins them"
     )
-    parser.add_argument("--prompts", choices=POOLS, default="unseen")
+    parser.add_argument("--prompts", choices=PROMPT_SPLITS, default="unseen")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of prompts")
     parser.add_argument(
         "--batch_size",
@@ -186,7 +186,7 @@ def make_job(
 ) -> Job:
     out, prompts = args.out / data.name, {}
     if (data / "utt2task").is_file():
-        prompts = prompts_of(config, sorted(set(read_table(data / "utt2task").values())))
+        prompts = prompts_of(config, sorted(set(read_text_file(data / "utt2task").values())))
     making = Making(
         out,
         STAGE,
@@ -216,7 +216,7 @@ def warn_of_long(data: Path, exp: Path) -> None:
     longest, file = read_longest(exp), data / "utt2num_samples"
     if longest is None or not file.is_file():
         return
-    seconds = [int(samples) / SAMPLE_RATE for samples in read_table(file).values()]
+    seconds = [int(samples) / SAMPLE_RATE for samples in read_text_file(file).values()]
     beyond = [length for length in seconds if is_beyond(length, longest)]
     if beyond:
         logger.warning(

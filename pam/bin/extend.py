@@ -25,7 +25,7 @@ from pam.report.tables import interval
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
 from pam.score.metric import metric_called
-from pam.score.router import POOLS
+from pam.score.router import SCORED_SPLITS
 
 HOME = ROOT / "conf/prompts"
 logger = get_logger(__name__)
@@ -136,13 +136,13 @@ def comparison(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         after = new["sets"].get(name)
         metric = escape(metric_label(before["metric"]))
         rows.append([escape(name), escape(before["task"]), metric, *change(before, after)])
-    for pool in POOLS:
-        routed = [(r["router"] or {}).get(pool) for r in (old, new)]
+    for split in SCORED_SPLITS:
+        routed = [(r["router"] or {}).get(split) for r in (old, new)]
         if routed[0]:
             before, after = (
                 {"metric": "accuracy", "value": r["accuracy"]} if r else None for r in routed
             )
-            rows.append([f"{pool} prompts", "all", "routing accuracy %", *change(before, after)])
+            rows.append([f"{split} prompts", "all", "routing accuracy %", *change(before, after)])
     return table(["set", "task", "metric", "before:", "after:", "lost:"], rows)
 
 

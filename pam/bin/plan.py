@@ -3,14 +3,14 @@
     python -m pam.bin.plan --scale paper --system pam --gpus 8
     python -m pam.bin.plan --exp exp/NAME      an experiment's own settings, and what it used
 
-The formulas, and what they assume, are in pam/train/plan.py. Training measures its memory into
-exp/NAME/peak_memory.json; with --exp the exit status is 1 where the two differ by over 20 %.
+The formulas, and what they assume, are in pam/train/plan.py. They count tensors. Training writes
+the memory that it used to exp/NAME/peak_memory.json, and --exp prints it beside the plan. On one
+GPU both count tensors, and the exit status is 1 where they differ by more than 20 %. On a CPU the
+memory of the whole process is measured: libraries, kernels and the allocator come on top.
 """
 
 import argparse
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from pam.data.audio import FRAMES_PER_SECOND
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
-from pam.train.memory import MEASURED, on_cpu
+from pam.train.memory import MEASURED
 from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
 OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own
 GIB = 2**30
 TOLERANCE = 0.2
+NOT_COUNTED = "The libraries, the kernels and the memory allocator come on top of these tensors."
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -55,22 +56,23 @@ def main(argv: list[str] | None = None) -> int:
     from pam.train.plan import make_plan  # seconds of imports: not for wrong options
 
     plan = make_plan(config, gpus)
-    parts = plan.memory if gpus else on_cpu(plan.memory, steps_of(args.exp, config))
-    peak = sum(parts.values())
     result = {
         "parameters": plan.sizes.as_dict(),
         "batch": vars(plan.batch),
         "gpus": gpus,
-        "memory_bytes": {key: round(value) for key, value in parts.items()},
-        "peak_bytes": round(peak),
+        "memory_bytes": {key: round(value) for key, value in plan.memory.items()},
+        "peak_bytes": round(plan.peak),
         "dump_bytes_per_hour": round(plan.dump_bytes_an_hour),
         "flops_per_audio_second": plan.flops,
     }
+    ratio = 1.0
     if measured:
-        used = measured["gpu_bytes" if gpus else "resident_bytes"]
-        result |= {"measured_bytes": used, "predicted_over_measured": round(peak / used, 3)}
+        result["measured_bytes"] = measured["gpu_bytes" if gpus else "resident_bytes"]
+    if measured and gpus:
+        ratio = plan.peak / result["measured_bytes"]
+        result["predicted_over_measured"] = round(ratio, 3)
     print(json.dumps(result, indent=2) if args.json else text(result, config))
-    return int(bool(measured) and abs(peak / used - 1) > TOLERANCE)
+    return int(abs(ratio - 1) > TOLERANCE)
 
 
 def configuration(args: argparse.Namespace) -> dict[str, Any]:
@@ -84,14 +86,6 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
     return config | {"feats": args.feats or config["feats"]}
-
-
-def steps_of(exp: Path | None, config: Mapping[str, Any]) -> float:
-    """Steps of an experiment as its training counted them (a budget in epochs depends on the data),
-    or those of its budget; without an experiment, those of a long training."""
-    file = exp / "train" / "config.yaml" if exp else None
-    counted = load_yaml(file).get("total_steps") if file and file.is_file() else None
-    return counted or (config.get("budget_conf") or {}).get("steps", math.inf)
 
 
 def read_measured(exp: Path) -> dict[str, Any]:
@@ -118,9 +112,10 @@ def number_of_gpus(args: argparse.Namespace, measured: dict[str, Any] | None) ->
 
 def text(result: dict[str, Any], config: dict[str, Any]) -> str:
     gpus, sizes, batch = result["gpus"], result["parameters"], result["batch"]
-    where = f"each of {gpus} GPUs" if gpus else "the CPU (resident)"
+    where = f"each of {gpus} GPUs" if gpus else "the process on a CPU"
     rows = [[part, number(value / GIB)] for part, value in result["memory_bytes"].items()]
     rows.append(["**peak**", number(result["peak_bytes"] / GIB)])
+    parts = table(["part", "GiB:"], rows) + ("" if gpus else f"\n\n{NOT_COUNTED}")
     flops = result["flops_per_audio_second"]
     seconds = batch["rows"] * batch["frames"] / FRAMES_PER_SECOND
     lines = [
@@ -130,17 +125,17 @@ def text(result: dict[str, Any], config: dict[str, Any]) -> str:
         f"{batch['answer']} tokens an answer, {batch['prompts']} prompts of {batch['prompt']} "
         "tokens at most.",
         f"\nMemory of {where} while training\n",
-        table(["part", "GiB:"], rows),
+        parts,
         f"\nDumped states: {result['dump_bytes_per_hour'] / 1e9:.2f} GB an hour of audio"
         + (" (not with feats: online)." if config["feats"] == "online" else "."),
         "\nFor one second of audio\n",
         table(["what", "GFLOP:"], [[part, number(v / 1e9, 1)] for part, v in flops.items()]),
     ]
     if "measured_bytes" in result:
-        lines.append(
-            f"\nMeasured: {result['measured_bytes'] / GIB:.2f} GiB; predicted / measured = "
-            f"{result['predicted_over_measured']:.2f}."
-        )
+        kind = "allocated on the GPU" if gpus else "resident memory of the process"
+        lines.append(f"\nMeasured: {result['measured_bytes'] / GIB:.2f} GiB, {kind}.")
+    if "predicted_over_measured" in result:
+        lines.append(f"Predicted / measured = {result['predicted_over_measured']:.2f}.")
     return "\n".join(lines)
 
 

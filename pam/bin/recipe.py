@@ -17,7 +17,7 @@ from typing import Any
 
 from pam.config import read_layers
 from pam.config.made import FOLDER, differences, digest, flatten, read_record
-from pam.data.prompts import POOLS
+from pam.data.prompts import PROMPT_SPLITS
 from pam.errors import UserError, run_main
 from pam.paths import cache_dir
 from pam.score import CAPTION_METRICS, SBERT
@@ -101,7 +101,7 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
     """UserError for an invalid value. The type of a default (integer, boolean) is that of the
     option."""
     check_choice("budget", options["budget"], list(conf["budgets"]))
-    check_choice("prompts", options["prompts"], POOLS)
+    check_choice("prompts", options["prompts"], PROMPT_SPLITS)
     check_choice("size", options["size"], ("tiny", "short", "long"))
     for metric in options["metrics"].replace(",", " ").split():
         check_choice("metrics", metric, list(CAPTION_METRICS.entries))

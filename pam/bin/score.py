@@ -23,7 +23,7 @@ from pam.config.made import (
 from pam.config.source import attribute_of, registered
 from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
@@ -182,8 +182,8 @@ def train_captions(folder: Path | None) -> list[str]:
         return []
     from pam.score.score_set import metric_of
 
-    tasks = read_table(folder / "utt2task")
-    texts = read_table(folder / "text")
+    tasks = read_text_file(folder / "utt2task")
+    texts = read_text_file(folder / "text")
     return [text for utt, text in texts.items() if metric_of(tasks[utt]).is_of_captions]
 
 

@@ -29,7 +29,7 @@ from pam.config.made import (
 )
 from pam.data.digests import LEARNED, data_digest, training_prompts_digest
 from pam.data.prompts import load_all_prompts
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
@@ -201,7 +201,7 @@ def without_warmup(tasks: Sequence[str], train: Path, dev: Path) -> Path | None:
 
 def tasks_of(folder: Path) -> list[str]:
     """The tasks of a combined directory, one expert each, in the order of all tasks."""
-    found = set(read_table(folder / "utt2task").values())
+    found = set(read_text_file(folder / "utt2task").values())
     return sorted(found, key=lambda name: get_task(name).expert)
 
 

@@ -11,7 +11,6 @@ from pam.config.experiment import (
     select_encoders,
 )
 from pam.config.files import (
-    check_init_options,
     check_keys,
     load_yaml,
     merge,
@@ -20,6 +19,7 @@ from pam.config.files import (
 )
 from pam.config.keys import keys_of, plain, typed
 from pam.config.schema import Budget, Experiment, Optim, Phases, Scale
+from pam.config.source import check_init_options
 
 __all__ = [
     "Budget",

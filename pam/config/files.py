@@ -1,7 +1,6 @@
 """YAML configurations: defaults in the code < scale < system < command line."""
 
 import copy
-import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -93,10 +92,3 @@ def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> N
     for key in conf:
         if key not in allowed:
             raise UserError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")
-
-
-def check_init_options(cls: type, conf: Mapping[str, Any], where: str) -> None:
-    """UserError for an unknown option. Options are the constructor's arguments with defaults."""
-    parameters = inspect.signature(cls).parameters.values()
-    allowed = [p.name for p in parameters if p.default is not inspect.Parameter.empty]
-    check_keys(conf, allowed, where)

@@ -58,13 +58,13 @@ def encoder_options() -> Keys:
 
 
 def fusion_options() -> Keys:
-    grown = Key(
+    extended = Key(
         "Number of last encoders that were added to a trained fusion: their layer weights start "
         "at zero (written by `pam.bin.extend`).",
         whole(0),
         default="0",
     )
-    return options_of_all(FUSIONS) | {"grown": grown}
+    return options_of_all(FUSIONS) | {"extended": extended}
 
 
 def options_of_each_fusion() -> Keys:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pam.atomic import atomic_path
 from pam.data.disk import writing
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 
 DUMP_AGAIN = "remove that folder's feats.scp and run the dump stage again"
@@ -33,24 +33,24 @@ def write_archive(
             _check(ark, utt, array, pointers)
             pointers[utt] = f"{ark}:{file.tell() + len(f'{utt} '.encode())}"
             kaldiio.save_ark(file, {utt: array}, write_function="numpy")
-    write_table(scp, pointers)
+    write_text_file(scp, pointers)
     return pointers
 
 
 def read_scp(path: str | Path) -> dict[str, str]:
     """Read an scp: utterance → `path:offset`."""
-    return read_table(path)
+    return read_text_file(path)
 
 
 def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
     """Merge several scp files into one. `UserError` for an utterance that is in two of them."""
     merged: dict[str, str] = {}
     for part in parts:
-        table = read_scp(part)
-        if clash := merged.keys() & table.keys():
+        entries = read_scp(part)
+        if clash := merged.keys() & entries.keys():
             raise UserError(f"{part}: {min(clash)!r} is in another part too: {DUMP_AGAIN}")
-        merged |= table
-    write_table(out, merged)
+        merged |= entries
+    write_text_file(out, merged)
     return merged
 
 

@@ -1,8 +1,8 @@
-"""The table `choices`: the meaning of the letters in an utterance's multiple-choice prompt.
+"""The text file `choices`: the meaning of the letters in an utterance's multiple-choice prompt.
 
     utt1 {"A": "2", "B": "3", "C": "1"}
 
-Dump and combine copy them like every table. Decoding writes them to hyp.jsonl, so that scoring maps
+Dump and combine copy them like every file. Decoding writes them to hyp.jsonl, so that scoring maps
 a letter with the choices of its own utterance.
 """
 
@@ -13,7 +13,7 @@ from pam.errors import UserError
 
 
 def choices_entry(choices: Mapping[str, str]) -> str:
-    """The value of the table for {letter: text}, in the order of the letters."""
+    """The value in the file for {letter: text}, in the order of the letters."""
     return json.dumps(dict(sorted(choices.items())), ensure_ascii=False)
 
 

@@ -1,6 +1,6 @@
 """Stage 3 combines dumped sets into one multitask directory, the input of training.
 
-To the tables of a data directory it adds feats_<encoder>.scp, utt2num_frames (at 25 Hz, the
+To the files of a data directory it adds feats_<encoder>.scp, utt2num_frames (at 25 Hz, the
 minimum over the encoders; ESPnet's shape file), and sets.json, a summary of the sets.
 """
 
@@ -14,7 +14,7 @@ from pam.atomic import write_json
 from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.disk import writing
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.data.tasks import get_task
 from pam.errors import UserError
 from pam.log import get_logger
@@ -67,7 +67,7 @@ def combine(
     try:
         merged.write(part)
         with_features = [Path(encoder_dir) / encoder for encoder in encoders]
-        write_table(part / "utt2num_frames", _merge_features(sets, with_features, part))
+        write_text_file(part / "utt2num_frames", _merge_features(sets, with_features, part))
         write_json(part / SUMMARY, {"sets": summary, "encoders": list(encoders)})
         with writing(out):
             shutil.rmtree(out, ignore_errors=True)
@@ -98,7 +98,7 @@ def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
     if "segments" in data or "utt2num_samples" not in data:
         raise UserError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
     if spec.task:
-        data.tables["utt2task"] = dict.fromkeys(data["utt2task"], spec.task)
+        data.files["utt2task"] = dict.fromkeys(data["utt2task"], spec.task)
     samples = sum(map(int, data["utt2num_samples"].values()))
     return data, {
         "task": ",".join(sorted(set(data["utt2task"].values()))),
@@ -125,7 +125,7 @@ def _merge_features(
             for utt, count in _pick(folder / name / "utt2num_frames", data).items():
                 if utt not in frames or int(count) < int(frames[utt]):
                     frames[utt] = count
-        write_table(out / f"feats_{folder.name}.scp", pointers)
+        write_text_file(out / f"feats_{folder.name}.scp", pointers)
     return frames
 
 
@@ -133,13 +133,13 @@ def _pick(file: Path, data: DataDir) -> dict[str, str]:
     """The entries of the set's utterances. `UserError` if one is missing."""
     if not file.exists():
         raise UserError(f"{file}: missing: run the dump stage for this encoder and set")
-    table = read_table(file)
-    missing = data["text"].keys() - table.keys()
+    entries = read_text_file(file)
+    missing = data["text"].keys() - entries.keys()
     if missing:
         raise UserError(
             f"{file}: {min(missing)!r} is missing ({len(missing)} in all): "
             f"remove the folder {file.parent} and run the dump stage again"
         )
-    if extra := len(table) - len(data):
+    if extra := len(entries) - len(data):
         logger.info("%s: %d entries are not used (utterances dropped from the set)", file, extra)
-    return {utt: table[utt] for utt in data["text"]}
+    return {utt: entries[utt] for utt in data["text"]}

@@ -14,39 +14,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_table, refuse, restrict
-from pam.data.scp import Problem, line_numbers, scan_table, write_tables
+from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_text_file, refuse, restrict
+from pam.data.scp import Problem, line_numbers, scan_text_file, write_text_files
 from pam.errors import UserError
 
 SPK2UTT = "spk2utt"
 FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
 MAKE_AGAIN = "run the recipe's data stage again"
-# Other files that a directory may hold; any further name is probably a misspelled table.
+# Other files that a directory may hold; any further name is probably a misspelled file.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
 
 @dataclass
 class DataDir:
-    """The tables of a directory: file name → {id: value}; spk2utt is derived from utt2spk.
+    """The files of a directory: file name → {id: value}; spk2utt is derived from utt2spk.
 
-    The ids are utterances, except in wav.scp if there is a table `segments`: recordings.
+    The ids are utterances, except in wav.scp if there is a file `segments`: recordings.
     """
 
-    tables: dict[str, dict[str, str]] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __getitem__(self, file: str) -> dict[str, str]:
-        return self.tables[file]
+        return self.files[file]
 
     def __contains__(self, file: str) -> bool:
-        return file in self.tables
+        return file in self.files
 
     def __len__(self) -> int:
         return len(self["text"])
 
     @property
     def is_usable(self) -> bool:
-        """Whether every required table has an entry."""
-        return all(self.tables.get(name) for name in REQUIRED)
+        """Whether every required file has an entry."""
+        return all(self.files.get(name) for name in REQUIRED)
 
     @property
     def utterances(self) -> list[str]:
@@ -55,13 +55,13 @@ class DataDir:
 
     @property
     def references(self) -> list[str]:
-        """The tables with references: text, text_ref2, text_ref3 …"""
-        more = [name for name in self.tables if name.startswith("text_ref")]
+        """The files with references: text, text_ref2, text_ref3 …"""
+        more = [name for name in self.files if name.startswith("text_ref")]
         return ["text", *sorted(more, key=lambda name: int(name.removeprefix("text_ref")))]
 
     def cluster(self, utt: str) -> str:
         """The cluster of an utterance: its entry in `utt2cluster`, else its speaker."""
-        return self.tables.get("utt2cluster", {}).get(utt) or self["utt2spk"][utt]
+        return self.files.get("utt2cluster", {}).get(utt) or self["utt2spk"][utt]
 
     def audio(self, utt: str) -> tuple[str, float | None, float | None]:
         """(path, start, end) of an utterance, in seconds, as `load_audio` takes them."""
@@ -81,30 +81,30 @@ class DataDir:
         return found
 
     def write(self, path: str | Path) -> None:
-        """Write all tables and spk2utt, sorted and atomically. Other tables there are removed.
+        """Write all files and spk2utt, sorted and atomically. Other files there are removed.
 
-        `UserError` for tables that `read` would refuse, before any file is changed.
+        `UserError` for files that `read` would refuse, before any file is changed.
         """
         path = Path(path)
-        refuse(path, self.tables)
-        tables = {SPK2UTT: spk2utt(self["utt2spk"]), **self.tables}
-        tables["wav.scp"] = tables.pop("wav.scp")  # the last one
+        refuse(path, self.files)
+        files = {SPK2UTT: spk2utt(self["utt2spk"]), **self.files}
+        files["wav.scp"] = files.pop("wav.scp")  # the last one
 
         def remove_old() -> None:
             (path / "wav.scp").unlink(missing_ok=True)
             for old in path.iterdir():
-                if is_table(old.name) and old.name not in tables:
+                if is_text_file(old.name) and old.name not in files:
                     old.unlink()
 
-        write_tables({path / name: table for name, table in tables.items()}, remove_old)
+        write_text_files({path / name: entries for name, entries in files.items()}, remove_old)
 
     def subset(self, utterances: Iterable[str]) -> "DataDir":
         """Only these utterances (an unknown one is an error) and the recordings they use."""
         chosen = set(utterances)
         if unknown := chosen - self["text"].keys():
             raise UserError(f"subset: {min(unknown)!r} is not an utterance of the directory")
-        kept = restrict(self.tables, chosen)
-        return DataDir({name: table for name, table in kept.items() if table or name in REQUIRED})
+        kept = restrict(self.files, chosen)
+        return DataDir({name: file for name, file in kept.items() if file or name in REQUIRED})
 
     @classmethod
     def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":
@@ -112,14 +112,14 @@ class DataDir:
         segmented = sorted(name for name, part in sets.items() if "segments" in part)
         if 0 < len(segmented) < len(sets):
             raise UserError(f"only {', '.join(segmented)} have segments: run the dump stage first")
-        tables: dict[str, dict[str, str]] = {}
+        files: dict[str, dict[str, str]] = {}
         for name, part in sets.items():
-            for file, table in part.tables.items():
-                merged = tables.setdefault(file, {})
-                if clash := merged.keys() & table.keys():
+            for file, entries in part.files.items():
+                merged = files.setdefault(file, {})
+                if clash := merged.keys() & entries.keys():
                     raise _clash(min(clash), file, sets, name)
-                merged.update(table)
-        return cls(tables)
+                merged.update(entries)
+        return cls(files)
 
 
 def fix_command(path: str | Path, *options: str) -> str:
@@ -150,13 +150,13 @@ def check(
     names = sorted(file.name for file in path.iterdir())
     problems = [_missing(path, name) for name in sorted({*REQUIRED, SPK2UTT} - {*names})]
     problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
-    tables = {}
-    for name in filter(is_table, names):
-        tables[name], found = scan_table(path / name)
+    files = {}
+    for name in filter(is_text_file, names):
+        files[name], found = scan_text_file(path / name)
         problems += found
     if SPK2UTT in names:
-        problems += _check_spk2utt(path, tables.get("utt2spk", {}))
-    rules = Rules(path, tables, from_files=True)
+        problems += _check_spk2utt(path, files.get("utt2spk", {}))
+    rules = Rules(path, files, from_files=True)
     rules.run(audio, seconds)
     return DataDir(rules.kept), problems + rules.problems
 
@@ -198,16 +198,16 @@ def _missing(path: Path, name: str) -> Problem:
 
 def _unknown(path: Path, name: str) -> Problem:
     remedy = "remove the file or correct its name"
-    return Problem(str(path / name), None, "not a known table, it is ignored", "", remedy, True)
+    return Problem(str(path / name), None, "not a known text file, it is ignored", "", remedy, True)
 
 
 def _is_unknown(file: Path) -> bool:
-    return file.is_file() and not is_table(file.name) and not OTHER.fullmatch(file.name)
+    return file.is_file() and not is_text_file(file.name) and not OTHER.fullmatch(file.name)
 
 
 def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
     file = path / SPK2UTT
-    found, problems = scan_table(file)
+    found, problems = scan_text_file(file)
     expected, lines = spk2utt(utt2spk), None
     for speaker in sorted(expected.keys() | found.keys()):
         if expected.get(speaker, "").split() != found.get(speaker, "").split():
@@ -220,12 +220,12 @@ def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
 def _back_up(path: Path) -> None:
     (path / ".backup").mkdir(exist_ok=True)
     for file in path.iterdir():
-        if is_table(file.name) or file.name == SPK2UTT:
+        if is_text_file(file.name) or file.name == SPK2UTT:
             (path / ".backup" / file.name).write_bytes(file.read_bytes())
 
 
 def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> UserError:
-    first = next(name for name, part in sets.items() if key in part.tables.get(file, {}))
+    first = next(name for name, part in sets.items() if key in part.files.get(file, {}))
     return UserError(
         f"{file}: {key!r} is in both {first} and {second}: give the ids of one set a prefix"
     )

@@ -14,11 +14,11 @@ DECODED += ("segments", "utt2num_samples", "text_ref*")
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
 
 
-def data_digest(folder: Path, tables: Sequence[str] = DECODED) -> str | None:
-    """Digest of the tables of a data directory; None if the directory does not exist."""
+def data_digest(folder: Path, patterns: Sequence[str] = DECODED) -> str | None:
+    """Digest of the files of a data directory; None if the directory does not exist."""
     if not folder.is_dir():
         return None
-    files = [file for pattern in tables for file in sorted(folder.glob(pattern))]
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
     return digest(*(part for file in files for part in (f"\0{file.name}\0", file.read_bytes())))
 
 
@@ -31,6 +31,6 @@ def training_prompts_digest(prompts: Mapping[str, Prompts]) -> str:
     return _digest(prompts, ("train", "plain_train"))
 
 
-def _digest(prompts: Mapping[str, Prompts], pools: Sequence[str]) -> str:
-    texts = {task: [list(getattr(own, pool)) for pool in pools] for task, own in prompts.items()}
+def _digest(prompts: Mapping[str, Prompts], splits: Sequence[str]) -> str:
+    texts = {task: [list(getattr(own, split)) for split in splits] for task, own in prompts.items()}
     return digest(json.dumps(texts, sort_keys=True))

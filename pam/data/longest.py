@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pam.atomic import write_json
 from pam.data.audio import FRAMES_PER_SECOND
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 
 RECORD = "training_audio.json"
 TOLERANCE = 1.05  # no warning for a clip that is up to 5 % longer
@@ -16,7 +16,7 @@ TOLERANCE = 1.05  # no warning for a clip that is up to 5 % longer
 
 def record_longest(exp: Path, train: Path) -> None:
     """Write the length of the longest clip of the combined training directory `train` to `exp`."""
-    frames = read_table(train / "utt2num_frames").values()
+    frames = read_text_file(train / "utt2num_frames").values()
     write_json(exp / RECORD, {"longest_seconds": max(map(int, frames)) / FRAMES_PER_SECOND})
 
 

@@ -14,14 +14,14 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
-POOLS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
-PLAIN = "plain"  # name of the file with plain requests, and of their test pool
+PROMPT_SPLITS = ("unseen", "plain", "seen", "train")  # "seen" and "train" are the same prompts
+PLAIN = "plain"  # name of the file with plain requests, and of their test split
 PLAIN_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of one task. No prompt is in two pools, case and punctuation ignored.
+    """The prompts of one task. No prompt is in two splits, case and punctuation ignored.
 
     Attributes:
         train: long prompts for training, as written in the file; drawn in all their `forms`.
@@ -37,14 +37,14 @@ class Prompts:
     plain: tuple[str, ...] = ()
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def pool(self, name: str) -> tuple[str, ...]:
-        """The pool `name`, one of `POOLS`. `UserError` if the task does not have it."""
-        if name not in POOLS:
-            raise UserError(f"prompts {name!r}: {nearest(name, POOLS)}")
+    def split(self, name: str) -> tuple[str, ...]:
+        """The split `name`, one of `PROMPT_SPLITS`. `UserError` if the task does not have it."""
+        if name not in PROMPT_SPLITS:
+            raise UserError(f"prompts {name!r}: {nearest(name, PROMPT_SPLITS)}")
         if name == PLAIN and not self.plain:
             raise UserError(
                 "prompts 'plain': a task of these sets has no plain requests: "
-                f"add some to conf/prompts/{PLAIN}.yaml or choose another pool"
+                f"add some to conf/prompts/{PLAIN}.yaml or choose another split"
             )
         return {"unseen": self.unseen, PLAIN: self.plain}.get(name, self.train)
 
@@ -101,7 +101,9 @@ def _prompts_of(
     names = MERGED_TASKS if merge_asr_prompts and task in MERGED_TASKS else (task,)
     parts = [_read(files, name) for name in names]
     _check_unique([*(part for _, part in parts), [(r.where, r.text) for r in requests]])
-    train, unseen = ([text for pools, _ in parts for text in pools[p]] for p in ("train", "unseen"))
+    train, unseen = (
+        [text for splits, _ in parts for text in splits[p]] for p in ("train", "unseen")
+    )
     own = [request for request in requests if not request.tasks.isdisjoint(names)]
     plain_train = [r.text for r in own if r.part == "train"]
     plain = [form for r in own if r.part == "test" for form in forms(r.text)]
@@ -139,9 +141,9 @@ def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) ->
     return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
 
 
-def draw(prompts: Prompts, utt_id: str, seed: int = 0, pool: str = "unseen") -> str:
+def draw(prompts: Prompts, utt_id: str, seed: int = 0, split: str = "unseen") -> str:
     """Draw the prompt of an utterance. It depends only on the utterance's id and the seed."""
-    choices = prompts.pool(pool)
+    choices = prompts.split(split)
     digest = hashlib.sha256(f"{seed} {utt_id}".encode()).digest()
     return choices[int.from_bytes(digest[:8], "big") % len(choices)]
 
@@ -205,7 +207,7 @@ def _read_plain(folder: str | Path | None) -> list[_Request]:
 
 
 def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:
-    """The pools of one file, and all its entries with their places."""
+    """The splits of one file, and all its entries with their places."""
     if task not in files:
         raise UserError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
     path = files[task]
@@ -214,14 +216,14 @@ def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], l
     if conf.get("task") != task:
         raise UserError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
     entries = []
-    for pool in ("train", "unseen"):
-        if not isinstance(conf.get(pool), list) or not conf[pool]:
-            raise UserError(f"{path}: {pool!r} is not a list of prompts: give at least one")
-        for number, text in enumerate(conf[pool], 1):
-            where = f"{path}: {pool} prompt {number}"
+    for split in ("train", "unseen"):
+        if not isinstance(conf.get(split), list) or not conf[split]:
+            raise UserError(f"{path}: {split!r} is not a list of prompts: give at least one")
+        for number, text in enumerate(conf[split], 1):
+            where = f"{path}: {split} prompt {number}"
             _check_text(text, where)
             entries.append((where, text))
-    return {pool: conf[pool] for pool in ("train", "unseen")}, entries
+    return {split: conf[split] for split in ("train", "unseen")}, entries
 
 
 def _check_text(text: Any, where: str) -> None:
@@ -234,7 +236,7 @@ def _check_text(text: Any, where: str) -> None:
 
 
 def _check_unique(parts: Iterable[Sequence[Entry]]) -> None:
-    """`UserError` if a prompt occurs twice, in one pool, two pools or two tasks."""
+    """`UserError` if a prompt occurs twice, in one split, two splits or two tasks."""
     places: dict[str, str] = {}
     for where, text in (entry for part in parts for entry in part):
         first = places.setdefault(normalise(text), where)

@@ -1,4 +1,4 @@
-"""Consistency rules between the tables of a data directory, and rules for their values.
+"""Consistency rules between the files of a data directory, and rules for their values.
 
 Each rule keeps the good entries and reports the others, with the line in the file and the remedy.
 """
@@ -17,35 +17,35 @@ from pam.errors import UserError
 from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
-# COMPLETE tables have one entry for each utterance; PARTIAL ones may have fewer.
+# COMPLETE files have one entry for each utterance; PARTIAL ones may have fewer.
 COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
 PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2(dur|cluster)")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"
 
-Tables = dict[str, dict[str, str]]
+Files = dict[str, dict[str, str]]
 AudioCheck = Callable[[str], str | None]  # path of a recording → its fault, or None
 Seconds = Callable[[str], float | None]  # path of a recording → its length, or None if unknown
 Fault = tuple[str, str, str]  # rule, value, remedy
 
 
-def is_table(name: str) -> bool:
-    """Whether a file of that name is a table. (spk2utt is derived from a table.)"""
+def is_text_file(name: str) -> bool:
+    """Whether a data directory has a text file of that name. (spk2utt is derived from one.)"""
     return name == "wav.scp" or bool(COMPLETE.fullmatch(name) or PARTIAL.fullmatch(name))
 
 
 class Rules:
-    """Checks tables against each other; `kept` and `problems` are the result of `run`."""
+    """Checks files against each other; `kept` and `problems` are the result of `run`."""
 
-    def __init__(self, path: Path, tables: Tables, from_files: bool):
+    def __init__(self, path: Path, files: Files, from_files: bool):
         self.path = path
-        self.kept = dict(tables)
+        self.kept = dict(files)
         self.problems: list[Problem] = []
         self._from_files = from_files
         self._lines: dict[str, dict[str, int]] = {}
 
     def run(self, audio: AudioCheck | None, seconds: Seconds | None = None) -> None:
-        self._drop_empty_tables()
+        self._drop_empty_files()
         if not all(name in self.kept for name in REQUIRED):
             return  # already reported as missing files
         for name in sorted(self.kept):
@@ -53,7 +53,7 @@ class Rules:
         if "segments" in self.kept:
             self._check_segments(seconds)
         self._check_utterances()
-        self._drop_empty_tables()
+        self._drop_empty_files()
         self._check_prefixes()
 
     def report(self, file: str, key: str, fault: Fault, warning: bool = False) -> None:
@@ -62,8 +62,8 @@ class Rules:
         line = self._lines.get(file, {}).get(key)
         self.problems.append(Problem(str(self.path / file), line, *fault, warning))
 
-    def _drop_empty_tables(self) -> None:
-        for name in [name for name, table in self.kept.items() if not table]:
+    def _drop_empty_files(self) -> None:
+        for name in [name for name, entries in self.kept.items() if not entries]:
             if name not in REQUIRED:
                 self.report(name, "", ("no good line in the file", "", "remove it or fill it"))
                 del self.kept[name]
@@ -118,7 +118,7 @@ class Rules:
         return ends
 
     def _check_utterances(self) -> None:
-        """COMPLETE tables have an entry for every utterance; PARTIAL ones have no other ids."""
+        """COMPLETE files have an entry for every utterance; PARTIAL ones have no other ids."""
         complete = [name for name in sorted(self.kept) if COMPLETE.fullmatch(name)]
         if "segments" not in self.kept:
             complete.append("wav.scp")
@@ -151,20 +151,20 @@ class Rules:
             self.report("utt2spk", others[0], (rule, others[0], remedy), warning=True)
 
 
-def restrict(tables: Tables, utts: set[str]) -> Tables:
+def restrict(files: Files, utts: set[str]) -> Files:
     """Only these utterances, and in wav.scp the recordings they use.
 
-    An unchanged table is not copied, since a set may have 300,000 utterances.
+    An unchanged file is not copied, since a set may have 300,000 utterances.
     """
     recordings = utts
-    if "segments" in tables:
-        recordings = {v.split()[0] for utt, v in tables["segments"].items() if utt in utts}
-    keep = {name: recordings if name == "wav.scp" else utts for name in tables}
+    if "segments" in files:
+        recordings = {v.split()[0] for utt, v in files["segments"].items() if utt in utts}
+    keep = {name: recordings if name == "wav.scp" else utts for name in files}
     return {
-        name: table
-        if table.keys() <= keep[name]
-        else {key: value for key, value in table.items() if key in keep[name]}
-        for name, table in tables.items()
+        name: entries
+        if entries.keys() <= keep[name]
+        else {key: value for key, value in entries.items() if key in keep[name]}
+        for name, entries in files.items()
     }
 
 
@@ -234,10 +234,10 @@ def _seconds(value: str) -> float:
     return seconds if math.isfinite(seconds) else -1.0
 
 
-def refuse(path: Path, tables: Tables) -> None:
-    """`UserError` for the first fault of tables before they are written to `path`."""
-    for name in tables:
-        if not is_table(name):
+def refuse(path: Path, files: Files) -> None:
+    """`UserError` for the first fault of files before they are written to `path`."""
+    for name in files:
+        if not is_text_file(name):
             known = [
                 *REQUIRED,
                 "segments",
@@ -248,11 +248,11 @@ def refuse(path: Path, tables: Tables) -> None:
                 "utt2dur",
                 "utt2cluster",
             ]
-            raise UserError(f"{path / name}: unknown table: {nearest(name, known)}")
+            raise UserError(f"{path / name}: unknown text file: {nearest(name, known)}")
     for name in REQUIRED:
-        if not tables.get(name):
-            raise UserError(f"{path / name}: missing: fill the table {name!r} before writing")
-    rules = Rules(path, tables, from_files=False)
+        if not files.get(name):
+            raise UserError(f"{path / name}: missing: fill {name!r} before writing")
+    rules = Rules(path, files, from_files=False)
     rules.run(audio=None)
     for problem in rules.problems:
         if not problem.warning:

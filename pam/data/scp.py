@@ -1,6 +1,7 @@
 """One file of a data directory: one entry per line, `id value`, sorted by id in byte order.
 
-`scan_table` keeps what is good and tells what is not; `read_table` stops at the first fault.
+`scan_text_file` keeps what is good and tells what is not; `read_text_file` stops at the first
+fault.
 """
 
 import re
@@ -72,7 +73,7 @@ class Problem:
 
 
 def one_line(text: str) -> str:
-    """`text` with only visible characters and single spaces, valid as a table's value."""
+    """`text` with only visible characters and single spaces, valid as a value of a text file."""
     text = " ".join(CONTROL.sub(" ", text).split())
     while text != (text := " ".join(REMOVED.sub("", text).split())):
         pass  # a removal may leave another joiner without its neighbour
@@ -80,7 +81,7 @@ def one_line(text: str) -> str:
 
 
 def is_of_paths(path: Path) -> bool:
-    """Whether a table's values are files, whose names may have any kind of space."""
+    """Whether a file's values are files, whose names may have any kind of space."""
     return bool(PATHS.fullmatch(path.name))
 
 
@@ -108,10 +109,10 @@ def value_fault(value: str, is_path: bool = False) -> tuple[str, str] | None:
     return _surrogates(value)
 
 
-def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
+def scan_text_file(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
     """All good lines of a file (the first of duplicates), sorted by id, and the problems."""
     path = Path(path)
-    table: dict[str, str] = {}
+    entries: dict[str, str] = {}
     problems: list[Problem] = []
     previous, is_sorted = "", True
     values: dict[str, str] = {}
@@ -119,7 +120,7 @@ def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
         key, value, faults = _parse(path, number, raw)
         if key is None:
             problems += faults
-        elif key in table:
+        elif key in entries:
             rule, remedy = "duplicated id", "keep one of its lines"
             problems.append(Problem(str(path), number, rule, key, remedy))
         else:
@@ -131,40 +132,40 @@ def scan_table(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
             previous = key
             if path.name in REPEATED:
                 value = values.setdefault(value, value)
-            table[sys.intern(key)] = value  # one string for all tables of a directory
-    return (table if is_sorted else dict(sorted(table.items()))), problems
+            entries[sys.intern(key)] = value  # one string for all files of a directory
+    return (entries if is_sorted else dict(sorted(entries.items()))), problems
 
 
-def read_table(path: str | Path) -> dict[str, str]:
+def read_text_file(path: str | Path) -> dict[str, str]:
     """Read a file of `id value` lines; `UserError` at the first fault."""
-    table, problems = scan_table(path)
+    entries, problems = scan_text_file(path)
     if problems:
         raise UserError(str(problems[0]))
-    return table
+    return entries
 
 
-def write_table(path: str | Path, table: Mapping[str, str]) -> None:
+def write_text_file(path: str | Path, entries: Mapping[str, str]) -> None:
     """Write sorted `id value` lines atomically. `UserError` for invalid entries."""
-    write_tables({Path(path): table}, before_renaming=lambda: None)
+    write_text_files({Path(path): entries}, before_renaming=lambda: None)
 
 
-def write_tables(
-    tables: Mapping[Path, Mapping[str, str]], before_renaming: Callable[[], None]
+def write_text_files(
+    files: Mapping[Path, Mapping[str, str]], before_renaming: Callable[[], None]
 ) -> None:
-    """Write several tables, all or none; the files are renamed in the order of `tables`."""
+    """Write several files, all or none; they are renamed in the order of `files`."""
     with ExitStack() as stack:
-        for path in reversed(tables):  # ExitStack leaves the last context first
+        for path in reversed(files):  # ExitStack leaves the last context first
             stack.enter_context(writing(path))
             part = stack.enter_context(atomic_path(path))
-            _write_lines(part, path, tables[path])
+            _write_lines(part, path, files[path])
         before_renaming()
 
 
-def _write_lines(part: Path, path: Path, table: Mapping[str, str]) -> None:
+def _write_lines(part: Path, path: Path, entries: Mapping[str, str]) -> None:
     pattern = GOOD_PATH if is_of_paths(path) else GOOD
     with part.open("wb") as out:
-        for key in sorted(table):  # code points sort as their UTF-8 bytes do
-            value = table[key]
+        for key in sorted(entries):  # code points sort as their UTF-8 bytes do
+            value = entries[key]
             good = pattern.fullmatch(f"{key} {value}\n")
             if good is None or good.groups() != (key, value):
                 _refuse_entry(path, key, value)

@@ -28,11 +28,11 @@ class Task:
     description: str
 
 
-def _table(*rows: tuple[str, str, str]) -> dict[str, Task]:
+def _by_name(*rows: tuple[str, str, str]) -> dict[str, Task]:
     return {name: Task(name, i, metric, text) for i, (name, metric, text) in enumerate(rows)}
 
 
-TASKS = _table(
+TASKS = _by_name(
     ("asr_clean", "wer", "recognition of clean speech"),
     ("asr_noisy", "wer", "recognition of noisy speech"),
     ("snv", "accuracy", "speaker number verification: how many people speak"),
@@ -64,7 +64,7 @@ def all_tasks(root: Path = ROOT) -> dict[str, Task]:
     """`TASKS`, then the tasks of the recipes in the order of their names."""
     others = {name: path for name, path in prompt_files(root).items() if name not in TASKS}
     rows = [(task.name, task.metric, task.description) for task in TASKS.values()]
-    return _table(*rows, *(_read_head(name, path) for name, path in others.items()))
+    return _by_name(*rows, *(_read_head(name, path) for name, path in others.items()))
 
 
 def forget_tasks() -> None:

@@ -18,7 +18,7 @@ from pam.data.audio import load_audio
 from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts, draw
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.errors import UserError
 
 AUDIO = "speech"  # key of the audio in a batch; states have their encoder's name
@@ -48,21 +48,21 @@ class Utterance:
 
 
 def read_utterances(
-    data: DataDir, prompts: Mapping[str, Prompts], pool: str, seed: int
+    data: DataDir, prompts: Mapping[str, Prompts], split: str, seed: int
 ) -> list[Utterance]:
     """The utterances of a directory in C order, each with its prompt.
 
-    The prompt is the directory's fixed one, if there is one. Otherwise it is drawn from the `pool`
+    The prompt is the directory's fixed one, if there is one. Otherwise it is drawn from the `split`
     of the task's `prompts`. "\\n" in a fixed prompt is a line break, since an entry has one line.
     """
-    fixed = data.tables.get("prompt", {})
-    samples = data.tables.get("utt2num_samples", {})
-    choices = data.tables.get("choices", {})
+    fixed = data.files.get("prompt", {})
+    samples = data.files.get("utt2num_samples", {})
+    choices = data.files.get("choices", {})
     out = []
     for utt in data.utterances:
         task = data["utt2task"][utt]
         own = fixed.get(utt)
-        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, pool)
+        prompt = own.replace(r"\n", "\n") if own else draw(prompts[task], utt, seed, split)
         refs = tuple(data[file][utt] for file in data.references if utt in data[file])
         seen = prompts[task].is_seen(prompt)
         experts = prompts[task].shared.get(prompt, frozenset())
@@ -111,7 +111,7 @@ def read_inputs(
         files = [folder / name for name in ("wav.scp", "segments")]
         if not files[0].is_file():
             raise UserError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
-        return Inputs(DataDir({f.name: read_table(f) for f in files if f.is_file()}), {})
+        return Inputs(DataDir({f.name: read_text_file(f) for f in files if f.is_file()}), {})
     states = {}
     for encoder in encoders:
         scp = inside = folder / f"feats_{encoder}.scp"

@@ -25,7 +25,7 @@ from pam.config.made import FILE
 from pam.data.archive import merge_scp, write_archive
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.scan import Clip
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import AudioEncoder
 from pam.errors import UserError
 
@@ -208,9 +208,9 @@ def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict)
     """Join the shards' scp and text files, for the good utterances; feats.scp last."""
     receipt = read_receipts(shards)
     frames = {utt: str(count) for utt, count in receipt.frames.items() if utt in good}
-    write_table(folder / "utt2num_frames", frames)
+    write_text_file(folder / "utt2num_frames", frames)
     write_json(folder / "dump.json", summary)
     merged = folder / ".parts" / "all.scp"
     merge_scp([shard.scp for shard in shards], merged)
-    pointers = {utt: where for utt, where in read_table(merged).items() if utt in good}
-    write_table(folder / "feats.scp", pointers)
+    pointers = {utt: where for utt, where in read_text_file(merged).items() if utt in good}
+    write_text_file(folder / "feats.scp", pointers)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pam.config import check_init_options
 from pam.fusion.base import Fusion
-from pam.fusion.grow import grow
+from pam.fusion.extend import extend_fusion
 from pam.registry import Registry
 
 FUSIONS = Registry(
@@ -46,12 +46,13 @@ def build_fusion(
     """The fusion called `name` for encoders of widths `dims` with `states` hidden states each.
 
     `width` is D, `num_experts` is R (one per task); `conf` holds the fusion's own options, and
-    `grown`: the number of encoders that were added after the first training (`pam.fusion.grow`).
+    `extended`: the number of encoders that were added after the first training
+    (`pam.fusion.extend`).
     """
     cls = FUSIONS.get(name)
-    options = {key: value for key, value in conf.items() if key != "grown"}
+    options = {key: value for key, value in conf.items() if key != "extended"}
     check_init_options(cls, options, f"fusion_conf of {name!r}")
     fusion = cls(dims=dims, states=states, width=width, num_experts=num_experts, **options)
-    if conf.get("grown"):
-        grow(fusion, len(dims), width, conf["grown"])
+    if conf.get("extended"):
+        extend_fusion(fusion, len(dims), width, conf["extended"])
     return fusion

@@ -13,7 +13,7 @@ from pam.fusion.adapter import AdapterFusion
 class Concat(AdapterFusion):
     """The last states of all encoders through their FFN_e, concatenated and projected to D."""
 
-    JOINS = "ffn_o"  # see pam.fusion.grow
+    JOINS = "ffn_o"  # see pam.fusion.extend
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ def output_ffn(inputs: int, width: int, rank: int) -> nn.Module:
 
 
 class Expert(nn.Module):
-    """Mixes the features of all layers of all encoders by its own weights W [M, S].
+    """Fuses the features of all layers of all encoders with its own weights W [M, S].
 
     Args:
         states: S_e, hidden states of each encoder.
@@ -37,7 +37,7 @@ class Expert(nn.Module):
         weights: "free" scalars, or "softmax" over all S states.
     """
 
-    JOINS = "ffn_o"  # see pam.fusion.grow
+    JOINS = "ffn_o"  # see pam.fusion.extend
 
     def __init__(
         self,
@@ -71,6 +71,6 @@ class Expert(nn.Module):
         fused_BMTD: Tensor | float = 0.0
         per_encoder = self.layer_weights().split(self.states, dim=1)
         for adapter, inner_BSTK, weight_MS in zip(adapters, inner, per_encoder, strict=True):
-            mixed_BMTK = torch.einsum("ms,bstk->bmtk", weight_MS, inner_BSTK)
-            fused_BMTD = fused_BMTD + adapter.project(mixed_BMTK, weight_MS.sum(1)[:, None, None])
+            summed_BMTK = torch.einsum("ms,bstk->bmtk", weight_MS, inner_BSTK)
+            fused_BMTD = fused_BMTD + adapter.project(summed_BMTK, weight_MS.sum(1)[:, None, None])
         return self.ffn_o(torch.cat([*last, *fused_BMTD.unbind(1)], dim=-1))

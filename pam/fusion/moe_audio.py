@@ -70,12 +70,12 @@ class AudioRoutedMixture(PromptAwareMixture):
         real_BU1 = padding_mask(self.output_lengths(lengths), x_BUF.shape[1])[..., None]
         if not self.by_frame:
             mean_BF = x_BUF.masked_fill(~real_BU1, 0.0).sum(1) / real_BU1.sum(1)
-            return self.mix(inner, last, self.choose(mean_BF))
+            return self.fuse(inner, last, self.choose(mean_BF))
         # To the mixture every frame is a row of one frame; padding chooses no expert.
         gate_BUR = self.choose(x_BUF.flatten(0, 1)).unflatten(0, x_BUF.shape[:2]) * real_BU1
         inner = [x.transpose(1, 2).flatten(0, 1)[:, :, None] for x in inner]
         last = [x.flatten(0, 1)[:, None] for x in last]
-        return self.mix(inner, last, gate_BUR.flatten(0, 1)).view(*x_BUF.shape[:2], -1)
+        return self.fuse(inner, last, gate_BUR.flatten(0, 1)).view(*x_BUF.shape[:2], -1)
 
     def choose(self, x: Float[Tensor, "rows F"]) -> Float[Tensor, "rows R"]:
         """G of each row."""

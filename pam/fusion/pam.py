@@ -60,7 +60,7 @@ class PromptAwareMixture(AdapterFusion):
         lengths: Int[Tensor, " B"],
         gate: Float[Tensor, "B R"] | None = None,
     ) -> Float[Tensor, "B U D"]:
-        return self.mix(*self.features(states), gate)
+        return self.fuse(*self.features(states), gate)
 
     def features(
         self, states: Sequence[Float[Tensor, "B _ _ _"]]
@@ -70,7 +70,7 @@ class PromptAwareMixture(AdapterFusion):
         last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
         return inner, last
 
-    def mix(
+    def fuse(
         self,
         inner: Sequence[Float[Tensor, "B _ U _"]],
         last: Sequence[Float[Tensor, "B U D"]],

@@ -73,7 +73,7 @@ class WavLLM(Fusion):
         bottleneck: width inside the adapter.
     """
 
-    JOINS = "ffn_o"  # see pam.fusion.grow
+    JOINS = "ffn_o"  # see pam.fusion.extend
 
     def __init__(
         self,

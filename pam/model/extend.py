@@ -40,28 +40,28 @@ def add_encoder(
     """The system with the new encoder `name`; `spec` is as under `encoders:` of a scale."""
     if name in config["encoders"]:
         raise UserError(f"--add_encoder {name}: the system has it already")
-    grown = config["fusion_conf"].get("grown", 0) + 1
-    bigger = config | {
+    added = config["fusion_conf"].get("extended", 0) + 1
+    extended = config | {
         "encoders": config["encoders"] | {name: dict(spec)},
-        "fusion_conf": config["fusion_conf"] | {"grown": grown},
+        "fusion_conf": config["fusion_conf"] | {"extended": added},
         "warmup": "none",
     }
     width = llm_width(config["llm_conf"]["path"])
     torch.manual_seed(seed)
     old, _ = mixture(config, state, width)
-    new, _ = build_mixture(bigger, width)
+    new, _ = build_mixture(extended, width)
     fill(new, {f"fusion.{k}": v for k, v in old.state_dict().items()}, "fusion.", widen)
     refuse_changes(config, old, new, spec)
-    return bigger, state | {f"fusion.{k}": v for k, v in new.state_dict().items()}
+    return extended, state | {f"fusion.{k}": v for k, v in new.state_dict().items()}
 
 
 def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
     """The system with a new expert for `task`; only this expert is trained afterwards."""
     if task in config["tasks"]:
         raise UserError(f"--add_task {task}: the system has it already")
-    bigger = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
+    extended = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
     width, number = llm_width(config["llm_conf"]["path"]), len(config["tasks"])
-    fusion, router = build_mixture(bigger, width)
+    fusion, router = build_mixture(extended, width)
     if len(getattr(fusion, "experts", ())) != number + 1:
         raise UserError(
             f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
@@ -82,7 +82,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
         for prefix, part in (("fusion.", fusion), ("router.", router))
         for key, value in part.state_dict().items()
     }
-    return bigger | {"trainable": trainable}, state | filled
+    return extended | {"trainable": trainable}, state | filled
 
 
 def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:

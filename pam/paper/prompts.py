@@ -5,7 +5,7 @@ from pam.paper.origin import made_with
 from pam.paper.spec import TableSpec
 from pam.paper.store import Store, stored_runs
 from pam.report.markdown import GAP, escape, number, table
-from pam.score.router import POOLS
+from pam.score.router import SCORED_SPLITS
 
 
 def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
@@ -21,21 +21,21 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
 
 def _paper_prompts(spec: TableSpec) -> str:
-    pools = {
-        normalise(prompt): f"{task}, {pool}"
+    splits = {
+        normalise(prompt): f"{task}, {split}"
         for task, prompts in load_all_prompts().items()
-        for pool in ("seen", "unseen")
-        for prompt in prompts.pool(pool)
+        for split in ("seen", "unseen")
+        for prompt in prompts.split(split)
     }
     rows = [
-        [escape(prompt), escape(pools.get(normalise(prompt), "not among ours"))]
+        [escape(prompt), escape(splits.get(normalise(prompt), "not among ours"))]
         for prompt in spec.conf.prompts
     ]
     return table(["prompt", "here"], rows)
 
 
 def _routing(spec: TableSpec, store: Store, budget: str) -> str:
-    """One line for each system, seed and pool."""
+    """One line for each system, seed and split."""
     rows, gaps = [], []
     for row in spec.systems():
         runs, gap = stored_runs(row, store, spec.scale, budget)
@@ -46,13 +46,17 @@ def _routing(spec: TableSpec, store: Store, budget: str) -> str:
                 gaps.append(f"{escape(row.name)}, seed {seed}: routing was not measured")
                 continue
             routed = result["router"]
-            rows += [_pool(row.name, seed, pool, routed[pool]) for pool in POOLS if pool in routed]
+            rows += [
+                _split(row.name, seed, split, routed[split])
+                for split in SCORED_SPLITS
+                if split in routed
+            ]
     header = ["system", "seed:", "prompts", "right:", "of:", "% [95 % interval]", "misrouted"]
     text = table(header, rows) if rows else GAP
     return "\n\n".join([text, *(f"{GAP}, {gap}." for gap in gaps)])
 
 
-def _pool(name: str, seed: int, pool: str, entry: dict) -> list[str]:
+def _split(name: str, seed: int, split: str, entry: dict) -> list[str]:
     low, high = entry["ci95"]
     wrong = "; ".join(
         f"{escape(m['prompt'])} ({escape(m['task'])} → {escape(m['chosen'])})"
@@ -61,7 +65,7 @@ def _pool(name: str, seed: int, pool: str, entry: dict) -> list[str]:
     return [
         escape(name),
         str(seed),
-        pool,
+        split,
         str(entry["correct"]),
         str(entry["count"]),
         f"{number(entry['accuracy'])} [{low:.1f}, {high:.1f}]",

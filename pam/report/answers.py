@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.data.tasks import task_names
 from pam.report.results import MAIN_TAG
 from pam.score import wer
@@ -42,7 +42,7 @@ def decoded_sets(exps: Sequence[Path], most: int = MOST) -> list[DecodedSet]:
     sets = []
     for file, items in read:
         count = max(1, len(items) * most // everything)
-        chosen = tuple(items[n] for n in evenly(count, len(items)))
+        chosen = tuple(items[n] for n in even_places(count, len(items)))
         exp, tag, name = file.parents[2], file.parents[1].name, file.parent.name
         sets.append(DecodedSet(exp, tag, name, len(items), chosen))
     return sets

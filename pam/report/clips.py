@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.report.answers import DecodedSet
@@ -92,7 +92,7 @@ def _turns(sets: Sequence[DecodedSet], count: int) -> list[tuple[int, int]]:
     chosen = [
         (turn, number, place)
         for number, one in enumerate(sets)
-        for turn, place in enumerate(evenly(count, len(one.items)))
+        for turn, place in enumerate(even_places(count, len(one.items)))
     ]
     return [(number, place) for _, number, place in sorted(chosen)]
 

@@ -10,7 +10,7 @@ from typing import Any
 from pam.analysis.layers import layer_weights
 from pam.config import load_yaml
 from pam.config.made import read_record, stage_seconds
-from pam.data.sample import evenly
+from pam.data.sample import even_places
 from pam.environment import environment
 from pam.errors import UserError
 from pam.score.items import read_items
@@ -83,7 +83,7 @@ def _samples(answers: Path, task: str, count: int) -> list[dict[str, Any]]:
     if count < 1 or not answers.is_file():
         return []
     items = [asdict(item) for item in read_items(answers) if item.task == task]
-    return [{key: items[n][key] for key in SHOWN} for n in evenly(count, len(items))]
+    return [{key: items[n][key] for key in SHOWN} for n in even_places(count, len(items))]
 
 
 def mean_weights(exp: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

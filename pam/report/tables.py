@@ -10,7 +10,7 @@ from pam.report.results import Results
 from pam.report.units import metric_label
 from pam.score.clusters import doubt
 from pam.score.metric import metric_called
-from pam.score.router import POOLS
+from pam.score.router import SCORED_SPLITS
 
 WER_COLUMNS = ("Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 NOT_MEASURED = f"{GAP}, not measured"
@@ -90,13 +90,13 @@ def router_table(results: Results) -> Block:
     router = results["router"]
     if router is None:
         return paragraph(no_router(results["config"]))
-    pools = {pool: router[pool] for pool in POOLS if pool in router}
-    tasks = list(dict.fromkeys(task for entry in pools.values() for task in entry["tasks"]))
+    splits = {split: router[split] for split in SCORED_SPLITS if split in router}
+    tasks = list(dict.fromkeys(task for entry in splits.values() for task in entry["tasks"]))
     rows = []
-    for pool, entry in pools.items():
+    for split, entry in splits.items():
         per_task = [_share(entry["tasks"].get(task)) for task in tasks]
         total = f"{number(entry['accuracy'])} % ({_share(entry)}, {interval(entry)})"
-        rows.append([pool, total, *per_task])
+        rows.append([split, total, *per_task])
     return table(["prompts", "accuracy (counts, 95 % CI)", *tasks], rows)
 
 
@@ -112,12 +112,16 @@ def no_router(config: Mapping[str, Any]) -> str:
 
 def misrouted(router: Mapping[str, Any] | None, limit: int = 20) -> list[Block]:
     """The prompts for which the router chose another expert than their task's."""
-    wrong = [(pool, m) for pool in POOLS for m in (router or {}).get(pool, {}).get("misrouted", [])]
+    wrong = [
+        (split, m)
+        for split in SCORED_SPLITS
+        for m in (router or {}).get(split, {}).get("misrouted", [])
+    ]
     if not wrong:
         return []
     rows = [
-        [pool, m["task"], m["chosen"], number(m["probability"]), m["prompt"]]
-        for pool, m in wrong[:limit]
+        [split, m["task"], m["chosen"], number(m["probability"]), m["prompt"]]
+        for split, m in wrong[:limit]
     ]
     found = [paragraph("Misrouted prompts:")]
     found.append(table(["prompts", "task", "sent to", "p:", "prompt"], rows))

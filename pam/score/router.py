@@ -8,7 +8,7 @@ from torch import Tensor
 from pam.data.prompts import Prompts
 from pam.score.significance import wilson95
 
-POOLS = ("seen", "unseen", "plain")
+SCORED_SPLITS = ("seen", "unseen", "plain")
 EITHER = " or "  # joins the tasks of a request with several right experts
 Posteriors = Callable[[Sequence[str]], Tensor]
 
@@ -16,24 +16,26 @@ Posteriors = Callable[[Sequence[str]], Tensor]
 def router_accuracy(
     posteriors: Posteriors, prompts: Mapping[str, Prompts], tasks: Sequence[str]
 ) -> dict[str, Any]:
-    """For each of `POOLS`: correct, count, accuracy (percent), ci95, tasks, misrouted.
+    """For each of `SCORED_SPLITS`: correct, count, accuracy (percent), ci95, tasks, misrouted.
 
     `posteriors` returns [N, R] for N prompts; `tasks` are the names of the R experts. Tasks without
-    an expert and pools without prompts are left out. Requests with several right experts are
+    an expert and splits without prompts are left out. Requests with several right experts are
     counted separately, as "TASK or TASK".
     """
-    by_pool = {pool: by_right_experts(prompts, tasks, pool) for pool in POOLS}
-    return {pool: _accuracy(posteriors, found, tasks) for pool, found in by_pool.items() if found}
+    by_split = {split: by_right_experts(prompts, tasks, split) for split in SCORED_SPLITS}
+    return {
+        split: _accuracy(posteriors, found, tasks) for split, found in by_split.items() if found
+    }
 
 
 def by_right_experts(
-    prompts: Mapping[str, Prompts], tasks: Sequence[str], pool: str
+    prompts: Mapping[str, Prompts], tasks: Sequence[str], split: str
 ) -> dict[tuple[str, ...], list[str]]:
-    """The prompts of a pool, without duplicates, grouped by their right experts."""
+    """The prompts of a split, without duplicates, grouped by their right experts."""
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for task in (task for task in prompts if task in tasks):
         own = prompts[task]
-        for prompt in own.plain if pool == "plain" else own.pool(pool):
+        for prompt in own.plain if split == "plain" else own.split(split):
             names = own.shared.get(prompt, {task})
             right = tuple(name for name in tasks if name in names)
             found.setdefault(right, {})[prompt] = None
@@ -41,10 +43,10 @@ def by_right_experts(
 
 
 def _accuracy(
-    posteriors: Posteriors, pool: Mapping[tuple[str, ...], Sequence[str]], tasks: Sequence[str]
+    posteriors: Posteriors, split: Mapping[tuple[str, ...], Sequence[str]], tasks: Sequence[str]
 ) -> dict[str, Any]:
     counts, misrouted = {}, []
-    for right, prompts in pool.items():
+    for right, prompts in split.items():
         wrong = _misrouted(posteriors(prompts), right, prompts, tasks)
         counts[EITHER.join(right)] = {
             "correct": len(prompts) - len(wrong),

@@ -1,33 +1,12 @@
-"""The memory of a training process: what it used, and what a plan says it will."""
+"""The most memory that a training process used."""
 
 import json
-import math
 import resource
-from collections.abc import Mapping
 from pathlib import Path
 
 from pam.atomic import write_json
 
 MEASURED = "peak_memory.json"
-
-# On a CPU the process itself counts too. Measured on an AMD EPYC with glibc 2.36, torch 2.12,
-# transformers 5.23 and ESPnet 202511: the resident size after all imports (MiB), and the growth of
-# the heap. Every batch has a shape of its own: its tensors leave holes between those that stay, and
-# oneDNN keeps a kernel for each shape that it has seen. That grows less than the batch does: about
-# as the square root of the largest batch's activations, `HOLES` where those are 1 GiB, and half of
-# it after `HALF` steps. Fitted to trainings at mini scale of eight systems and of single_whisper
-# with half and twice the batch: 2.8 to 4.7 GiB, all within 10 %.
-LIBRARIES = 841 * 2**20
-HOLES = 2060 * 2**20
-HALF = 32
-ACTIVATIONS = ("LLM activations", "LM head", "fusion activations", "encoder states")
-
-
-def on_cpu(parts: Mapping[str, float], steps: float = math.inf) -> dict[str, float]:
-    """What a process without a GPU has in memory for these parts of a plan, after `steps`."""
-    activations = sum(parts[name] for name in ACTIVATIONS)
-    holes = HOLES * math.sqrt(activations / 2**30) / (1 + HALF / steps)
-    return {"Python and libraries": LIBRARIES, **parts, "kernels and holes of the heap": holes}
 
 
 def peak_resident() -> int:

@@ -45,8 +45,6 @@ class Length:
 def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
     """The length of a phase that trains on `train`."""
     budget, accum_grad = config["budget_conf"], config["accum_grad"]
-    if not isinstance(accum_grad, int) or accum_grad < 1:
-        raise UserError(f"accum_grad: {accum_grad!r}: expected a number of batches, 1 or more")
     if phase == "ctc":
         return whole_epochs(budget["ctc_steps"], budget, accum_grad)
     return equal_epochs(steps_of(budget, lambda: phase_batches(config, train)), budget, accum_grad)

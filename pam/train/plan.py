@@ -1,6 +1,6 @@
 r"""What a training run will need, from its configuration alone: memory, disk, FLOPs.
 
-Memory of one process (a GPU's, or the resident memory on a CPU), with P parameters, b bytes each:
+Memory of the tensors of one process, with P parameters, b bytes each:
 
 - weights: the frozen LLM in its own type; the encoders in float32, where they run while training;
   what is trained in float32, and its bfloat16 copy where autocast makes one: P (4 + 2);
@@ -274,8 +274,8 @@ def flops(
         stretch, length = encoder_flops(spec["path"])
         options = options_of(registered(ENCODERS)[spec["family"]])
         padded = "pad_to_30s" in options and (spec.get("conf") or {}).get("pad_to_30s", True)
-        heard = math.ceil(seconds / length) * length if padded else seconds
-        encoders += stretch / length * heard / seconds
+        encoded = math.ceil(seconds / length) * length if padded else seconds
+        encoders += stretch / length * encoded / seconds
     row = batch.frames * fused.features + batch.closing + batch.answer
     tokens = row / seconds
     read = llm_flops(llm, tokens, batch.prompt + row / 2, batch.answer / seconds)

@@ -13,7 +13,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
 from pam.errors import UserError, run_main
 from pam.llm.causal_lm import CausalLM
@@ -73,8 +73,8 @@ class PaMTask(AbsTask):
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
             if model.router is not None and model.router.shift is not None:
-                pools = prompts_of(config).values()
-                seen = {prompt for pool in pools for prompt in pool.train + pool.plain_train}
+                tasks = prompts_of(config).values()
+                seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
                 ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
                 model.router.standardize_by(model.pooled_prompts(ordered))
             return model
@@ -181,7 +181,7 @@ def part_of(name: str) -> str:
 
 def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
     """Task of every utterance. UserError for a task that is not in the configuration."""
-    utt2task = read_table(folder / "utt2task")
+    utt2task = read_text_file(folder / "utt2task")
     for utt, task in utt2task.items():
         if task not in tasks:
             raise UserError(
@@ -201,21 +201,21 @@ def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[
 
 def read_lengths(folder: Path) -> dict[str, int]:
     """Frames (25 per second) of every utterance, from utt2num_frames."""
-    return {utt: int(frames) for utt, frames in read_table(folder / "utt2num_frames").items()}
+    return {utt: int(frames) for utt, frames in read_text_file(folder / "utt2num_frames").items()}
 
 
 def warmup_texts(folder: Path, tasks: list[str]) -> dict[str, str]:
     """CTC targets of the utterances of `tasks`: from text_warmup if it has the id, else text."""
-    utt2task = read_table(folder / "utt2task")
-    texts = read_table(folder / "text")
+    utt2task = read_text_file(folder / "utt2task")
+    texts = read_text_file(folder / "text")
     special = folder / "text_warmup"
     if special.is_file():
-        texts |= read_table(special)
+        texts |= read_text_file(special)
     return {utt: text for utt, text in texts.items() if utt2task[utt] in tasks}
 
 
 def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str]:
-    """`count` utterances of each task, spread evenly over the sorted ids (0: all of them)."""
+    """An even sample of `count` utterances of each task, in the order of ids (0: all of them)."""
     by_task: dict[str, list[str]] = {}
     for utt in sorted(utt2task):
         by_task.setdefault(utt2task[utt], []).append(utt)
@@ -235,7 +235,7 @@ def distributed_rank(distributed: bool) -> dict[str, int]:
 
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
     """The inputs of all utterances of a combined directory; `UserError` if some are missing."""
-    utts = read_table(folder / "text")
+    utts = read_text_file(folder / "text")
     return read_inputs(folder, config["encoders"], config["feats"], utts)
 
 
@@ -246,7 +246,7 @@ def training_set(
     if phase == "ctc":
         texts = warmup_texts(folder, config["warmup_tasks"])
     else:
-        texts = read_table(folder / "text")
+        texts = read_text_file(folder / "text")
     utt2task, inputs = read_utt2task(folder, config["tasks"]), training_inputs(folder, config)
     return TrainingSet(llm, config["tasks"], texts, utt2task, inputs, end=phase == "llm")
 

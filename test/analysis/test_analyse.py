@@ -27,14 +27,14 @@ def dev(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dev")
     rng = np.random.default_rng(0)
     utts = {f"{task}-{n}": task for task in TASKS for n in range(3)}
-    tables = {
+    files = {
         "utt2task": utts,
         "text": {utt: TASKS[task] for utt, task in utts.items()},
         "utt2num_frames": dict.fromkeys(utts, "9"),
         "wav.scp": {utt: f"/nowhere/{utt}.flac" for utt in utts},
         "utt2spk": {utt: utt for utt in utts},
     }
-    DataDir(tables).write(folder)
+    DataDir(files).write(folder)
     for name, (states, dim) in SHAPES.items():
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))
@@ -43,12 +43,12 @@ def dev(tmp_path_factory):
 
 @pytest.fixture
 def few_prompts(monkeypatch):
-    """A model of a byte a token reads 600 prompts slowly: leave four of each pool."""
+    """A model of a byte a token reads 600 prompts slowly: leave four of each split."""
     from pam.data.prompts import Prompts, load_all_prompts
 
     def few(config):
-        pools = load_all_prompts(config["tasks"])
-        return {task: Prompts(pool.train[:4], pool.unseen[:4]) for task, pool in pools.items()}
+        prompts = load_all_prompts(config["tasks"])
+        return {task: Prompts(own.train[:4], own.unseen[:4]) for task, own in prompts.items()}
 
     monkeypatch.setattr("pam.analysis.analyse.prompts_of", few)
 

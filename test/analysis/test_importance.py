@@ -72,7 +72,7 @@ def test_audio_routed_experts_can_be_forced(tiny_config, batch):
     model = shake(build_model(tiny_config | {"fusion": "moe_audio"}))
     states = model.states(batch)[0]
     with torch.no_grad():
-        expected = model.fusion.mix(*model.fusion.features(states), gate_for(model, batch, 2))
+        expected = model.fusion.fuse(*model.fusion.features(states), gate_for(model, batch, 2))
     with forced(model, 2):
         found = fuse(model, batch)
     for row, frames in enumerate([7, 4, 5]):  # on padding no expert is chosen

@@ -52,8 +52,8 @@ def test_margins():
 def test_probes_are_for_the_tasks_and_in_no_pool():
     probes = load_probes()
     assert set(probes["paraphrases"]) == set(TASKS)
-    pools = load_all_prompts(list(TASKS))
-    known = {normalise(p) for pool in pools.values() for p in (*pool.train, *pool.unseen)}
+    prompts = load_all_prompts(list(TASKS))
+    known = {normalise(p) for own in prompts.values() for p in (*own.train, *own.unseen)}
     texts = [t for part in probes.values() for group in part.values() for t in group]
     assert len({normalise(text) for text in texts}) == len(texts)
     assert not known & {normalise(text) for text in texts}
@@ -66,7 +66,7 @@ def test_damaged_probes(tmp_path):
         load_probes(path)
 
 
-POOLS = {"asr": Prompts(("t1",), ("Word one", "word two")), "ac": Prompts(("t2",), ("Sound",))}
+PROMPTS = {"asr": Prompts(("t1",), ("Word one", "word two")), "ac": Prompts(("t2",), ("Sound",))}
 PROBES = {
     "paraphrases": {"asr": ["words"], "ac": ["a sound", "word"], "unknown": ["word"]},
     "other_tasks": {"chat": ["word hello"]},
@@ -79,7 +79,7 @@ def posteriors(texts):
 
 
 def test_what_changes_a_routers_mind_is_counted():
-    found = analyse_routing(posteriors, POOLS, PROBES, ["asr", "ac"])
+    found = analyse_routing(posteriors, PROMPTS, PROBES, ["asr", "ac"])
     as_written, slips = found["robustness"]["as written"], found["robustness"]["one typo"]
     assert (as_written["correct"], as_written["changed"], as_written["count"]) == (3, 0, 3)
     # A slip breaks "word" unless it doubles the d or the w; what is changed is no longer right.
@@ -100,7 +100,7 @@ def test_what_changes_a_routers_mind_is_counted():
 
 
 def test_experts_without_tasks_have_no_right_one():
-    found = analyse_routing(posteriors, POOLS, PROBES, ["expert 1", "expert 2"])
+    found = analyse_routing(posteriors, PROMPTS, PROBES, ["expert 1", "expert 2"])
     assert found["robustness"]["as written"]["correct"] is None
     assert found["paraphrases"]["correct"] is None
     assert {a["expert"] for a in found["paraphrases"]["answers"]} == {"expert 1", "expert 2"}

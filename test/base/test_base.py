@@ -10,10 +10,10 @@ from pam.registry import Registry
 
 
 def test_table_imports_on_demand_and_suggests():
-    table = Registry("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
-    assert table.get("red").__name__ == "OrderedDict"
+    registry = Registry("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
+    assert registry.get("red").__name__ == "OrderedDict"
     with pytest.raises(UserError, match=r"unknown colour 'rde': did you mean 'red'\? known: green"):
-        table.get("rde")
+        registry.get("rde")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """A small data directory on disk."""
 
 import pytest
-from small_dirs import tables
+from small_dirs import text_files
 
 from pam.data.datadir import DataDir
 
 
 @pytest.fixture
 def folder(tmp_path):
-    DataDir(tables()).write(tmp_path / "set")
+    DataDir(text_files()).write(tmp_path / "set")
     return tmp_path / "set"

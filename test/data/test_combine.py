@@ -9,7 +9,7 @@ from pam.bin.combine import main
 from pam.data import archive
 from pam.data.combine import SetSpec, combine
 from pam.data.datadir import DataDir, validate
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 
 ENCODERS = {"whisper_tiny_en": 3, "wakehubert_tiny": 2}
@@ -21,21 +21,21 @@ def states(utt, dim):
 
 
 def make_set(dump, name, task, utts, **more):
-    tables = {
+    files = {
         "wav.scp": {utt: f"/dump/raw/{name}/{utt}.flac" for utt in utts},
         "text": {utt: f"answer {utt}" for utt in utts},
         "utt2spk": {utt: utt.split("-")[0] for utt in utts},
         "utt2task": dict.fromkeys(utts, task),
         "utt2num_samples": {utt: str(16000 * (i + 1)) for i, utt in enumerate(utts)},
     }
-    DataDir(tables | more).write(dump / "raw" / name)
+    DataDir(files | more).write(dump / "raw" / name)
     for encoder, dim in ENCODERS.items():
         folder = dump / encoder / name
         arrays = {utt: states(utt, dim) for utt in utts}
         folder.mkdir(parents=True)
         archive.write_archive(folder / "feats.1.ark", folder / "feats.scp", arrays.items())
         frames = {utt: str(len(array)) for utt, array in arrays.items()}
-        write_table(folder / "utt2num_frames", frames)
+        write_text_file(folder / "utt2num_frames", frames)
     return dump / "raw" / name
 
 
@@ -86,7 +86,7 @@ def test_again_with_less_leaves_nothing_behind(dump):
     assert sorted(file.name for file in dump.iterdir() if "train" in file.name) == ["train"]
 
 
-def test_order_of_sets_changes_no_table(dump):
+def test_order_of_sets_changes_no_file(dump):
     run(dump, "asr_clean_train", "ac_train")
     before = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
     run(dump, "ac_train", "asr_clean_train")
@@ -99,7 +99,7 @@ def test_online_features_have_nominal_lengths(dump):
     run(dump, encoders=[])
     data = DataDir.read(dump / "train")
     assert data["utt2num_frames"]["zoe-1"] == "75"  # 3 s at 25 Hz
-    assert not [name for name in data.tables if name.startswith("feats")]
+    assert not [name for name in data.files if name.startswith("feats")]
 
 
 def test_id_in_two_sets_names_both(dump):
@@ -111,7 +111,7 @@ def test_id_in_two_sets_names_both(dump):
 
 def test_utterance_that_an_encoder_lacks_is_named(dump):
     file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
-    write_table(file, {"bark-1": read_table(file)["bark-1"]})
+    write_text_file(file, {"bark-1": read_text_file(file)["bark-1"]})
     with pytest.raises(UserError, match=r"wakehubert_tiny/ac_train/feats.scp: 'rain-1' is missing"):
         run(dump)
     file.unlink()
@@ -131,7 +131,7 @@ def test_failure_keeps_the_combined_set_of_before(dump):
 def test_entries_that_are_not_used_are_counted(dump, caplog):
     caplog.set_level("INFO")
     file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
-    write_table(file, read_table(file) | {"other-1": "/x.ark:3"})
+    write_text_file(file, read_text_file(file) | {"other-1": "/x.ark:3"})
     run(dump)
     assert f"{file}: 1 entries are not used" in caplog.text
     assert "other-1" not in DataDir.read(dump / "train")["feats_wakehubert_tiny.scp"]

@@ -20,13 +20,13 @@ def clips(tmp_path):
     return [str(tmp_path / name) for name in NAMES]
 
 
-def test_pieces_are_heard_in_a_row(clips):
+def test_pieces_are_read_in_a_row(clips):
     first, second = (load_audio(clip) for clip in clips)
     entry = concat_entry([(clips[1], None, None), (clips[0], 0.25, 0.5), (clips[1], 0.75, None)])
-    heard = load_audio(entry)
+    read_back = load_audio(entry)
     expected = [second, load_audio(clips[0], 0.25, 0.5), second[12000:]]
-    np.testing.assert_array_equal(heard, np.concatenate(expected))
-    assert len(heard) == 16000 + 4000 + 4000 and len(first) == 16000
+    np.testing.assert_array_equal(read_back, np.concatenate(expected))
+    assert len(read_back) == 16000 + 4000 + 4000 and len(first) == 16000
 
 
 def test_an_entry_reads_back(clips):
@@ -63,20 +63,20 @@ def test_a_bad_piece_is_named(clips, tmp_path):
 def test_in_a_data_directory(clips, tmp_path):
     """It is written and read as any entry; checks look at each of its files."""
     entry = concat_entry([(clip, None, None) for clip in clips])
-    tables = {
+    files = {
         "wav.scp": {"u1": entry, "u2": clips[0]},
         "text": {"u1": "two", "u2": "one"},
         "utt2spk": {"u1": "u1", "u2": "u2"},
         "utt2task": dict.fromkeys(("u1", "u2"), "snv"),
     }
-    DataDir(tables).write(tmp_path / "data")
+    DataDir(files).write(tmp_path / "data")
     read = DataDir.read(tmp_path / "data")
-    assert read.tables["wav.scp"] == tables["wav.scp"]
+    assert read.files["wav.scp"] == files["wav.scp"]
     seen = []
     assert validate(tmp_path / "data", lambda path: seen.append(path)) == []
     assert seen == [*clips, clips[0]]
     problems = validate(tmp_path / "data", lambda path: path.endswith(".flac") and "bad" or None)
     assert [p.rule for p in problems if not p.warning][0] == "bad audio"
-    tables["wav.scp"]["u2"] = "concat:[1]"
+    files["wav.scp"]["u2"] = "concat:[1]"
     with pytest.raises(UserError, match="not a concatenation"):
-        DataDir(tables).write(tmp_path / "other")
+        DataDir(files).write(tmp_path / "other")

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from hypothesis import given, settings
-from small_dirs import UTTS, data_dirs, messages, segmented, tables
+from small_dirs import UTTS, data_dirs, messages, segmented, text_files
 
 from pam.data.datadir import DataDir, spk2utt
 from pam.errors import UserError
@@ -25,7 +25,7 @@ def test_files_as_written(folder):
 
 def test_sorted_as_sort_does(tmp_path):
     utts = ["B-1", "a", "a-1", "a_1", "aB", "a1", "é-2", "é-10", "\U0001f600", "\uff5e"]
-    DataDir(tables(utts)).write(tmp_path)
+    DataDir(text_files(utts)).write(tmp_path)
     for file in tmp_path.iterdir():
         subprocess.run(["sort", "-c", file], env={"LC_ALL": "C"}, check=True)
 
@@ -37,20 +37,20 @@ def test_round_trip(tmp_path_factory, data):
     data.write(first)
     back = DataDir.read(first)
     assert back == data
-    for name, table in data.tables.items():  # the order of filling changes no byte
-        data.tables[name] = dict(reversed(table.items()))
+    for name, entries in data.files.items():  # the order of filling changes no byte
+        data.files[name] = dict(reversed(entries.items()))
     data.write(second)
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes()
 
 
-def test_rewriting_removes_tables_that_are_gone(folder):
+def test_rewriting_removes_files_that_are_gone(folder):
     (folder / "bad_utts").write_text("x\treason\n")
     data = DataDir.read(folder)
-    data.tables["prompt"] = {"ann-1": "Who speaks?"}
+    data.files["prompt"] = {"ann-1": "Who speaks?"}
     data.write(folder)
     assert "prompt" in DataDir.read(folder)
-    DataDir(tables()).write(folder)
+    DataDir(text_files()).write(folder)
     assert "prompt" not in DataDir.read(folder) and (folder / "bad_utts").exists()
 
 
@@ -58,7 +58,7 @@ def test_write_refuses_what_read_would(folder):
     def refused(match, **changed):
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
         with pytest.raises(UserError, match=match):
-            DataDir(tables() | changed).write(folder)
+            DataDir(text_files() | changed).write(folder)
         assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
     refused("utt2task: missing", utt2task={})
@@ -66,24 +66,24 @@ def test_write_refuses_what_read_would(folder):
     refused("text: line break or control", text=dict.fromkeys(UTTS, "one\ntwo"))
     refused("text: empty value", text=dict.fromkeys(UTTS, ""))
     refused("id has no usable line in utt2spk, utt2task, wav.scp", text=dict.fromkeys("abc", "x"))
-    refused("unknown table: did you mean 'prompt'", **{"prompts": {"ann-1": "x"}})
-    refused("spk2utt: unknown table", spk2utt={"ann": "ann-1"})
-    refused("bad character in the id", **tables(["a b"]))
+    refused("unknown text file: did you mean 'prompt'", **{"prompts": {"ann-1": "x"}})
+    refused("spk2utt: unknown text file", spk2utt={"ann": "ann-1"})
+    refused("bad character in the id", **text_files(["a b"]))
 
 
 def test_full_disk_leaves_the_directory_as_it_was(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     (folder / "text.part").symlink_to("/dev/full")
     with pytest.raises(UserError, match="text: cannot be written: the disk is full"):
-        DataDir(tables(["carl-1"])).write(folder)
+        DataDir(text_files(["carl-1"])).write(folder)
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_audio_and_references():
     data = DataDir(segmented())
-    data.tables |= {"text_ref10": {}, "text_ref2": {}}
+    data.files |= {"text_ref10": {}, "text_ref2": {}}
     assert data.audio("ann-2") == ("/audio/rec1.wav", 1.5, 3.0)
-    assert DataDir(tables()).audio("ann-2") == ("/audio/ann-2.wav", None, None)
+    assert DataDir(text_files()).audio("ann-2") == ("/audio/ann-2.wav", None, None)
     assert data.references == ["text", "text_ref2", "text_ref10"]
 
 
@@ -101,12 +101,12 @@ def test_subset():
 
 
 def test_combine():
-    first, second = DataDir(tables()), DataDir(tables(["carl-1"]))
-    second.tables["prompt"] = {"carl-1": "Who?"}
+    first, second = DataDir(text_files()), DataDir(text_files(["carl-1"]))
+    second.files["prompt"] = {"carl-1": "Who?"}
     both = DataDir.combine({"first": first, "second": second})
     assert both.utterances == [*UTTS, "carl-1"] and both["prompt"] == {"carl-1": "Who?"}
     assert len(first) == 3
     with pytest.raises(UserError, match="'ann-1' is in both first and again: give the ids"):
-        DataDir.combine({"first": first, "second": second, "again": DataDir(tables())})
+        DataDir.combine({"first": first, "second": second, "again": DataDir(text_files())})
     with pytest.raises(UserError, match="only s have segments: run the dump stage first"):
         DataDir.combine({"first": first, "s": DataDir(segmented())})

@@ -3,11 +3,11 @@
 import pytest
 
 from pam.data.longest import RECORD, beyond, is_beyond, read_longest, record_longest
-from pam.data.scp import write_table
+from pam.data.scp import write_text_file
 
 
 def test_what_is_recorded_is_read(tmp_path):
-    write_table(tmp_path / "utt2num_frames", {"a": "25", "b": "198", "c": "9"})
+    write_text_file(tmp_path / "utt2num_frames", {"a": "25", "b": "198", "c": "9"})
     record_longest(tmp_path, tmp_path)
     assert read_longest(tmp_path) == 7.92
 

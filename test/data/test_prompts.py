@@ -35,8 +35,8 @@ GOOD = {"train": ["Say it.", "Write it."], "unseen": ["Type it."]}
 
 def write(folder: Path, task: str, train=GOOD["train"], unseen=GOOD["unseen"], head=None) -> Path:
     lines = [head if head is not None else f"task: {task}"]
-    for pool, texts in (("train", train), ("unseen", unseen)):
-        lines += [f"{pool}:", *(f"  - {text}" for text in texts)]
+    for split, texts in (("train", train), ("unseen", unseen)):
+        lines += [f"{split}:", *(f"  - {text}" for text in texts)]
     path = folder / f"{task}.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -48,7 +48,7 @@ def shipped() -> dict[str, Prompts]:
 
 
 def all_texts(shipped: dict[str, Prompts]) -> list[str]:
-    return [text for pool in shipped.values() for text in pool.train + pool.unseen]
+    return [text for split in shipped.values() for text in split.train + split.unseen]
 
 
 def test_every_task_has_its_prompts(shipped):
@@ -115,8 +115,8 @@ def test_every_prompt_can_be_drawn(shipped):
     prompts = shipped["snv"]
     utts = [f"utt{i}" for i in range(5000)]
     assert {draw(prompts, utt) for utt in utts} == set(prompts.unseen)
-    assert {draw(prompts, utt, pool="seen") for utt in utts} == set(prompts.train)
-    assert {draw(prompts, utt, pool="plain") for utt in utts} == set(prompts.plain)
+    assert {draw(prompts, utt, split="seen") for utt in utts} == set(prompts.train)
+    assert {draw(prompts, utt, split="plain") for utt in utts} == set(prompts.plain)
 
 
 def test_training_draws_long_own_and_shared_requests_alike_in_all_forms():
@@ -202,14 +202,14 @@ def test_plain_requests_of_a_folder(tmp_path):
     assert set(found["ac"].shared) == {"Hear it.", "hear it", "HEAR IT."} and "plain" not in found
     assert found["ac"].is_seen("HEAR IT.") and not found["ac"].is_seen("Sound")
     with pytest.raises(UserError, match="has no plain requests"):
-        draw(found["snv"], "utt1", pool="plain")
+        draw(found["snv"], "utt1", split="plain")
 
 
 def test_merged_asr_prompts_are_both_pools(shipped):
     merged = load_all_prompts(merge_asr_prompts=True)
-    for pool in ("train", "unseen"):
-        both = shipped["asr_clean"].pool(pool) + shipped["asr_noisy"].pool(pool)
-        assert merged["asr_clean"].pool(pool) == merged["asr_noisy"].pool(pool) == both
+    for split in ("train", "unseen"):
+        both = shipped["asr_clean"].split(split) + shipped["asr_noisy"].split(split)
+        assert merged["asr_clean"].split(split) == merged["asr_noisy"].split(split) == both
     assert merged["ac"] == shipped["ac"] == load_prompts("ac", merge_asr_prompts=True)
 
 
@@ -233,7 +233,7 @@ def test_an_explicit_folder_wins(tmp_path):
 
 
 BROKEN = {
-    "empty pool": ({"train": []}, "'train' is not a list"),
+    "empty split": ({"train": []}, "'train' is not a list"),
     "empty entry": ({"unseen": ['""']}, "unseen prompt 1 '': has no words"),
     "no words": ({"unseen": ['"?!"']}, "unseen prompt 1 '?!': has no words"),
     "a number": ({"train": ["Say it.", "12"]}, "train prompt 2 12: not a text"),
@@ -275,4 +275,4 @@ def test_a_missing_file_or_folder_is_named(tmp_path):
 
 def test_an_unknown_pool_is_refused():
     with pytest.raises(UserError, match="prompts 'unsen': did you mean 'unseen'"):
-        draw(Prompts(("a",), ("b",)), "utt1", pool="unsen")
+        draw(Prompts(("a",), ("b",)), "utt1", split="unsen")

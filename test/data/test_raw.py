@@ -24,21 +24,21 @@ from pam.errors import UserError
 
 def write_set(folder: Path, wav: Path, segments: dict[str, str], rate: int = 16000) -> Path:
     """Utterances with their segments of one recording of a second."""
-    tables = {
+    files = {
         "segments": {utt: f"rec {times}" for utt, times in segments.items()},
         "wav.scp": {"rec": str(wav)},
     }
-    return write_tables(folder, wav, tables, list(segments), rate)
+    return write_data_dir(folder, wav, files, list(segments), rate)
 
 
-def write_tables(folder: Path, wav: Path, tables: dict, utts: list[str], rate=16000) -> Path:
+def write_data_dir(folder: Path, wav: Path, files: dict, utts: list[str], rate=16000) -> Path:
     soundfile.write(wav, 0.1 * np.sin(np.arange(rate)), rate)
-    tables |= {
+    files |= {
         "text": {utt: f"words of {utt}" for utt in utts},
         "utt2spk": {utt: utt.partition("-")[0] for utt in utts},
         "utt2task": dict.fromkeys(utts, "asr_clean"),
     }
-    DataDir(tables).write(folder)
+    DataDir(files).write(folder)
     return folder
 
 
@@ -61,12 +61,12 @@ def test_what_was_scanned_is_not_scanned_again(tmp_path, monkeypatch):
     data = write_set(tmp_path / "set", tmp_path / "x.wav", {"é-1": "0 1"} | LATE)
     out = tmp_path / "raw/set"
     first = dump_audio(data, out, max_bad=0.5)
-    tables = DataDir.read(out)
+    before = DataDir.read(out)
     (out / "wav.scp").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(scan, "convert", lambda source: pytest.fail("converted again"))
         assert dump_audio(data, out, max_bad=0.5) == first
-    assert DataDir.read(out) == tables
+    assert DataDir.read(out) == before
     write_set(tmp_path / "set", tmp_path / "x.wav", GOOD)  # other utterances: all over again
     assert dump_audio(data, out) == {} and DataDir.read(out).utterances == ["a-1", "a-2"]
 
@@ -76,13 +76,13 @@ def write_files(folder: Path, utts: dict[str, float], rate: int = 16000) -> Path
     folder.mkdir(parents=True)
     for utt, seconds in utts.items():
         write_file(folder / f"{utt}.wav", seconds, rate)
-    tables = {
+    files = {
         "wav.scp": {utt: str(folder / f"{utt}.wav") for utt in utts},
         "text": dict.fromkeys(utts, "words"),
         "utt2spk": {utt: utt.partition("-")[0] for utt in utts},
         "utt2task": dict.fromkeys(utts, "asr_clean"),
     }
-    DataDir(tables).write(folder / "set")
+    DataDir(files).write(folder / "set")
     return folder / "set"
 
 
@@ -129,7 +129,7 @@ def test_a_file_that_comes_later_is_found(tmp_path):
 def test_a_piece_of_a_concatenation_may_be_replaced_too(tmp_path):
     data = DataDir.read(write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0}))
     both = concat_entry([(path, None, None) for path in data["wav.scp"].values()])
-    data.tables["wav.scp"] = {"a-1": both, "a-2": data["wav.scp"]["a-1"]}
+    data.files["wav.scp"] = {"a-1": both, "a-2": data["wav.scp"]["a-1"]}
     data.write(tmp_path / "wav/set")
     with pytest.raises(UserError, match="1 of 2 utterances are bad, the first is a-1"):
         dump_audio(tmp_path / "wav/set", tmp_path / "raw")
@@ -138,7 +138,7 @@ def test_a_piece_of_a_concatenation_may_be_replaced_too(tmp_path):
     assert DataDir.read(tmp_path / "raw")["utt2num_samples"]["a-1"] == "24000"
 
 
-def test_a_corrected_table_costs_its_changed_lines_only(tmp_path, monkeypatch):
+def test_a_corrected_file_costs_its_changed_lines_only(tmp_path, monkeypatch):
     """Also where a line is dropped: all others have another number then."""
     utts = {f"a-{n}": 1 for n in range(5)} | {"a-2": 0}
     data = write_files(tmp_path / "wav", utts, rate=8000)
@@ -146,7 +146,7 @@ def test_a_corrected_table_costs_its_changed_lines_only(tmp_path, monkeypatch):
         dump_audio(data, tmp_path / "raw")
     seen, read = converted(monkeypatch), DataDir.read(data)
     kept = read.subset(["a-0", "a-3", "a-4"])
-    kept.tables["wav.scp"]["a-3"] = kept["wav.scp"]["a-4"]
+    kept.files["wav.scp"]["a-3"] = kept["wav.scp"]["a-4"]
     kept.write(data)
     assert dump_audio(data, tmp_path / "raw") == {} and seen == ["a-3"]
     files = {file.name for file in (tmp_path / "raw/audio").rglob("*.flac")}
@@ -284,8 +284,8 @@ def test_audio_that_was_mended_is_listed_and_counted(tmp_path, caplog, nj, monke
     files["a"].write_bytes(one_too_many)
     soundfile.write(files["b"], antiphase, 16000)
     files["c"].write_bytes(encode("FLAC"))
-    tables = {"wav.scp": {utt: str(file) for utt, file in files.items()}}
-    data = write_tables(tmp_path / "other", tmp_path / "x.wav", tables, list("abc"))
+    texts = {"wav.scp": {utt: str(file) for utt, file in files.items()}}
+    data = write_data_dir(tmp_path / "other", tmp_path / "x.wav", texts, list("abc"))
     with caplog.at_level("WARNING"):
         assert dump_audio(data, tmp_path / "raw/set", nj) == {}
     notes = dict(
@@ -305,8 +305,8 @@ def test_what_libsndfile_cannot_read_alone_is_converted(tmp_path):
     unpadded = encode("WAV")
     unpadded = unpadded[:36] + b"note\3\0\0\0odd" + unpadded[36:]
     (tmp_path / "a.wav").write_bytes(unpadded)
-    tables = {"wav.scp": {"a": str(tmp_path / "a.wav")}}
-    data = write_tables(tmp_path / "set", tmp_path / "x.wav", tables, ["a"])
+    texts = {"wav.scp": {"a": str(tmp_path / "a.wav")}}
+    data = write_data_dir(tmp_path / "set", tmp_path / "x.wav", texts, ["a"])
     assert dump_audio(data, tmp_path / "raw/set") == {}
     entry = DataDir.read(tmp_path / "raw/set")["wav.scp"]["a"]
     assert entry.endswith("/a.flac") and soundfile.info(entry).frames == SAMPLES
@@ -347,7 +347,7 @@ def test_memory_for_each_utterance(tmp_path, capsys):
     utts = [f"speaker{n // 50:04d}-utterance-{n:07d}" for n in range(UTTERANCES)]
     wav = tmp_path / "x.wav"
     files = {"wav.scp": dict.fromkeys(utts, str(wav))}
-    data = write_tables(tmp_path / "set", wav, files, utts)
+    data = write_data_dir(tmp_path / "set", wav, files, utts)
     peaks = {name: [] for name in LIMITS}
     for number in range(3):
         raw = tmp_path / f"raw{number}/set"

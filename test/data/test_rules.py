@@ -1,7 +1,7 @@
 """The rules of data directories, each with its message, its remedy, and what fixing leaves."""
 
 import pytest
-from small_dirs import UTTS, edit, fixed, messages, segmented, tables
+from small_dirs import UTTS, edit, fixed, messages, segmented, text_files
 
 from pam.data.datadir import DataDir, fix
 from pam.errors import UserError
@@ -78,7 +78,7 @@ def test_transcript_that_may_be_several_lines(folder, breaker):
     "odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0", "\u3000", "\ufeff "]
 )
 def test_transcript_with_an_odd_character_is_mended(folder, name, odd):
-    DataDir(tables() | {name: {utt: f"words of {utt}" for utt in UTTS}}).write(folder)
+    DataDir(text_files() | {name: {utt: f"words of {utt}" for utt in UTTS}}).write(folder)
     before = (folder / name).read_bytes()
     (folder / name).write_bytes(before.replace(b"of ann-2", f"of{odd}ann-2".encode()))
     (found,) = messages(folder)
@@ -150,7 +150,7 @@ def test_spk2utt_not_the_inverse(folder):
 
 
 def test_speaker_that_is_no_prefix_is_a_warning(folder):
-    DataDir(tables() | {"utt2spk": dict.fromkeys(UTTS, "bob")}).write(folder)
+    DataDir(text_files() | {"utt2spk": dict.fromkeys(UTTS, "bob")}).write(folder)
     assert messages(folder) == []
     assert messages(folder, warnings=True) == [
         "utt2spk:1: speaker 'bob' is not a prefix of 'ann-1': "
@@ -213,7 +213,7 @@ def test_recording_without_segments_is_a_warning(folder):
 @pytest.mark.parametrize("value", ["0", "-5", "1.5", "many", "1_000", "9" * 5000])
 def test_counts(folder, value):
     counted = {"utt2num_samples": dict.fromkeys(UTTS, "16000")}
-    DataDir(tables() | counted).write(folder)
+    DataDir(text_files() | counted).write(folder)
     edit(folder, "utt2num_samples", "ann-2 16000", f"ann-2 {value}")
     assert messages(folder)[0].startswith("utt2num_samples:2: not a count")
     assert fixed(folder) == ["ann-1", "bob-1"]
@@ -222,12 +222,12 @@ def test_counts(folder, value):
 def test_clusters_of_utterances(folder):
     """utt2cluster, where it is there, for some or all: checked, mended, cut and joined."""
     own = {"ann-1": "meeting", "bob-1": "meeting"}
-    DataDir(tables() | {"utt2cluster": own}).write(folder)
+    DataDir(text_files() | {"utt2cluster": own}).write(folder)
     data = DataDir.read(folder)
     assert messages(folder) == messages(folder, warnings=True) == []
     assert [data.cluster(utt) for utt in UTTS] == ["meeting", "ann", "meeting"]  # else the speaker
     assert data.subset(["ann-1"])["utt2cluster"] == {"ann-1": "meeting"}
-    other = DataDir(tables(["carl-1"]))
+    other = DataDir(text_files(["carl-1"]))
     assert DataDir.combine({"a": data, "b": other})["utt2cluster"] == own
     assert other.cluster("carl-1") == "carl"
     (folder / "utt2cluster").write_text("ann-1 a meeting\nann-2 meeting\nzoe-1 meeting\n")
@@ -242,7 +242,7 @@ def test_clusters_of_utterances(folder):
 
 def test_optional_files(folder):
     more = {"prompt": {"ann-1": "Who?"}, "text_ref2": {"bob-1": "x"}, "utt2dur": {"ann-2": "1.5"}}
-    DataDir(tables() | more).write(folder)
+    DataDir(text_files() | more).write(folder)
     assert messages(folder) == messages(folder, warnings=True) == []
     with (folder / "text_ref2").open("a") as file:
         file.write("carl-1 y\n")

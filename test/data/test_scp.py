@@ -1,4 +1,4 @@
-"""Tables of one line an entry: what reads back, and how each bad line is told."""
+"""Files of one line for each entry: what reads back, and how each bad line is told."""
 
 from pathlib import Path
 
@@ -18,28 +18,28 @@ VALUES = st.text(st.characters(**NO_VALUE), min_size=1)
 def scan(tmp_path, raw):
     path = tmp_path / "text"
     path.write_bytes(raw if isinstance(raw, bytes) else raw.encode())
-    table, problems = scp.scan_table(path)
-    return table, [str(problem).removeprefix(str(path)) for problem in problems]
+    entries, problems = scp.scan_text_file(path)
+    return entries, [str(problem).removeprefix(str(path)) for problem in problems]
 
 
 @given(st.dictionaries(IDS, VALUES.map(lambda value: value.strip() or "-")))
 @example({"a": "x\ty z", "a-b": "x  y", "ab": "می\u200cخواهم", "b": "👩\u200d🚀"})
-def test_round_trip(tmp_path_factory, table):
+def test_round_trip(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("scp") / "text"
-    scp.write_table(path, table)
-    back = scp.read_table(path)
-    assert back == table and list(back) == sorted(table)
+    scp.write_text_file(path, entries)
+    back = scp.read_text_file(path)
+    assert back == entries and list(back) == sorted(entries)
 
 
 @given(st.dictionaries(st.text(), st.text()))
-def test_what_would_not_read_back_is_not_written(tmp_path_factory, table):
+def test_what_would_not_read_back_is_not_written(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("scp") / "text"
     try:
-        scp.write_table(path, table)
+        scp.write_text_file(path, entries)
     except UserError:
         assert not list(path.parent.iterdir())
     else:
-        assert scp.read_table(path) == table
+        assert scp.read_text_file(path) == entries
 
 
 @given(st.text())
@@ -52,7 +52,7 @@ def test_one_line_makes_any_text_fit(text):
 
 def test_byte_order(tmp_path):
     keys = ["a", "B", "é", "a-b", "aB", "\U0001f600", "\uff5e"]
-    scp.write_table(tmp_path / "text", dict.fromkeys(keys, "x"))
+    scp.write_text_file(tmp_path / "text", dict.fromkeys(keys, "x"))
     lines = (tmp_path / "text").read_bytes().splitlines()
     assert lines == sorted(lines) and lines[0] == b"B x"
 
@@ -79,11 +79,11 @@ def test_byte_order(tmp_path):
     ],
 )
 def test_bad_line_is_told_and_left_out(tmp_path, raw, message):
-    table, problems = scan(tmp_path, raw)
-    assert table == {"a": "x", "c": "z"}
+    entries, problems = scan(tmp_path, raw)
+    assert entries == {"a": "x", "c": "z"}
     assert len(problems) == 1 and problems[0].startswith(message), problems
     with pytest.raises(UserError, match="text:2: "):
-        scp.read_table(tmp_path / "text")
+        scp.read_text_file(tmp_path / "text")
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_bad_line_is_told_and_left_out(tmp_path, raw, message):
     ],
 )
 def test_bad_line_is_told_and_mended(tmp_path, raw, message):
-    table, problems = scan(tmp_path, raw)
-    assert list(table.items()) == [("a", "x"), ("b", "y")]
+    entries, problems = scan(tmp_path, raw)
+    assert list(entries.items()) == [("a", "x"), ("b", "y")]
     assert len(problems) == 1 and problems[0].startswith(message), problems
 
 
@@ -132,22 +132,22 @@ def test_bad_line_is_told_and_mended(tmp_path, raw, message):
     ],
 )
 def test_values_of_odd_characters_are_mended(tmp_path, value, mended):
-    table, problems = scan(tmp_path, f"a {value}\n")
-    assert table == {"a": mended} and len(problems) == 1
+    entries, problems = scan(tmp_path, f"a {value}\n")
+    assert entries == {"a": mended} and len(problems) == 1
     assert "or run utils/fix_data_dir.sh" in problems[0]
     assert scp.one_line(value) == mended and scp.value_fault(mended) is None
     with pytest.raises(UserError, match="text: (character|line break)"):
-        scp.write_table(tmp_path / "text", {"a": value})
+        scp.write_text_file(tmp_path / "text", {"a": value})
 
 
 def test_files_keep_their_names(tmp_path):
     """A screenshot of macOS has U+202F in its name, and two spaces are two."""
-    table = {"a": "/my  clips/at\u202f10.00\u00a0a\u200bb.wav"}
+    entries = {"a": "/my  clips/at\u202f10.00\u00a0a\u200bb.wav"}
     for name in ("wav.scp", "feats_x.scp"):
-        scp.write_table(tmp_path / name, table)
-        assert scp.scan_table(tmp_path / name) == (table, [])
+        scp.write_text_file(tmp_path / name, entries)
+        assert scp.scan_text_file(tmp_path / name) == (entries, [])
     (tmp_path / "wav.scp").write_bytes(b"a /caf\xe9.wav\n")
-    _, problems = scp.scan_table(tmp_path / "wav.scp")
+    _, problems = scp.scan_text_file(tmp_path / "wav.scp")
     assert "not UTF-8: 'a /café.wav': rename the file, e.g. with: convmv" in str(problems[0])
 
 
@@ -178,7 +178,7 @@ def test_tabs_and_several_spaces_separate(tmp_path):
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"none: cannot be read \(No such file"):
-        scp.read_table(tmp_path / "none")
+        scp.read_text_file(tmp_path / "none")
 
 
 def test_long_values_are_shortened_in_messages(tmp_path):
@@ -189,5 +189,5 @@ def test_long_values_are_shortened_in_messages(tmp_path):
 def test_full_disk(tmp_path):
     (tmp_path / "text.part").symlink_to("/dev/full")
     with pytest.raises(UserError, match="text: cannot be written: the disk is full"):
-        scp.write_table(tmp_path / "text", {"a": "x"})
+        scp.write_text_file(tmp_path / "text", {"a": "x"})
     assert not list(tmp_path.iterdir())

@@ -20,13 +20,13 @@ UTTS = ["ann-1", "ann-2", "bob-1"]
 def folder(tmp_path):
     for utt in UTTS:
         soundfile.write(tmp_path / f"{utt}.wav", np.full(800, 0.1), 16000)
-    tables = {
+    files = {
         "wav.scp": {utt: f"{tmp_path}/{utt}.wav" for utt in UTTS},
         "text": {utt: f"words of {utt}" for utt in UTTS},
         "utt2spk": {utt: utt[:3] for utt in UTTS},
         "utt2task": dict.fromkeys(UTTS, "asr_clean"),
     }
-    DataDir(tables).write(tmp_path / "set")
+    DataDir(files).write(tmp_path / "set")
     return tmp_path / "set"
 
 
@@ -54,9 +54,9 @@ def spoil_audio(folder: Path) -> None:
 
 
 def spoil_end(folder: Path) -> None:
-    tables = DataDir.read(folder).tables
-    tables["segments"] = {utt: f"{utt} 0.01 {9 if utt == 'ann-1' else 0.05}" for utt in UTTS}
-    DataDir(tables).write(folder)
+    files = DataDir.read(folder).files
+    files["segments"] = {utt: f"{utt} 0.01 {9 if utt == 'ann-1' else 0.05}" for utt in UTTS}
+    DataDir(files).write(folder)
 
 
 def spoil_text(old: str, new: str):
@@ -111,9 +111,9 @@ def test_no_hint_where_nothing_would_be_left(folder, capsys):
 def test_segments_end_with_their_recording(folder, capsys):
     """The recordings have 0.05 s; half a second more is a rounded end, as for load_audio."""
     ends = {"ann-1": "0.05", "ann-2": "0.54", "bob-1": "0.56"}
-    tables = DataDir.read(folder).tables
-    tables["segments"] = {utt: f"{utt} 0.01 {end}" for utt, end in ends.items()}
-    DataDir(tables).write(folder)
+    files = DataDir.read(folder).files
+    files["segments"] = {utt: f"{utt} 0.01 {end}" for utt, end in ends.items()}
+    DataDir(files).write(folder)
     assert main([str(folder), "--audio", "none"]) == 0
     assert main([str(folder)]) == 1
     assert (
@@ -133,9 +133,9 @@ def test_segments_end_with_their_recording(folder, capsys):
 def test_what_is_dropped_is_said_in_short_or_in_full(folder, capsys):
     data = DataDir.read(folder)
     utts = [f"ann-{i:03d}" for i in range(40)]
-    tables = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.tables}
+    files = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.files}
     for every in ([], ["--all"]):
-        DataDir(tables).write(folder)
+        DataDir(files).write(folder)
         lines = (folder / "text").read_text().splitlines(keepends=True)
         (folder / "text").write_text("".join(lines[15:]))
         main([str(folder), "--fix", *every])
@@ -168,8 +168,8 @@ def test_audio_is_decoded_when_asked(folder, capsys, samples, rule):
 def test_many_faults_of_a_kind_are_counted(tmp_path, folder, capsys):
     utts = [f"ann-{i:03d}" for i in range(50)]
     data = DataDir.read(folder)
-    tables = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.tables}
-    DataDir(tables).write(folder)
+    files = {name: dict.fromkeys(utts, next(iter(data[name].values()))) for name in data.files}
+    DataDir(files).write(folder)
     (folder / "text").write_text("".join(f"{utt} \n" for utt in utts[:40]) + "ann-040 x\n")
     assert main([str(folder)]) == 1
     shown = capsys.readouterr().out

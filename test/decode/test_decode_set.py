@@ -33,7 +33,7 @@ def exp(tmp_path, tiny_model, tiny_config):
     return folder
 
 
-def tables(**more):
+def text_files(**more):
     return {
         "wav.scp": {utt: f"/nowhere/{utt}.flac" for utt in TASKS},
         "text": {utt: f"answer of {utt}" for utt in TASKS},
@@ -56,7 +56,7 @@ def features(tiny_model, encoder):
 def data(tmp_path, tiny_model):
     """dump/raw/set, with features in dump/ENCODER/set."""
     folder = tmp_path / "dump" / "raw" / "set"
-    DataDir(tables(text_ref2={"a-3": "another answer"})).write(folder)
+    DataDir(text_files(text_ref2={"a-3": "another answer"})).write(folder)
     for shape in tiny_model.shapes:
         dump = tmp_path / "dump" / shape.name / "set"
         dump.mkdir(parents=True)
@@ -82,7 +82,7 @@ def count_parts(monkeypatch):
 
 def test_a_fixed_prompt_may_have_line_breaks(tmp_path):
     prompt = {"b-1": r"How many?\nA. 1\nB. 2"}
-    DataDir(tables(prompt=prompt)).write(tmp_path / "data")
+    DataDir(text_files(prompt=prompt)).write(tmp_path / "data")
     data = DataDir.read(tmp_path / "data")
     utterances = read_utterances(data, load_all_prompts(), "unseen", 0)
     found = {utterance.id: utterance for utterance in utterances}
@@ -93,12 +93,12 @@ def test_a_fixed_prompt_may_have_line_breaks(tmp_path):
 def test_choices_travel_to_the_scores(exp, data, tmp_path):
     """Only items that have choices carry them; another set of choices is decoded anew."""
     own = {"A": "2", "B": "eins — 1"}
-    DataDir(tables(choices={"b-1": json.dumps(own, ensure_ascii=False)})).write(data)
+    DataDir(text_files(choices={"b-1": json.dumps(own, ensure_ascii=False)})).write(data)
     run(exp, data, tmp_path / "out")
     items = {item.id: item for item in read_items(tmp_path / "out" / data.name / "hyp.jsonl")}
     assert items["b-1"].choices == own and items["c-4"].choices is None
     digest = data_digest(data)
-    DataDir(tables(choices={"b-1": '{"A": "1", "B": "2"}'})).write(data)
+    DataDir(text_files(choices={"b-1": '{"A": "1", "B": "2"}'})).write(data)
     assert data_digest(data) != digest
 
 
@@ -107,23 +107,23 @@ def test_choices_travel_to_the_scores(exp, data, tmp_path):
 )
 def test_what_answers_and_their_scores_come_from_is_in_the_digest(data, name):
     before = data_digest(data)
-    with (data / name).open("a") as table:
-        table.write("z-1 more\n")
+    with (data / name).open("a") as file:
+        file.write("z-1 more\n")
     after = data_digest(data)
     (data / "notes").write_text("nothing that is read\n")
     assert data_digest(data) == after != before
 
 
 def test_clusters_travel_to_the_scores(exp, data, tmp_path):
-    """Of utt2cluster, else of utt2spk; another table is decoded anew."""
-    DataDir(tables(utt2cluster={"b-1": "meeting", "c-4": "meeting"})).write(data)
+    """Of utt2cluster, else of utt2spk; another file is decoded anew."""
+    DataDir(text_files(utt2cluster={"b-1": "meeting", "c-4": "meeting"})).write(data)
     run(exp, data, tmp_path / "out")
     items = read_items(tmp_path / "out" / data.name / "hyp.jsonl")
     speakers = DataDir.read(data)["utt2spk"]
     expected = speakers | {"b-1": "meeting", "c-4": "meeting"}
     assert clusters_of(items) == [expected[item.id] for item in items]
     digest = data_digest(data)
-    DataDir(tables(utt2cluster={"b-1": "meeting"})).write(data)
+    DataDir(text_files(utt2cluster={"b-1": "meeting"})).write(data)
     assert data_digest(data) != digest
 
 
@@ -295,7 +295,7 @@ def test_seen_prompts_are_training_prompts(exp, data, tmp_path):
 
 def test_a_fixed_prompt_wins(exp, data, tmp_path):
     seen = load_prompts("snv").train[0]
-    DataDir(tables(prompt={"b-1": "What is this?", "c-4": seen})).write(data)
+    DataDir(text_files(prompt={"b-1": "What is this?", "c-4": seen})).write(data)
     lines = {line["id"]: line for line in run(exp, data, tmp_path / "out")}
     assert (lines["b-1"]["prompt"], lines["b-1"]["prompt_seen"]) == ("What is this?", False)
     assert (lines["c-4"]["prompt"], lines["c-4"]["prompt_seen"]) == (seen, True)
@@ -321,7 +321,7 @@ def test_a_complete_set_is_skipped_and_other_settings_are_refused(exp, data, tmp
     (out / "set" / "hyp.jsonl").unlink()
     run(exp, data, out)
     assert len(calls) == 1
-    DataDir(tables(prompt={"b-1": "What is this?"})).write(data)  # another input: decoded anew
+    DataDir(text_files(prompt={"b-1": "What is this?"})).write(data)  # another input: decoded anew
     run(exp, data, out)
     assert len(calls) == 2
     shutil.rmtree(data)  # to save space
@@ -337,7 +337,7 @@ def test_a_complete_set_is_skipped_and_other_settings_are_refused(exp, data, tmp
 def test_nothing_is_left_of_a_run_that_fails(exp, data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     run(exp, data, out)
-    DataDir(tables(prompt={"b-1": "What is this?"})).write(data)
+    DataDir(text_files(prompt={"b-1": "What is this?"})).write(data)
 
     def fail(*args, **kwargs):
         raise RuntimeError("killed")
@@ -355,7 +355,7 @@ def test_a_combined_directory_brings_its_own_pointers(exp, data, tmp_path, tiny_
     for shape in tiny_model.shapes:
         scp = (tmp_path / "dump" / shape.name / "set" / "feats.scp").read_text()
         more[f"feats_{shape.name}.scp"] = dict(line.split(" ", 1) for line in scp.splitlines())
-    DataDir(tables(**more)).write(combined)
+    DataDir(text_files(**more)).write(combined)
     together = run(exp, combined, tmp_path / "together")
     assert [line["hyp"] for line in together] == [line["hyp"] for line in separate]
 

@@ -1,4 +1,4 @@
-"""Every encoder of the table keeps the contract."""
+"""Every encoder of the registry keeps the contract."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def run_one(encoder, clip):
     return states[0]
 
 
-def test_every_family_of_the_table_has_a_tiny_case():
+def test_every_family_of_the_registry_has_a_tiny_case():
     assert {family for family, _, _ in CASES.values()} == set(ENCODERS.names())
 
 
@@ -173,8 +173,8 @@ def test_an_outer_model_can_move_it_between_devices(tiny_specs):
     ],
 )
 def test_dtype_option(tiny_specs, tiny_encoders, case):
-    """Rounded is what the model hears, not the audio: quiet speech on an offset survives."""
-    offset = 0.0 if case == "moonshine" else 0.9  # Moonshine hears the audio itself
+    """What the model reads is rounded, not the audio: quiet speech on an offset survives."""
+    offset = 0.0 if case == "moonshine" else 0.9  # Moonshine reads the audio itself
     clip = 0.1 * noise(8000) + offset
     spec = tiny_specs[case]
     coarse = load_encoder({**spec, "conf": spec["conf"] | {"dtype": "bfloat16"}})

@@ -24,7 +24,7 @@ from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit
 from pam.data.scan import scan
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.encoders import gpus, load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
 from pam.errors import UserError
@@ -46,13 +46,13 @@ def data(tmp_path) -> Path:
     (tmp_path / "wav").mkdir()
     for utt, rate in RATES.items():
         write_wav(tmp_path / "wav" / f"{utt}.wav", SECONDS[utt], rate)
-    tables = {
+    files = {
         "wav.scp": {utt: str(tmp_path / "wav" / f"{utt}.wav") for utt in RATES},
         "text": {utt: f"words of {utt}" for utt in RATES},
         "utt2spk": dict.fromkeys(RATES, "s"),
         "utt2task": dict.fromkeys(RATES, "asr_clean"),
     }
-    DataDir(tables).write(tmp_path / "data" / "set")
+    DataDir(files).write(tmp_path / "data" / "set")
     return tmp_path / "data" / "set"
 
 
@@ -81,7 +81,7 @@ def add_utterance(data: Path, utt: str, wav: Path | str, text: str) -> None:
     (data / "spk2utt").write_text(f"s {' '.join(utts)}\n")
 
 
-def test_writes_audio_states_and_tables(data, options):
+def test_writes_audio_states_and_text_files(data, options):
     assert dump(data, out_of(options), options) == {}
     raw = DataDir.read(out_of(options))
     assert raw.utterances == sorted(RATES)
@@ -101,9 +101,9 @@ def test_dumped_equals_on_the_fly(data, options, tiny_specs):
     for name, case in NAMES.items():
         encoder = load_encoder(tiny_specs[case])
         folder = options.encoder_dir / name / "set"
-        frames = read_table(folder / "utt2num_frames")
+        frames = read_text_file(folder / "utt2num_frames")
         assert len(list(folder.glob("feats.*.ark"))) > 1 and not (folder / ".parts").exists()
-        assert list(read_table(folder / "feats.scp")) == list(frames) == sorted(RATES)
+        assert list(read_text_file(folder / "feats.scp")) == list(frames) == sorted(RATES)
         for utt, pointer in archive.read_scp(folder / "feats.scp").items():
             stored = archive.load(pointer)
             audio = torch.from_numpy(load_audio(raw["wav.scp"][utt]))[None]
@@ -123,10 +123,10 @@ def test_dumped_equals_on_the_fly(data, options, tiny_specs):
 
 def test_segments_become_utterances(data, options):
     wav = data.parent.parent / "wav" / "s-4.wav"
-    tables = DataDir.read(data).subset(["s-4", "s-5"]).tables
-    tables["wav.scp"] = {"rec": str(wav)}
-    tables["segments"] = {"s-4": "rec 0.5 1.5", "s-5": "rec 1.5 2.25"}
-    DataDir(tables).write(data)
+    files = DataDir.read(data).subset(["s-4", "s-5"]).files
+    files["wav.scp"] = {"rec": str(wav)}
+    files["segments"] = {"s-4": "rec 0.5 1.5", "s-5": "rec 1.5 2.25"}
+    DataDir(files).write(data)
     dump(data, out_of(options), options)
     raw = DataDir.read(out_of(options))
     assert "segments" not in raw
@@ -136,19 +136,19 @@ def test_segments_become_utterances(data, options):
 
 
 def test_a_concatenation_stays_one(data, options):
-    """Nothing is copied: the entry goes to raw/SET, and the encoders hear its pieces."""
+    """Nothing is copied: the entry goes to raw/SET, and the encoders read its pieces."""
     wav = data.parent.parent / "wav"
     read = DataDir.read(data).subset(["s-1", "s-2"])
     entry = concat_entry([(str(wav / "s-3.wav"), None, None), (str(wav / "s-4.wav"), 0.5, 1.5)])
-    read.tables["wav.scp"]["s-1"] = entry
-    read.tables["choices"] = {"s-1": '{"A": "1", "B": "2"}'}
+    read.files["wav.scp"]["s-1"] = entry
+    read.files["choices"] = {"s-1": '{"A": "1", "B": "2"}'}
     read.write(data)
     assert dump(data, out_of(options), options) == {}
     raw = DataDir.read(out_of(options))
     assert raw["wav.scp"]["s-1"] == entry and raw["utt2num_samples"]["s-1"] == "24000"
     assert raw["choices"] == {"s-1": '{"A": "1", "B": "2"}'}
     assert [file.name for file in (out_of(options) / "audio").rglob("*.*")] == ["s-2.flac"]
-    frames = read_table(options.encoder_dir / "enc_a" / "set" / "utt2num_frames")
+    frames = read_text_file(options.encoder_dir / "enc_a" / "set" / "utt2num_frames")
     assert 35 <= int(frames["s-1"]) <= 38
 
     (wav / "s-3.wav").unlink()
@@ -211,7 +211,7 @@ def test_encoders_do_not_see_what_is_dropped_by_its_length(data, options, monkey
     kept = {"s-1", "s-2", "s-5"}
     assert set(seen) == kept and set(DataDir.read(out_of(options)).utterances) == kept
     for name in NAMES:
-        assert set(read_table(options.encoder_dir / name / "set/feats.scp")) == kept
+        assert set(read_text_file(options.encoder_dir / name / "set/feats.scp")) == kept
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 70000.0])
@@ -229,7 +229,7 @@ def test_states_that_do_not_fit_float16_make_an_utterance_bad(data, options, mon
     assert set(bad) == {"s-2"} and "does not fit float16" in bad["s-2"]
     # Every encoder leaves it out, so that all folders hold the same utterances.
     for folder in ("raw", *NAMES):
-        assert "s-2" not in read_table(
+        assert "s-2" not in read_text_file(
             options.encoder_dir / folder / "set" / ("wav.scp" if folder == "raw" else "feats.scp")
         )
 
@@ -288,21 +288,21 @@ def test_an_added_encoder_leaves_the_others_alone(data, options, tiny_specs):
     options.encoders = {**options.encoders, "new": tiny_specs["wakehubert"]}
     dump(data, out_of(options), options)
     assert {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")} == before
-    assert len(read_table(options.encoder_dir / "new" / "set" / "feats.scp")) == 5
+    assert len(read_text_file(options.encoder_dir / "new" / "set" / "feats.scp")) == 5
 
 
 def test_other_settings_or_audio_start_again(data, options, tiny_specs):
     dump(data, out_of(options), options)
-    first = archive.load(read_table(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    first = archive.load(read_text_file(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
     spec = {**tiny_specs["whisper_unpadded"], "conf": {"pad_to_30s": False, "tail_s": 1.0}}
     options.encoders = {**options.encoders, "enc_a": spec}
     dump(data, out_of(options), options)
-    second = archive.load(read_table(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    second = archive.load(read_text_file(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
     assert not np.array_equal(first, second)
-    DataDir(DataDir.read(data).subset(["s-1", "s-2", "s-3"]).tables).write(data)
+    DataDir(DataDir.read(data).subset(["s-1", "s-2", "s-3"]).files).write(data)
     dump(data, out_of(options), options)
     assert DataDir.read(out_of(options)).utterances == ["s-1", "s-2", "s-3"]
-    assert set(read_table(options.encoder_dir / "enc_b/set/feats.scp")) == {"s-1", "s-2", "s-3"}
+    assert set(read_text_file(options.encoder_dir / "enc_b/set/feats.scp")) == {"s-1", "s-2", "s-3"}
 
 
 def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
@@ -339,7 +339,7 @@ def test_predicted_size_is_the_size(data, options):
     dump(data, out_of(options), options)
     for name, spec in options.encoders.items():
         encoder = load_encoder(spec)
-        lengths = read_table(out_of(options) / "utt2num_samples")
+        lengths = read_text_file(out_of(options) / "utt2num_samples")
         clips = [shards.Clip(utt, "", int(n)) for utt, n in lengths.items()]
         found = sum(p.stat().st_size for p in (options.encoder_dir / name / "set").glob("*.ark"))
         predicted = shards.predicted_bytes(encoder, clips)
@@ -460,7 +460,7 @@ def test_command_line(data, options, tmp_path, tiny_specs, capsys):
     arguments = ["--data", str(data), "--out", raw, "--scale_config", str(config)]
     arguments += ["--encoder_dir", str(options.encoder_dir), "--max_bad", "0.5%", "--nj", "1"]
     main(arguments)
-    assert len(read_table(options.encoder_dir / "enc_b" / "set" / "feats.scp")) == 5
+    assert len(read_text_file(options.encoder_dir / "enc_b" / "set" / "feats.scp")) == 5
     with pytest.raises(SystemExit):
         main([*arguments, "--max_bad", "150%"])
     assert re.search("expected a share", capsys.readouterr().err)

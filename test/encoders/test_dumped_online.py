@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_dirs import tables
+from small_dirs import text_files
 
 from pam.data.datadir import DataDir
 from pam.data.utterances import pad, read_inputs
@@ -32,7 +32,7 @@ def data(tmp_path):
         samples = 0.1 * generator.standard_normal(round(seconds * 16000))
         soundfile.write(tmp_path / "wav" / f"{utt}.wav", samples, 16000)
     wavs = {utt: str(tmp_path / "wav" / f"{utt}.wav") for utt in SECONDS}
-    DataDir(tables(SECONDS) | {"wav.scp": wavs}).write(tmp_path / "data" / "set")
+    DataDir(text_files(SECONDS) | {"wav.scp": wavs}).write(tmp_path / "data" / "set")
     return tmp_path / "data" / "set"
 
 

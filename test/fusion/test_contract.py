@@ -1,4 +1,4 @@
-"""What every fusion of the table must keep, whatever it computes."""
+"""What every fusion of the registry must keep, whatever it computes."""
 
 import pytest
 import torch

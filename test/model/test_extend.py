@@ -1,4 +1,4 @@
-"""Growing a trained model: bit for bit the same at first, and only what is new trains."""
+"""Extending a trained model: bit for bit the same at first, and only what is new trains."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def scale(tmp_path):
     return str(file)
 
 
-def grow(exp, out, scale, name="third"):
+def add_encoder(exp, out, scale, name="third"):
     extend.main(
         ["--exp", str(exp), "--out", str(out), "--add_encoder", name, "--scale_config", scale]
     )
@@ -75,9 +75,9 @@ SYSTEMS = [
 def test_a_new_encoder_changes_nothing_at_first(tiny_config, exp, scale, tmp_path, system):
     config = tiny_config | system
     old = save(exp, config).eval()
-    new = grow(exp, tmp_path / "new", scale)
+    new = add_encoder(exp, tmp_path / "new", scale)
     assert [s.name for s in new.shapes] == ["first", "second", "third"]
-    more = grow(tmp_path / "new", tmp_path / "newer", scale, "fourth")
+    more = add_encoder(tmp_path / "new", tmp_path / "newer", scale, "fourth")
     for model in (new, more):
         batch = batch_of(model)
         loss, stats, _ = old(**{k: v for k, v in batch.items() if not k.startswith(("thi", "fou"))})
@@ -96,12 +96,12 @@ def test_a_new_encoder_changes_nothing_at_first(tiny_config, exp, scale, tmp_pat
 
 @pytest.mark.parametrize("width", [64, 192])
 def test_a_wide_mixture_is_the_same_bit_for_bit(width):
-    """One product over more columns is not: see `pam.fusion.grow`."""
+    """One product over more columns is not: see `pam.fusion.extend`."""
     from pam.model.extend import fill, widen
 
     torch.manual_seed(0)
     old = build_fusion("pam", [24, 40], [3, 2], width, 2, {})
-    new = build_fusion("pam", [24, 40, 16], [3, 2, 4], width, 2, {"grown": 1})
+    new = build_fusion("pam", [24, 40, 16], [3, 2, 4], width, 2, {"extended": 1})
     fill(new, {f"fusion.{k}": v for k, v in old.state_dict().items()}, "fusion.", widen)
     states = [torch.randn(2, s, 30, d) for d, s in ((24, 3), (40, 2), (16, 4))]
     assert torch.equal(run_once(old, states[:2], 2), run_once(new, states, 2))
@@ -109,7 +109,7 @@ def test_a_wide_mixture_is_the_same_bit_for_bit(width):
 
 def test_a_new_encoder_is_learned(tiny_config, exp, scale, tmp_path):
     save(exp, tiny_config)
-    model = grow(exp, tmp_path / "new", scale)
+    model = add_encoder(exp, tmp_path / "new", scale)
     batch = batch_of(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     for _ in range(2):
@@ -121,23 +121,23 @@ def test_a_new_encoder_is_learned(tiny_config, exp, scale, tmp_path):
     assert before != model(**batch | {"third": batch["third"] + 1})[0]
 
 
-GROWING = ("pam", "moe_audio", "concat", "wavllm", "salmonn")
+EXTENDABLE = ("pam", "moe_audio", "concat", "wavllm", "salmonn")
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())
-def test_every_fusion_grows_or_says_that_it_cannot(tiny_config, exp, scale, tmp_path, name):
+def test_every_fusion_is_extended_or_refused(tiny_config, exp, scale, tmp_path, name):
     config = tiny_config | {"fusion": name, "fusion_conf": {}}
     if name == "single":
         config["encoders"] = {"first": config["encoders"]["first"]}
     save(exp, config)
     try:
-        model = grow(exp, tmp_path / "new", scale)
+        model = add_encoder(exp, tmp_path / "new", scale)
     except UserError as error:
-        assert name not in GROWING, error
+        assert name not in EXTENDABLE, error
         assert "\n" not in str(error)
         assert not (tmp_path / "new").exists()
         return
-    assert name in GROWING
+    assert name in EXTENDABLE
     old = load_experiment(exp)
     batch = batch_of(model)
     mine = {k: v for k, v in batch.items() if not k.startswith("third")}
@@ -154,20 +154,20 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(
     torch.save({key: value for key, value in weights.items() if key != lost}, exp / "model.pth")
     with pytest.raises(UserError, match=f"another system: {lost} is missing"):
         if new == "encoder":
-            grow(exp, tmp_path / "new", scale)
+            add_encoder(exp, tmp_path / "new", scale)
         else:
-            learn(exp, tmp_path / "new", ac_prompts)
+            add_task(exp, tmp_path / "new", ac_prompts)
     assert not (tmp_path / "new").exists()
     (exp / "model.pth").write_bytes(b"half a file")
     with pytest.raises(UserError, match="model.pth cannot be read: ") as error:
-        grow(exp, tmp_path / "new", scale)
+        add_encoder(exp, tmp_path / "new", scale)
     assert "\n" not in str(error.value)
 
 
-def test_softmax_weights_cannot_grow(tiny_config, exp, scale, tmp_path):
+def test_softmax_weights_cannot_be_extended(tiny_config, exp, scale, tmp_path):
     save(exp, tiny_config | {"fusion_conf": {"weights": "softmax"}})
     with pytest.raises(UserError, match="'pam' cannot take a further encoder without"):
-        grow(exp, tmp_path / "new", scale)
+        add_encoder(exp, tmp_path / "new", scale)
 
 
 # --- tasks
@@ -197,7 +197,7 @@ def ac_prompts(tmp_path, monkeypatch):
     return file
 
 
-def learn(exp, out, prompts, task="ac"):
+def add_task(exp, out, prompts, task="ac"):
     extend.main(
         ["--exp", str(exp), "--out", str(out), "--add_task", task, "--prompts", str(prompts)]
     )
@@ -206,7 +206,7 @@ def learn(exp, out, prompts, task="ac"):
 
 def test_a_new_task_leaves_the_old_ones_as_they_were(three_tasks, exp, tmp_path, ac_prompts):
     old = save(exp, three_tasks).eval()
-    new = learn(exp, tmp_path / "new", ac_prompts)
+    new = add_task(exp, tmp_path / "new", ac_prompts)
     assert new.tasks == ["asr_clean", "asr_noisy", "snv", "ac"]
     assert (ac_prompts.parent / "prompts/ac.yaml").read_text() == ac_prompts.read_text()
     prompts = [f"Prompt number {n}?" for n in range(40)]
@@ -221,7 +221,7 @@ def test_a_new_task_leaves_the_old_ones_as_they_were(three_tasks, exp, tmp_path,
 
 def test_only_the_new_expert_and_its_row_train(three_tasks, exp, tmp_path, ac_prompts):
     save(exp, three_tasks)
-    model = learn(exp, tmp_path / "new", ac_prompts)
+    model = add_task(exp, tmp_path / "new", ac_prompts)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert set(before) == set(build_model(load_yaml(exp / "config.yaml")).state_dict()) | {
         name for name in before if ".experts.3." in name
@@ -267,7 +267,7 @@ def test_a_task_that_is_not_described_leaves_no_file(three_tasks, exp, tmp_path,
     file = tmp_path / "muzak.yaml"
     file.write_text("task: muzak\ntrain: [Name the tune.]\nunseen: [Which song is it?]\n")
     with pytest.raises(UserError, match="unknown task 'muzak'"):
-        learn(exp, tmp_path / "new", file, task="muzak")
+        add_task(exp, tmp_path / "new", file, task="muzak")
     assert not (ac_prompts.parent / "prompts/muzak.yaml").exists()
     assert not (tmp_path / "new").exists()
 
@@ -275,7 +275,7 @@ def test_a_task_that_is_not_described_leaves_no_file(three_tasks, exp, tmp_path,
 def test_fusions_without_experts_take_no_task(three_tasks, exp, tmp_path, ac_prompts):
     save(exp, three_tasks | {"fusion": "concat", "fusion_conf": {}})
     with pytest.raises(UserError, match="fusion 'concat' has no expert for each task"):
-        learn(exp, tmp_path / "new", ac_prompts)
+        add_task(exp, tmp_path / "new", ac_prompts)
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
 
 
@@ -297,7 +297,7 @@ def test_gates_that_a_further_expert_would_change_are_refused(
     """Of R equal logits a softmax makes 1/R, of one more 1/(R + 1)."""
     save(exp, three_tasks | system)
     with pytest.raises(UserError, match=message) as error:
-        learn(exp, tmp_path / "new", ac_prompts)
+        add_task(exp, tmp_path / "new", ac_prompts)
     assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
 
@@ -336,7 +336,7 @@ def test_prompts_that_clash_are_not_installed(three_tasks, exp, tmp_path, ac_pro
     first = load_yaml(ac_prompts.parent / "prompts/snv.yaml")["train"][0]
     ac_prompts.write_text(yaml.safe_dump({"task": "ac", "train": [first], "unseen": ["b"]}))
     with pytest.raises(UserError, match="the same as"):
-        learn(exp, tmp_path / "new", ac_prompts)
+        add_task(exp, tmp_path / "new", ac_prompts)
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
     assert not (tmp_path / "new").exists()
 

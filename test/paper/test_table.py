@@ -91,7 +91,7 @@ def test_a_metric_that_lacked_something_says_what(tmp_path):
     assert "- spice of ac_test was not scored (--metrics spice of the recipe): Whisper, " in text
 
 
-def test_seeds_are_averaged_and_spread(tmp_path):
+def test_seeds_have_a_mean_and_a_standard_deviation(tmp_path):
     kept = table_1(seeds=(0, 1))
     del kept["average_mini_short_s1"]
     text = render(write(tmp_path, kept))

@@ -22,9 +22,9 @@ def test_training_data(tmp_path):
 
 
 def test_prompts_and_their_routing(tmp_path):
-    pool = {"correct": 599, "count": 600, "accuracy": 99.8333, "ci95": [99.1, 100.0]}
+    split = {"correct": 599, "count": 600, "accuracy": 99.8333, "ci95": [99.1, 100.0]}
     wrong = [{"task": "ac", "prompt": "a | b", "chosen": "snv", "probability": 0.6}]
-    router = {"seen": pool | {"misrouted": []}, "unseen": pool | {"misrouted": wrong}}
+    router = {"seen": split | {"misrouted": []}, "unseen": split | {"misrouted": wrong}}
     text = render(write(tmp_path, {"pam_mini_short_s0": result("pam", router=router)}), "16")
     assert "| pam | 0 | unseen | 599 | 600 | 99.83 [99.1, 100.0] | a \\| b (ac → snv) |" in text
     assert "| Extract the words from the audio and write them down. |" in text

@@ -18,7 +18,7 @@ import soundfile
 
 from pam.data.audio import load_audio
 from pam.data.datadir import DataDir
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,7 +253,7 @@ def test_stages_1_and_2(corpus, tmp_path):
     for kind in ("wav", "flac"):
         assert not list(tmp_path.glob(f"d*/**/*.{kind}")), "segments need no copies"
     raw = DataDir.read(tmp_path / "dump/raw/ami_train")
-    counts = read_table(tmp_path / "dump/raw/ami_train/utt2num_samples")
+    counts = read_text_file(tmp_path / "dump/raw/ami_train/utt2num_samples")
     assert len(raw) == 7 and "segments" not in raw
     utt = "AMI_EN2001a_H04_FEE072_0001100_0001200"
     assert counts[utt] == "16000"

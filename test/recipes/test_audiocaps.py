@@ -313,7 +313,7 @@ def test_clips_are_looked_for_before_they_are_drawn(tmp_path, monkeypatch, caplo
     assert "30 of 40 clips are missing" in caplog.text
 
 
-def test_a_part_of_audio_bench_is_spread_over_it(tmp_path, monkeypatch):
+def test_a_part_of_audio_bench_is_an_even_sample(tmp_path, monkeypatch):
     monkeypatch.setitem(module.SIZES, "tiny", (4, 4))
     for shard in range(2):
         rows = [

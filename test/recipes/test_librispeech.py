@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from pam.data.datadir import DataDir
-from pam.data.scp import read_table
+from pam.data.scp import read_text_file
 from pam.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,7 +160,7 @@ def test_stages_1_and_2(tmp_path):
     for number, part in enumerate(PARTS):
         raw = tmp_path / "dump/raw" / f"librispeech_{part.replace('-', '_')}"
         assert DataDir.read(raw)["utt2spk"][f"{1000 + number}-121550-0000"] == str(1000 + number)
-        assert read_table(raw / "utt2num_samples") == {
+        assert read_text_file(raw / "utt2num_samples") == {
             f"{1000 + number}-121550-{n:04d}": "3200" for n in range(6)
         }
 

@@ -20,7 +20,7 @@ from mini_ac import _lines_of, sound_items  # noqa: E402
 from mini_mix import power  # noqa: E402
 from mini_noisy import ambience_clips, noise_of, noisy_items, reverberant, room_bank  # noqa: E402
 from mini_queen import open_game, read_script  # noqa: E402
-from mini_sounds import clip_audio, clip_paths, read_table  # noqa: E402
+from mini_sounds import clip_audio, clip_paths, read_sounds  # noqa: E402
 
 from pam.data.audio import load_audio  # noqa: E402
 from pam.data.datadir import DataDir, validate  # noqa: E402
@@ -115,7 +115,7 @@ def test_real_people():
 
 def test_every_clip_is_there_and_can_be_heard():
     paths = clip_paths()
-    assert len(paths) == sum(len(sound.clips) for sound in read_table())
+    assert len(paths) == sum(len(sound.clips) for sound in read_sounds())
     for clip, path in paths.items():
         samples = clip_audio(path)
         assert len(samples) >= 0.75 * 16000 and power(samples) > 1e-7, clip

@@ -20,7 +20,7 @@ from mini_items import choose, limited, rng_for  # noqa: E402
 from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, power  # noqa: E402
 from mini_queen import VoiceLine  # noqa: E402
 from mini_rcc import read_rcc  # noqa: E402
-from mini_sounds import find_clip, read_table, repeated, split_sounds, trimmed  # noqa: E402
+from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
 from mini_speakers import ANSWERS, Segment, Voice, counted_items, joined, speaker_order  # noqa: E402
 from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, is_usable, split_of, spoken_text  # noqa: E402
 
@@ -143,7 +143,7 @@ def test_overlay_captions_say_what_is_behind():
 
 
 def test_table_of_sounds_is_sound():
-    sounds = read_table()
+    sounds = read_sounds()
     assert len(sounds) == 201 and sum(len(s.clips) for s in sounds) == 424
     for sound in sounds:
         words = f"{sound.phrase.subject} {sound.phrase.verb} {sound.phrase.ing}"
@@ -158,11 +158,11 @@ def test_a_bad_table_names_its_line(tmp_path):
     bad = tmp_path / "sounds.tsv"
     bad.write_text("# head\ndog\ta dog\tbarks\tbarking\tx:dog\ncat\ta cat\tmeows\tmeowing\tx:dog\n")
     with pytest.raises(UserError, match="sounds.tsv:3"):
-        read_table(bad)
+        read_sounds(bad)
 
 
 def test_sounds_are_split_by_label_and_by_clip():
-    parts = split_sounds(read_table())
+    parts = split_sounds(read_sounds())
     labels = {part: {s.label for s in sounds} for part, sounds in parts.items()}
     clips = {part: {c for s in sounds for c in s.clips} for part, sounds in parts.items()}
     assert labels["test"] <= labels["train"] and labels["dev"] <= labels["train"]
@@ -247,7 +247,7 @@ def test_rooms_are_real_and_the_same_for_a_seed(monkeypatch):
 
 
 def test_ambience_of_the_splits_is_not_in_the_captions():
-    labelled = {c.split(":")[1].rstrip("0123456789") for s in read_table() for c in s.clips}
+    labelled = {c.split(":")[1].rstrip("0123456789") for s in read_sounds() for c in s.clips}
     scenes = [name for names in mini_noisy.AMBIENCE.values() for name in names]
     assert len(scenes) == len(set(scenes)) and not labelled & set(scenes)
 

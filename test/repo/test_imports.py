@@ -49,7 +49,7 @@ def test_imports_only_what_is_before(file):
     assert not wrong, f"{file}: {place} must not import {', '.join(sorted(wrong))}"
 
 
-def test_the_check_sees_late_imports_and_tables():
+def test_the_check_sees_late_imports_and_registries():
     late = "def f():\n    from pam.train import task\n"
     assert imported(ast.parse(late)) == {"train"}
     assert imported(ast.parse('T = {"x": "pam.score.wer:WER"}')) == {"score"}

@@ -138,7 +138,7 @@ def digits(tmp_path: Path) -> Path:
     return corpus
 
 
-def test_a_part_of_a_table_is_spread_over_it(project, digits, tmp_path):
+def test_a_part_of_a_table_is_an_even_sample(project, digits, tmp_path):
     options = ["--corpus", digits, "--name", "birds", "--task", "ac", "--out", tmp_path / "data"]
     status, output = prepare(project / "egs/birds", *options, "--size", "short")
     assert status == 0 and "birds_train: 1000 of 2520 utterances" in output

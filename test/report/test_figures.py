@@ -30,11 +30,11 @@ CURVES = [
     for epoch in (1, 2)
 ]
 ROUTER = {
-    pool: {
+    split: {
         "tasks": {"asr_clean": {"correct": 3, "count": 5}, "ac": {"correct": 4, "count": 4}},
         "misrouted": [{"task": "asr_clean", "chosen": "ac"}] * 2,
     }
-    for pool in ("seen", "unseen")
+    for split in ("seen", "unseen")
 }
 
 
@@ -75,14 +75,16 @@ SCORES = {
 def routing_analysis():
     from pam.data.prompts import Prompts
 
-    pools = {task: Prompts(("t",), tuple(f"{task} prompt {n}" for n in range(6))) for task in TASKS}
+    prompts = {
+        task: Prompts(("t",), tuple(f"{task} prompt {n}" for n in range(6))) for task in TASKS
+    }
     probes = {"paraphrases": {"ac": ["a sound"]}, "other_tasks": {"x": ["y"]}}
 
     def posteriors(texts):
         right = np.array([0.9 if "asr" in text else 0.3 for text in texts])
         return np.stack([right, 1 - right], axis=1)
 
-    return analyse_routing(posteriors, pools, probes, TASKS)
+    return analyse_routing(posteriors, prompts, probes, TASKS)
 
 
 def labels(path):

@@ -134,7 +134,9 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     for entry in found["sets"].values():
         assert {"task", "metric", "value", "count", "ci95"} <= entry.keys()
     keys = ("correct", "count", "accuracy")
-    assert {pool: {key: entry[key] for key in keys} for pool, entry in found["router"].items()} == {
+    assert {
+        split: {key: entry[key] for key in keys} for split, entry in found["router"].items()
+    } == {
         "seen": {"correct": 100, "count": 100, "accuracy": 100.0},
         "unseen": {"correct": 299, "count": 300, "accuracy": 99.6667},
     }

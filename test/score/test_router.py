@@ -18,7 +18,7 @@ PROMPTS = {
 
 
 def by_word(prompts):
-    """Sends what begins with "w" to expert 0, all else to expert 1."""
+    """Routes what begins with "w" to expert 0, all else to expert 1."""
     first = torch.tensor([0.9 if prompt.startswith("w") else 0.2 for prompt in prompts])
     return torch.stack([first, 1 - first], 1)
 
@@ -72,9 +72,9 @@ def test_the_verb_counts_all_prompts_of_the_project(tiny_model, tmp_path, monkey
     score_verb.score_router(exp)
     written = json.loads((exp / "router.json").read_text())
     prompts = load_all_prompts(tiny_model.tasks)
-    for name, pool in (("seen", "train"), ("unseen", "unseen")):
+    for name, split in (("seen", "train"), ("unseen", "unseen")):
         entry = written[name]
-        assert entry["count"] == sum(len(getattr(p, pool)) for p in prompts.values())
+        assert entry["count"] == sum(len(getattr(p, split)) for p in prompts.values())
         assert entry["correct"] + len(entry["misrouted"]) == entry["count"]
     assert (written["seen"]["count"], written["unseen"]["count"]) == (200, 600)
     requests = {text for p in prompts.values() for text in p.plain}

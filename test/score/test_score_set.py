@@ -54,7 +54,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_every_metric_of_a_task_is_in_the_table():
+def test_every_metric_of_a_task_is_in_the_registry():
     from pam.data.tasks import TASKS
 
     assert {task.metric for task in TASKS.values()} <= set(METRICS.names())

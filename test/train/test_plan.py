@@ -20,11 +20,9 @@ from pam.fusion import FUSIONS
 from pam.llm.lora import inject_lora
 from pam.model import architecture as architectures
 from pam.paths import conf_file
-from pam.train.memory import LIBRARIES, MEASURED, on_cpu, peak_resident, write_peak
+from pam.train.memory import MEASURED, peak_resident, write_peak
 from pam.train.plan import largest_batch, layer_bytes, llm_flops, make_plan, probe_fusion
 from pam.train.systems import combine
-
-GIB = 2**30
 
 
 def config_of(scale="mini", system="pam", *sets):
@@ -121,7 +119,7 @@ def test_gpus_share_the_batch_and_nothing_else():
     assert eight.memory["gradients"] == 2 * one.memory["gradients"]
     assert eight.memory["LLM activations"] == pytest.approx(one.memory["LLM activations"] / 8, 0.1)
     assert one.memory["encoders"] == 4 * sum(one.sizes.encoders.values())
-    # Whisper hears 30 s of each clip of 15 s.
+    # Whisper encodes 30 s of each clip of 15 s.
     whisper = 11.472 + 15.287 + 15.280 + 11.472
     assert one.flops["encoders"] / 1e9 == pytest.approx(whisper, rel=0.001)
 
@@ -139,13 +137,17 @@ def test_the_command(capsys):
     assert command.main(["--scale", "mini", "--system", "concat", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["gpus"] == 0 and result["peak_bytes"] == sum(result["memory_bytes"].values())
-    assert result["memory_bytes"]["Python and libraries"] > 0.5 * GIB
+    config = config_of("mini", "concat")
+    assert result["memory_bytes"] == pytest.approx(make_plan(config, 0).memory, abs=1)
     path = str(conf_file("scale", "mini"))
     assert command.main(["--scale", path, "--system", "concat", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpus"] == 0  # the same scale, by its path
     assert command.main(["--scale", "mini", "--system", "concat", "--gpus", "1"]) == 0
     out = capsys.readouterr().out
     assert "Memory of each of 1 GPUs" in out and "1.43 GB an hour" in out
+    assert command.NOT_COUNTED not in out
+    assert command.main(["--scale", "mini", "--system", "concat"]) == 0
+    assert command.NOT_COUNTED in capsys.readouterr().out
 
 
 def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
@@ -161,30 +163,22 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     ):
         with pytest.raises(UserError, match=f"its own settings: leave out {option}"):
             command.main(["--exp", str(tmp_path), option, value])
-    command.main(["--scale", "mini", "--system", "concat", "--json"])
-    predicted = json.loads(capsys.readouterr().out)["peak_bytes"]
+    predicted = make_plan(config_of("mini", "concat"), 1).peak
     for factor, status in ((1.15, 0), (1.4, 1)):
-        used = {"gpus": 0, "resident_bytes": predicted * factor}
+        used = {"gpus": 1, "resident_bytes": 1, "gpu_bytes": predicted * factor}
         (tmp_path / MEASURED).write_text(json.dumps(used))
         assert command.main(["--exp", str(tmp_path)]) == status
-        assert f"predicted / measured = {1 / factor:.2f}" in capsys.readouterr().out
+        assert f"Predicted / measured = {1 / factor:.2f}" in capsys.readouterr().out
+    (tmp_path / MEASURED).write_text(json.dumps({"gpus": 0, "resident_bytes": 9 * 2**30}))
+    assert command.main(["--exp", str(tmp_path)]) == 0  # the process holds more than tensors
+    out = capsys.readouterr().out
+    assert "Measured: 9.00 GiB, resident" in out and "Predicted / measured" not in out
     for mine, other in (("0", "1"), ("1", "0")):
         used = {"gpus": int(mine), "resident_bytes": 1, "gpu_bytes": 1}
         (tmp_path / MEASURED).write_text(json.dumps(used))
         with pytest.raises(UserError, match=f"--gpus {other}: .* was measured with {mine}"):
             command.main(["--exp", str(tmp_path), "--gpus", other])
-        assert command.main(["--exp", str(tmp_path), "--gpus", mine]) == 1
-
-
-def test_the_heap_grows_with_the_activations_and_the_steps():
-    parts = make_plan(config_of("mini", "concat"), 0).memory
-    zero, half, all_ = (sum(on_cpu(parts, steps).values()) for steps in (1e-9, 32, 1e9))
-    assert zero == pytest.approx(sum(parts.values()) + LIBRARIES)
-    assert half - zero == pytest.approx((all_ - zero) / 2)
-    doubled = {name: 2 * size for name, size in parts.items()}
-    more = sum(on_cpu(doubled, 1e9).values()) - sum(doubled.values()) - LIBRARIES
-    assert more == pytest.approx(2**0.5 * (all_ - zero))
-    assert all_ - zero > parts["LLM activations"]
+        assert command.main(["--exp", str(tmp_path), "--gpus", mine]) == int(mine)
 
 
 WIDE = {"hidden_size": 2048, "intermediate_size": 256, "num_hidden_layers": 1}
@@ -234,12 +228,12 @@ def test_a_training_uses_what_its_plan_says(tiny_config, wide_llm, tmp_path, mon
     monkeypatch.setattr(architectures, "FOLDER", tmp_path)
     status = command.main(["--exp", str(tmp_path / "exp"), "--json"])
     result = json.loads(capsys.readouterr().out)
-    assert status == 0 and result["measured_bytes"] > 1.2 * LIBRARIES
-    # What it took beside the libraries. Measured: 489 MB, of which the plan, which knows nothing of
-    # temporaries and of what is imported late, says 357; without the optimizer it would say 221.
+    assert status == 0 and "predicted_over_measured" not in result
+    # What it took beside the libraries. Measured: 497 MB, of which the plan, which knows nothing of
+    # temporaries and of what is imported late, says 355; without the optimizer it would say 219.
     imported = int(re.search(r"imported: (\d+)", done.stdout)[1])
     taken = result["measured_bytes"] - imported
-    assert result["peak_bytes"] - LIBRARIES == pytest.approx(taken, rel=0.35)
+    assert result["peak_bytes"] == pytest.approx(taken, rel=0.35)
 
 
 def test_wrong_options_are_one_line():

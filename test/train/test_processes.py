@@ -12,7 +12,7 @@ from torch.multiprocessing import ProcessExitedException
 from toydata import make_combined
 
 from pam.bin.train import main as train_main
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 from pam.train import phases
 from pam.train.task import PaMTask, run_task
@@ -54,8 +54,8 @@ def uneven(setup, combined, tmp_path):
     and some batches a single utterance."""
     exp, options = setup
     own = make_combined(tmp_path / "own", count=7)
-    words = {utt: " ".join([utt[:3]] * (1 + int(utt[-1]))) for utt in read_table(own / "text")}
-    write_table(own / "text", words)
+    words = {utt: " ".join([utt[:3]] * (1 + int(utt[-1]))) for utt in read_text_file(own / "text")}
+    write_text_file(own / "text", words)
     options = [str(own) if option == str(combined) else option for option in options]
     return exp, [*options, "--set", "model_conf.word_dropout=0.3"]
 
@@ -96,8 +96,8 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
     """Seven utterances of one task: in one batch, and in batches of four and three."""
     exp, options = uneven
     own = tmp_path / "own"
-    tasks = read_table(own / "utt2task")
-    write_table(own / "utt2task", {utt: task for utt, task in tasks.items() if task == "ac"})
+    tasks = read_text_file(own / "utt2task")
+    write_text_file(own / "utt2task", {utt: task for utt, task in tasks.items() if task == "ac"})
     options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
     trained = []
     for utts, accum_grad in ((7, 1), (4, 2)):

@@ -17,7 +17,7 @@ from pam.bin.train import main as train_main
 from pam.config.made import Making
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
-from pam.data.scp import read_table, write_table
+from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.train.checkpoint import average, choose
@@ -38,7 +38,7 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
         points = [p for p in curves if p["phase"] == phase]
         assert points[-1]["train"][key] < points[0]["train"][key]
     assert [p["step"] for p in curves if p["phase"] == "llm"] == [4, 8, 12]
-    longest = max(map(int, read_table(combined / "utt2num_frames").values()))
+    longest = max(map(int, read_text_file(combined / "utt2num_frames").values()))
     assert read_longest(exp) == longest / 25
     made = (exp / "environment.json").read_text()
     assert torch.__version__.startswith(json.loads(made)["torch"])
@@ -66,8 +66,8 @@ def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, se
         pam_config=str(tmp_path / "config.yaml"), phase="llm", warm_fusion=None
     )
     model = PaMTask.build_model(args)
-    pools = [load_prompts(task) for task in TASKS]
-    prompts = sorted({prompt for pool in pools for prompt in pool.train + pool.plain_train})
+    tasks = [load_prompts(task) for task in TASKS]
+    prompts = sorted({prompt for own in tasks for prompt in own.train + own.plain_train})
     standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
@@ -125,7 +125,7 @@ main(sys.argv[1:])
 
 
 def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
-    """With all that is drawn and counted: prompts, hidden words, the batches of an update."""
+    """With all that is drawn and counted: prompts, dropped words, the batches of an update."""
     exp, options = setup
     options += ["--set", "model_conf.word_dropout=0.3", "--set", "accum_grad=2"]
     train_main(options)
@@ -246,10 +246,10 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
 def only(combined, folder, *tasks):
     """The combined directory with utterances of these tasks alone."""
     shutil.copytree(combined, folder)
-    utt2task = read_table(combined / "utt2task")
+    utt2task = read_text_file(combined / "utt2task")
     for file in [folder / "text", folder / "utt2num_frames", folder / "utt2task"]:
-        table = read_table(file)
-        write_table(file, {utt: v for utt, v in table.items() if utt2task[utt] in tasks})
+        entries = read_text_file(file)
+        write_text_file(file, {utt: v for utt, v in entries.items() if utt2task[utt] in tasks})
     for file in folder.glob("feats_*.scp"):
         lines = file.read_text().splitlines(keepends=True)
         file.write_text("".join(x for x in lines if utt2task[x.split()[0]] in tasks))
@@ -372,8 +372,8 @@ def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
     exp, options = setup
     three = tmp_path / "three"
     shutil.copytree(combined, three)
-    kept = read_table(combined / "utt2task")
-    write_table(three / "utt2task", {utt: task for utt, task in kept.items() if task != "ac"})
+    kept = read_text_file(combined / "utt2task")
+    write_text_file(three / "utt2task", {utt: task for utt, task in kept.items() if task != "ac"})
     mine = [str(three) if option == str(combined) else option for option in options]
     fewer = ["--set", "tasks=[asr_clean,asr_noisy,snv]", "--set", "fusion_conf.num_fused=1"]
     train_main([*mine, "--warmup", "none", *fewer])

@@ -46,7 +46,7 @@ TASK = "asr_noisy"
 # Utterances of the training set and of others; None: all.
 SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
 Faults = dict[str, list[str]]
-Tables = dict[str, dict[str, str]]
+Files = dict[str, dict[str, str]]
 logger = get_logger("prepare")
 
 
@@ -72,12 +72,12 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
         utterances = with_audio(utterances, recordings, faults)
         report(name, utterances, faults, out)
         chosen = even_sample(utterances, SIZES[size][name != "train"])
-        tables = common_tables(chosen) | {
+        texts = common_files(chosen) | {
             "segments": {u.id: f"{u.recording} {u.start:.2f} {u.end:.2f}" for u in chosen},
             "wav.scp": {u.recording: recordings[u.recording] for u in chosen},
         }
-        DataDir(tables).write(out / f"ami_{name}")
-        count = len(tables["text"])
+        DataDir(texts).write(out / f"ami_{name}")
+        count = len(texts["text"])
         logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
@@ -147,9 +147,9 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
             raise UserError(
                 f"{folder}: no audio in the set {name}: copy the data set with it inside"
             )
-        tables = common_tables([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
-        DataDir(tables).write(out / f"ami_{name}")
-        count = len(tables["text"])
+        texts = common_files([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
+        DataDir(texts).write(out / f"ami_{name}")
+        count = len(texts["text"])
         logger.info("ami_%s: %d of %d utterances", name, count, len(utterances))
 
 
@@ -170,7 +170,7 @@ def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path
     )  # fmt: skip
 
 
-def common_tables(utterances: Sequence[Utterance]) -> Tables:
+def common_files(utterances: Sequence[Utterance]) -> Files:
     return {
         "text": {u.id: u.text for u in utterances},
         "utt2spk": {u.id: u.speaker_id for u in utterances},

@@ -34,25 +34,25 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
         raise UserError(
             f"{corpus / source}: no *.parquet: copy AudioLLMs/{source} of the hub there"
         )
-    tables: dict[str, dict[str, str]] = {
-        table: {} for table in ("wav.scp", "text", "prompt", "utt2cluster")
+    texts: dict[str, dict[str, str]] = {
+        file: {} for file in ("wav.scp", "text", "prompt", "utt2cluster")
     }
     for number, row in _sampled_rows(files, count):
         utt = f"{name}-{number:05d}"
         if not (clip := audio_file(row["context"], audio)):
             raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
-        tables["wav.scp"][utt] = str(clip)
-        tables["utt2cluster"][utt] = cluster_id(clip.stem)  # rows of one clip are not independent
-        for table, column in [("text", "answer"), ("prompt", "instruction")][: 1 + asks]:
+        texts["wav.scp"][utt] = str(clip)
+        texts["utt2cluster"][utt] = cluster_id(clip.stem)  # rows of one clip are not independent
+        for file, column in [("text", "answer"), ("prompt", "instruction")][: 1 + asks]:
             if not isinstance(row[column], str) or not one_line(row[column]):
                 raise UserError(f"{corpus / source}, row {number}: no {column}: copy it again")
-            tables[table][utt] = one_line(row[column])
-    found = len(tables["text"])
+            texts[file][utt] = one_line(row[column])
+    found = len(texts["text"])
     if count is None:
         report_count(logger, str(corpus / source), found, published, "rows")
-    tables["utt2spk"] = {utt: utt for utt in tables["text"]}
-    tables["utt2task"] = dict.fromkeys(tables["text"], TASK)
-    return DataDir({table: entries for table, entries in tables.items() if entries})
+    texts["utt2spk"] = {utt: utt for utt in texts["text"]}
+    texts["utt2task"] = dict.fromkeys(texts["text"], TASK)
+    return DataDir({file: entries for file, entries in texts.items() if entries})
 
 
 def _sampled_rows(files: Sequence[Path], count: int | None) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from pam.errors import UserError
 
 TASK = "ac"
 COLUMNS = ("youtube_id", "start_time", "caption")
-Tables = dict[str, dict[str, str]]
+Files = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _caption(row: Mapping[str, Any], where: str, line: int) -> Caption:
     return Caption(clip, number, text)
 
 
-def each_caption(name: str, captions: Sequence[Caption], audio: Mapping[str, Path]) -> Tables:
+def each_caption(name: str, captions: Sequence[Caption], audio: Mapping[str, Path]) -> Files:
     """An utterance for every caption, as training uses them."""
     found = _empty()
     for caption in captions:
@@ -89,7 +89,7 @@ def each_caption(name: str, captions: Sequence[Caption], audio: Mapping[str, Pat
     return found
 
 
-def each_clip(name: str, captions: Sequence[Caption], audio: Mapping[str, Path]) -> Tables:
+def each_clip(name: str, captions: Sequence[Caption], audio: Mapping[str, Path]) -> Files:
     """An utterance for every clip; its captions are text, text_ref2, text_ref3 …"""
     found = _empty()
     for caption in captions:
@@ -104,11 +104,11 @@ def each_clip(name: str, captions: Sequence[Caption], audio: Mapping[str, Path])
     return found
 
 
-def _empty() -> Tables:
+def _empty() -> Files:
     return {"wav.scp": {}, "text": {}, "utt2spk": {}, "utt2task": {}}
 
 
-def _add(tables: Tables, utt: str, speaker: str, text: str, audio: Path) -> None:
+def _add(files: Files, utt: str, speaker: str, text: str, audio: Path) -> None:
     entry = {"wav.scp": str(audio), "text": text, "utt2spk": speaker, "utt2task": TASK}
-    for table, value in entry.items():
-        tables[table][utt] = value
+    for name, value in entry.items():
+        files[name][utt] = value

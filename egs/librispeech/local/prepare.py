@@ -101,13 +101,13 @@ def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
     if part in PUBLISHED:
         report_count(logger, part, len(found), PUBLISHED[part])
     utts = even_sample(sorted(found), SIZES[size][not part.startswith("train")])
-    tables = {
+    files = {
         "text": {utt: found[utt][0] for utt in utts},
         "wav.scp": {utt: str(found[utt][1]) for utt in utts},
         "utt2spk": {utt: utt.partition("-")[0] for utt in utts},
         "utt2task": dict.fromkeys(utts, TASK),
     }
-    DataDir(tables).write(out / set_name(part))
+    DataDir(files).write(out / set_name(part))
     logger.info("%s: %d of %d utterances", set_name(part), len(utts), len(found))
 
 

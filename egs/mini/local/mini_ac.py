@@ -13,7 +13,7 @@ from jaxtyping import Float
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, shuffled_captions
 from mini_items import Item, rng_for
 from mini_mix import at_level, faded, gain, silence
-from mini_sounds import Sound, clip_audio, clip_paths, read_table, split_sounds
+from mini_sounds import Sound, clip_audio, clip_paths, read_sounds, split_sounds
 from mini_speech import all_speech, split_of, voice_audio
 
 from pam.data.audio import SAMPLE_RATE
@@ -55,7 +55,7 @@ class Mixture:
 
 @functools.cache
 def sounds_of(split: str) -> tuple[Sound, ...]:
-    return tuple(split_sounds(read_table())[split])
+    return tuple(split_sounds(read_sounds())[split])
 
 
 def sound_items(split: str, count: int, seed: int) -> list[Item]:

@@ -143,7 +143,7 @@ def _render_one(job: tuple[Item, Path, Render]) -> tuple[str, float]:
 def _data_dir(
     task: str, items: Sequence[Item], audio: Path, seconds: Mapping[str, float]
 ) -> DataDir:
-    tables: dict[str, dict[str, str]] = {
+    files: dict[str, dict[str, str]] = {
         "wav.scp": {item.id: str((audio / f"{item.id}.flac").resolve()) for item in items},
         "text": {item.id: item.text for item in items},
         "utt2spk": {item.id: item.speaker for item in items},
@@ -152,6 +152,6 @@ def _data_dir(
         "utt2dur": {item.id: f"{seconds[item.id]:.3f}" for item in items},
     }
     for item in items:
-        for table, value in item.tables.items():
-            tables.setdefault(table, {})[item.id] = value
-    return DataDir(tables)
+        for name, value in item.tables.items():
+            files.setdefault(name, {})[item.id] = value
+    return DataDir(files)

@@ -48,7 +48,7 @@ class Sound:
     clips: tuple[str, ...]
 
 
-def read_table(path: Path = TABLE) -> list[Sound]:
+def read_sounds(path: Path = TABLE) -> list[Sound]:
     """The sounds of the table, checked; `UserError` names a bad line."""
     sounds, used = [], set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -137,7 +137,7 @@ def clip_paths() -> dict[str, Path]:
     """The file of every clip in the table; a clip that is not there exactly once is an error."""
     files = sound_files()
     found = {}
-    for sound in read_table():
+    for sound in read_sounds():
         for clip in sound.clips:
             found[clip] = find_clip(clip, files)
     return found

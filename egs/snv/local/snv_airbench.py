@@ -23,7 +23,7 @@ AIR_BENCH_TASK = "Speaker_Number_Verification"
 TASK = "snv"
 PUBLISHED = 1000  # questions, by the decimals of the accuracies in the paper
 LETTERS = "ABCD"
-# The benchmark's own wording; its lines end with "\n" in the table `prompt`.
+# The benchmark's own wording; its lines end with "\n" in the file `prompt`.
 OFFICIAL = (
     "Choose the most suitable answer from options A, B, C, and D to respond the question in next "
     "line, you may only choose A or B or C or D."
@@ -71,15 +71,15 @@ def read_questions(corpus: Path) -> list[Question]:
 
 def open_set(questions: Sequence[Question], name: str) -> DataDir:
     """The answer is the number, the prompts are ours."""
-    return DataDir(_tables(questions, name, [str(q.number) for q in questions]))
+    return DataDir(_files(questions, name, [str(q.number) for q in questions]))
 
 
 def official_set(questions: Sequence[Question], name: str) -> DataDir:
     """The answer is a letter, the prompt AIR-Bench's with the question's own choices."""
-    tables = _tables(questions, name, [q.letter for q in questions])
-    tables["prompt"] = {f"{name}-{q.id}": official_prompt(q) for q in questions}
-    tables["choices"] = {f"{name}-{q.id}": choices_entry(q.choices) for q in questions}
-    return DataDir(tables)
+    files = _files(questions, name, [q.letter for q in questions])
+    files["prompt"] = {f"{name}-{q.id}": official_prompt(q) for q in questions}
+    files["choices"] = {f"{name}-{q.id}": choices_entry(q.choices) for q in questions}
+    return DataDir(files)
 
 
 def official_prompt(question: Question) -> str:
@@ -87,7 +87,7 @@ def official_prompt(question: Question) -> str:
     return r"\n".join([OFFICIAL, question.question, *choices])
 
 
-def _tables(
+def _files(
     questions: Sequence[Question], name: str, texts: Sequence[str]
 ) -> dict[str, dict[str, str]]:
     utts = [f"{name}-{q.id}" for q in questions]

@@ -122,7 +122,7 @@ def write_items(
     }
     if copy:
         entries = _copies(entries, out / "audio" / name / sha256[:12], nj)
-    tables = {
+    files = {
         "wav.scp": entries,
         "text": {item.utt: WORDS[item.speakers - 1] for item in items},
         "utt2spk": {item.utt: item.utt for item in items},  # several people: one of its own
@@ -132,7 +132,7 @@ def write_items(
     summary = {"sha256": sha256, "items": len(items), "clips": len(used)}
     (out / name).mkdir(parents=True, exist_ok=True)
     write_json(out / name / "manifest.json", summary)
-    DataDir(tables).write(out / name)
+    DataDir(files).write(out / name)
     return sha256
 
 

@@ -10,27 +10,27 @@ from pam.analysis.plots.canvas import SHADES, matrix, new_figure, plain, save, s
 from pam.analysis.routing import margins
 
 BLACK = 2.0  # relative rise of the loss that is shown in black
-POOLS = ("seen", "unseen")
+SPLITS = ("seen", "unseen")
 
 
-def confusion(pool: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
+def confusion(split: Mapping[str, Any]) -> tuple[list[str], np.ndarray]:
     """Tasks, and prompt counts by task (rows) and chosen expert (columns), from router.json."""
-    tasks = list(pool["tasks"])
-    counts = np.diag([pool["tasks"][task]["correct"] for task in tasks])
-    for entry in pool["misrouted"]:
+    tasks = list(split["tasks"])
+    counts = np.diag([split["tasks"][task]["correct"] for task in tasks])
+    for entry in split["misrouted"]:
         counts[tasks.index(entry["task"]), tasks.index(entry["chosen"])] += 1
     return tasks, counts
 
 
 def plot_confusion(router: Mapping[str, Any], out: Path) -> Path:
-    """One matrix for each pool of prompts. Cells: prompt counts, shaded by share of the row."""
-    figure, axes = new_figure(1, len(POOLS), 9.4, 3.6)
-    for axis, pool in zip(axes, POOLS, strict=True):
-        tasks, counts = confusion(router[pool])
+    """One matrix for each split of prompts. Cells: prompt counts, shaded by share of the row."""
+    figure, axes = new_figure(1, len(SPLITS), 9.4, 3.6)
+    for axis, split in zip(axes, SPLITS, strict=True):
+        tasks, counts = confusion(router[split])
         share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         texts = [[str(count) for count in row] for row in counts]
         matrix(axis, share, tasks, tasks, texts, (0.0, 1.0), size=10)
-        axis.set(title=f"{pool} prompts", xlabel="expert chosen")
+        axis.set(title=f"{split} prompts", xlabel="expert chosen")
         axis.tick_params(labelsize=9)
     axes[0].set_ylabel("task of the prompt")
     return save(figure, out)

@@ -24,13 +24,13 @@ def main() -> None:
         for number, wav in enumerate(wavs.values()):
             noise = np.random.default_rng(number).standard_normal(8000 + 640 * number)
             soundfile.write(wav, 0.1 * noise, 16000)
-        tables = {
+        files = {
             "wav.scp": {utt: str(wav) for utt, wav in wavs.items()},
             "text": {utt: f"note {note}" for utt, note in utts.items()},
             "utt2spk": dict.fromkeys(utts, "ann"),
             "utt2task": dict.fromkeys(utts, args.task),
         }
-        DataDir(tables).write(Path(args.out) / f"{args.name}_{part}")
+        DataDir(files).write(Path(args.out) / f"{args.name}_{part}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ r"""Add an encoder to a trained fusion.
 A layer that joins the encoders' features, FFN_o over [f_1; …; f_E; g_1; …; g_M], gets columns for
 f_{E+1} that start as zero. They are a matrix of their own, whose product is added last. So the sum
 over the old columns stays equal to the last bit; one wider product would change it.
-`fusion_conf.grown` is the number of encoders that were added in this way.
+`fusion_conf.extended` is the number of encoders that were added in this way.
 """
 
 # B batch, T frames, D width of the LLM, X features that are joined
@@ -13,17 +13,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class GrownLinear(nn.Linear):
+class ExtendedLinear(nn.Linear):
     """A linear layer over [f_1; …; f_E; others] that was trained without its last encoders.
 
     Its `weight` has the columns that it was trained with, `new` those of each later encoder.
     """
 
-    def __init__(self, linear: nn.Linear, width: int, encoders: int, grown: int):
-        super().__init__(linear.in_features - grown * width, linear.out_features)
-        self.width, self.first, self.last = width, (encoders - grown) * width, encoders * width
+    def __init__(self, linear: nn.Linear, width: int, encoders: int, added: int):
+        super().__init__(linear.in_features - added * width, linear.out_features)
+        self.width, self.first, self.last = width, (encoders - added) * width, encoders * width
         self.new = nn.ModuleList(
-            nn.Linear(width, linear.out_features, bias=False) for _ in range(grown)
+            nn.Linear(width, linear.out_features, bias=False) for _ in range(added)
         )
         for layer in self.new:
             nn.init.zeros_(layer.weight)
@@ -37,12 +37,12 @@ class GrownLinear(nn.Linear):
         return out
 
 
-def grow(fusion: nn.Module, encoders: int, width: int, grown: int) -> None:
+def extend_fusion(fusion: nn.Module, encoders: int, width: int, added: int) -> None:
     """Add columns to every layer that joins encoders; a module names its own in `JOINS`."""
     for module in list(fusion.modules()):
         if name := getattr(module, "JOINS", None):
             layer = getattr(module, name)
             if isinstance(layer, nn.Sequential):  # the bottleneck's first half joins
-                layer[0] = GrownLinear(layer[0], width, encoders, grown)
+                layer[0] = ExtendedLinear(layer[0], width, encoders, added)
             else:
-                setattr(module, name, GrownLinear(layer, width, encoders, grown))
+                setattr(module, name, ExtendedLinear(layer, width, encoders, added))
