@@ -50,7 +50,7 @@ def layer_weights(
         weight_MS = state[key].float()
         if weight_MS.shape[-1] != total:
             raise UserError(
-                f"{checkpoint}: {key} weights {weight_MS.shape[-1]} states, the encoders of the "
+                f"{checkpoint}: {key} weighs {weight_MS.shape[-1]} states, the encoders of the "
                 f"configuration have {total}: checkpoint and config.yaml are of different systems"
             )
         found[name] = (weight_MS.softmax(-1) if softmax else weight_MS.clone()).numpy()
