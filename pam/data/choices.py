@@ -2,8 +2,8 @@
 
     utt1 {"A": "2", "B": "3", "C": "1"}
 
-Dump and combine copy them like every file. Decoding writes them to hyp.jsonl, so that scoring maps
-a letter with the choices of its own utterance.
+Dump and combine copy them like every text file. Decoding writes them to hyp.jsonl, so that scoring
+maps a letter with the choices of its own utterance.
 """
 
 import json

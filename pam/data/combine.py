@@ -1,6 +1,6 @@
 """Stage 3 combines dumped sets into one multitask directory, the input of training.
 
-To the files of a data directory it adds feats_<encoder>.scp, utt2num_frames (at 25 Hz, the
+To the text files of a data directory it adds feats_<encoder>.scp, utt2num_frames (at 25 Hz, the
 minimum over the encoders; ESPnet's shape file), and sets.json, a summary of the sets.
 """
 

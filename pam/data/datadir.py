@@ -21,7 +21,7 @@ from pam.errors import UserError
 SPK2UTT = "spk2utt"
 FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
 MAKE_AGAIN = "run the recipe's data stage again"
-# Other files that a directory may hold; any further name is probably a misspelled file.
+# Other files that a directory may hold; any further name is probably misspelled.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
 
@@ -81,7 +81,7 @@ class DataDir:
         return found
 
     def write(self, path: str | Path) -> None:
-        """Write all files and spk2utt, sorted and atomically. Other files there are removed.
+        """Write all files and spk2utt, sorted and atomically. Other text files there are removed.
 
         `UserError` for files that `read` would refuse, before any file is changed.
         """

@@ -1,4 +1,4 @@
-"""Consistency rules between the files of a data directory, and rules for their values.
+"""Consistency rules between the text files of a data directory, and rules for their values.
 
 Each rule keeps the good entries and reports the others, with the line in the file and the remedy.
 """
@@ -30,7 +30,7 @@ Fault = tuple[str, str, str]  # rule, value, remedy
 
 
 def is_text_file(name: str) -> bool:
-    """Whether a data directory has a text file of that name. (spk2utt is derived from one.)"""
+    """Whether a data directory may have a text file of that name. (spk2utt is derived.)"""
     return name == "wav.scp" or bool(COMPLETE.fullmatch(name) or PARTIAL.fullmatch(name))
 
 

@@ -100,7 +100,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
     converter = Converter(data, out / "audio", resumes=not known.keys)
     for clips, bad in progress(run_tasks(converter, tasks, nj), len(tasks), "audio"):
-        # Ids from another process are copies, which take memory: keep those of the files.
+        # Ids from another process are copies, which take memory: keep those of the data directory.
         result.clips += [replace(clip, utt=sys.intern(clip.utt)) for clip in clips]
         result.bad |= bad
     result.clips.sort(key=lambda clip: clip.utt)
@@ -141,7 +141,7 @@ def _size_and_time(path: str) -> tuple[int, int] | None:
 
 
 def _resume(data: DataDir, out: Path) -> Scan:
-    """The valid results of an earlier scan. A killed scan's files are used if the files match."""
+    """The valid results of an earlier scan. A killed scan's files are used for equal text files."""
     _size_and_time.cache_clear()
     digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in data.utterances)
     is_complete, same = (out / "scan.jsonl").is_file(), _same(out / ".digest", digest)
@@ -196,7 +196,7 @@ def _read(file: Path) -> Scan:
 
 
 class Converter:
-    """Converts utterances of a set. Forked workers inherit the object with its files."""
+    """Converts utterances of a set. Forked workers inherit the object with its data."""
 
     def __init__(self, data: DataDir, folder: Path, resumes: bool = True):
         self.data, self.folder, self.resumes = data, folder, resumes

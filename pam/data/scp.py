@@ -73,7 +73,7 @@ class Problem:
 
 
 def one_line(text: str) -> str:
-    """`text` with only visible characters and single spaces, valid as a value of a text file."""
+    """`text` with only visible characters and single spaces, valid as a value in a text file."""
     text = " ".join(CONTROL.sub(" ", text).split())
     while text != (text := " ".join(REMOVED.sub("", text).split())):
         pass  # a removal may leave another joiner without its neighbour
@@ -81,7 +81,7 @@ def one_line(text: str) -> str:
 
 
 def is_of_paths(path: Path) -> bool:
-    """Whether a file's values are files, whose names may have any kind of space."""
+    """Whether the values of a text file are paths, which may have any kind of space."""
     return bool(PATHS.fullmatch(path.name))
 
 

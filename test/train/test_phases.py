@@ -61,7 +61,9 @@ def test_epochs_end_with_an_update(make, accum_grad, steps, per_epoch):
 def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
     budget = {"steps": 12, "ctc_steps": 12, "steps_per_epoch": 4}
     config = {"accum_grad": 5, "budget_conf": budget}
-    with pytest.raises(UserError, match="accum_grad: 5 batches make an update, but an epoch has only 4"):
+    with pytest.raises(
+        UserError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
+    ):
         length_of(config, phase, tmp_path)
     config["budget_conf"] = budget | {"steps": 3, "ctc_steps": 3, "steps_per_epoch": 100}
     with pytest.raises(UserError, match="an epoch has 3"):
