@@ -66,7 +66,7 @@ def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
     ):
         length_of(config, phase, tmp_path)
     config["budget_conf"] = budget | {"steps": 3, "ctc_steps": 3, "steps_per_epoch": 100}
-    with pytest.raises(UserError, match="an epoch has 3"):
+    with pytest.raises(UserError, match="an epoch has only 3"):
         length_of(config, phase, tmp_path)
 
 
