@@ -1,12 +1,12 @@
-"""What a training will need, without a download: memory, disk, FLOPs.
+"""Predict memory, disk and FLOPs of a training, without a download.
 
     python -m pam.bin.plan --scale paper --system pam --gpus 8
-    python -m pam.bin.plan --exp exp/NAME      an experiment's own settings, and what it used
+    python -m pam.bin.plan --exp exp/NAME      an experiment's settings and its measured memory
 
-The formulas, and what they assume, are in pam/train/plan.py. They count tensors. Training writes
-the memory that it used to exp/NAME/peak_memory.json, and --exp prints it beside the plan. On one
-GPU both count tensors, and the exit status is 1 where they differ by more than 20 %. On a CPU the
-memory of the whole process is measured: libraries, kernels and the allocator come on top.
+The formulas and their assumptions are in pam/train/plan.py. They count tensors. Training writes its
+peak memory to exp/NAME/peak_memory.json, and --exp prints it next to the plan. On one GPU both
+count tensors, and the exit status is 1 if they differ by more than 20 %. On a CPU the measured
+memory is that of the whole process, which includes libraries, kernels and the allocator.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pam.train.memory import MEASURED
 from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
-OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # it has its own
+OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # options that --exp replaces
 GIB = 2**30
 TOLERANCE = 0.2
 NOT_COUNTED = "The libraries, the kernels and the memory allocator come on top of these tensors."
@@ -35,10 +35,10 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", help=f"a file of conf/scale, or a path; default: {SCALE}")
     parser.add_argument("--system", help=f"a file of conf/systems, or a path; default: {SYSTEM}")
-    parser.add_argument("--llm", help="a file of conf/llm, or a path; else the scale's own LLM")
+    parser.add_argument("--llm", help="a file of conf/llm, or a path; default: the scale's LLM")
     parser.add_argument("--exp", type=Path, help="exp/NAME, instead of a scale and a system")
     parser.add_argument("--gpus", type=int, help="0: CPU; default: 0 at scale mini, else 1")
-    parser.add_argument("--feats", choices=["dumped", "online"], help="else the scale's own")
+    parser.add_argument("--feats", choices=["dumped", "online"], help="default: the scale's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. batch.max_utts=8"
     )
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     config = configuration(args)
     measured = read_measured(args.exp) if args.exp else None
     gpus = number_of_gpus(args, measured)
-    from pam.train.plan import make_plan  # seconds of imports: not for wrong options
+    from pam.train.plan import make_plan  # the import takes seconds: options are checked first
 
     plan = make_plan(config, gpus)
     result = {
@@ -94,7 +94,7 @@ def read_measured(exp: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not measured: training writes it")
     measured = json.loads(file.read_text(encoding="utf-8"))
     if measured["gpus"] > 1:
-        raise UserError(f"{file}: of {measured['gpus']} GPUs no memory is measured, only of one")
+        raise UserError(f"{file}: memory is measured on one GPU only, not on {measured['gpus']}")
     return measured
 
 
@@ -126,7 +126,7 @@ def text(result: dict[str, Any], config: dict[str, Any]) -> str:
         "tokens at most.",
         f"\nMemory of {where} while training\n",
         parts,
-        f"\nDumped states: {result['dump_bytes_per_hour'] / 1e9:.2f} GB an hour of audio"
+        f"\nDumped states: {result['dump_bytes_per_hour'] / 1e9:.2f} GB per hour of audio"
         + (" (not with feats: online)." if config["feats"] == "online" else "."),
         "\nFor one second of audio\n",
         table(["what", "GFLOP:"], [[part, number(v / 1e9, 1)] for part, v in flops.items()]),

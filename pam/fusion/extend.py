@@ -1,8 +1,8 @@
 r"""Add an encoder to a trained fusion.
 
-A layer that joins the encoders' features, FFN_o over [f_1; …; f_E; g_1; …; g_M], gets columns for
-f_{E+1} that start as zero. They are a matrix of their own, whose product is added last. So the sum
-over the old columns stays equal to the last bit; one wider product would change it.
+A layer that joins the encoders' features, such as FFN_o over [f_1; …; f_E; g_1; …; g_M], gets
+columns for f_{E+1} that start as zero. They are a separate matrix, whose product is added last. So
+the sum over the old columns does not change by a single bit, as it would in one wider product.
 `fusion_conf.extended` is the number of encoders that were added in this way.
 """
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 class ExtendedLinear(nn.Linear):
-    """A linear layer over [f_1; …; f_E; others] that was trained without its last encoders.
+    """A linear layer over [f_1; …; f_E; others] whose last encoders were added after training.
 
-    Its `weight` has the columns that it was trained with, `new` those of each later encoder.
+    `weight` has the original columns, `new` those of each added encoder.
     """
 
     def __init__(self, linear: nn.Linear, width: int, encoders: int, added: int):

@@ -1,4 +1,4 @@
-"""The most memory that a training process used."""
+"""The peak memory of a training process."""
 
 import json
 import resource
@@ -10,9 +10,9 @@ MEASURED = "peak_memory.json"
 
 
 def peak_resident() -> int:
-    """Most bytes that this process, or one that it started, had in memory (Linux).
+    """Peak resident bytes of this process or of a process that it started (Linux).
 
-    Of this one by VmHWM: its ru_maxrss counts what the process that started it had in memory, too.
+    For this process it is VmHWM, because ru_maxrss includes the memory of its parent process.
     """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     own = int(status.split("VmHWM:")[1].split()[0])
@@ -20,8 +20,10 @@ def peak_resident() -> int:
 
 
 def write_peak(exp: Path, gpus: int) -> None:
-    """exp/NAME/peak_memory.json: the largest resident size of any process of this experiment, and
-    of a single GPU its allocations (several GPUs are used by processes of ESPnet's own)."""
+    """Write exp/NAME/peak_memory.json: the peak resident size of the experiment's processes.
+
+    With a single GPU also its peak allocation. (ESPnet's own processes use several GPUs.)
+    """
     import torch
 
     file = exp / MEASURED

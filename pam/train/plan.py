@@ -1,27 +1,27 @@
-r"""What a training run will need, from its configuration alone: memory, disk, FLOPs.
+r"""Predict memory, disk and FLOPs of a training run from its configuration alone.
 
 Memory of the tensors of one process, with P parameters, b bytes each:
 
-- weights: the frozen LLM in its own type; the encoders in float32, where they run while training;
-  what is trained in float32, and its bfloat16 copy where autocast makes one: P (4 + 2);
-- gradients 4 P and AdamW's two moments 8 P of what is trained; with several GPUs each holds
-  everything, and 4 P more for the buckets that gradients are exchanged in;
-- activations that the backward pass needs. A layer of the LLM keeps, per token, with D its width,
-  F the width of its MLP, H heads of d, I and r the inputs and the rank of a LoRA target:
+- weights: the frozen LLM in its own type; the encoders in float32, if they run during training; the
+  trained weights in float32, plus the bfloat16 copy of autocast: P (4 + 2);
+- gradients (4 P) and AdamW's two moments (8 P) of the trained weights. Each of several GPUs holds
+  everything, and 4 P more for the buckets of exchanged gradients;
+- activations that the backward pass needs. A layer of the LLM keeps, per token, with its width D,
+  the width F of its MLP, H heads of width d, and inputs I and rank r of a LoRA target:
 
   .. math::
       \underbrace{2 \cdot 4 D}_{\text{RMSNorm, float32}} +
       \underbrace{4 b H d}_{q, k, v, \text{out}} + \underbrace{3 b F}_{\text{MLP}} +
       \underbrace{\textstyle\sum b (I + r)}_{\text{LoRA}}
 
-  (frozen linear layers keep nothing), and with "eager" attention (4 + b) H bytes for each token
-  that it attends to, of softmax in float32. The prompts are read with gradients too;
+  Frozen linear layers keep nothing. "eager" attention also keeps (4 + b) H bytes for each attended
+  token, since its softmax is in float32. The pass over the prompts has gradients too;
 - the LM head: logits, log-probabilities and gradients in float32, 12 V for every answer token;
 - the fusion: counted by running it once, on states of a second or two;
-- the encoders' states as they come, and again without what lies in the padding.
+- the encoders' states twice: as they are read, and with zeros in the padding.
 
-Batches are the largest that the configuration allows. How many tokens a second of speech and a
-prompt are is assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`): no tokenizer is needed.
+Batches are the largest that the configuration allows. The numbers of tokens in a second of speech
+and in a prompt are assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`), so no tokenizer is needed.
 """
 
 # B rows of a batch, T frames at 25 a second, S states, C width of an encoder, D width of the LLM,
@@ -52,12 +52,15 @@ TOKENS_PER_WORD = 1.35
 OPENING_TOKENS = {"plain": 1, "chat": 40}
 CLOSING_TOKENS = {"plain": 0, "chat": 6}
 BYTES_OF_A_DUMPED_VALUE = 2  # float16
-PROBE_FRAMES = (24, 72)  # multiples of what fusions stack, stride and cut into windows
+PROBE_FRAMES = (24, 72)  # multiples of all stack sizes, strides and windows of fusions
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest batch of one process: rows, frames and answer tokens of a row; prompts."""
+    """The largest batch of one process.
+
+    `frames` and `answer` (tokens) are per row; `prompts` have `prompt` tokens each.
+    """
 
     rows: int
     frames: int
@@ -110,7 +113,7 @@ def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
 
 
 def layer_bytes(llm: nn.Module, bf16: bool) -> float:
-    """Activations that one layer keeps for one token, attention weights apart."""
+    """Bytes of activations that one layer keeps per token, without attention weights."""
     config = llm.config
     weight = llm.get_input_embeddings().weight.element_size()
     computed = 2 if bf16 else weight
@@ -137,7 +140,7 @@ def head_width(config: Any) -> int:
 
 
 def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features: float) -> float:
-    """Activations of both passes: over the prompts, and over audio, closing and answer."""
+    """Bytes of activations of both passes: over the prompts, and over audio, closing and answer."""
     bf16, layers = uses_bf16(config), llm.config.num_hidden_layers
     row = batch.frames * features + batch.closing + batch.answer
     # Where LoRA leaves the prompt alone, nothing of its pass is kept.
@@ -152,7 +155,7 @@ def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features:
 
 
 def llm_flops(llm: nn.Module, tokens: float, context: float, answers: float) -> float:
-    """Of a forward pass: 2 for each weight and token, attention over `context`, the LM head."""
+    """FLOPs of a forward pass: 2 per weight and token, attention over `context`, the LM head."""
     config = llm.config
     head = config.vocab_size * config.hidden_size
     weights = count(getattr(llm, llm.base_model_prefix)) - head  # its embeddings are looked up
@@ -164,9 +167,9 @@ def llm_flops(llm: nn.Module, tokens: float, context: float, answers: float) -> 
 
 
 def probe_fusion(config: Mapping[str, Any], width: int) -> Fused:
-    """Run the fusion on two lengths of silence: what grows is the cost of a frame."""
+    """Run the fusion on silence of two lengths; the difference gives the cost of a frame."""
     fusion, _ = mixture_on_meta(config, width)
-    fusion = fusion.to_empty(device="cpu").train()  # no value is looked at
+    fusion = fusion.to_empty(device="cpu").train()  # values do not matter
     short, long = (run_fusion(fusion, config, frames) for frames in PROBE_FRAMES)
     step = PROBE_FRAMES[1] - PROBE_FRAMES[0]
     return Fused(*((after - before) / step for before, after in zip(short, long, strict=True)))
@@ -199,7 +202,7 @@ def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> lis
 
 @dataclass(frozen=True)
 class Plan:
-    """Memory in bytes by what it is for, disk in bytes an hour, FLOPs a second of audio."""
+    """Memory in bytes by purpose, disk in bytes per hour of audio, FLOPs per second of audio."""
 
     sizes: Sizes
     batch: Batch
@@ -229,7 +232,7 @@ def make_plan(config: Mapping[str, Any], gpus: int) -> Plan:
 
 
 def values_of_a_frame(config: Mapping[str, Any]) -> int:
-    """Values of all encoders' states for a frame at 25 Hz."""
+    """Number of values in all encoders' states per frame at 25 Hz."""
     return sum(spec["num_states"] * spec["dim"] for spec in config["encoders"].values())
 
 
@@ -263,7 +266,7 @@ def memory(
 def flops(
     config: Mapping[str, Any], llm: nn.Module, fused: Fused, batch: Batch
 ) -> dict[str, float]:
-    """FLOPs of one second of audio, in clips as long as the largest batch has them.
+    """FLOPs per second of audio, for clips as long as those of the largest batch.
 
     Training adds a backward pass: through the frozen LLM it costs what the forward pass does (no
     gradients of weights), in the fusion twice that. Encoders have none.

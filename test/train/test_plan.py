@@ -144,7 +144,7 @@ def test_the_command(capsys):
     assert json.loads(capsys.readouterr().out)["gpus"] == 0  # the same scale, by its path
     assert command.main(["--scale", "mini", "--system", "concat", "--gpus", "1"]) == 0
     out = capsys.readouterr().out
-    assert "Memory of each of 1 GPUs" in out and "1.43 GB an hour" in out
+    assert "Memory of each of 1 GPUs" in out and "1.43 GB per hour" in out
     assert command.NOT_COUNTED not in out
     assert command.main(["--scale", "mini", "--system", "concat"]) == 0
     assert command.NOT_COUNTED in capsys.readouterr().out

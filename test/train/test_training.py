@@ -171,7 +171,9 @@ def test_the_schedule_counts_updates_and_ends_at_its_floor(setup, monkeypatch, l
 
 def test_an_epoch_without_an_update_is_refused_before_anything_is_written(setup):
     exp, options = setup
-    with pytest.raises(UserError, match="accum_grad: 5 batches make an update, but an epoch has 4"):
+    with pytest.raises(
+        UserError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
+    ):
         train_main([*options, "--set", "accum_grad=5"])
     assert not exp.exists()
 
