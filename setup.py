@@ -44,6 +44,7 @@ setup(
         "pyyaml",
         "tqdm",
         "jiwer>=4",
+        "joblib",
         "kaldialign",
         "whisper-normalizer",
         "nltk",

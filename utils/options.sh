@@ -5,8 +5,8 @@
 stage=1              # first stage to run
 stop_stage=100       # last stage to run
 skip_stages=         # stages to leave out, such as "3 5"
-nj=2                 # processes that prepare and dump
-inference_nj=1       # jobs that decode, each a part of every test set; at least one per GPU
+nj=                  # processes that prepare and dump; empty: one per core
+inference_nj=        # jobs that decode, each a part of every test set; empty: one per GPU, or core (up to 4)
 ngpu=0               # GPUs to dump, train and decode on; 0: CPU
 datadir=data         # folder of prepared corpora (a relative path starts at the corpus' recipe)
 dumpdir=dump         # folder of dumped 16 kHz audio and encoder states

@@ -69,11 +69,10 @@ stage_5() { # average: the final checkpoint, and a test that the model uses the 
 
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
-    local number=$((inference_nj > ngpu ? inference_nj : ngpu)) # each does a part of every set
-    jobs=(--gpus "$ngpu" "JOB=1:$number")
+    jobs=(--gpus "$ngpu" "JOB=1:$inference_nj") # each does a part of every set
     # shellcheck disable=SC2086  # decode_args is a list of arguments
     run decode "$decoded/log/decode.{JOB}.log" "$decode_prefix" --exp "$exp" --data "${test[@]}" \
-        --out "$decoded" --job "{JOB}/$number" --prompts "$prompts" --feats "$feats" \
+        --out "$decoded" --job "{JOB}/$inference_nj" --prompts "$prompts" --feats "$feats" \
         --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" $decode_args
 }
 

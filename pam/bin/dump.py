@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -111,9 +110,8 @@ def dumper(args: argparse.Namespace) -> DumpSet:
     from pam.encoders import load_encoder
     from pam.encoders.dump import DumpOptions, dump
 
-    # This must come before any computation: a process that forks must not have started torch's
-    # threads. A single process may use all cores.
-    torch.set_num_threads(1 if args.nj > 1 else os.cpu_count() or 1)
+    if args.nj > 1:  # a process that forks must not have started torch's threads
+        torch.set_num_threads(1)
     specs = encoders_of(args)
     options = DumpOptions(specs, args.encoder_dir, args.nj, args.max_bad, args.ngpu)
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}

@@ -17,6 +17,7 @@ from typing import Any
 
 from pam.config import read_layers
 from pam.config.made import FOLDER, differences, digest, flatten, read_record
+from pam.cores import cores
 from pam.data.prompts import PROMPT_SPLITS
 from pam.errors import UserError, run_main
 from pam.paths import cache_dir
@@ -25,6 +26,8 @@ from pam.score import CAPTION_METRICS, SBERT
 ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 LISTS = ("train_sets", "dev_sets", "test_sets")
+PROCESSES = re.compile(r"([1-9]\d*)?")
+MOST_DECODING = 4  # processes on a CPU where no number is given: each has an LLM in memory
 SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)?")
 
 Options = Mapping[str, str]
@@ -66,6 +69,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
     raw = f"{options['dumpdir']}/raw"
     exp = f"{options['expdir']}/{expname}"
     return {
+        **processes(options),
         "feats": feats,
         "exp": exp,
         "decoded": f"{exp}/{tag}",
@@ -85,6 +89,14 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
             f"{corpus}_{name}": " ".join(parts[corpus][name]) for corpus in wanted for name in LISTS
         },
     }
+
+
+def processes(options: Options) -> dict[str, str]:
+    """How many processes prepare and dump, and how many decode: at least one per GPU."""
+    ngpu = int(options["ngpu"])
+    nj = options["nj"] or str(cores())
+    jobs = max(int(options["inference_nj"] or 0), ngpu) or min(cores(), MOST_DECODING)
+    return {"nj": nj, "inference_nj": str(jobs)}
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -110,6 +122,10 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
             check_choice(name, options[name], ("true", "false"))
         elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
             raise UserError(f"--{name} {options[name]}: expected a whole number")
+    for name in ("nj", "inference_nj"):
+        if not PROCESSES.fullmatch(options[name]):
+            what = "expected a number of processes, or nothing"
+            raise UserError(f"--{name} {options[name]}: {what}")
     if not re.fullmatch(r"[0-9.]+%?", options["max_bad"]):
         raise UserError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
     for name in ("min_seconds", "max_seconds"):

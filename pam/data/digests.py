@@ -7,10 +7,10 @@ from pathlib import Path
 from pam.config.made import digest
 from pam.data.prompts import Prompts
 
-# The files that decoding and scoring depend on: recordings, prompts and references.
+# The text files that decoding and scoring depend on: recordings, prompts and references.
 DECODED = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
 DECODED += ("segments", "utt2num_samples", "text_ref*")
-# The files that training depends on. The paths of recordings do not count.
+# The text files that training depends on. The paths of recordings do not count.
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
 
 

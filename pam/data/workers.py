@@ -23,7 +23,7 @@ _function: Callable  # the function of this worker process
 def run_tasks(
     function: Callable[[Task], Result], tasks: Sequence[Task], nj: int
 ) -> Iterator[Result]:
-    """Yield `function(task)` as tasks finish, on `nj` processes that share the cores.
+    """Yield `function(task)` as tasks finish, on `nj` processes of `OMP_NUM_THREADS` threads.
 
     Processes are forked, so they share the caller's models. Before the call, torch must not have
     computed on several threads. With nj = 1 the caller's process does the work.
@@ -32,7 +32,7 @@ def run_tasks(
     if nj <= 1:
         yield from map(function, tasks)
         return
-    threads = max(1, (os.cpu_count() or 1) // nj)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
     fork = multiprocessing.get_context("fork")
     # Workers inherit the function. Pickling it would copy its models for every work item.
     inherited = (function, threads, os.getpid())

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pam.config.made import read_record, stage_seconds
+from pam.cores import cores
 
+ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["data", "dump", "combine", "train", "average", "decode", "score", "report"]
 WITHOUT_DUMP = ["combine train", "combine dev", "train", "average"]
 
@@ -150,6 +153,25 @@ def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
     logs = [file.read_text() for file in decoded.glob("log/decode.*.log")]
     assert len(logs) == int(jobs)
     assert all("CUDA_VISIBLE_DEVICES" not in log and "--ngpu 0" in log for log in logs)
+
+
+def test_processes_follow_the_cores(recipes, monkeypatch):
+    """One per core, with one thread each; decoding jobs at most four."""
+    number = cores()
+    shutil.copy(ROOT / "utils/options.sh", recipes.root / "utils/options.sh")
+    status, output = recipes.run("mini")
+    assert status == 0, output
+    folder = recipes.root / "egs/mini"
+    assert f"--nj {number} " in (folder / "dump/log/dump.log").read_text().splitlines()[0]
+    assert len(list(folder.glob("exp/*/greedy_unseen/log/decode.*.log"))) == min(number, 4)
+    for name in ("nj", "inference_nj"):
+        status, output = recipes.run("mini", f"--{name}", "0")
+        assert status != 0 and f"--{name} 0: expected a number of processes, or nothing" in output
+    script = '. utils/path.sh; echo "$OMP_NUM_THREADS"'
+    for given, threads in (("", "1"), ("3", "3")):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        done = subprocess.run(["bash", "-c", script], cwd=recipes.root, capture_output=True)
+        assert done.stdout.decode().strip() == threads
 
 
 def test_stages_can_be_chosen(recipes):

@@ -22,6 +22,7 @@ from mini_real import real_items, render_real  # noqa: E402
 from mini_speakers import render_speakers, speaker_items  # noqa: E402
 from mini_speech import clean_items, render_clean  # noqa: E402
 
+from pam.cores import cores  # noqa: E402
 from pam.errors import run_main  # noqa: E402
 
 # Items of each set; None: all there are. (For snv_test_real: council meetings, AMI comes on top.)
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=CORPORA)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max_seconds", type=float, default=8.0, help="longest speech, up to 20")
-    parser.add_argument("--nj", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--nj", type=int, default=min(4, cores()))
     args = parser.parse_args(argv)
     summaries = [write_set(args.out, *planned, args.nj) for planned in planned_sets(args)]
     print_summary(summaries)
