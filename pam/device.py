@@ -21,3 +21,10 @@ def device_for(ngpu: int) -> str:
         found = "1 GPU" if seen == 1 else f"{seen} GPUs"
         raise UserError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
     return "cuda"
+
+
+def cores() -> int:
+    """Cores that this process may use, within affinity and cgroups (Slurm, containers)."""
+    from joblib import cpu_count  # 0.1 s
+
+    return cpu_count()

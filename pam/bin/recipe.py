@@ -17,8 +17,8 @@ from typing import Any
 
 from pam.config import read_layers
 from pam.config.made import FOLDER, differences, digest, flatten, read_record
-from pam.cores import cores
 from pam.data.prompts import PROMPT_SPLITS
+from pam.device import cores
 from pam.errors import UserError, run_main
 from pam.paths import cache_dir
 from pam.score import CAPTION_METRICS, SBERT

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pam.config.made import read_record, stage_seconds
-from pam.cores import cores
+from pam.device import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["data", "dump", "combine", "train", "average", "decode", "score", "report"]

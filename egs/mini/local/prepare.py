@@ -22,7 +22,7 @@ from mini_real import real_items, render_real  # noqa: E402
 from mini_speakers import render_speakers, speaker_items  # noqa: E402
 from mini_speech import clean_items, render_clean  # noqa: E402
 
-from pam.cores import cores  # noqa: E402
+from pam.device import cores  # noqa: E402
 from pam.errors import run_main  # noqa: E402
 
 # Items of each set; None: all there are. (For snv_test_real: council meetings, AMI comes on top.)
