@@ -34,8 +34,7 @@ mapfile -t scripts < <(find egs test tools utils -name '*.sh' -not -path 'tools/
 shellcheck --external-sources --source-path=SCRIPTDIR .ci/run "${scripts[@]}"
 
 step "tests"
-workers=$(nproc)
-((workers <= 4)) || workers=4 # each takes up to 3 GB
+workers=$(python3 -c "from pam.device import cores; print(min(cores(), 4))") # each takes up to 3 GB
 python3 -m pytest -c test/pytest.ini test -n "$workers" --dist loadfile --no-loadscope-reorder \
     --durations 10 -r s "$@"
 step "all is well"
