@@ -5,11 +5,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import is_running, wait_for
 
 from pam.config.made import read_record, stage_seconds
 from pam.device import cores
@@ -21,23 +21,6 @@ WITHOUT_DUMP = ["combine train", "combine dev", "train", "average"]
 
 def stages_after_dump(recipe_calls: list[str]) -> list[str]:
     return [call for call in recipe_calls if call.split()[0] not in ("dump", "decode")]
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def wait_for(condition, seconds: float = 300.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("recipe", ["mini", "multitask"])
@@ -565,9 +548,9 @@ def test_killing_a_run_ends_its_children_and_the_command_resumes(recipes, recipe
     pid_file = Path(recipes.env["PIDS"])
     assert wait_for(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
     pids = [int(pid) for pid in pid_file.read_text().split()]
-    assert all(alive(pid) for pid in pids)
+    assert all(is_running(pid) for pid in pids)
     os.kill(process.pid, number)
-    assert wait_for(lambda: not any(alive(pid) for pid in pids)), "children live on"
+    assert wait_for(lambda: not any(is_running(pid) for pid in pids)), "children live on"
     process.communicate(timeout=300)
     assert process.returncode != 0
     recipes.calls()

@@ -4,10 +4,10 @@ import errno
 import os
 import runpy
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from processes import is_running, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,18 +122,7 @@ def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(monkeypatch):
 def test_what_a_job_left_behind_is_ended(tmp_path):
     run("x.log", "bash", "-c", "sleep 1000 & echo $!", cwd=tmp_path)
     pid = int((tmp_path / "x.log").read_text().splitlines()[-1])
-    end = time.monotonic() + 300
-    while is_running(pid):
-        assert time.monotonic() < end, "it lives on"
-        time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    assert wait_for(lambda: not is_running(pid))
 
 
 def test_without_a_command_it_explains_itself(tmp_path):

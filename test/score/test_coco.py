@@ -5,10 +5,10 @@ import math
 import shutil
 import stat
 from collections import Counter
-import time
 from pathlib import Path
 
 import pytest
+from processes import is_running, wait_for
 
 from pam.errors import UserError
 from pam.score import coco, java, spice
@@ -298,21 +298,8 @@ def test_what_a_jar_started_is_stopped_with_it(fake_java, monkeypatch, tmp_path)
     with pytest.raises(UserError, match="no answer within 1 s"):
         java.tokenize(["a"])
     if (tmp_path / "pid").exists():  # else it ended before it had started the child
-        wait_for_end(int((tmp_path / "pid").read_text()))
-
-
-def wait_for_end(pid: int, seconds: float = 300.0) -> None:
-    """A process that was killed runs for a moment more."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if state == "Z":
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"process {pid} still runs")
+        pid = int((tmp_path / "pid").read_text())
+        assert wait_for(lambda: not is_running(pid))
 
 
 def test_a_failing_jar_leaves_the_metric_missing(fake_java):
