@@ -36,5 +36,5 @@ shellcheck --external-sources --source-path=SCRIPTDIR .ci/run "${scripts[@]}"
 step "tests"
 workers=$(python3 -c "from pam.device import cores; print(min(cores(), 4))") # each takes up to 3 GB
 python3 -m pytest -c test/pytest.ini test -n "$workers" --dist loadfile --no-loadscope-reorder \
-    --durations 10 -r s "$@"
+    --durations 10 -r fEs "$@"
 step "all is well"
