@@ -76,10 +76,7 @@ def _verdict(
 
 
 def verdict(found: list[Pair]) -> str:
-    """The verdict on a whole claim (see RULES).
-
-    "All comparisons hold" needs no correction for their number; "one of many fails" does.
-    """
+    """Verdict on a claim (see RULES). Only "one of many comparisons fails" needs a correction."""
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
     if any(pair.verdict == FAILS and pair.p * len(made) < LEVEL for pair in made):

@@ -19,12 +19,9 @@ AGAIN = ("decode", "score", "report")
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment to run.
-
-    `options` are further --set of its training. `lacks` names sets and metrics that are missing in
-    an existing result: then the experiment is only decoded and scored again, where it was trained.
-    `analysed`: whether a table shows results of pam.bin.analyse.
-    """
+    """An experiment to run. `options` are further --set of its training. `lacks` names sets and
+    metrics that are missing in its result: then it is only decoded and scored again, where it was
+    trained. `analysed`: whether a table shows results of pam.bin.analyse."""
 
     name: str
     system: str

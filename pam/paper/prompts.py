@@ -46,11 +46,8 @@ def _routing(spec: TableSpec, store: Store, budget: str) -> str:
                 gaps.append(f"{escape(row.name)}, seed {seed}: routing was not measured")
                 continue
             routed = result["router"]
-            rows += [
-                _split(row.name, seed, split, routed[split])
-                for split in SCORED_SPLITS
-                if split in routed
-            ]
+            splits = [split for split in SCORED_SPLITS if split in routed]
+            rows += [_split(row.name, seed, split, routed[split]) for split in splits]
     header = ["system", "seed:", "prompts", "right:", "of:", "% [95 % interval]", "misrouted"]
     text = table(header, rows) if rows else GAP
     return "\n\n".join([text, *(f"{GAP}, {gap}." for gap in gaps)])
