@@ -45,6 +45,7 @@ setup(
         "tqdm",
         "jiwer>=4",
         "joblib",
+        "backports.tarfile",  # Debian 12 has Python 3.11.2, whose tarfile lacks filters
         "kaldialign",
         "whisper-normalizer",
         "nltk",

@@ -16,12 +16,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from backports import tarfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs before pam is installed
 

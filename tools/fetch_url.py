@@ -14,7 +14,6 @@ import hashlib
 import shutil
 import ssl
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,8 @@ from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+
+from backports import tarfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed or not
 

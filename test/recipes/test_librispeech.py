@@ -5,12 +5,12 @@ import importlib.util
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from backports import tarfile
 
 from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file

@@ -2,10 +2,10 @@
 
 import io
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
+from backports import tarfile
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
