@@ -3,7 +3,3 @@
 PAM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PAM_ROOT PATH="${PAM_VENV:-$PAM_ROOT/tools/venv}/bin:$PATH"
 export PYTHONPATH="$PAM_ROOT${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1 LC_ALL=C.UTF-8
-# As in Kaldi and ESPnet: one thread in each process, more processes for more cores. The threads of
-# OpenMP wait for each other in a busy loop, so a second one is worth little and costs a lot where
-# another program runs beside it (tools/bench_busy.py).
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -13,6 +13,12 @@ stage_names=([1]=data dump combine train average decode score report)
 stage_places=([1]="$datadir" "$dumpdir" "$dumpdir" "$exp" "$exp" "$decoded" "$decoded" "$exp")
 not_measured=false trained=false
 
+# Several processes with one thread each: the threads of OpenMP wait for each other in a busy loop,
+# and cost far more than they bring where there are more threads than cores (tools/bench_busy.py).
+one_thread() {
+    OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$@"
+}
+
 stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained models
     if [[ -n $corpora ]]; then
         in_each_corpus 1
@@ -34,7 +40,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         in_each_corpus 2
         return
     fi
-    run dump "$dumpdir/log/dump.log" "$dump_prefix" --data "${sets[@]/#/$datadir/}" \
+    one_thread run dump "$dumpdir/log/dump.log" "$dump_prefix" --data "${sets[@]/#/$datadir/}" \
         --made_with "${made_with[@]}" --out "$dumpdir/raw" --encoder_dir "$dumpdir" \
         --scale_config "$scale_config" --feats "$feats" --max_bad "$max_bad" \
         --min_seconds "$min_seconds" --max_seconds "$max_seconds" --limited "${limited[@]}" \
@@ -71,7 +77,7 @@ stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     jobs=(--gpus "$ngpu" "JOB=1:$inference_nj") # each does a part of every set
     # shellcheck disable=SC2086  # decode_args is a list of arguments
-    run decode "$decoded/log/decode.{JOB}.log" "$decode_prefix" --exp "$exp" --data "${test[@]}" \
+    one_thread run decode "$decoded/log/decode.{JOB}.log" "$decode_prefix" --exp "$exp" --data "${test[@]}" \
         --out "$decoded" --job "{JOB}/$inference_nj" --prompts "$prompts" --feats "$feats" \
         --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" $decode_args
 }

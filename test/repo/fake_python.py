@@ -2,7 +2,8 @@
 """Stands in for --python: verbs are the real ones, without their work.
 
 Each notes itself in $CALLS when it works, and makes the files that the real work makes. FAIL=VERB
-makes that work fail, SLEEP=VERB makes it wait for ever (with a child that waits too).
+makes that work fail, SLEEP=VERB makes it wait for ever (with a child that waits too), NOTE=NAME
+notes a variable of the environment, too.
 """
 
 import importlib
@@ -36,6 +37,9 @@ def touch(*files: Path) -> None:
 def note(verb: str, what: str = "") -> None:
     with Path(os.environ["CALLS"]).open("a") as calls:
         calls.write(f"{verb} {what}".rstrip() + "\n")
+    if name := os.environ.get("NOTE"):
+        with Path(os.environ["CALLS"]).open("a") as calls:
+            calls.write(f"{verb}={os.environ.get(name, '')}\n")
     if os.environ.get("SLEEP") == verb:
         child = subprocess.Popen(["sleep", "1000"])
         with Path(os.environ["PIDS"]).open("w") as pids:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,8 +137,8 @@ def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
     assert all("CUDA_VISIBLE_DEVICES" not in log and "--ngpu 0" in log for log in logs)
 
 
-def test_processes_follow_the_cores(recipes, monkeypatch):
-    """One per core, with one thread each; decoding jobs at most four."""
+def test_processes_follow_the_cores(recipes):
+    """One per core; decoding jobs at most four."""
     number = cores()
     shutil.copy(ROOT / "utils/options.sh", recipes.root / "utils/options.sh")
     status, output = recipes.run("mini")
@@ -150,11 +149,15 @@ def test_processes_follow_the_cores(recipes, monkeypatch):
     for name in ("nj", "inference_nj"):
         status, output = recipes.run("mini", f"--{name}", "0")
         assert status != 0 and f"--{name} 0: expected a number of processes, or nothing" in output
-    script = '. utils/path.sh; echo "$OMP_NUM_THREADS"'
-    for given, threads in (("", "1"), ("3", "3")):
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
-        done = subprocess.run(["bash", "-c", script], cwd=recipes.root, capture_output=True)
-        assert done.stdout.decode().strip() == threads
+
+
+@pytest.mark.parametrize("given, threads", [("", ("1", "1", "")), ("3", ("3", "3", "3"))])
+def test_processes_of_many_have_one_thread(recipes, given, threads):
+    """Training, which is alone, has as many as there are cores, unless the user says how many."""
+    status, output = recipes.run("mini", OMP_NUM_THREADS=given, NOTE="OMP_NUM_THREADS")
+    assert status == 0, output
+    noted = dict(call.split("=") for call in recipes.calls() if "=" in call)
+    assert tuple(noted[verb] for verb in ("dump", "decode", "train")) == threads
 
 
 def test_stages_can_be_chosen(recipes):
