@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 
 from pam.data.workers import run_tasks
 from pam.errors import UserError
@@ -55,7 +55,6 @@ def test_workers_die_with_a_killed_parent():
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
         workers = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()
-    deadline = time.monotonic() + 300
-    while any(Path(f"/proc/{pid}/cmdline").is_file() for pid in workers):
-        assert time.monotonic() < deadline, "workers outlive their parent"
-        time.sleep(0.1)
+    files = [Path(f"/proc/{pid}/cmdline") for pid in workers]
+    ended = wait_for(lambda: not any(file.is_file() for file in files))
+    assert ended, "workers outlive their parent"
