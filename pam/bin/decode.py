@@ -1,6 +1,7 @@
 """Stage 6: decode data directories with a trained model: OUT/SET/{hyp.jsonl,hyp,ref}."""
 
 import argparse
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,10 +20,12 @@ from pam.config.made import (
 from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import PROMPT_SPLITS, Prompts, prompts_of
 from pam.data.scp import read_text_file
+from pam.decode.drafters import DRAFTERS
 from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
     MAX_TOKENS_PER_SECOND,
+    NONE,
     PLAIN_BATCH_SIZE,
     Settings,
 )
@@ -31,6 +34,7 @@ from pam.errors import UserError, run_main
 from pam.log import get_logger
 
 STAGE = "decode"
+MOST_BEAMS = 16
 REMEDY = "choose another name with --inference_tag, or remove the folder"
 logger = get_logger(__name__)
 
@@ -59,6 +63,56 @@ def get_parser() -> argparse.ArgumentParser:
         choices=("true", "false"),
         default=str(EXACT).lower(),
         help="whether batches give exactly the answers of single utterances",
+    )
+    parser.add_argument(
+        "--drafter",
+        choices=[NONE, *DRAFTERS.names()],
+        default=NONE,
+        help="proposes tokens that the LLM checks in fewer passes; changes no answer",
+    )
+    parser.add_argument("--beam", type=int, default=1, help="beams of beam search; 1: greedy")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="sample at this temperature; 0: do not",
+    )
+    parser.add_argument(
+        "--top_p", type=float, default=1.0, help="with --temperature: sample from this nucleus"
+    )
+    parser.add_argument(
+        "--early_exit",
+        default=NONE,
+        metavar="CRITERION",
+        help="predict each token from the first layer that is sure of it: max_softmax, margin, "
+        "entropy, cosine, patience, gate or static. Answers change. verify: --drafter exit_layer, "
+        "which changes no answer",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.9,
+        help="score of the criterion that is enough, in [0, 1]; of patience, a number of layers",
+    )
+    parser.add_argument(
+        "--exit_layer",
+        type=int,
+        help="first layer to exit from (default: 1); of --drafter exit_layer, the layer that "
+        "drafts (default: half of the layers)",
+    )
+    parser.add_argument(
+        "--exit_stride", type=int, default=1, help="check every n-th layer from --exit_layer on"
+    )
+    parser.add_argument(
+        "--exit_decay",
+        type=float,
+        default=0.0,
+        help="how fast the threshold falls along the answer (CALM's temperature); 0: not at all",
+    )
+    parser.add_argument(
+        "--exit_cache",
+        default="recompute",
+        help="keys and values of skipped layers: recompute, copy or propagate",
     )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument(
@@ -120,21 +174,20 @@ def main(argv: list[str] | None = None) -> int:
 def work(args: argparse.Namespace, settings: Settings, jobs: list[Job]) -> None:
     """Decode this job's part of each set, and join the sets whose parts are complete."""
     from pam.decode.decode_set import Share, decode_part, has_part, join
+    from pam.decode.decoder import Decoder
     from pam.model.build import load_experiment
 
-    share, model = Share(*share_of(args.job)), None
+    share, decoder = Share(*share_of(args.job)), None
     for job in jobs:
         out = job.making.folder
         job.making.begin()
         if not has_part(out, share, job.key):
-            if model is None:
+            if decoder is None:
                 model = load_experiment(args.exp, online=settings.feats == "online")
-                model = model.to(device_for(args.ngpu))
+                decoder = Decoder(model.to(device_for(args.ngpu)), settings)
             if share.number == 1:
                 warn_of_long(job.data, args.exp)
-            decode_part(
-                model, job.data, out, job.prompts, settings, job.key, share, args.encoder_dir
-            )
+            decode_part(decoder, job.data, out, job.prompts, job.key, share, args.encoder_dir)
         count = join(out, share, job.key, partial(job.making.finish, True))
         if count is not None:
             logger.info("%s: %d utterances decoded", out, count)
@@ -147,6 +200,8 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     for option in ("batch_size", "max_new_tokens"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be at least 1")
+    check_early_exit(args)
+    check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
         raise UserError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
     return Settings(
@@ -157,8 +212,55 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
         feats=args.feats or config["feats"],
         batch_size=args.batch_size,
         exact=exact,
+        drafter=args.drafter,
+        exit_layer=args.exit_layer,
+        early_exit=args.early_exit,
+        threshold=args.threshold,
+        exit_stride=args.exit_stride,
+        exit_decay=args.exit_decay,
+        exit_cache=args.exit_cache,
+        beam=args.beam,
+        temperature=args.temperature,
+        top_p=args.top_p,
         dtype=config["llm_conf"].get("dtype", "bfloat16"),
     )
+
+
+def check_early_exit(args: argparse.Namespace) -> None:
+    """The options of early exit fit each other; `verify` becomes the drafter of that name."""
+    if args.early_exit == "verify":
+        args.early_exit, args.drafter = NONE, "exit_layer"
+    if args.early_exit == NONE:
+        for option in ("threshold", "exit_stride", "exit_decay", "exit_cache"):
+            if getattr(args, option) != getattr(Settings, option):
+                raise UserError(f"--{option} {getattr(args, option)}: needs --early_exit")
+        if args.exit_layer is not None and args.drafter != "exit_layer":
+            raise UserError(
+                f"--exit_layer {args.exit_layer}: needs --early_exit or --drafter exit_layer"
+            )
+
+
+def check_search(args: argparse.Namespace, exact: bool) -> None:
+    """At most one of the searches that are not plain, each with values that it can use."""
+    if not 1 <= args.beam <= MOST_BEAMS:
+        raise UserError(f"--beam {args.beam}: must be 1 to {MOST_BEAMS}")
+    if not (args.temperature >= 0 and math.isfinite(args.temperature)):
+        raise UserError(f"--temperature {args.temperature}: must be 0 or more")
+    if not 0 < args.top_p <= 1:
+        raise UserError(f"--top_p {args.top_p}: must be above 0, at most 1")
+    if args.top_p < 1 and args.temperature == 0:
+        raise UserError(f"--top_p {args.top_p}: needs --temperature")
+    chosen = {
+        f"--drafter {args.drafter}": args.drafter != NONE,
+        f"--early_exit {args.early_exit}": args.early_exit != NONE,
+        f"--beam {args.beam}": args.beam > 1,
+        f"--temperature {args.temperature:g}": args.temperature > 0,
+    }
+    used = [option for option, is_used in chosen.items() if is_used]
+    if len(used) > 1:
+        raise UserError(f"{used[0]}: cannot be used with {used[1]}")
+    if used and not exact:
+        raise UserError(f"{used[0]}: needs --exact true")
 
 
 def one_device(ngpu: int) -> None:

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.longest import beyond, is_beyond, read_longest
-from pam.decode.exact import ExactMemory, greedy_exact
-from pam.decode.greedy import PromptMemory, greedy
-from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND
+from pam.data.utterances import AUDIO
+from pam.decode.decoder import Decoder
+from pam.decode.request import Request
+from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, Settings
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.model.build import load_experiment
@@ -47,8 +48,7 @@ class SpeechLLM:
 
     def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
         self.model, self.longest = model, longest
-        self.exact = exact
-        self.memory = ExactMemory(model) if exact else PromptMemory(model)
+        self.decoder = Decoder(model, Settings(exact=exact))
 
     @classmethod
     def from_pretrained(
@@ -77,29 +77,23 @@ class SpeechLLM:
         check_prompt(prompt)
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens {max_new_tokens}: must be at least 1")
-        clip = torch.from_numpy(as_clip(audio, sample_rate))[None]
+        clip = torch.from_numpy(as_clip(audio, sample_rate))
         name = name or (str(audio) if isinstance(audio, str | Path) else "audio array")
-        seconds = clip.shape[1] / SAMPLE_RATE
+        seconds = len(clip) / SAMPLE_RATE
         if is_beyond(seconds, self.longest):
             get_logger(__name__).warning(beyond(name, seconds, self.longest))
-        batch = {"speech": clip}, {"speech": torch.tensor([clip.shape[1]])}
-        options = {
-            "max_new_tokens": max_new_tokens,
-            "max_tokens_per_second": max_tokens_per_second,
-            "memory": self.memory,
-        }
+        request = Request(
+            name, prompt, lambda: {AUDIO: clip}, max_new_tokens, max_tokens_per_second
+        )
         try:
-            if self.exact:
-                output = greedy_exact(self.model, [batch], [prompt], **options)
-            else:
-                output = greedy(self.model, *batch, [prompt], **options)
+            (answer,) = self.decoder.answers([request])
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        if output.experts is None:
-            return Answer(output.texts[0], None, {})
+        if answer.expert is None:
+            return Answer(answer.text, None, {})
         experts = self.model.experts
-        posteriors = dict(zip(experts, output.posteriors[0].tolist(), strict=True))
-        return Answer(output.texts[0], experts[output.experts[0]], posteriors)
+        posteriors = dict(zip(experts, answer.posterior.tolist(), strict=True))
+        return Answer(answer.text, experts[answer.expert], posteriors)
 
 
 def check_prompt(prompt: str) -> None:

@@ -9,8 +9,9 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
-from pam.data.utterances import Inputs, Utterance, pad, read_inputs, read_utterances
-from pam.decode.exact import ExactMemory, greedy_exact
-from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
-from pam.decode.settings import Settings
-from pam.errors import UserError
+from pam.data.utterances import Inputs, Utterance, read_inputs, read_utterances
+from pam.decode.chunks import in_chunks
+from pam.decode.decoder import Decoder
+from pam.decode.request import Answered, Request
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -50,41 +50,87 @@ class Share:
 
 
 def decode_part(
-    model: ESPnetPaMModel,
+    decoder: Decoder,
     data_dir: Path,
     out: Path,
     prompts: Mapping[str, Prompts],
-    settings: Settings,
     key: str,
     share: Share = Share(),
     encoder_dir: Path | None = None,
 ) -> None:
-    """Decode this job's part of a set; `join` then writes `out`/hyp.jsonl from all parts."""
-    data = DataDir.read(data_dir)
+    """Decode this job's part of a set; `join` then writes `out`/hyp.jsonl from all parts.
+
+    The part grows by one line for each answer. A job that was killed continues it.
+    """
+    data, settings = DataDir.read(data_dir), decoder.settings
     utterances = share.of(read_utterances(data, prompts, settings.prompts, settings.seed))
-    encoders = [shape.name for shape in model.shapes]
+    encoders = [shape.name for shape in decoder.model.shapes]
     inputs = read_inputs(data_dir, encoders, settings.feats, data["text"], encoder_dir)
-    start = time.monotonic()
-    lines = decode_utterances(model, utterances, inputs, settings)
-    seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE
-    part = {"key": key, "lines": lines, "decode": seconds, "audio": audio}
-    write_json(share.file(out), part)
+    part = Part.open(share.file(out), key, len(utterances), audio)
+    start = time.monotonic() - part.seconds
+    for line in decode_utterances(decoder, utterances, inputs, part.lines):
+        part.append(line, time.monotonic() - start)
+
+
+@dataclass
+class Part:
+    """The answers of a job so far, in a file that grows.
+
+    Its first line has the `key`, the number of `utterances`, and their seconds of `audio`. Every
+    further line has an answer, and the seconds until then.
+    """
+
+    file: Path
+    key: str
+    utterances: int
+    audio: float | None
+    seconds: float = 0.0
+    lines: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path, key: str) -> "Part | None":
+        """A part; None if it is missing, or has another key. A line cut short is left out."""
+        try:
+            first, *rest = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            part = cls(file, **json.loads(first))
+        except (OSError, ValueError, TypeError):
+            return None
+        for line in rest:
+            if line.endswith("\n"):
+                answer = json.loads(line)
+                part.seconds = answer["seconds"]
+                part.lines[answer["line"]["id"]] = answer["line"]
+        return part if part.key == key else None
+
+    @classmethod
+    def open(cls, file: Path, key: str, utterances: int, audio: float | None) -> "Part":
+        """The part so far, or a new one."""
+        part = cls.read(file, key) or cls(file, key, utterances, audio)
+        head = {"key": key, "utterances": utterances, "audio": audio}
+        answers = [{"seconds": part.seconds, "line": line} for line in part.lines.values()]
+        write_text(file, "".join(f"{dumped(entry)}\n" for entry in (head, *answers)))
+        return part
+
+    def append(self, line: dict[str, Any], seconds: float) -> None:
+        self.lines[line["id"]], self.seconds = line, seconds
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(f"{dumped({'seconds': seconds, 'line': line})}\n")
+
+    @property
+    def complete(self) -> bool:
+        return len(self.lines) == self.utterances
+
+
+def dumped(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def has_part(out: Path, share: Share, key: str) -> bool:
     """Whether this job's part is complete and has the same key."""
-    return read_part(share.file(out), key) is not None
-
-
-def read_part(file: Path, key: str) -> dict[str, Any] | None:
-    """A part; None if it is missing or damaged, or has another key."""
-    try:
-        part = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return part if part["key"] == key else None
+    part = Part.read(share.file(out), key)
+    return part is not None and part.complete
 
 
 def join(out: Path, share: Share, key: str, done: Callable[[float], None]) -> int | None:
@@ -96,55 +142,50 @@ def join(out: Path, share: Share, key: str, done: Callable[[float], None]) -> in
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        parts = [read_part(file, key) for file in share.files(out)]
-        if None in parts:
+        parts = [Part.read(file, key) for file in share.files(out)]
+        if not all(part is not None and part.complete for part in parts):
             return None
-        lines = [line for part in parts for line in part["lines"]]
+        lines = [line for part in parts for line in part.lines.values()]
         write_hypotheses(out, sorted(lines, key=lambda line: line["id"]))
-        audio = [part["audio"] for part in parts]
+        audio = [part.audio for part in parts]
         total = None if None in audio else round(sum(audio), 2)
-        seconds = round(sum(part["decode"] for part in parts), 2)
+        seconds = round(sum(part.seconds for part in parts), 2)
         write_json(out / "decode_seconds.json", {"decode": seconds, "audio": total})
-        done(max(part["decode"] for part in parts))
+        done(max(part.seconds for part in parts))
         shutil.rmtree(out / PARTS)
     return len(lines)
 
 
 def decode_utterances(
-    model: ESPnetPaMModel,
+    decoder: Decoder,
     utterances: Sequence[Utterance],
     inputs: Inputs,
-    settings: Settings,
-) -> list[dict[str, Any]]:
-    """The lines of hyp.jsonl, in the order of `utterances`."""
-    lines: dict[str, dict[str, Any]] = {}
-    memory = ExactMemory(model) if settings.exact else PromptMemory(model)
-    options = {
-        "max_new_tokens": settings.max_new_tokens,
-        "max_tokens_per_second": settings.max_tokens_per_second,
-        "memory": memory,
-    }
-    groups = list(batches(utterances, settings.batch_size))
-    for group in progress(groups, len(groups), "decode"):
-        prompts = [utterance.prompt for utterance in group]
-        if settings.exact:
-            clips = (pad([inputs[utterance.id]]) for utterance in group)
-            answers = greedy_exact(model, clips, prompts, **options)
-        else:
-            batch = pad([inputs[utterance.id] for utterance in group])
-            answers = greedy(model, *batch, prompts, **options)
-        for row, utterance in enumerate(group):
-            lines[utterance.id] = _line(model, utterance, answers, row)
-    return [lines[utterance.id] for utterance in utterances]
+    done: Collection[str] = (),
+) -> Iterator[dict[str, Any]]:
+    """Yield the lines of hyp.jsonl in any order; without the utterances `done`, if possible.
 
-
-def batches(utterances: Sequence[Utterance], size: int) -> Iterator[list[Utterance]]:
-    """Batches of similar length, the longest first: too little memory shows at once."""
-    if size < 1:
-        raise UserError(f"batch_size {size}: must be at least 1")
+    The longest come first, so that too little memory shows at once.
+    """
+    settings = decoder.settings
     ordered = sorted(utterances, key=lambda utterance: -(utterance.samples or 0))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    if settings.exact:
+        ordered = [utterance for utterance in ordered if utterance.id not in done]
+    else:  # answers depend on their batch, so batches stay the same
+        batches = [*in_chunks(ordered, settings.batch_size)]
+        ordered = [u for batch in batches if not {u.id for u in batch} <= {*done} for u in batch]
+    requests = (
+        Request(
+            utterance,
+            utterance.prompt,
+            partial(inputs.__getitem__, utterance.id),
+            settings.max_new_tokens,
+            settings.max_tokens_per_second,
+            utterance.id,
+        )
+        for utterance in ordered
+    )
+    for answer in progress(decoder.answers(requests), len(ordered), "decode"):
+        yield line_of(decoder.model, answer)
 
 
 def write_hypotheses(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -152,27 +193,26 @@ def write_hypotheses(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     for name in ("hyp", "ref"):
         texts = [f"{line['id']} {one_line(line[name])}".rstrip() for line in lines]
         write_text(out / name, "".join(f"{text}\n" for text in texts))
-    dumped = [json.dumps(line, ensure_ascii=False) for line in lines]
-    write_text(out / "hyp.jsonl", "".join(f"{line}\n" for line in dumped))
+    write_text(out / "hyp.jsonl", "".join(f"{dumped(line)}\n" for line in lines))
 
 
-def _line(
-    model: ESPnetPaMModel, utterance: Utterance, answers: GreedyOutput, row: int
-) -> dict[str, Any]:
-    routed = answers.experts is not None
-    expert = answers.experts[row] if routed else None
+def line_of(model: ESPnetPaMModel, answer: Answered) -> dict[str, Any]:
+    """The line of hyp.jsonl for the answer to an utterance, its key."""
+    utterance, routed = answer.key, answer.expert is not None
     line = {
         "id": utterance.id,
         "task": utterance.task,
         "prompt": utterance.prompt,
         "prompt_seen": utterance.prompt_seen,
-        "expert": model.experts[expert] if routed else None,
-        "posterior": round(float(answers.posteriors[row, expert]), 6) if routed else None,
-        "hyp": answers.texts[row],
+        "expert": model.experts[answer.expert] if routed else None,
+        "posterior": round(float(answer.posterior[answer.expert]), 6) if routed else None,
+        "hyp": answer.text,
         "ref": utterance.refs[0],
         "refs": list(utterance.refs),
         "cluster": utterance.cluster,
     }
+    if answer.exits:
+        line |= {"exits": answer.exits, "layers": answer.layers}
     if utterance.experts:
         line["experts"] = sorted(utterance.experts)
     return line | {"choices": utterance.choices} if utterance.choices else line

@@ -6,7 +6,7 @@ them equal in bfloat16 too.
 
 # B batch, U frames after fusion, V positions of prompt and audio, P prompt tokens, R routed experts
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.encoders.padding import padding_mask
+from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates, pad_left
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -32,12 +33,16 @@ class GreedyOutput:
         tokens: their token ids, without the end token.
         experts: index of the chosen expert of each row, None without a router.
         posteriors: p of equation 8 [B, R], None without a router.
+        logprobs: log-probability of each row's tokens in nats, with the end token if there is one.
+        passes: passes of the LLM over tokens of the answers.
     """
 
     texts: list[str]
     tokens: list[list[int]]
     experts: list[int] | None
     posteriors: Float[Tensor, "B R"] | None
+    logprobs: list[float]
+    passes: int
 
 
 class PromptMemory:
@@ -49,9 +54,12 @@ class PromptMemory:
 
     def __call__(self, prompts: Sequence[str]) -> PromptStates:
         """The states of `prompts`, one row each."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
-        self.learn(new)
+        self.prepare(prompts)
         return stack_prompts([self.known[prompt] for prompt in prompts])
+
+    def prepare(self, prompts: Iterable[str]) -> None:
+        """Compute the states of those prompts that are new, together."""
+        self.learn([prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known])
 
     def learn(self, new: Sequence[str]) -> None:
         """Compute and store the states of new prompts."""
@@ -117,20 +125,17 @@ def greedy(
         logits, gate = model.route(prompt, expert)
         states, frames = model.states(batch)
         limits = token_limits(frames, max_new_tokens, max_tokens_per_second)
-        tokens = search(model, prompt, *model.fuse(states, frames, gate), limits)
-    return output_of(model, tokens, logits, gate)
-
-
-def output_of(
-    model: ESPnetPaMModel,
-    tokens: list[list[int]],
-    logits: Float[Tensor, "B R"] | None,
-    gate: Float[Tensor, "B R"] | None,
-) -> GreedyOutput:
+        tokens, logprobs = search(model.llm, prompt, *model.fuse(states, frames, gate), limits)
     texts = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
-    if logits is None:
-        return GreedyOutput(texts, tokens, None, None)
-    return GreedyOutput(texts, tokens, gate.argmax(-1).tolist(), logits.softmax(-1).cpu())
+    routed = logits is not None
+    return GreedyOutput(
+        texts,
+        tokens,
+        gate.argmax(-1).tolist() if routed else None,
+        logits.softmax(-1).cpu() if routed else None,
+        logprobs,
+        max(map(len, tokens)),
+    )
 
 
 def token_limits(
@@ -145,7 +150,7 @@ def token_limits(
 
 
 def listen(
-    model: ESPnetPaMModel,
+    llm: CausalLM,
     prompt: PromptStates,
     audio: Float[Tensor, "B U D"],
     frames: Int[Tensor, " B"],
@@ -155,7 +160,6 @@ def listen(
     Returns the state that predicts each row's first token, the mask of prompt and audio, and the KV
     cache.
     """
-    llm = model.llm
     cache = prompt.cache()
     audio, frames = llm.turn(audio, frames)
     mask = torch.cat([prompt.mask, padding_mask(frames, audio.shape[1])], dim=1)
@@ -169,21 +173,24 @@ def listen(
 
 
 def search(
-    model: ESPnetPaMModel,
+    llm: CausalLM,
     prompt: PromptStates,
     audio: Float[Tensor, "B U D"],
     frames: Int[Tensor, " B"],
     limits: Int[Tensor, " B"],
-) -> list[list[int]]:
-    """Greedy tokens of each row, until every row has ended or reached its limit."""
-    llm = model.llm
-    hidden, mask, cache = listen(model, prompt, audio, frames)
+) -> tuple[list[list[int]], list[float]]:
+    """Greedy tokens of each row until it ends or reaches its limit, and their log-probability."""
+    hidden, mask, cache = listen(llm, prompt, audio, frames)
     position = mask.sum(1, keepdim=True)
     ended = torch.zeros(len(audio), dtype=torch.bool, device=audio.device)
     said: list[Int[Tensor, " B"]] = []
+    logprobs = torch.zeros(len(audio), device=audio.device)
     for step in range(int(limits.max())):
         ended |= step >= limits
-        token = llm.logits(hidden).argmax(-1).masked_fill(ended, llm.eos)
+        logits = llm.logits(hidden)
+        best = logits.max(-1)
+        logprobs += (best.values - logits.logsumexp(-1)).masked_fill(ended, 0)
+        token = best.indices.masked_fill(ended, llm.eos)
         ended |= token == llm.eos
         if ended.all():
             break
@@ -192,4 +199,5 @@ def search(
         hidden = llm.read(llm.embed(token)[:, None], mask, position, cache)[:, 0]
         position = position + 1
     rows = torch.stack(said, 1).tolist() if said else [[] for _ in range(len(audio))]
-    return [row[: row.index(llm.eos)] if llm.eos in row else row for row in rows]
+    rows = [row[: row.index(llm.eos)] if llm.eos in row else row for row in rows]
+    return rows, logprobs.tolist()

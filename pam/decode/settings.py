@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-EXACT = True  # costs 2 to 17 % more than plain batches of 8 (tools/bench_decode.py)
-BATCH_SIZE = 32  # utterances; smaller batches leave more of the LLM's rows unused
+EXACT = True
+NONE = "none"  # no drafter
+BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
@@ -14,7 +15,11 @@ class Settings:
     """All settings that the answers depend on.
 
     `exact`: batches give the same answers as single utterances (`pam.decode.exact`). Without it,
-    answers in bfloat16 depend slightly on `batch_size`. `dtype` is that of the LLM's weights.
+    answers in bfloat16 depend slightly on `batch_size`. `drafter` (`pam.decode.drafters`, or
+    "none") saves passes of the LLM and changes no answer; `exit_layer` is the layer of the drafter
+    that has one. `early_exit` is a criterion of `pam.decode.exits`, which changes answers; the
+    other settings of early exit belong to it. `beam` > 1 is beam search; `temperature` > 0 samples
+    from the nucleus `top_p`, by `seed`. `dtype` is that of the LLM's weights.
     """
 
     prompts: str = "unseen"
@@ -24,4 +29,19 @@ class Settings:
     feats: str = "dumped"
     exact: bool = EXACT
     batch_size: int = BATCH_SIZE if EXACT else PLAIN_BATCH_SIZE
+    drafter: str = NONE
+    exit_layer: int | None = None
+    early_exit: str = NONE
+    threshold: float = 0.9
+    exit_stride: int = 1
+    exit_decay: float = 0.0
+    exit_cache: str = "recompute"
+    beam: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
     dtype: str | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the answers are those of greedy search."""
+        return self.early_exit == NONE and self.beam == 1 and self.temperature == 0

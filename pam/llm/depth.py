@@ -8,7 +8,7 @@ after that of its FFN (2l), the layer's output.
 # B batch, T positions, D width of the LLM, V vocabulary
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -52,11 +52,25 @@ class Depth:
         `inputs`: further arguments of the decoder: mask, positions, cache.
         """
         if (first, last) not in self.parts:
-            part = copy.copy(self.backbone)  # shares the weights
-            layers = nn.ModuleList(self.layers[first:last])
-            part._modules = self.backbone._modules | {"layers": layers, "norm": nn.Identity()}
-            self.parts[first, last] = part
+            self.parts[first, last] = self.part(self.layers[first:last])
         return self.parts[first, last](inputs_embeds=hidden, **inputs).last_hidden_state
+
+    def propagate(
+        self, hidden: Float[Tensor, "B T D"], first: int, last: int, **inputs
+    ) -> Float[Tensor, "B T D"]:
+        """Store the keys and values of layers first + 1 to `last` as if all got the same input.
+
+        Only for layers with sub-layers. Returns `hidden`.
+        """
+        part = self.part([KeysAndValues(layer) for layer in self.layers[first:last]])
+        return part(inputs_embeds=hidden, **inputs).last_hidden_state
+
+    def part(self, layers: Iterable[nn.Module]) -> nn.Module:
+        """The decoder with these layers and without its final norm; it shares the weights."""
+        part = copy.copy(self.backbone)
+        own = {"layers": nn.ModuleList(layers), "norm": nn.Identity()}
+        part._modules = self.backbone._modules | own
+        return part
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The LLM's prediction from states of any point."""
@@ -112,6 +126,18 @@ class Depth:
             if differ(middle + layer.mlp(layer.post_attention_layernorm(middle)), end):
                 return "its layers are not x' + FFN(norm(x'))"
         return None
+
+
+class KeysAndValues(nn.Module):
+    """A layer of which only the attention runs, for its keys and values."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Float[Tensor, "B T D"], **inputs) -> Float[Tensor, "B T D"]:
+        self.layer.self_attn(hidden_states=self.layer.input_layernorm(hidden), **inputs)
+        return hidden
 
 
 def first_of(output: Tensor | tuple) -> Tensor:

@@ -31,6 +31,7 @@ from pam.encoders.padding import padding_mask
 
 IGNORE = -100
 SCALE = 12.0  # a token among 3000 becomes probable if its cosine is 0.7 above the others'
+BLANK_BIAS = 2.0  # the bias of the blank before training
 BLANK = 0  # class 0 is the blank, class i + 1 is the i-th token that occurs
 
 
@@ -53,7 +54,7 @@ class TokenEmbeddingCTC(nn.Module):
         self.register_buffer("known", known, persistent=False)
         blank_row = F.normalize(embeddings[blank].detach().float(), dim=0)
         self.register_buffer("blank", blank_row, persistent=False)
-        self.blank_bias = nn.Parameter(torch.tensor(2.0))
+        self.blank_bias = nn.Parameter(torch.tensor(BLANK_BIAS))
 
     def log_probs(self, features_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T classes"]:
         unit = F.normalize(features_BTD, dim=-1)

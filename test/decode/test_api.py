@@ -10,6 +10,7 @@ from torch import nn
 
 from pam.bin import transcribe
 from pam.decode.api import Answer, SpeechLLM, as_clip
+from pam.decode.request import Answered
 from pam.errors import UserError
 
 FRAME = 640  # samples of a frame at 25 Hz
@@ -103,10 +104,8 @@ def test_an_empty_prompt_is_an_error(speech_llm, wav):
 
 
 def test_no_router_no_expert(speech_llm, wav, monkeypatch):
-    class Output:
-        texts, experts, posteriors = ["hello"], None, None
-
-    monkeypatch.setattr("pam.decode.api.greedy_exact", lambda *args, **kwargs: Output)
+    answered = Answered(None, "hello", [1], None, None, -1.0, 1)
+    monkeypatch.setattr("pam.decode.decoder.Decoder.answers", lambda *_: iter([answered]))
     assert speech_llm.generate(wav, "Write it down.") == Answer("hello", None, {})
 
 

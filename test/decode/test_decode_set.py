@@ -14,8 +14,10 @@ from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
 from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
-from pam.data.utterances import Utterance, read_utterances
-from pam.decode.decode_set import batches, decode_part
+from pam.data.utterances import read_utterances
+from pam.decode.decode_set import Part, decode_part
+from pam.decode.decoder import Decoder
+from pam.decode.drafters import DRAFTERS
 from pam.errors import UserError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
@@ -385,15 +387,76 @@ def test_a_checkpoint_of_another_system(exp, data, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_batches_hold_every_utterance_once_the_longest_first():
-    utterances = [Utterance(str(n), "ac", "", False, ("",), n * 7 % 5) for n in range(7)]
-    found = list(batches(utterances, 3))
-    assert [len(batch) for batch in found] == [3, 3, 1]
-    samples = [utterance.samples for batch in found for utterance in batch]
-    assert samples == sorted(samples, reverse=True)
-    assert {u.id for batch in found for u in batch} == {u.id for u in utterances}
+def test_the_longest_clips_come_first(exp, data, tmp_path, monkeypatch):
+    """Too little memory shows at once."""
+    seen = []
+    plain = Decoder.plain
+    monkeypatch.setattr(
+        Decoder, "plain", lambda self, batch: seen.append([*batch]) or plain(self, batch)
+    )
+    run(exp, data, tmp_path / "out", "--exact", "false", "--batch_size", 2)
+    assert [[request.key.id for request in batch] for batch in seen] == [
+        ["B-2", "c-4"],
+        ["a-3", "a-10"],
+        ["b-1"],
+    ]
 
 
-def test_batch_size_must_be_positive():
-    with pytest.raises(UserError, match="batch_size 0"):
-        list(batches([], 0))
+@pytest.mark.parametrize("exact", ["true", "false"])
+@pytest.mark.parametrize("cut", [0, 9])
+def test_a_killed_job_goes_on(exp, data, tmp_path, monkeypatch, exact, cut):
+    """With the answers that are there; `cut` bytes of the last line were not written."""
+    options = ["--exact", exact, "--batch_size", 2]
+    whole = run(exp, data, tmp_path / "whole", *options)
+    out = tmp_path / "out"
+    append, counts = Part.append, []
+
+    def killed(self, line, seconds):
+        if len(self.lines) == 3:
+            raise KeyboardInterrupt
+        append(self, line, seconds)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Part, "append", killed)
+        run(exp, data, out, *options)
+    part = out / "set/.parts/1-1.json"
+    assert len(part.read_text().splitlines()) == 4
+    if cut:
+        part.write_bytes(part.read_bytes()[:-cut])
+    monkeypatch.setattr(Part, "append", lambda *args: counts.append(1) or append(*args))
+    assert run(exp, data, out, *options) == whole
+    assert len(counts) < len(TASKS)
+
+
+def test_a_drafter_changes_no_answer(exp, data, tmp_path):
+    plain = run(exp, data, tmp_path / "plain")
+    assert run(exp, data, tmp_path / "verify", "--early_exit", "verify") == plain
+    for name in DRAFTERS.names():
+        assert run(exp, data, tmp_path / name, "--drafter", name) == plain
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--drafter", "ctc", "--exact", "false"], "--drafter ctc: needs --exact true"),
+        (["--exit_layer", 1], "--exit_layer 1: needs --early_exit or --drafter exit_layer"),
+        (["--threshold", 0.5], "--threshold 0.5: needs --early_exit"),
+        (["--exit_cache", "copy"], "--exit_cache copy: needs --early_exit"),
+        (["--early_exit", "margin", "--drafter", "ctc"], "ctc: cannot be used with --early_exit"),
+        (["--beam", 4, "--temperature", 0.5], "--beam 4: cannot be used with --temperature 0.5"),
+        (["--beam", 4, "--exact", "false"], "--beam 4: needs --exact true"),
+        (["--beam", 0], "--beam 0: must be 1 to 16"),
+        (["--temperature", -1], "--temperature -1.0: must be 0 or more"),
+        (["--temperature", "nan"], "--temperature nan: must be 0 or more"),
+        (["--top_p", 0.5], "--top_p 0.5: needs --temperature"),
+        (["--top_p", 0], "--top_p 0.0: must be above 0"),
+        (["--early_exit", "margin", "--exact", "false"], "margin: needs --exact true"),
+        (["--early_exit", "margn"], "did you mean 'margin'"),
+        (["--early_exit", "margin", "--threshold", 2], "threshold 2: must be 0 to 1"),
+        (["--early_exit", "gate"], "this experiment has no trained gate"),
+        (["--drafter", "exit_layer", "--exit_layer", 2], "exit_layer 2: must be 1 to 1"),
+    ],
+)
+def test_options_that_do_not_fit_each_other(exp, data, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        run(exp, data, tmp_path / "out", *options)

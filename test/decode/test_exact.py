@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from toys import make_batch
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from pam.config import load_yaml
-from pam.decode import exact
-from pam.decode.exact import READ_ROWS, ROWS, greedy_exact, padded, power_above
+from pam.decode.decoder import Decoder
+from pam.decode.drafters import DRAFTERS
+from pam.decode.engine import ITEMS, SLOT_STEP
+from pam.decode.exact import READ_ROWS, padded, power_above
 from pam.decode.greedy import greedy
+from pam.decode.request import Request
+from pam.decode.settings import Settings
+from pam.errors import UserError
 from pam.model.build import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,15 +24,27 @@ PROMPTS = ["Write it down, please.", "How many?", "What can be heard in this cli
 
 
 def clips_of(model, batch):
-    """Single rows without padding."""
+    """The features of single rows."""
     for row in range(len(batch["task"])):
-        lengths = {s.name: batch[f"{s.name}_lengths"][row : row + 1] for s in model.shapes}
-        yield {name: batch[name][row : row + 1, : int(n)] for name, n in lengths.items()}, lengths
+        yield {
+            s.name: batch[s.name][row, : int(batch[f"{s.name}_lengths"][row])] for s in model.shapes
+        }
+
+
+def answer(model, clips, prompts, limit=128, per_second=0.0, **settings):
+    """The answers, in the order of the clips."""
+    requests = [
+        Request(row, prompt, lambda clip=clip: clip, limit, per_second)
+        for row, (clip, prompt) in enumerate(zip(clips, prompts, strict=True))
+    ]
+    answers = Decoder(model, Settings(**settings)).answers(requests)
+    return sorted(answers, key=lambda answered: answered.key)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rows", [1, 3, ROWS, 2 * ROWS + 3])
-def test_in_float32_it_is_the_plain_search(tiny_model, rows):
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 3}, {"exact": False, "batch_size": 4}])
+@pytest.mark.parametrize("rows", [1, 3, 19])
+def test_in_float32_it_is_the_plain_search(tiny_model, rows, settings):
     """Of rows that end at different steps and have caches of different lengths."""
     prompts = [PROMPTS[row % 3] for row in range(rows)]
     prompts[-1] = "Write it down. " * 12  # a longer cache
@@ -35,58 +53,56 @@ def test_in_float32_it_is_the_plain_search(tiny_model, rows):
     names = [s.name for s in tiny_model.shapes]
     features = {name: batch[name] for name in names}
     lengths = {name: batch[f"{name}_lengths"] for name in names}
-    options = {"max_new_tokens": 40, "max_tokens_per_second": 20.0}
-    plain = greedy(tiny_model, features, lengths, prompts, **options)
-    found = greedy_exact(tiny_model, clips_of(tiny_model, batch), prompts, **options)
-    assert found.tokens == plain.tokens and found.experts == plain.experts
-    assert rows <= 3 or len({len(row) for row in found.tokens}) > 1
-    torch.testing.assert_close(found.posteriors, plain.posteriors)
+    plain = greedy(tiny_model, features, lengths, prompts, 40, max_tokens_per_second=20.0)
+    found = answer(tiny_model, clips_of(tiny_model, batch), prompts, 40, 20.0, **settings)
+    assert [row.tokens for row in found] == plain.tokens
+    assert [row.text for row in found] == plain.texts
+    assert [row.expert for row in found] == plain.experts
+    assert rows <= 3 or len({len(row.tokens) for row in found}) > 1
+    torch.testing.assert_close(torch.stack([row.posterior for row in found]), plain.posteriors)
+    torch.testing.assert_close([row.logprob for row in found], plain.logprobs, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_every_pass_has_a_shape_that_follows_from_the_row(tiny_model, monkeypatch):
-    """Rows of a group are of one length, with padding, and so are their caches."""
-    shapes = {}
-    read = type(tiny_model.llm).read
+    """Prompt and audio are read in rows of one length, with padding; so is every token."""
+    together, alone = set(), set()
+    shapes = together
+    forward = LlamaModel.forward
 
-    def seen(self, embeds, mask, positions, cache):
-        shapes.setdefault(self.group, set()).add((*embeds.shape, mask.shape[1]))
-        return read(self, embeds, mask, positions, cache)
+    def seen(self, *args, attention_mask, past_key_values, inputs_embeds, **others):
+        slots = attention_mask.shape[-1]
+        shapes.add((*inputs_embeds.shape, slots))
+        return forward(
+            self,
+            *args,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **others,
+        )
 
-    monkeypatch.setattr(type(tiny_model.llm), "read", seen)
     frames = [3, 90, 5, 140, 8, 9, 10, 11, 12, 13, 200]
     prompts = [PROMPTS[row % 3] for row in range(len(frames))]
     batch = make_batch(tiny_model, prompts, ["a"] * len(frames), [0] * len(frames), frames)
     clips = list(clips_of(tiny_model, batch))
-    tiny_model.llm.group = "together"
-    greedy_exact(tiny_model, clips, prompts, 9)
-    for row, (clip, prompt) in enumerate(zip(clips, prompts, strict=True)):
-        tiny_model.llm.group = row
-        greedy_exact(tiny_model, [clip], [prompt], 9)
-    alone = set().union(*(shapes[row] for row in range(len(frames))))
-    assert shapes["together"] == alone
-    assert {shape[0] for shape in alone if shape[1] == 1} == {ROWS}
+    decoder = Decoder(tiny_model, Settings())
+    monkeypatch.setattr(LlamaModel, "forward", seen)
+    requests = [Request(row, prompts[row], lambda r=row: clips[r], 9) for row in range(len(clips))]
+    assert len(list(decoder.answers(requests))) == len(clips)
+    shapes = alone
+    for request in requests:
+        decoder.memory.known.clear()
+        assert len(list(decoder.answers([request]))) == 1
+    assert together == alone
+    assert {shape[0] for shape in alone if shape[1] == 1} == {ITEMS}
     assert {shape[0] for shape in alone if shape[1] > 1} == {READ_ROWS}
+    assert all(shape[3] % SLOT_STEP == 0 for shape in alone if shape[1] == 1)
 
 
 def test_there_is_always_padding():
     assert [power_above(n, 128) for n in (1, 127, 128, 255, 256)] == [128, 128, 256, 256, 512]
     assert [padded(n) for n in (1, 15, 16, 31, 32)] == [16, 16, 32, 32, 48]
-
-
-@torch.no_grad()
-def test_rows_that_end_make_the_groups_fewer(tiny_model, monkeypatch):
-    """Steps of a group are counted: 20 rows of which one goes on cost one group, not three."""
-    steps = []
-    read = exact.Group.read
-    monkeypatch.setattr(exact.Group, "read", lambda self: steps.append(1) or read(self))
-    monkeypatch.setattr(exact, "token_limits", lambda *_: torch.tensor([next(limits)]))
-    monkeypatch.setattr(type(tiny_model.llm), "eos", property(lambda self: -1))
-    limits = iter([2] * 19 + [10])
-    batch = make_batch(tiny_model, ["x"] * 20, ["a"] * 20, [0] * 20, [4] * 20)
-    found = greedy_exact(tiny_model, clips_of(tiny_model, batch), ["x"] * 20)
-    assert [len(row) for row in found.tokens] == [2] * 19 + [10]
-    assert len(steps) == 3 + 8
 
 
 @pytest.fixture(scope="module")
@@ -108,25 +124,40 @@ def mini_model():
 @pytest.mark.models
 @torch.no_grad()
 def test_a_batch_gives_what_single_rows_give_in_bfloat16(mini_model):
-    """24 rows in batches of 1, 2, 8 and 24; the tokens, and the posteriors to the last bit."""
+    """24 rows at once, 7, and alone, with and without drafts; posteriors too, bit for bit."""
     assert mini_model.llm.embeddings.dtype == torch.bfloat16 and mini_model.bf16
     generator, draw = torch.Generator().manual_seed(1), random.Random(1)
     clips, prompts = [], []
     for row in range(24):
         frames = draw.randrange(3, 100)
-        shapes = {s.name: (1, frames, s.num_states * s.dim) for s in mini_model.shapes}
-        states = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-        clips.append((states, dict.fromkeys(states, torch.tensor([frames]))))
+        shapes = {s.name: (frames, s.num_states * s.dim) for s in mini_model.shapes}
+        clips.append({n: torch.randn(shape, generator=generator) for n, shape in shapes.items()})
         prompts.append(f"{PROMPTS[row % 3]} {row % 7} " * draw.choice([1, 1, 1, 2, 8]))
-    found = {}
-    for size in (1, 2, 8, 24):
-        # Alone a row's steps cost as much as eight rows': a few of them.
-        some = range(0, 24, {1: 8, 2: 4}.get(size, 1))
-        for start in range(0, len(some), size):
-            rows = list(some)[start : start + size]
-            chosen = [clips[row] for row in rows], [prompts[row] for row in rows]
-            out = greedy_exact(mini_model, *chosen, max_new_tokens=4)
-            for place, row in enumerate(rows):
-                answer = out.tokens[place], out.posteriors[place].tolist()
-                assert found.setdefault(row, answer) == answer
-    assert len({tuple(tokens) for tokens, _ in found.values()}) > 10
+
+    def found(rows, **settings):
+        some = [clips[row] for row in rows], [prompts[row] for row in rows]
+        answers = answer(mini_model, *some, limit=5, **settings)
+        return [(a.tokens, a.posterior.tolist(), a.logprob) for a in answers]
+
+    expected = found(range(24))
+    assert len({tuple(tokens) for tokens, *_ in expected}) > 10
+    assert found(range(7)) == expected[:7]
+    assert found(range(4), batch_size=2) == expected[:4]
+    assert [found([row])[0] for row in range(6)] == expected[:6]
+    for drafter in DRAFTERS.names():
+        assert found(range(9), drafter=drafter) == expected[:9]
+        assert found([3], drafter=drafter) == expected[3:4]
+
+
+def test_an_llm_without_engine_decodes_one_by_one(tiny_model, monkeypatch, caplog):
+    batch = make_batch(tiny_model, PROMPTS, ["a"] * 3, [0] * 3, [4, 9, 30])
+    clips = list(clips_of(tiny_model, batch))
+    expected = [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)]
+    with monkeypatch.context() as patch:
+        patch.setattr("pam.decode.decoder.shortest_window", lambda lm: 20)
+        assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)] == expected
+    monkeypatch.setattr("pam.decode.decoder.engine_fault", lambda lm: "it is too odd")
+    assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)] == expected
+    assert "one utterance at a time, since with this LLM it is too odd" in caplog.text
+    with pytest.raises(UserError, match="only plain greedy search can be used: it is too odd"):
+        answer(tiny_model, clips, PROMPTS, 9, drafter="ctc")

@@ -1,0 +1,58 @@
+"""What decoding is asked, and what it answers."""
+
+# T frames, N samples, R routed experts
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pam.decode.settings import MAX_TOKENS_PER_SECOND
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt about a clip.
+
+    Attributes:
+        key: identifies the request for the caller.
+        name: of the utterance; sampling draws by it.
+        load: reads what the model hears: audio or states, as in `pam.data.utterances.Inputs`.
+        max_new_tokens: an answer has at most so many tokens.
+        max_tokens_per_second: and at most so many per second of audio, but the limit is never below
+            16. It ends answers that repeat themselves. 0: no such limit.
+    """
+
+    key: Any
+    prompt: str
+    load: Callable[[], Mapping[str, Tensor]]
+    max_new_tokens: int = 128
+    max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to a request.
+
+    Attributes:
+        tokens: without the end token.
+        expert: the index of the chosen expert; None without a router.
+        posterior: p of equation 8; None without a router.
+        logprob: the log-probability of the tokens, in nats, with the end token if there is one.
+        passes: the passes of the LLM that the answer took part in.
+        exits: with early exit, the layer that predicted each token after the first.
+        layers: with early exit, the number of layers computed for all its tokens.
+    """
+
+    key: Any
+    text: str
+    tokens: list[int]
+    expert: int | None
+    posterior: Float[Tensor, " R"] | None
+    logprob: float
+    passes: int
+    exits: list[int] = field(default_factory=list)
+    layers: int = 0
