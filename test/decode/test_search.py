@@ -206,7 +206,7 @@ def test_the_best_path_is_that_of_the_warm_up(tiny_model):
     vocabulary = [token for token in range(len(lm.embeddings)) if token != lm.space]
     ctc = TokenEmbeddingCTC(lm.embeddings, vocabulary, lm.space)
     audio = torch.randn(40, lm.width, generator=torch.Generator().manual_seed(0))
-    audio[::3] = lm.embed(torch.tensor(lm.space)) * 2
+    audio[::3] = lm.embed(torch.tensor([lm.space])) * 2
     classes = ctc.log_probs(audio[None])[0].argmax(-1).tolist()
     joined = [c for place, c in enumerate(classes) if place == 0 or classes[place - 1] != c]
     expected = [vocabulary[c - 1] for c in joined if c != 0]
