@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 
@@ -39,6 +40,32 @@ def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
         batch[shape.name] = torch.randn(size, generator=generator)
         batch[f"{shape.name}_lengths"] = torch.tensor(frames)
     return batch
+
+
+def plain_row(model, batch, row, read=None):
+    """One utterance without cache, padding or batching: prompt, audio, answer in one pass.
+
+    `read` are the answers' tokens as the LLM reads them, where these are not those it predicts.
+
+    Returns logits of the answer's tokens, the tokens, and the router's logits.
+    """
+    index = batch["prompt_index"][row, 0]
+    prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
+    text = batch["text"][row, : batch["text_lengths"][row]]
+    words = text[:-1] if read is None else read[row, : len(text) - 1]
+    frames = batch[f"{model.shapes[0].name}_lengths"][row]
+    states = [
+        batch[s.name][row : row + 1, :frames].unflatten(-1, (s.num_states, s.dim)).transpose(1, 2)
+        for s in model.shapes
+    ]
+    llm = model.llm
+    prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
+    router_logits = model.router(prompt_states[:, -1])
+    gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
+    audio = model.fuse(states, frames[None], gate)[0][0]
+    whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
+    hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
+    return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
 
 
 def write_architectures(folder: Path, llm: str) -> None:

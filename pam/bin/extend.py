@@ -1,8 +1,9 @@
-"""Add an encoder or a task to a trained model, and measure the loss on the old tasks.
+"""Add an encoder, a task or an exit gate to a trained model; measure the loss on the old tasks.
 
     python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
         --scale_config conf/scale/mine.yaml           describes the encoder under `encoders:`
     python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
+    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_exit_gate 1     at every layer
     python -m pam.bin.train --init exp/NEW …          continues the training
     python -m pam.bin.extend --compare exp/OLD exp/TRAINED      two experiments with results.json
 """
@@ -39,6 +40,12 @@ def get_parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--add_encoder", metavar="NAME")
     what.add_argument("--add_task", metavar="NAME", help="a task of pam/data/tasks.py")
+    what.add_argument(
+        "--add_exit_gate",
+        type=int,
+        metavar="STRIDE",
+        help="a gate at every STRIDE-th layer of the LLM (pam/model/exits.py)",
+    )
     what.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"))
     parser.add_argument("--exp", type=Path, help="exp/OLD with config.yaml and model.pth")
     parser.add_argument("--out", type=Path, help="exp/NEW, the new experiment")
@@ -55,15 +62,20 @@ def main(argv: list[str] | None = None) -> None:
     if args.compare:
         print(comparison(*(read_results(path) for path in args.compare)))
         return
-    require(args, "exp", "out", "scale_config" if args.add_encoder else "prompts")
+    needed = {args.add_encoder: "scale_config", args.add_task: "prompts"}
+    require(args, "exp", "out", *(option for what, option in needed.items() if what))
     if (args.out / "config.yaml").exists() or args.out.resolve() == args.exp.resolve():
         raise UserError(f"--out {args.out}: this experiment exists already: give another name")
-    from pam.model.extend import add_encoder, add_task, read_trained
+    from pam.model.extend import add_encoder, add_exit_gate, add_task, read_trained
 
     config, state = read_trained(args.exp)
     if args.add_encoder:
         spec = encoder_spec(args.scale_config, args.add_encoder)
         config, state = add_encoder(config, state, args.add_encoder, spec, args.seed)
+    elif args.add_exit_gate is not None:
+        if args.add_exit_gate < 1:
+            raise UserError(f"--add_exit_gate {args.add_exit_gate}: expected 1 or more")
+        config, state = add_exit_gate(config, state, args.add_exit_gate)
     else:
         config, state = add_task(config, state, args.add_task)
         install_prompts(args.add_task, args.prompts, config["tasks"])

@@ -49,7 +49,9 @@ class Depth:
     ) -> Float[Tensor, "B T D"]:
         """The states after layer `last`, from those after layer `first` (0: the embeddings).
 
-        `inputs`: further arguments of the decoder: mask, positions, cache.
+        `inputs`: further arguments of the decoder: mask, positions, cache. With a cache, the mask
+        must be [B, 1, T, all]: from a shorter one, transformers makes it by the length of the
+        first layer's cache, which an earlier part has already changed.
         """
         if (first, last) not in self.parts:
             self.parts[first, last] = self.part(self.layers[first:last])

@@ -45,6 +45,11 @@ def llm_width(path: str) -> int:
     return load_config(resolve_model(path)).get_text_config(decoder=True).hidden_size
 
 
+def llm_layers(path: str) -> int:
+    """L, the number of decoder layers of the LLM at `path`, without its weights."""
+    return load_config(resolve_model(path)).get_text_config(decoder=True).num_hidden_layers
+
+
 def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
     """The pretrained LLM without gradients. `UserError` if weights are missing."""
     config = load_config(folder)

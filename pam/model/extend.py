@@ -1,4 +1,4 @@
-"""Add an encoder or a task to a trained system without changing its learned behaviour.
+"""Add an encoder, a task or an exit gate to a trained system, whose learned behaviour stays.
 
 - A new encoder gets its own adapter. Its columns in W (equation 5) and in FFN_o (equation 6) start
   as zero, so the features do not change. This is checked for every fusion. A fusion whose features
@@ -7,6 +7,8 @@
   rows. Its logit is never above the largest of the others, so no prompt is routed to it before
   training. Only the expert and its row are trained (`trainable` of the configuration). It is an
   error if the gate is a probability, which a new row would lower, or if experts have no tasks.
+- A new exit gate (`pam.model.exits`) is all that is trained afterwards. Words are not dropped then,
+  since decoding drops none.
 """
 
 from collections.abc import Mapping
@@ -19,8 +21,9 @@ from torch import Tensor, nn
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.fusion.probe import run_once
-from pam.llm.load import llm_width
+from pam.llm.load import llm_layers, llm_width
 from pam.model.build import build_mixture, encoder_shapes, read_learned
+from pam.model.exits import ExitGate, exit_layers
 from pam.model.experts import experts_have_tasks
 
 Config = dict[str, Any]
@@ -83,6 +86,21 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
         for key, value in part.state_dict().items()
     }
     return extended | {"trainable": trainable}, state | filled
+
+
+def add_exit_gate(config: Config, state: State, stride: int) -> tuple[Config, State]:
+    """The system with an untrained exit gate at every `stride`-th layer of its LLM."""
+    if "exit_gate.weight" in state:
+        raise UserError("--add_exit_gate: the system has one already")
+    path = config["llm_conf"]["path"]
+    gate = ExitGate(exit_layers(llm_layers(path), stride), llm_width(path))
+    exits = {"gate": True, "stride": stride}
+    extended = config | {
+        "model_conf": config["model_conf"] | {"exits": exits, "word_dropout": 0.0},
+        "trainable": ["exit_gate.*"],
+        "warmup": "none",
+    }
+    return extended, state | {f"exit_gate.{k}": v for k, v in gate.state_dict().items()}
 
 
 def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:

@@ -17,6 +17,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.lora import inject_lora
 from pam.model.architecture import count, on_meta
 from pam.model.build import build_mixture
+from pam.model.exits import ExitGate, exit_layers
 
 LORA = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 
@@ -34,7 +35,7 @@ class Sizes:
         idle: the routed experts that one answer does not use.
         router, lora: the router, and LoRA's matrices.
         rest: all other trained parts: FFN_o of fusions without experts, branches, a Q-Former, the
-            gain of the features.
+            gain of the features, the exit gate.
     """
 
     encoders: Mapping[str, int]
@@ -102,7 +103,12 @@ def sizes(config: Mapping[str, Any]) -> Sizes:
     each = [count(expert) for expert in routed or []]
     experts = count(shared) + sum(each)
     known = count(adapters) + experts + count(inner_router)
-    gain = int((config.get("model_conf") or {}).get("feature_scale") == "embedding")
+    options = config.get("model_conf") or {}
+    gain = int(options.get("feature_scale") == "embedding")
+    exits, gate = options.get("exits") or {}, 0
+    if exits.get("gate"):
+        layers = exit_layers(llm.config.num_hidden_layers, exits.get("stride", 1))
+        gate = count(ExitGate(layers, llm.config.hidden_size))
     return Sizes(
         encoders={name: count(on_meta(c["path"])) for name, c in config["encoders"].items()},
         llm=frozen,
@@ -112,5 +118,5 @@ def sizes(config: Mapping[str, Any]) -> Sizes:
         idle=sum(each) - max(each, default=0),
         router=count(router) + count(inner_router),
         lora=count(llm) - frozen,
-        rest=count(fusion) - known + gain,
+        rest=count(fusion) - known + gain + gate,
     )

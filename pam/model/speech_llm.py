@@ -7,7 +7,9 @@ It combines the parts: encoders → fusion, gated by the router → LLM. The mat
 # D width of the LLM, R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pam.config import check_init_options
 from pam.data.utterances import AUDIO
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
@@ -23,6 +26,7 @@ from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
+from pam.model.exits import ExitLoss
 from pam.model.experts import expert_names
 from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
@@ -58,6 +62,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         word_dropout: in training, the probability that the embedding of an answer's token is
             replaced by that of a space. The next tokens must then be predicted from the audio.
         bf16: autocast to bfloat16.
+        exits: options of `ExitLoss`.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         routing_loss: bool = True,
         word_dropout: float = 0.0,
         bf16: bool = True,
+        exits: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         for name, value, known in (
@@ -95,6 +101,10 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
         self.embedding_norm = llm.embedding_norm()
+        check_init_options(ExitLoss, exits or {}, "model_conf.exits")
+        on = exits and (exits.get("share") or exits.get("gate"))
+        self.exits = ExitLoss(llm, **exits) if on else None
+        self.exit_gate = self.exits.gate if on else None
 
     @property
     def tokenizer(self):
@@ -235,6 +245,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         experts: Bool[Tensor, "B Q R"] | None = None,
         counts: Float[Tensor, "3 2"] | None = None,
         chance: Float[Tensor, "B Y"] | None = None,
+        draw: Int[Tensor, ""] | None = None,
         utt_id: list[str] | None = None,
         **audio: Tensor,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, ""]]:
@@ -245,6 +256,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         right experts of each prompt, by default that of the row's task. `text` ends with the end
         token; ESPnet's trainer adds `utt_id`. Audio: see `states`; `chance`: see `drop_words`.
         In evaluation mode the statistics have `loss_routed`, the loss with the router's choice.
+        In training the loss includes `exits`, if there are any; `draw`: see `ExitLoss`.
 
         The loss is a mean over answer tokens plus, for routing, a mean over utterances. `counts`
         scales it if several processes share the batch or an update joins several batches
@@ -259,11 +271,14 @@ class ESPnetPaMModel(TrainableOnlyModel):
                 .expand(-1, prompt_index.shape[1], -1)
             )
         in_batch, in_update = shares(counts)
+        layers = [] if self.training and self.exits else None
         with self.autocast():
             distinct = self.llm.read_prompts(prompt, prompt_lengths)
             prompt_states = distinct.select(prompt_index[:, 0])
             router_logits, gate = self.route_training(prompt_states, task)
-            logits, labels = self.predict(prompt_states, gate, audio, text, text_lengths, chance)
+            logits, labels = self.predict(
+                prompt_states, gate, audio, text, text_lengths, chance, layers
+            )
         token_loss = F.cross_entropy(logits, labels, reduction="none")
         answering = token_loss.mean()
         loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
@@ -287,6 +302,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
                 stats |= task_statistics(self.tasks, token_task, in_batch.tokens, loss_routed=own)
                 stats["loss_routed"] = own.mean() * in_batch.tokens + routing_seen
         stats["loss"] = seen + routing_seen
+        if layers is not None:
+            with self.autocast():
+                found = self.exits(layers, logits, labels, draw)
+            for name, value in found.items():
+                loss = loss + value * in_update.tokens
+                stats[name] = value.detach() * in_batch.tokens
         return loss, stats, counts[1, 0]
 
     def predict(
@@ -297,11 +318,15 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         chance: Float[Tensor, "B Y"] | None = None,
+        layers: list[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "N V"], Int[Tensor, " N"]]:
-        """Logits at the N positions that predict answer tokens, and these tokens."""
+        """Logits at the N positions that predict answer tokens, and these tokens.
+
+        `layers`: see `answer`.
+        """
         features, frames = self.fuse(*self.states(audio), gate)
         read = self.drop_words(text.clamp(min=0), chance)
-        hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read)
+        hidden, labels = self.answer(prompt, features, frames, text, text_lengths, read, layers)
         return self.llm.logits(hidden), labels
 
     @torch.no_grad()
@@ -379,10 +404,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
         text: Int[Tensor, "B Y"],
         text_lengths: Int[Tensor, " B"],
         read: Int[Tensor, "B Y"] | None = None,
+        layers: list[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
         """Hidden states at the N positions that predict answer tokens, and these tokens.
 
-        `read`: the LLM's input tokens after word dropout; by default `text`.
+        `read`: the LLM's input tokens after word dropout; by default `text`. `layers`: a list to
+        which the states after each layer at these positions are added (needs `exits`).
         """
         features, frames = self.llm.turn(features, frames)
         words = self.llm.embed(text.clamp(min=0) if read is None else read).to(features.dtype)
@@ -395,8 +422,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         steps = torch.arange(embeds.shape[1], device=embeds.device)
         positions = prompt.mask.sum(1, keepdim=True) + steps
         mask = torch.cat([prompt.mask, real], dim=1)
-        hidden = self.llm.read(embeds, mask, positions, prompt.cache())
+        with nullcontext() if layers is None else self.exits.depth.record() as states:
+            hidden = self.llm.read(embeds, mask, positions, prompt.cache())
         predicts = real & (steps >= (frames - 1)[:, None])
+        if layers is not None:
+            layers += [state[predicts] for state in states]
         return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
 
 

@@ -18,6 +18,8 @@ from pam.train.iterators import Step
 class Collate:
     """Pads the rows of a step, and draws each row's prompt and the numbers for its word dropout.
 
+    `draw` is a random number of the batch (`pam.model.exits`).
+
     A draw depends only on the seed, the utterance and the number of the pass over its task. It does
     not depend on a generator's state, on the process, or on where epochs begin.
 
@@ -64,6 +66,8 @@ class Collate:
         if self.seed is not None:
             chance = [self.draw_chance(step, utt, len(row["text"])) for utt, row in items]
             batch["chance"] = pad_sequence(chance, batch_first=True)
+            number = self.number("layers", step, step.batch.utts[0])  # for all processes the same
+            batch["draw"] = torch.tensor(number >> 1)
         return utts, batch
 
     def draw_prompts(self, step: Step, tasks: Sequence[int]) -> list[list[str]]:

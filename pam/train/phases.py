@@ -26,7 +26,7 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
-CURVES = ("loss", "acc", "ctc", "router_acc")  # the statistics of ESPnet's reporter to plot
+CURVES = ("loss", "acc", "ctc", "router_acc", "exit_")  # statistics of ESPnet's reporter to keep
 
 
 @dataclass(frozen=True)

@@ -362,3 +362,34 @@ def test_comparison_says_what_was_lost(tmp_path, capsys):
     assert "| unseen prompts | all | routing accuracy % | 99.00 | 98.00 | 1.00 |" in out
     with pytest.raises(UserError, match="nowhere.*run stage 8"):
         extend.main(["--compare", str(tmp_path / "old"), str(tmp_path / "nowhere")])
+
+
+def add_gate(exp, out, stride="1"):
+    extend.main(["--exp", str(exp), "--out", str(out), "--add_exit_gate", stride])
+
+
+def test_a_new_exit_gate_is_all_that_is_trained(tiny_config, exp, tmp_path):
+    config = tiny_config | {"model_conf": {"bf16": False, "word_dropout": 0.2}}
+    old = save(exp, config).eval()
+    add_gate(exp, tmp_path / "new")
+    new = load_experiment(tmp_path / "new")
+    assert torch.equal(new(**batch_of(new))[0], old(**batch_of(old))[0])
+    assert new.trainable_names() == {"exit_gate.weight", "exit_gate.bias"}
+    assert new.learned_names() == old.learned_names() | new.trainable_names()
+    assert new.word_dropout == 0  # decoding drops none
+    new.train()(**batch_of(new), draw=torch.tensor(1))[0].backward()
+    moved = {name for name, p in new.named_parameters() if p.grad is not None}
+    assert moved == new.trainable_names()
+
+
+def test_an_exit_gate_that_cannot_be_added_is_one_line(tiny_config, exp, tmp_path):
+    save(exp, tiny_config)
+    add_gate(exp, tmp_path / "new")
+    for source, out, stride, message in (
+        (tmp_path / "new", "newer", "1", "--add_exit_gate: the system has one already"),
+        (exp, "newer", "0", "--add_exit_gate 0: expected 1 or more"),
+        (exp, "newer", "2", "exits.stride: 2: the LLM has 2 layers: choose 1 to 1"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            add_gate(source, tmp_path / out, stride)
+        assert "\n" not in str(error.value) and not (tmp_path / out).exists()

@@ -95,6 +95,7 @@ def toy_architectures(tmp_path, monkeypatch, tiny_llm):
 def test_counts_are_those_of_the_model_that_is_built(tiny_config, toy_architectures, name, scale):
     config = tiny_config | {"fusion": name, "fusion_conf": {}}
     config["model_conf"] = {"bf16": False, "feature_scale": scale}
+    config["model_conf"]["exits"] = {"gate": scale == "embedding"}
     if name == "single":
         config["encoders"] = {"first": config["encoders"]["first"]}
     model, counted = build_model(config), sizes(config)

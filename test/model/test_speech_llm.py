@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import build_with_lora, make_batch
+from toys import build_with_lora, make_batch, plain_row
 
 from pam.decode.greedy import PromptMemory, greedy
 from pam.errors import UserError
@@ -17,32 +17,6 @@ def family_model(request, tiny_config):
     """A Llama, and a Qwen2."""
     path = request.getfixturevalue(request.param)
     return build_with_lora(tiny_config | {"llm_conf": tiny_config["llm_conf"] | {"path": path}})
-
-
-def plain_row(model, batch, row, read=None):
-    """One utterance without cache, padding or batching: prompt, audio, answer in one pass.
-
-    `read` are the answers' tokens as the LLM reads them, where these are not those it predicts.
-
-    Returns logits of the answer's tokens, the tokens, and the router's logits.
-    """
-    index = batch["prompt_index"][row, 0]
-    prompt = batch["prompt"][index, : batch["prompt_lengths"][index]]
-    text = batch["text"][row, : batch["text_lengths"][row]]
-    words = text[:-1] if read is None else read[row, : len(text) - 1]
-    frames = batch[f"{model.shapes[0].name}_lengths"][row]
-    states = [
-        batch[s.name][row : row + 1, :frames].unflatten(-1, (s.num_states, s.dim)).transpose(1, 2)
-        for s in model.shapes
-    ]
-    llm = model.llm
-    prompt_states = llm.backbone(inputs_embeds=llm.embed(prompt)[None]).last_hidden_state
-    router_logits = model.router(prompt_states[:, -1])
-    gate = F.one_hot(batch["task"][row : row + 1], len(model.tasks)).float()
-    audio = model.fuse(states, frames[None], gate)[0][0]
-    whole = torch.cat([llm.embed(prompt), audio, llm.embed(words)])
-    hidden = llm.backbone(inputs_embeds=whole[None]).last_hidden_state[0]
-    return llm.logits(hidden[len(prompt) + len(audio) - 1 :]), text, router_logits
 
 
 def test_loss_equals_the_plain_formula(family_model, batch):

@@ -125,9 +125,10 @@ main(sys.argv[1:])
 
 
 def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
-    """With all that is drawn and counted: prompts, dropped words, the batches of an update."""
+    """With all that is drawn and counted: prompts, dropped words, layers, batches of an update."""
     exp, options = setup
     options += ["--set", "model_conf.word_dropout=0.3", "--set", "accum_grad=2"]
+    options += ["--set", "model_conf.exits={share: 0.5, gate: true, per_batch: 1}"]
     train_main(options)
     want = weights(exp)
     exp.rename(tmp_path / "whole")
