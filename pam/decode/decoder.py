@@ -15,7 +15,7 @@ from pam.decode.drafters import DRAFTERS
 from pam.decode.drafters.base import Drafter
 from pam.decode.engine import ITEMS, SLOT_STEP, Engine, engine_fault, shortest_window
 from pam.decode.exact import ExactMemory, Fused, fuse_exactly, listen_exactly
-from pam.decode.exits import EarlyExit, Exits, Gate
+from pam.decode.exits import EarlyExit, Exits
 from pam.decode.greedy import PromptMemory, greedy
 from pam.decode.request import Answered, Request
 from pam.decode.row import Row
@@ -69,7 +69,7 @@ class Decoder:
         if settings.temperature > 0:
             return Sampling(settings.temperature, settings.top_p, settings.seed)
         if settings.early_exit != NONE:
-            return EarlyExit(self.lm, exits_of(settings), gate_of(self.model))
+            return EarlyExit(self.lm, exits_of(settings), self.model.exit_gate)
         return Greedy(self.drafter)
 
     def answers(self, requests: Iterable[Request]) -> Iterator[Answered]:
@@ -184,8 +184,3 @@ def exits_of(settings: Settings) -> Exits:
         settings.exit_decay,
         settings.exit_cache,
     )
-
-
-def gate_of(model: ESPnetPaMModel) -> Gate | None:
-    """The trained gate of an experiment, if it has one."""
-    return None  # TODO joint training

@@ -10,7 +10,7 @@ no keys and values of the token, which later tokens attend to. There are three r
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -26,13 +26,12 @@ from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.criteria import CRITERIA, Check
 from pam.llm.depth import Depth
+from pam.model.exits import ExitGate
 from pam.registry import nearest
 
 STATIC = "static"  # always exit at the first checked layer
 CACHES = ("copy", "propagate", "recompute")
 COUNTS = ("patience",)  # criteria whose score is a number of layers
-
-Gate = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,13 @@ class Exits:
     decay: float = 0.0
     cache: str = "recompute"
 
-    def check(self, layers: int, has_gate: bool) -> None:
-        """`UserError` for a value that an LLM with so many layers cannot use."""
+    def check(self, layers: int, gate: ExitGate | None) -> None:
+        """`UserError` for a value that an LLM with so many layers and this gate cannot use."""
         names = {STATIC, *CRITERIA}
         if self.criterion not in names:
             raise UserError(f"early_exit {self.criterion!r}: {nearest(self.criterion, names)}")
         if self.cache not in CACHES:
             raise UserError(f"exit_cache {self.cache!r}: {nearest(self.cache, CACHES)}")
-        if self.criterion == "gate" and not has_gate:
-            raise UserError(
-                "early_exit gate: this experiment has no trained gate: train one with "
-                "model_conf.exit_gate"
-            )
         low, high = (1, layers) if self.criterion in COUNTS else (0, 1)
         if not low <= self.threshold <= high:
             raise UserError(
@@ -77,6 +71,20 @@ class Exits:
             raise UserError(f"exit_stride {self.stride}: must be at least 1")
         if self.decay < 0:
             raise UserError(f"exit_decay {self.decay:g}: must be 0 or more")
+        if self.criterion == "gate":
+            self.check_gate(layers, gate)
+
+    def check_gate(self, layers: int, gate: ExitGate | None) -> None:
+        if gate is None:
+            raise UserError(
+                "early_exit gate: this experiment has no trained gate: train one with "
+                "model_conf.exits.gate"
+            )
+        if missing := set(self.stops(layers)) - {*gate.layers, layers}:
+            raise UserError(
+                f"early_exit gate: layer {min(missing)} has no gate: choose exit_layer and "
+                f"exit_stride so that all checked layers are among {gate.layers}"
+            )
 
     def threshold_at(self, step: int, limit: int) -> float:
         """The threshold after `step` tokens of at most `limit` (CALM, arXiv 2207.07061, eq. 5).
@@ -121,15 +129,12 @@ class Way:
 
 
 class EarlyExit(Strategy):
-    """Chooses tokens with early exit.
+    """Chooses tokens with early exit. `gate` is for the criterion "gate"."""
 
-    `gate`: the probability from a state [N, D] after layer l that it predicts as the last layer.
-    """
-
-    def __init__(self, lm: CausalLM, exits: Exits, gate: Gate | None = None):
+    def __init__(self, lm: CausalLM, exits: Exits, gate: ExitGate | None = None):
         self.lm, self.exits, self.gate = lm, exits, gate
         self.depth = Depth(lm, sublayers=exits.cache == "propagate")
-        exits.check(len(self.depth), gate is not None)
+        exits.check(len(self.depth), gate)
         self.stops = exits.stops(len(self.depth))
         self.behind: dict[int, list[Token]] = {}  # of each place of the engine
 
@@ -199,7 +204,7 @@ class EarlyExit(Strategy):
             hidden,
             torch.stack([way.before for way in ways]) if ways[0].before is not None else None,
             list(torch.tensor([way.predicted for way in ways], device=logits.device).T),
-            self.gate(hidden, layer) if self.gate else None,
+            self.gate_at(hidden, layer),
         )
         scores = CRITERIA[self.exits.criterion](check).tolist()
         rows = [way.row for way in ways]
@@ -207,6 +212,11 @@ class EarlyExit(Strategy):
             score >= self.exits.threshold_at(len(row.said), row.limit)
             for row, score in zip(rows, scores, strict=True)
         ]
+
+    def gate_at(self, hidden: Float[Tensor, "N D"], layer: int) -> Float[Tensor, " N"] | None:
+        if self.exits.criterion != "gate":
+            return None
+        return self.gate(self.depth.norm(hidden), layer).sigmoid()
 
     def fill_cache(self, engine: Engine, ways: Sequence[Way], layer: int) -> None:
         """The remedy for keys and values above `layer` of the tokens that exit there."""

@@ -14,6 +14,7 @@ from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.criteria import CRITERIA, Check
 from pam.llm.prompts import PromptStates
+from pam.model.exits import ExitGate
 
 LAYERS, LIMIT = 5, 20
 SIZES = {
@@ -164,6 +165,23 @@ def test_computed_layers_are_counted(lm):
                 deepest = max(deepest, layer)
                 needed += deepest
             assert row.layers == needed
+
+
+def test_the_gate_decides(lm):
+    """A gate that is sure from layer 3 on, and another that knows too few layers."""
+    gate = ExitGate(range(1, LAYERS), lm.width)
+    with torch.no_grad():
+        gate.bias[:] = torch.tensor([-9.0, -9.0, 9.0, 9.0])
+    early = EarlyExit(lm, Exits("gate", 0.5), gate)
+    static = EarlyExit(lm, Exits("static", first=3))
+    found = [
+        {row.key: (row.said, row.exits) for row in search(Engine(lm, 64), rows_of(lm), strategy)}
+        for strategy in (early, static)
+    ]
+    assert found[0] == found[1]
+    with pytest.raises(UserError, match=r"layer 3 has no gate: .* among \[2, 4\]"):
+        EarlyExit(lm, Exits("gate", 0.5, first=2), ExitGate([2, 4], lm.width))
+    EarlyExit(lm, Exits("gate", 0.5, first=2, stride=2), ExitGate([2, 4], lm.width))
 
 
 def check_of(logits, hidden=None, before=None, tokens=(), gate=None) -> Check:
