@@ -20,6 +20,7 @@ from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
 from pam.data.utterances import Inputs, Utterance, pad, read_inputs, read_utterances
+from pam.decode.checks import checked, no_speech_of
 from pam.decode.exact import ExactMemory, greedy_exact
 from pam.decode.greedy import GreedyOutput, PromptMemory, greedy
 from pam.decode.settings import Settings
@@ -65,7 +66,10 @@ def decode_part(
     encoders = [shape.name for shape in model.shapes]
     inputs = read_inputs(data_dir, encoders, settings.feats, data["text"], encoder_dir)
     start = time.monotonic()
+    skip = settings.skip_silence
+    scores = {u.id: no_speech_of(data, u.id, needed=skip is not None) for u in utterances}
     lines = decode_utterances(model, utterances, inputs, settings)
+    lines = [checked(line, scores[line["id"]], skip) for line in lines]
     seconds = time.monotonic() - start
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from pam.errors import UserError
+
 EXACT = True  # costs 2 to 17 % more than plain batches of 8 (tools/bench_decode.py)
 BATCH_SIZE = 32  # utterances; smaller batches leave more of the LLM's rows unused
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
+# Scores of `pam.decode.checks` from which an answer is doubtful.
+NO_SPEECH, REPEATED = 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,7 @@ class Settings:
 
     `exact`: batches give the same answers as single utterances (`pam.decode.exact`). Without it,
     answers in bfloat16 depend slightly on `batch_size`. `dtype` is that of the LLM's weights.
+    `skip_silence`: the no-speech score from which an answer is empty; None: never.
     """
 
     prompts: str = "unseen"
@@ -25,3 +30,10 @@ class Settings:
     exact: bool = EXACT
     batch_size: int = BATCH_SIZE if EXACT else PLAIN_BATCH_SIZE
     dtype: str | None = None
+    skip_silence: float | None = None
+
+
+def check_threshold(score: float, name: str = "skip_silence") -> None:
+    """`UserError` if a threshold of a score is not in 0 to 1."""
+    if not 0 <= score <= 1:
+        raise UserError(f"{name} {score:g}: the score is from 0 to 1; {NO_SPEECH} is a good value")
