@@ -25,9 +25,11 @@ from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
     MAX_TOKENS_PER_SECOND,
+    NO_SPEECH,
     NONE,
     PLAIN_BATCH_SIZE,
     Settings,
+    check_threshold,
 )
 from pam.device import device_for
 from pam.errors import UserError, run_main
@@ -122,6 +124,13 @@ def get_parser() -> argparse.ArgumentParser:
         help="largest number of tokens per second of audio (but at least 16); it ends answers "
         "that repeat themselves; 0: no limit",
     )
+    parser.add_argument(
+        "--skip_silence",
+        type=float,
+        metavar="SCORE",
+        help="give the empty answer where the no-speech score, from 0 to 1, is at least this; "
+        f"{NO_SPEECH} is a good value",
+    )
     parser.add_argument("--feats", choices=("dumped", "online"), help="default: as in training")
     parser.add_argument("--encoder_dir", type=Path, help="default: two levels above --data")
     parser.add_argument(
@@ -204,6 +213,8 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
         raise UserError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
+    if args.skip_silence is not None:
+        check_threshold(args.skip_silence, "--skip_silence")
     return Settings(
         prompts=args.prompts,
         seed=args.seed,
@@ -223,6 +234,7 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
         temperature=args.temperature,
         top_p=args.top_p,
         dtype=config["llm_conf"].get("dtype", "bfloat16"),
+        skip_silence=args.skip_silence,
     )
 
 
@@ -289,10 +301,13 @@ def make_job(
     out, prompts = args.out / data.name, {}
     if (data / "utt2task").is_file():
         prompts = prompts_of(config, sorted(set(read_text_file(data / "utt2task").values())))
+    made_with = asdict(settings)
+    if settings.skip_silence is None:  # decodings of earlier versions stay as they are
+        del made_with["skip_silence"]
     making = Making(
         out,
         STAGE,
-        asdict(settings),
+        made_with,
         {
             "model": model,
             "data": data_digest(data),

@@ -1,22 +1,26 @@
 """Ask a trained model about audio files, and print each answer with the chosen expert.
 
+A file that is longer than the model can take is cut into pieces; their answers are printed too.
 For a file that cannot be used, there is one line on stderr. The other files are answered, and the
 exit status is 1.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from pam.data.audio import load_audio
+from pam.data.audio import check_audio
 from pam.data.scp import one_line
+from pam.decode.settings import NO_SPEECH, REPEATED, check_threshold
 from pam.device import device_for
 from pam.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from pam.decode.answer import Answer
 
 STDIN = "-"
 Result = TypeVar("Result")
@@ -27,6 +31,16 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--prompt", required=True, help='for example "Transcribe the speech."')
     parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument(
+        "--no_cut", action="store_true", help="do not cut files that are longer than training clips"
+    )
+    parser.add_argument(
+        "--skip_silence",
+        type=float,
+        metavar="SCORE",
+        help="give the empty answer where the no-speech score, from 0 to 1, is at least this; "
+        f"{NO_SPEECH} is a good value",
+    )
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     parser.add_argument(
         "files",
@@ -40,22 +54,48 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     print_any_text()
     device = device_for(args.ngpu)
-    clips = {file: clip for file in args.files if (clip := attempt(read, file)) is not None}
-    if clips:
-        from pam.decode.api import SpeechLLM  # the import takes seconds: files are checked first
+    if args.skip_silence is not None:
+        check_threshold(args.skip_silence, "--skip_silence")
+    with tempfile.NamedTemporaryFile() as copy:
+        found = {file: attempt(check, file, copy) for file in args.files}
+        paths = {file: path for file, path in found.items() if path is not None}
+        answered = answer_all(args, device, paths) if paths else 0
+    return 0 if answered == len(found) else 1
 
-        model = SpeechLLM.from_pretrained(args.exp, device)
-    answered = 0
-    for file, clip in clips.items():
-        options = {"max_new_tokens": args.max_new_tokens, "name": file}
-        answer = attempt(model.generate, clip, args.prompt, **options)
+
+def answer_all(args: argparse.Namespace, device: str, paths: dict[str, str]) -> int:
+    """Print the answers about `paths`, {name: file}. Returns how many there are."""
+    from pam.decode.api import SpeechLLM  # the import takes seconds: files are checked first
+
+    model, answered = SpeechLLM.from_pretrained(args.exp, device), 0
+    options = {
+        "max_new_tokens": args.max_new_tokens,
+        "cut": not args.no_cut,
+        "skip_silence": args.skip_silence,
+    }
+    for name, path in paths.items():
+        answer = attempt(model.generate, path, args.prompt, name=name, **options)
         if answer is not None:
             answered += 1
-            print(f"{file}: {one_line(answer.text)}")
-            if answer.expert is not None:
-                probability = answer.posteriors[answer.expert]
-                print(f"  expert: {answer.expert} (probability {probability:.3f})")
-    return 0 if answered == len(set(args.files)) else 1
+            show(name, answer)
+    return answered
+
+
+def show(name: str, answer: "Answer") -> None:
+    print(f"{name}: {one_line(answer.text)}")
+    if answer.expert is not None:
+        probability = answer.posteriors[answer.expert]
+        print(f"  expert: {answer.expert} (probability {probability:.3f})")
+    if answer.skipped:
+        print(f"  no speech (score {answer.no_speech:.2f}): skipped")
+    elif answer.no_speech >= NO_SPEECH:
+        print(f"  no speech (score {answer.no_speech:.2f}): the answer may be invented")
+    if answer.repetition >= REPEATED:
+        print(f"  the answer repeats itself (score {answer.repetition:.2f})")
+    if answer.pieces:
+        print(f"  longer than the model can take: cut into {len(answer.pieces)} pieces")
+    for piece in answer.pieces:
+        print(f"  {piece.start:.1f} to {piece.end:.1f} s: {one_line(piece.text)}")
 
 
 def print_any_text() -> None:
@@ -64,19 +104,21 @@ def print_any_text() -> None:
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def read(file: str) -> np.ndarray:
-    """The samples of a file, or of standard input."""
+def check(file: str, copy: IO[bytes]) -> str:
+    """Read a file to its end. Returns its path; standard input becomes the file `copy`, because
+    decoders need to seek."""
     if file != STDIN:
         if Path(file).is_dir():
             raise UserError(f"{file}: this is a folder: give the audio files in it")
-        return load_audio(file)
-    with tempfile.NamedTemporaryFile() as copy:  # decoders need to seek
-        copy.write(sys.stdin.buffer.read())
-        copy.flush()
-        try:
-            return load_audio(copy.name)
-        except UserError as error:
-            raise UserError(str(error).replace(copy.name, "standard input")) from error
+        check_audio(file)
+        return file
+    shutil.copyfileobj(sys.stdin.buffer, copy)
+    copy.flush()
+    try:
+        check_audio(copy.name)
+    except UserError as error:
+        raise UserError(str(error).replace(copy.name, "standard input")) from error
+    return copy.name
 
 
 def attempt(function: Callable[..., Result], *args, **kwargs) -> Result | None:

@@ -1,6 +1,7 @@
 """Read and write audio: everything becomes mono float32 at 16 kHz; errors name file and cause."""
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,11 +44,59 @@ def load_audio(
     format, or has NaN or infinite samples. Repairs are logged once for each file.
     """
     reading = read_audio(path, start, end)
-    for note in reading.notes:
-        if note not in _logged:
-            _logged.add(note)
-            logger.warning("%s", note)
+    _log(reading.notes)
     return reading.samples
+
+
+def stream_audio(
+    path: str | Path, start: float | None = None, end: float | None = None
+) -> Iterator[Float[np.ndarray, " N"]]:
+    """The samples of `load_audio` in blocks of about a million, so that hours need little memory.
+
+    A file with several channels is decoded twice, because channels that cancel each other show
+    only at its end. `UserError` as of `load_audio`, while the blocks are read.
+    """
+    pieces = parse_concat(str(path)) if is_concat(path) else [(path, start, end)]
+    for piece in pieces:
+        yield from _stream(*piece)
+
+
+def _stream(
+    path: str | Path, start: float | None, end: float | None
+) -> Iterator[Float[np.ndarray, " N"]]:
+    audio = open_audio(path)
+    first, last = _bounds(audio, start, end)
+    notes, channel, decoded = list(audio.notes), None, 0
+    if audio.channels > 1 and (channel := _channel_to_use(audio, first, last)) is not None:
+        notes.append(_cancelling(channel))
+    resampler = None
+    if audio.rate != SAMPLE_RATE:
+        import soxr
+
+        resampler = soxr.ResampleStream(audio.rate, SAMPLE_RATE, 1, dtype="float32")
+    for block_NC in audio.blocks(first, last):
+        decoded += len(block_NC)
+        block = block_NC.mean(axis=1) if channel is None else block_NC[:, channel].copy()
+        _check(path, block)
+        block = resampler.resample_chunk(block) if resampler else block
+        if len(block):
+            yield block
+    if round(decoded * SAMPLE_RATE / audio.rate) < 1:
+        _check(path, np.empty(0, np.float32))
+    if resampler and len(block := resampler.resample_chunk(np.empty(0, np.float32), last=True)):
+        yield block
+    if decoded < last - first and not notes:
+        notes.append(two_lengths(last - first, decoded, audio.rate))
+    _log([f"{path}: {note}" for note in notes])
+
+
+def _channel_to_use(audio: Audio, first: int, last: int) -> int | None:
+    """Index of the loudest channel if the channels cancel in their mean, else None."""
+    powers_C, power = np.zeros(audio.channels), 0.0
+    for block_NC in audio.blocks(first, last):
+        powers_C += np.square(block_NC).sum(axis=0)
+        power += float(np.square(block_NC.mean(axis=1)).sum())
+    return _loudest_of_cancelling(powers_C, power)
 
 
 def read_audio(path: str | Path, start: float | None = None, end: float | None = None) -> Reading:
@@ -67,9 +116,10 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
         notes.append(two_lengths(last - first, len(samples_NC), audio.rate))
     samples = samples_NC.mean(axis=1)
     _check(path, samples)
-    if audio.channels > 1 and (loudest := _loudest_of_cancelling(samples_NC, samples)) is not None:
+    powers_C, power = np.square(samples_NC).mean(axis=0), np.square(samples).mean()
+    if audio.channels > 1 and (loudest := _loudest_of_cancelling(powers_C, power)) is not None:
         samples = np.ascontiguousarray(samples_NC[:, loudest])
-        notes.append(f"its channels cancel each other: only channel {loudest + 1} is used")
+        notes.append(_cancelling(loudest))
     if audio.rate != SAMPLE_RATE:
         import soxr
 
@@ -131,12 +181,25 @@ def _bounds(audio: Audio, start: float | None, end: float | None) -> tuple[int, 
     return min(first, available), min(last, available)
 
 
-def _loudest_of_cancelling(samples_NC: np.ndarray, mean_N: np.ndarray) -> int | None:
-    """Index of the loudest channel if the channels cancel in their mean, else None."""
-    powers_C = np.square(samples_NC).mean(axis=0)
-    sum_power = np.square(mean_N).mean() * len(powers_C) ** 2
-    cancel = sum_power < CANCELLED**2 * powers_C.max()
+def _loudest_of_cancelling(powers_C: np.ndarray, power: float) -> int | None:
+    """Index of the loudest channel if the channels cancel in their mean, else None.
+
+    `powers_C` are the channels' powers, `power` is that of their mean.
+    """
+    cancel = power * len(powers_C) ** 2 < CANCELLED**2 * powers_C.max()
     return int(powers_C.argmax()) if cancel else None
+
+
+def _cancelling(channel: int) -> str:
+    return f"its channels cancel each other: only channel {channel + 1} is used"
+
+
+def _log(notes: Sequence[str]) -> None:
+    """Log each note once."""
+    for note in notes:
+        if note not in _logged:
+            _logged.add(note)
+            logger.warning("%s", note)
 
 
 def _check(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:

@@ -21,6 +21,7 @@ from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
 from pam.data.utterances import Inputs, Utterance, read_inputs, read_utterances
+from pam.decode.checks import checked, no_speech_of
 from pam.decode.chunks import in_chunks
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered, Request
@@ -66,11 +67,14 @@ def decode_part(
     utterances = share.of(read_utterances(data, prompts, settings.prompts, settings.seed))
     encoders = [shape.name for shape in decoder.model.shapes]
     inputs = read_inputs(data_dir, encoders, settings.feats, data["text"], encoder_dir)
+    skip = settings.skip_silence
+    scores = {u.id: no_speech_of(data, u.id, needed=skip is not None) for u in utterances}
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE
     part = Part.open(share.file(out), key, len(utterances), audio)
     start = time.monotonic() - part.seconds
     for line in decode_utterances(decoder, utterances, inputs, part.lines):
+        line = checked(line, scores[line["id"]], skip)
         part.append(line, time.monotonic() - start)
 
 
@@ -207,6 +211,7 @@ def line_of(model: ESPnetPaMModel, answer: Answered) -> dict[str, Any]:
         "expert": model.experts[answer.expert] if routed else None,
         "posterior": round(float(answer.posterior[answer.expert]), 6) if routed else None,
         "hyp": answer.text,
+        "logprob": round(answer.logprob, 4),
         "ref": utterance.refs[0],
         "refs": list(utterance.refs),
         "cluster": utterance.cluster,

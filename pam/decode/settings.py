@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+from pam.errors import UserError
+
 EXACT = True
-NONE = "none"  # no drafter
+NONE = "none"  # no drafter, no early exit
 BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
+# Scores of `pam.decode.checks` from which an answer is doubtful.
+NO_SPEECH, REPEATED = 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Settings:
     "none") saves passes of the LLM and changes no answer; `exit_layer` is the layer of the drafter
     that has one. `early_exit` is a criterion of `pam.decode.exits`, which changes answers; the
     other settings of early exit belong to it. `beam` > 1 is beam search; `temperature` > 0 samples
-    from the nucleus `top_p`, by `seed`. `dtype` is that of the LLM's weights.
+    from the nucleus `top_p`, by `seed`. `dtype` is that of the LLM's weights. `skip_silence`: the
+    no-speech score from which an answer is empty; None: never.
     """
 
     prompts: str = "unseen"
@@ -40,8 +45,15 @@ class Settings:
     temperature: float = 0.0
     top_p: float = 1.0
     dtype: str | None = None
+    skip_silence: float | None = None
 
     @property
     def is_greedy(self) -> bool:
         """Whether the answers are those of greedy search."""
         return self.early_exit == NONE and self.beam == 1 and self.temperature == 0
+
+
+def check_threshold(score: float, name: str = "skip_silence") -> None:
+    """`UserError` if a threshold of a score is not in 0 to 1."""
+    if not 0 <= score <= 1:
+        raise UserError(f"{name} {score:g}: the score is from 0 to 1; {NO_SPEECH} is a good value")

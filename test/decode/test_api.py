@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pam.bin import transcribe
-from pam.decode.api import Answer, SpeechLLM, as_clip
+from pam.decode.api import SpeechLLM, as_clip
+from pam.decode.decoder import Decoder
 from pam.decode.request import Answered
 from pam.errors import UserError
 
@@ -104,9 +105,10 @@ def test_an_empty_prompt_is_an_error(speech_llm, wav):
 
 
 def test_no_router_no_expert(speech_llm, wav, monkeypatch):
-    answered = Answered(None, "hello", [1], None, None, -1.0, 1)
-    monkeypatch.setattr("pam.decode.decoder.Decoder.answers", lambda *_: iter([answered]))
-    assert speech_llm.generate(wav, "Write it down.") == Answer("hello", None, {})
+    answered = Answered(0, "hello", [1], None, None, -1.0, 1)
+    monkeypatch.setattr(Decoder, "answers", lambda *_: iter([answered]))
+    answer = speech_llm.generate(wav, "Write it down.")
+    assert (answer.text, answer.expert, answer.posteriors) == ("hello", None, {})
 
 
 def test_transcribe_prints_answer_and_expert(speech_llm, wav, tmp_path, monkeypatch, capsys):
@@ -152,7 +154,8 @@ def test_a_bad_file_among_others(command, wav, tmp_path, capfdbinary, name):
     soundfile.write(other, tone(8000), 16000)
     assert command(wav, file, other) == 1
     out, err = capfdbinary.readouterr()
-    assert [line.split(b": ")[0] for line in out.splitlines()[::2]] == [bytes(wav), bytes(other)]
+    answers = [line for line in out.splitlines() if not line.startswith(b"  ")]
+    assert [line.split(b": ")[0] for line in answers] == [bytes(wav), bytes(other)]
     (line,) = err.splitlines()
     assert line.startswith(b"error: " + bytes(file)) and message.encode() in line
 
@@ -188,15 +191,114 @@ def test_transcribe_without_a_gpu(wav, monkeypatch):
 
 @pytest.mark.parametrize(("longest", "warned"), [(None, 0), (0.5, 1), (0.99, 0), (8.0, 0)])
 def test_audio_longer_than_that_trained_on(command, speech_llm, wav, longest, warned, caplog):
+    """Without cutting, it is one clip, and a warning says so."""
     speech_llm.longest = longest
-    assert command(wav) == 0
-    speech_llm.generate(tone(16000), "Write it down.", max_new_tokens=4)
+    assert command("--no_cut", wav) == 0
+    answer = speech_llm.generate(tone(16000), "Write it down.", max_new_tokens=4, cut=False)
+    assert answer.pieces == ()
     warnings = [record.getMessage() for record in caplog.records]
     names = [str(wav), "audio array"][: 2 * warned]
     text = f"1.0 s of audio, but the model was trained on clips of up to {longest} s"
     assert len(warnings) == len(names)
     for name, warning in zip(names, warnings, strict=True):
         assert warning.startswith(f"{name}: {text}")
+
+
+@pytest.fixture
+def long_wav(tmp_path):
+    """10 s: tones of different strengths, with pauses."""
+    rng = np.random.default_rng(0)
+    strengths = np.repeat(rng.uniform(0.1, 1, 20) * (np.arange(20) % 4 > 0), 8000)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.tile(tone(16000), 10) * strengths, 16000, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("longest", "pieces"), [(None, 0), (9.9, 0), (8.0, 2), (0.9, 16)])
+def test_a_long_recording_is_cut(speech_llm, long_wav, longest, pieces, exact, caplog):
+    """Its pieces' answers are those of the pieces as clips; file and array are alike."""
+    speech_llm = SpeechLLM(speech_llm.model, longest, exact)
+    options = {"prompt": "Write it down.", "max_new_tokens": 4}
+    answer = speech_llm.generate(long_wav, **options)
+    samples = as_clip(long_wav)
+    assert speech_llm.generate(samples, **options) == answer
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(answer.pieces) == pieces
+    if not pieces:
+        return
+    assert (answer.pieces[0].start, answer.pieces[-1].end) == (0.0, 10.0)
+    for one, other in zip(answer.pieces[:-1], answer.pieces[1:], strict=True):
+        assert one.start < other.start < one.end < other.end
+    alone = [
+        speech_llm.generate(samples[round(start * 16000) : round(end * 16000)], **options)
+        for start, end, _ in answer.pieces
+    ]
+    if exact:
+        assert [piece.text for piece in answer.pieces] == [a.text for a in alone]
+    assert len({piece.text for piece in answer.pieces}) > 1
+    assert answer.posteriors == pytest.approx(alone[0].posteriors)
+    assert answer.expert == alone[0].expert
+    assert answer.no_speech == pytest.approx(min(a.no_speech for a in alone), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("task", "texts", "joined"),
+    [
+        ("asr_noisy", ["one two three", "two three four", "five"], "one two three four five"),
+        ("ac", ["one two", "two three", "One two"], "one two; two three"),
+    ],
+)
+def test_transcripts_are_joined_and_other_answers_listed(
+    speech_llm, long_wav, task, texts, joined, monkeypatch
+):
+    expert = speech_llm.model.tasks.index(task)
+    said = [
+        Answered(n, text, [1], expert, torch.eye(4)[expert], -1.0, 1)
+        for n, text in enumerate(texts)
+    ]
+    monkeypatch.setattr(Decoder, "answers", lambda self, requests: iter(said[: len(requests)]))
+    speech_llm.longest = 4.0
+    answer = speech_llm.generate(long_wav, "Write it down.")
+    assert len(answer.pieces) == 3 and answer.expert == task
+    assert answer.text == joined
+    assert [piece.text for piece in answer.pieces] == texts
+
+
+@pytest.mark.parametrize("skip", [None, 0.5])
+def test_silence_is_skipped_if_asked_for(speech_llm, wav, skip):
+    """The same clip and answer, but for the text; a sound keeps its answer."""
+    options = {"prompt": "How many?", "max_new_tokens": 4, "cut": False, "skip_silence": skip}
+    silence = np.zeros(16000, np.float32)
+    answer = speech_llm.generate(silence, **options)
+    assert answer.no_speech > 0.9 and answer.skipped == (skip is not None)
+    assert bool(answer.text) == (skip is None)
+    sound = tone(16000) * np.linspace(0, 1, 16000, dtype=np.float32)
+    answer = speech_llm.generate(sound, **options)
+    assert answer.no_speech < 0.1 and answer.text and not answer.skipped
+
+
+def test_transcribe_says_what_is_doubtful(command, speech_llm, tmp_path, capsys):
+    file = tmp_path / "silence.wav"
+    soundfile.write(file, np.zeros(16000), 16000)
+    assert command(file) == 0
+    assert "  no speech (score 1.00): the answer may be invented" in capsys.readouterr().out
+    assert command("--skip_silence", "0.5", file) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{file}: \n") and "  no speech (score 1.00): skipped" in out
+    with pytest.raises(UserError, match="--skip_silence 1.5: the score is from 0 to 1"):
+        command("--skip_silence", "1.5", file)
+
+
+def test_transcribe_says_that_a_file_was_cut(command, speech_llm, long_wav, wav, capsys):
+    speech_llm.longest = 4.0
+    assert command(long_wav, wav) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{long_wav}: ") and lines[1].startswith("  expert: ")
+    assert "  longer than the model can take: cut into 3 pieces" in lines
+    assert len([line for line in lines if " s: " in line]) == 3
+    assert any(line.startswith("  0.0 to ") for line in lines)
+    assert lines[-2].startswith(f"{wav}: ") and lines[-1].startswith("  expert: ")
 
 
 @pytest.mark.parametrize("exact", [False, True])

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -134,9 +135,10 @@ def test_lines_are_complete_and_in_c_order(exp, data, tmp_path):
     assert [line["id"] for line in lines] == ["B-2", "a-10", "a-3", "b-1", "c-4"]
     for line in lines:
         assert list(line) == [
-            *("id", "task", "prompt", "prompt_seen", "expert", "posterior", "hyp", "ref", "refs"),
-            "cluster",
+            *("id", "task", "prompt", "prompt_seen", "expert", "posterior", "hyp", "logprob"),
+            *("ref", "refs", "cluster", "no_speech", "repetition"),
         ]
+        assert line["no_speech"] is None and 0 <= line["repetition"] <= 1
         assert line["task"] == TASKS[line["id"]]
         assert line["prompt"] in load_prompts(line["task"]).unseen
         assert line["prompt_seen"] is False
@@ -265,6 +267,8 @@ def test_a_job_is_one_of_some(exp, data, tmp_path, job):
         (("--max_new_tokens", 0), "max_new_tokens 0: must be at least 1"),
         (("--max_tokens_per_second", "-1"), "must be 0 or more"),
         (("--max_tokens_per_second", "nan"), "must be 0 or more"),
+        (("--skip_silence", "1.5"), "--skip_silence 1.5: the score is from 0 to 1"),
+        (("--skip_silence", "nan"), "--skip_silence nan: the score is from 0 to 1"),
         (("--ngpu", 2), "--job 1/2 and so on, each with its own CUDA_VISIBLE_DEVICES"),
     ],
 )
@@ -287,6 +291,43 @@ def test_clips_longer_than_those_trained_on_are_counted(exp, data, tmp_path, lon
         (warning,) = warnings
         assert counts[longest] in warning and "up to 0.4 s" in warning
         assert f"training clips, up to {longest} s" in warning
+
+
+def with_audio(data, tmp_path):
+    """The set's wav.scp, with a silent file and files of noise that comes and goes."""
+    rng, files = np.random.default_rng(0), {}
+    for utt in TASKS:
+        samples = rng.normal(0, 0.1, 16000) * np.sin(np.arange(16000) / 800) * (utt != "a-10")
+        files[utt] = str(tmp_path / f"{utt}.flac")
+        soundfile.write(files[utt], samples, 16000)
+    DataDir(text_files(**{"wav.scp": files})).write(data)
+
+
+def test_silence_is_skipped_if_asked_for(exp, data, tmp_path):
+    """Only the silent clip's answer goes; the scores of all are in the lines."""
+    with pytest.raises(UserError, match="--skip_silence: no audio of .*no such audio file"):
+        run(exp, data, tmp_path / "gone", "--skip_silence", "0.5")
+    with_audio(data, tmp_path)
+    plain = {line["id"]: line for line in run(exp, data, tmp_path / "plain")}
+    found = {line["id"]: line for line in run(exp, data, tmp_path / "out", "--skip_silence", "0.5")}
+    assert plain["a-10"]["hyp"] and plain["a-10"]["no_speech"] > 0.9
+    assert (found["a-10"]["hyp"], found["a-10"]["skipped"]) == ("", True)
+    assert len(read_items(tmp_path / "out" / data.name / "hyp.jsonl")) == 5
+    for utt in TASKS.keys() - {"a-10"}:
+        assert found[utt] == plain[utt] and found[utt]["no_speech"] < 0.1
+
+
+def test_a_decoding_of_an_earlier_version_stays(exp, data, tmp_path, monkeypatch):
+    """Its settings have no skip_silence, its lines no scores."""
+    out = tmp_path / "out"
+    run(exp, data, out)
+    settings = read_record(out / "set", "decode")["settings"]
+    assert "skip_silence" not in settings
+    calls = count_parts(monkeypatch)
+    run(exp, data, out)
+    assert not calls
+    with pytest.raises(UserError, match="set was made with other settings"):
+        run(exp, data, out, "--skip_silence", "0.5")
 
 
 def test_seen_prompts_are_training_prompts(exp, data, tmp_path):
