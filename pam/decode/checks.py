@@ -3,7 +3,7 @@
 Silence, steady noise and very short clips make a Speech LLM invent sentences, and greedy search may
 repeat itself. The thresholds are in `pam.decode.settings`. The scores of silence look at the audio
 alone: to what it invents, the model gives the same probabilities as to what it hears
-(egs/multitask/RESULTS.md, "Silence").
+(egs/multitask/RESULTS.md).
 """
 
 import math
