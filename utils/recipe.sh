@@ -13,8 +13,8 @@ stage_names=([1]=data dump combine train average decode score report)
 stage_places=([1]="$datadir" "$dumpdir" "$dumpdir" "$exp" "$exp" "$decoded" "$decoded" "$exp")
 not_measured=false trained=false
 
-# Several processes with one thread each: the threads of OpenMP wait for each other in a busy loop,
-# and cost far more than they bring where there are more threads than cores (tools/bench_busy.py).
+# One thread for each process: the threads of OpenMP wait for each other in a busy loop, and cost far
+# more than they bring where other programs need a core too (tools/bench_busy.py).
 one_thread() {
     OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" "$@"
 }
@@ -70,7 +70,7 @@ needs_training() {
 
 stage_5() { # average: the final checkpoint, and a test that the model uses the audio
     needs_training
-    run average "$exp/average.log" "" --exp "$exp" --dev "$combined/dev" --ngpu "$ngpu"
+    one_thread run average "$exp/average.log" "" --exp "$exp" --dev "$combined/dev" --ngpu "$ngpu"
 }
 
 stage_6() { # decode: an answer for every utterance of the test sets
@@ -86,7 +86,7 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
     # shellcheck disable=SC2206  # score_args is a list of arguments
     local scoring=(--decode_dir "$decoded" --sets "${tested[@]}" --metrics "$metrics" --go_on
         --ngpu "$((ngpu > 0))" $score_args)
-    run score "$decoded/log/score.log" "" "${scoring[@]}"
+    one_thread run score "$decoded/log/score.log" "" "${scoring[@]}"
     ! $worked || ! pending score "${scoring[@]}" || not_measured=true
 }
 

@@ -199,8 +199,9 @@ class SlotLayer(CacheLayerMixin):
         """The slots exist from the start."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_, **unused):
-        self.keys[self.row, :, self.slot] = key_states[:, :, 0]
-        self.values[self.row, :, self.slot] = value_states[:, :, 0]
+        # Under autocast, passes over one and over several tokens may differ in their types.
+        self.keys[self.row, :, self.slot] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[self.row, :, self.slot] = value_states[:, :, 0].to(self.values.dtype)
         if self.gather:
             return self.keys[self.row], self.values[self.row]
         return self.keys, self.values

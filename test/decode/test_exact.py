@@ -149,6 +149,19 @@ def test_a_batch_gives_what_single_rows_give_in_bfloat16(mini_model):
         assert found([3], drafter=drafter) == expected[3:4]
 
 
+@torch.no_grad()
+def test_a_float32_llm_under_autocast(tiny_model):
+    """As `dtype: float32` with `bf16: true` trains: passes, and every answer is that alone."""
+    tiny_model.bf16 = True
+    batch = make_batch(tiny_model, PROMPTS, ["a"] * 3, [0] * 3, [4, 9, 30])
+    clips = list(clips_of(tiny_model, batch))
+    for drafter in ("none", "exit_layer"):
+        found = [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9, drafter=drafter)]
+        for row, (clip, prompt) in enumerate(zip(clips, PROMPTS, strict=True)):
+            (alone,) = answer(tiny_model, [clip], [prompt], 9)
+            assert alone.tokens == found[row]
+
+
 def test_an_llm_without_engine_decodes_one_by_one(tiny_model, monkeypatch, caplog):
     batch = make_batch(tiny_model, PROMPTS, ["a"] * 3, [0] * 3, [4, 9, 30])
     clips = list(clips_of(tiny_model, batch))

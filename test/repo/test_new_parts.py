@@ -1,6 +1,7 @@
-"""A new encoder, fusion, metric, task and corpus: one file and one line each, and all stages work.
+"""A new encoder, fusion, metric, drafter, task and corpus: one file and one line each.
 
-The parts are in `dummies`. They are put into a copy of the project, which runs as a clone does.
+All stages work with them. The parts are in `dummies`. They are put into a copy of the project,
+which runs as a clone does.
 """
 
 import json
@@ -22,6 +23,11 @@ DUMMIES = Path(__file__).with_name("dummies")
 LINES = {
     "encoder.py": ("pam/encoders/dummy.py", "ENCODERS", '"pam.encoders.dummy:DummyEncoder"'),
     "fusion.py": ("pam/fusion/dummy.py", "FUSIONS", '"pam.fusion.dummy:Dummy"'),
+    "drafter.py": (
+        "pam/decode/drafters/dummy.py",
+        "DRAFTERS",
+        '"pam.decode.drafters.dummy:SameToken"',
+    ),
     "metric.py": ("pam/score/dummy.py", "METRICS", '"pam.score.dummy:SameLength"'),
 }
 NAMES = {"metric.py": "same_length"}  # the others are called dummy
@@ -104,6 +110,15 @@ def read(file: Path) -> dict:
 def test_a_corpus_is_prepared(done):
     work, _ = done
     assert (work / "data/notes_dev/text").read_text() == "ann-dev-a note a\nann-dev-b note b\n"
+
+
+def test_a_drafter_proposes_and_changes_no_answer(done):
+    work, printed = done
+    assert "dummy drafter: 2 rows, at most 15" in printed
+    found = [
+        (work / f"exp/dummy/{tag}/notes_test/hyp.jsonl").read_text() for tag in ("tag", "drafted")
+    ]
+    assert found[0] == found[1]
 
 
 def test_an_encoder_is_dumped_and_explained(done):

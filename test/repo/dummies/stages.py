@@ -24,6 +24,8 @@ def main() -> None:
     average.main(["--exp", str(exp), "--dev", str(work / "dev")])
     test = ["--data", str(raw / "notes_test"), "--out", str(exp / "tag")]
     decode.main(["--exp", str(exp), *test, "--max_new_tokens", "4"])
+    drafted = [*test[:3], str(exp / "drafted"), "--max_new_tokens", "4", "--drafter", "dummy"]
+    decode.main(["--exp", str(exp), *drafted])
     score.main(["--decode_dir", str(exp / "tag")])
     print(explain("encoders.dummy"))
     print(explain("fusion_conf.size"))
