@@ -102,7 +102,7 @@ def exits(results: Results, links: Path) -> list[Block]:
     says = (
         f"The oracle's interval is below the last layer in {sum(below)} of {len(below)} sets, the "
         f"stable oracle's in {sum(stable)}. No layer was added, and only {JOINT} was trained with "
-        "joint optimisation. `operations` are those of an oracle that costs nothing, as a share of "
+        "joint optimisation. Operations are those of an oracle that costs nothing, as a share of "
         "the whole LLM: no policy can need fewer with the same answers."
     )
     return [
@@ -132,8 +132,8 @@ def criteria(results: Results, links: Path) -> list[Block]:
     text = (
         "A check at every layer. Of each criterion the threshold with the lowest mean exit layer "
         f"among those that keep {AGREEMENT:g} % of the tokens, chosen on the same set, so a little "
-        f"too good; {GAP}: no threshold keeps them before the last layer. Operations "
-        "count the head at each check (`cosine` and `gate` need none until they exit), not the "
+        f"too good; {GAP}: none of the thresholds tried keeps them. Operations "
+        "count the head at each check (cosine and gate need none until they exit), not the "
         "keys and values of skipped layers. In "
         f"{some['llm']} a head costs as much as {number(some['head_in_layers'])} layers, so the "
         f"last exits that pay are: {rule}."
@@ -265,7 +265,7 @@ def sublayers(results: Results) -> list[Block]:
     ]
     text = (
         "The first of the 2L points that agrees with the last layer; one after an attention counts "
-        "as half a layer. `in a layer`: share of the tokens whose first agreeing point is "
+        "as half a layer. In a layer: the share of the tokens whose first agreeing point is "
         f"after an attention. The gain is above 0 in {sum(above)} of {len(above)} sets. More "
         "points can only make an oracle earlier: the gain is what could be won, not what a policy "
         "wins."

@@ -58,13 +58,17 @@ class Summary:
         """Of the tokens of every utterance."""
         return np.bincount(self.of, weights=values, minlength=len(self.answers))
 
-    def mean(self, values: np.ndarray, scale: float = 1.0, among=None) -> list[float]:
+    def mean(self, values: np.ndarray, scale: float, among=None) -> list[float]:
         """[value, low, high] of the mean over tokens, or over those `among` them."""
         among = np.ones(len(self.of), bool) if among is None else among
         numerators, counts = self.sums(values * among), self.sums(among)
         low, high = ci95(numerators, counts, clusters=self.clusters, scale=scale)
         value = scale * numerators.sum() / counts.sum()
         return [round(float(number), DIGITS) for number in (value, low, high)]
+
+    def layer(self, values: np.ndarray, among=None) -> list[float]:
+        """The mean of depths or distances in layers; its interval is within 0 and L."""
+        return self.mean(values / self.cost.layers, self.cost.layers, among)
 
     def share(self, values: np.ndarray, among=None) -> list[float]:
         return self.mean(values.astype(float), 100.0, among)
@@ -89,7 +93,7 @@ class Summary:
     def exits_of(self, exits: np.ndarray) -> dict[str, Any]:
         counts = Counter(exits.tolist())
         return {
-            "layer": self.mean(exits),
+            "layer": self.layer(exits),
             "flops": self.share(self.cost.ratio(exits, [], False)),
             "histogram": [counts[layer] for layer in range(1, self.cost.layers + 1)],
         }
@@ -101,8 +105,8 @@ class Summary:
             return None
         depth = policies.oracle(self.agrees_PN) / self.per_layer
         return {
-            "layer": self.mean(depth),
-            "earlier": self.mean(self.oracle - depth),
+            "layer": self.layer(depth),
+            "earlier": self.layer(self.oracle - depth),
             "in_a_layer": self.share(depth % 1 != 0),
         }
 
@@ -115,8 +119,8 @@ class Summary:
             if among.any():
                 found[value] = {
                     "tokens": int(among.sum()),
-                    "oracle": self.mean(self.oracle, among=among),
-                    "stable": self.mean(self.stable, among=among),
+                    "oracle": self.layer(self.oracle, among),
+                    "stable": self.layer(self.stable, among),
                     "accuracy": self.share(self.top_LN[-1] == self.ids, among),
                 }
         return found
@@ -127,10 +131,10 @@ class Summary:
         """What a policy costs, and its error |l − l*| against the oracle's layer l*."""
         right = policies.predicted_at(self.top_LN, exits) == self.top_LN[-1]
         return {
-            "layer": self.mean(exits),
+            "layer": self.layer(exits),
             "agreement": self.share(right),
             "flops": self.share(self.cost.ratio(exits, checked, predicts)),
-            "error": self.mean(abs(exits - self.oracle)),
+            "error": self.layer(abs(exits - self.oracle)),
             "premature": self.share(exits < self.oracle),
             "late": self.share(exits > self.oracle),
         }
