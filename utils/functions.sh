@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # options; what is set here is read by recipe.sh
-# Functions of the stages; sourced by utils/recipe.sh and utils/table.sh.
+# Functions of the stages; sourced by recipe.sh, table.sh and early_exit.sh.
 
 log() {
     echo "$(date '+%Y-%m-%d %H:%M:%S') (${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}) $*"
@@ -13,6 +13,7 @@ die() {
 # Variables that `resolve_options` sets:
 exp='' decoded='' combined=''                  # exp/NAME, exp/NAME/TAG, the combined sets
 scale_config='' system_config='' llm_config='' # files of conf/
+llm_path=''                                    # of the LLM: a folder, a name, or cache:NAME
 encoders=() models=()                          # of the scale: to dump; to fetch
 sets=() tested=() limited=()                   # all sets; test sets; the others
 train=() dev=() test=()                        # folders of dumped sets
@@ -56,6 +57,12 @@ run() {
     worked=true
     # shellcheck disable=SC2086  # a prefix is a command with its arguments
     launch "${jobs[@]}" "$log" $prefix "$python" -m "pam.bin.$verb" "$@"
+}
+
+stages() { # stages FIRST LAST, in a subshell: stages of the recipe with the options that are set now
+    stage=$1 stop_stage=$2
+    unmeasured=shown # a table names what a metric lacks
+    . "$PAM_ROOT/utils/recipe.sh"
 }
 
 in_each_corpus() { # in_each_corpus STAGE: run the stage of each corpus' own recipe, with this dumpdir

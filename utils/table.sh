@@ -12,12 +12,6 @@ paper_table() { # paper_table OPTION...
         --results "$results" RESULTS --seeds ${seeds:-$seed} --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
-stages() { # stages FIRST LAST, with the options that are set now
-    stage=$1 stop_stage=$2
-    unmeasured=shown # a table names what a metric lacks
-    . "$PAM_ROOT/utils/recipe.sh"
-}
-
 # experiment NAME SYSTEM SEED ANALYSE [TRAIN_ARG...]: a line of what `pam.bin.table --plan` prints
 experiment() {
     log "table $table: $1"

@@ -4,6 +4,7 @@
 #   ./run.sh --stage 1                                                all stages, on the mini corpora
 #   ./run.sh --config conf/paper.conf --ngpu 8                        the paper's corpora and models
 #   ./run.sh --table 1                                                a table of the paper
+#   ./run.sh --table early_exit                                       the page of the second paper
 #
 # A corpus is a folder of egs/: to add one to the mixture, add its name to `corpora`.
 set -euo pipefail
@@ -15,12 +16,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 corpora=mini         # corpora under egs/ whose sets are combined
 results=exp/results  # folder for a small result of each experiment, for tables; empty: none
-table=               # table of the paper to make, such as 1, 13, figure3, all (conf/tables)
+table=               # table of the paper to make, such as 1, 13, figure3, all (conf/tables), or early_exit
 seeds=               # with --table: seeds of its systems, such as "0 1"; empty: --seed
 dry_run=false        # with --table: true only prints what is missing, and how long it will take
 
 . "$PAM_ROOT/utils/parse_options.sh"
-if [[ -n $table ]]; then
+if [[ $table == early_exit ]]; then
+    . "$PAM_ROOT/utils/early_exit.sh"
+elif [[ -n $table ]]; then
     . "$PAM_ROOT/utils/table.sh"
 else
     . "$PAM_ROOT/utils/recipe.sh"

@@ -75,6 +75,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
         "decoded": f"{exp}/{tag}",
         "scale_config": str(root / f"conf/scale/{options['scale']}.yaml"),
         "system_config": str(root / f"conf/systems/{options['system']}.yaml"),
+        "llm_path": (conf.get("llm_conf") or {}).get("path", ""),
         "llm_config": options["llm"] and str(root / f"conf/llm/{options['llm']}.yaml"),
         "combined": combined(options, made_with, sets, feats, conf),
         "encoders": list(conf["encoders"]) if feats == "dumped" else [],

@@ -38,6 +38,7 @@ from pam.registry import nearest
 from pam.train.systems import effective
 
 OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the command line
+GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
 NO_RESULT = ("num_workers", "log_interval", "budgets")  # these keys change no result
@@ -53,6 +54,9 @@ def get_parser() -> argparse.ArgumentParser:
         "--init",
         type=Path,
         help="exp/NAME to start from, with its encoders, LLM, fusion and weights",
+    )
+    parser.add_argument(
+        "--warm_from", type=Path, help="exp/NAME whose finished CTC warm-up replaces an own one"
     )
     parser.add_argument("--train", type=Path, required=True, help="combined training directory")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
@@ -82,7 +86,7 @@ def making_of(args: argparse.Namespace) -> Making:
         "system": Path(args.system_config).stem,
         **({"llm": Path(args.llm_config).stem} if args.llm_config else {}),
     }
-    given = {key: getattr(args, key) for key in (*OPTIONS, "init") if getattr(args, key)}
+    given = {key: getattr(args, key) for key in GIVEN if getattr(args, key)}
     return Making(
         args.expdir,
         STAGE,
@@ -101,6 +105,7 @@ def making_of(args: argparse.Namespace) -> Making:
             "dev": data_digest(args.dev, LEARNED),
             "prompts": prompts_of_data(args.train),
             "init": args.init and init_digest(args.init),
+            "warm_from": args.warm_from and warmup_digest(args.warm_from),
         },
         notes={"set": args.set, "scale_hash": scale_hash(Path(args.scale_config))},
         begun=has_weights(args.expdir),
@@ -114,6 +119,13 @@ def init_digest(exp: Path) -> str:
     digest = file_digest(exp / "model.pth")
     if digest is None:
         raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+    return digest
+
+
+def warmup_digest(exp: Path) -> str:
+    digest = file_digest(exp / "warmup" / "last.pth")
+    if digest is None:
+        raise UserError(f"--warm_from {exp}: there is no finished warm-up, warmup/last.pth")
     return digest
 
 
@@ -160,6 +172,8 @@ def effective_config(args: argparse.Namespace) -> dict:
     if start:
         config |= {"warmup": "none", "init": str(args.init)}
     config["warmup"] = possible_warmup(config, args)
+    if args.warm_from:
+        config["warm_from"] = str(args.warm_from)
     del config["budgets"]
     if args.budget not in experiment.budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
@@ -211,6 +225,9 @@ def main(argv: list[str] | None = None) -> int:
         device_for(args.ngpu)
     if args.init and args.warmup == "ctc":
         raise UserError("--warmup ctc: the model of --init needs no warm-up: leave --warmup out")
+    if args.warm_from and (args.init or args.warmup == "none"):
+        other = "--init" if args.init else "--warmup none"
+        raise UserError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
     making = making_of(args)
     if making.is_complete():
         get_logger(__name__).info("complete: %s", args.expdir)
@@ -233,7 +250,8 @@ def work(args: argparse.Namespace, making: Making) -> None:
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
-    phases = [phase for phase in ("ctc", "llm") if phase == "llm" or config["warmup"] == "ctc"]
+    own_warmup = config["warmup"] == "ctc" and not config.get("warm_from")
+    phases = ["ctc", "llm"] if own_warmup else ["llm"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
     with making.work():
         freeze_config(args.expdir, config)

@@ -122,7 +122,7 @@ def run_phase(
         "phase": phase,
         "train_dir": str(train),
         "dev_dir": str(dev),
-        "warm_fusion": str(exp / "warmup" / "last.pth") if uses_warmup(config, phase) else None,
+        "warm_fusion": warm_fusion(config, phase, exp),
         "output_dir": str(folder),
         "ngpu": ngpu,
         "multiprocessing_distributed": ngpu > 1,  # DataParallel would split prompts
@@ -163,8 +163,11 @@ def refuse_lost(trained: Mapping[str, Any], epochs: int, folder: Path) -> None:
         refuse_nonfinite_dev_loss(stats, folder)
 
 
-def uses_warmup(config: Mapping[str, Any], phase: str) -> bool:
-    return phase == "llm" and config["warmup"] == "ctc"
+def warm_fusion(config: Mapping[str, Any], phase: str, exp: Path) -> str | None:
+    """The warm-up that the training through the LLM starts from: its own, or another's."""
+    if phase != "llm" or config["warmup"] != "ctc":
+        return None
+    return str(Path(config.get("warm_from") or exp) / "warmup" / "last.pth")
 
 
 def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def dumper(args):
         note("dump", data.name)
         for encoder in dump.encoders_of(args) if args.feats == "dumped" else ():
             touch(args.encoder_dir / encoder / data.name / "feats.scp")
-        touch(raw / "wav.scp")
+        touch(raw / "wav.scp", raw / "text")
         if limit.most < math.inf:
             (raw / "limits.json").write_text(json.dumps([f"{limit.most:g}", limit.drops]))
         (raw / "utt2task").write_text(f"utt1 {task_of(raw.name)}\n")
@@ -159,3 +159,7 @@ if name == "prepare":
         touch(value("--out") / folder / "wav.scp")
 if name == "analyse":
     touch(value("--exp") / "analysis.json")
+if name == "extend":
+    touch(value("--out") / "config.yaml", value("--out") / "model.pth")
+if name == "exit_analysis":
+    touch(value("--page") if "--page" in argv else value("--results") / f"{value('--name')}.json")

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score"]
-ROOMS += ["analysis", "report", "paper", "bin"]
+ROOMS += ["analysis", "report", "exits", "paper", "bin"]
 FOUNDATION = ["atomic", "checkpoint", "config", "device", "environment", "errors", "log", "paths"]
 FOUNDATION += ["registry"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))

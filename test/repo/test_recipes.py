@@ -76,11 +76,12 @@ OF_THE_LAUNCHER = {"--gpus"}  # utils/run.py
 
 def test_the_stages_use_options_that_the_verbs_have():
     """Of each function, and of the array of training options, those of the verbs that it names."""
-    stages = (ROOT / "utils/recipe.sh").read_text() + (ROOT / "utils/table.sh").read_text()
+    names = ("recipe", "table", "early_exit")
+    stages = "".join((ROOT / f"utils/{name}.sh").read_text() for name in names)
     stages = stages.replace("training=(", "run train (")
     seen = set()
     for function in re.split(r"^(?=\w+\(\)|run)", stages, flags=re.MULTILINE):
-        verbs = set(re.findall(r"(?:-m pam\.bin\.|\brun |\bpending )([a-z]+)", function))
+        verbs = set(re.findall(r"(?:-m pam\.bin\.|\brun |\bpending )([a-z_]+)", function))
         verbs &= {file.stem for file in ROOT.glob("pam/bin/*.py")}  # not "run stage 4 first"
         known = set(OF_THE_LAUNCHER)
         for verb in verbs:
@@ -93,5 +94,5 @@ def test_the_stages_use_options_that_the_verbs_have():
         seen |= verbs
     assert seen == {
         *("data", "dump", "combine", "train", "average", "decode", "score", "report"),
-        *("analyse", "table"),
+        *("analyse", "table", "extend", "exit_analysis"),
     }

@@ -183,3 +183,40 @@ def test_table_12_analyses_the_model_once(recipes):
     status, output = recipes.run("multitask", "--table", "12")
     assert status == 0, output
     assert verbs(recipes) == ["table", "table"]
+
+
+PART = ["train", "average", "score", "report"]
+GATE = ["extend", "train", "average"]
+
+
+def test_the_page_of_early_exit_needs_two_systems_with_a_gate_each(recipes):
+    """It resumes where it was; the measurements themselves say what is complete."""
+    argv = ["multitask", "--table", "early_exit"]
+    status, output = recipes.run(*argv, FAIL="extend")
+    assert status != 0
+    assert verbs(recipes) == [*PART, *PART, "extend"]
+    status, output = recipes.run(*argv)
+    assert status == 0, output
+    assert verbs(recipes) == [*GATE, *GATE, *["exit_analysis"] * 5]
+    exp = recipes.root / "egs/multitask/exp"
+    made = {path.parent.name: read_record(path.parent, "train") for path in exp.glob("*/made.json")}
+    options = {name: record["notes"]["set"] for name, record in made.items()}
+    joint = ["model_conf.exits.share=0.5", "model_conf.exits.per_batch=4"]
+    gate = ["phases.llm.optim_conf.lr=5e-3"]
+    main = "pam_mini_short_s0"
+    assert options == {
+        **{main: [], f"{main}-joint": joint, f"{main}-gate": gate, f"{main}-joint-gate": gate}
+    }
+    assert made[f"{main}-gate"]["settings"]["init"] == f"exp/{main}-no_gate"
+    results = exp / "results"
+    names = {file.stem for file in (results / "early_exit").iterdir()}
+    assert names == {"without_joint", "with_joint", "own_answers", "plain_text"}
+    assert (results / "EARLY_EXIT.md").is_file()
+    status, output = recipes.run(*argv)
+    assert status == 0 and verbs(recipes) == ["exit_analysis"] * 5
+
+
+def test_the_page_of_early_exit_has_no_dry_run(recipes):
+    status, output = recipes.run("multitask", "--table", "early_exit", "--dry_run", "true")
+    assert status != 0 and "--dry_run is of other tables: leave it out" in output
+    assert recipes.calls() == []

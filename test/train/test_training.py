@@ -59,6 +59,36 @@ def test_training_lowers_losses_and_leaves_curves_and_a_model(setup, combined):
     assert (exp / "train" / "last.pth").stat().st_mtime_ns == before
 
 
+def test_a_training_may_start_from_anothers_warm_up(setup, tmp_path):
+    """It learns what it learns from its own, which is the same; joint optimisation starts there."""
+    exp, options = setup
+    train_main(options)
+    again = [*options[: options.index("--expdir")], "--warm_from", str(exp), "--expdir"]
+    train_main([*again, str(tmp_path / "same")])
+    assert not (tmp_path / "same" / "warmup").exists()
+    same = weights(tmp_path / "same")
+    assert all(torch.equal(same[name], value) for name, value in weights(exp).items())
+    train_main([*again, str(tmp_path / "joint"), "--set", "model_conf.exits.share=0.5"])
+    curves = json.loads((tmp_path / "joint" / "curves.json").read_text())
+    assert [p["phase"] for p in curves] == ["llm"] * 3
+    assert curves[-1]["train"]["exit_loss"] < curves[0]["train"]["exit_loss"]
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--warm_from", "nowhere"], "--warm_from nowhere: there is no finished warm-up"),
+        (["--warm_from", "x", "--warmup", "none"], "no warm-up with --warmup none: leave out one"),
+        (["--warm_from", "x", "--init", "y"], "there is no warm-up with --init: leave out one"),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_is_one_line(setup, more, message):
+    exp, options = setup
+    with pytest.raises(UserError, match=message) as error:
+        train_main([*options, *more])
+    assert "\n" not in str(error.value) and not exp.exists()
+
+
 def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, setup, tmp_path):
     config = tiny_config | {"router_conf": {"standardize": True}, "warmup": "none"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
