@@ -86,7 +86,7 @@ def get_parser() -> argparse.ArgumentParser:
         "--early_exit",
         default=NONE,
         metavar="CRITERION",
-        help="predict each token from the first layer that is sure of it: max_softmax, margin, "
+        help="predict each token from the first layer that is sure of it: softmax, margin, "
         "entropy, cosine, patience, gate or static. Answers change. verify: --drafter exit_layer, "
         "which changes no answer",
     )

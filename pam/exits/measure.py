@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from pam.llm.criteria import CRITERIA, Check
 from pam.llm.depth import Depth
 from pam.model.exits import ExitGate
 
+OF_LOGITS = ("softmax", "margin", "entropy")  # criteria that only need the prediction
 BLOCK = 192  # tokens whose logits are in memory at the same time
 
 
@@ -79,14 +80,12 @@ def measure(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """`top` and `scores` of `Answer` from the states at L layers, or at their 2L points.
 
-    - `softmax`: the largest probability.
-    - `margin`: the largest minus the second probability.
-    - `entropy`: 1 − H / ln V, with H the entropy of the prediction.
-    - `cosine`: of the states after this and the previous layer, 0 if negative; 0 after layer 1.
+    - `softmax`, `margin`, `entropy`, `cosine`: see `pam.llm.criteria`; the cosine is 0 if negative,
+      and after layer 1.
     - `gate`: the gate's probability; 0 at layers without a gate.
     """
     per_layer = len(states) // len(depth)
-    top, scores = [], {name: [] for name in ("softmax", "margin", "entropy", "cosine")}
+    top, scores = [], {name: [] for name in (*OF_LOGITS, "cosine")}
     previous = None
     for point, state in enumerate(states, 1):
         is_layer = point % per_layer == 0
@@ -95,7 +94,8 @@ def measure(
         if is_layer:
             for name in found[0][1]:
                 scores[name].append(np.concatenate([block[name] for _, block in found]))
-            scores["cosine"].append(cosine(state, previous))
+            cosine = CRITERIA["cosine"](Check(state, state, previous, []))
+            scores["cosine"].append(cosine.clamp(min=0).float().cpu().numpy())
             previous = state
     if gate is not None:
         scores["gate"] = [
@@ -112,21 +112,9 @@ def predict(
     tokens = logits_NV.argmax(-1).cpu().numpy()
     if not scored:
         return tokens, {}
-    log_NV = logits_NV.log_softmax(-1)
-    first, second = log_NV.topk(2, -1).values.exp().unbind(-1)
-    entropy = -(log_NV.exp() * log_NV).nansum(-1)
-    scores = {
-        "softmax": first,
-        "margin": first - second,
-        "entropy": (1 - entropy / np.log(log_NV.shape[-1])).clamp(0, 1),
-    }
+    check = Check(logits_NV, state, None, [])
+    scores = {name: CRITERIA[name](check) for name in OF_LOGITS}
     return tokens, {name: value.float().cpu().numpy() for name, value in scores.items()}
-
-
-def cosine(state: Float[Tensor, "N D"], previous: Float[Tensor, "N D"] | None) -> np.ndarray:
-    if previous is None:
-        return np.zeros(len(state), np.float32)
-    return F.cosine_similarity(state.float(), previous.float()).clamp(min=0).cpu().numpy()
 
 
 def gate_score(depth: Depth, gate: ExitGate, state: Float[Tensor, "N D"], layer: int) -> np.ndarray:

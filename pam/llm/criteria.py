@@ -34,7 +34,7 @@ class Check:
     gate: Float[Tensor, " N"] | None = None
 
 
-def max_softmax(check: Check) -> Float[Tensor, " N"]:
+def softmax(check: Check) -> Float[Tensor, " N"]:
     """The probability of the most probable token."""
     return check.logits.softmax(-1).amax(-1)
 
@@ -54,7 +54,7 @@ def entropy(check: Check) -> Float[Tensor, " N"]:
 def cosine(check: Check) -> Float[Tensor, " N"]:
     """The cosine between the states of this and of the layer checked before it."""
     if check.before is None:
-        return check.logits.new_full((len(check.logits),), -1)
+        return check.hidden.new_full((len(check.hidden),), -1).float()
     return F.cosine_similarity(check.hidden.float(), check.before.float(), dim=-1)
 
 
@@ -70,7 +70,7 @@ def gate(check: Check) -> Float[Tensor, " N"]:
 
 
 CRITERIA: dict[str, Callable[[Check], Float[Tensor, " N"]]] = {
-    "max_softmax": max_softmax,
+    "softmax": softmax,
     "margin": margin,
     "entropy": entropy,
     "cosine": cosine,

@@ -106,7 +106,7 @@ def one_by_one(lm, ids, exits: Exits) -> tuple[list[int], list[int]]:
 
 
 CASES = [
-    Exits("max_softmax", 0.05, 1, 1),
+    Exits("softmax", 0.05, 1, 1),
     Exits("margin", 0.02, 2, 1, decay=4.0),
     Exits("entropy", 0.06, 1, 2),
     Exits("cosine", 0.8, 1, 1),
@@ -144,7 +144,7 @@ def test_a_static_exit(lm, layer, cache):
 
 def test_no_exit_is_greedy_search(lm):
     plain = {row.key: row.said for row in search(Engine(lm, 64), rows_of(lm), Greedy())}
-    for exits in (Exits("max_softmax", 1.0, LAYERS), Exits("static", first=LAYERS)):
+    for exits in (Exits("softmax", 1.0, LAYERS), Exits("static", first=LAYERS)):
         early = EarlyExit(lm, exits)
         found = list(search(Engine(lm, 64), rows_of(lm), early))
         assert {row.key: row.said for row in found} == plain
@@ -154,7 +154,7 @@ def test_no_exit_is_greedy_search(lm):
 def test_computed_layers_are_counted(lm):
     """Recomputed layers too: every token but those after the last full one has all of them."""
     for cache in ("copy", "recompute"):
-        exits = Exits("max_softmax", 0.05, 2, 1, cache=cache)
+        exits = Exits("softmax", 0.05, 2, 1, cache=cache)
         for row in search(Engine(lm, 64), rows_of(lm), EarlyExit(lm, exits)):
             assert row.heads == sum(layer - 1 for layer in row.exits)
             if cache == "copy":
@@ -193,7 +193,7 @@ def test_scores_of_the_criteria():
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]])
     check = check_of(probabilities.log(), gate=torch.tensor([0.2, 0.9]))
     close = torch.testing.assert_close
-    close(CRITERIA["max_softmax"](check), torch.tensor([0.7, 1 / 3]))
+    close(CRITERIA["softmax"](check), torch.tensor([0.7, 1 / 3]))
     close(CRITERIA["margin"](check), torch.tensor([0.5, 0.0]))
     entropy = -sum(p * math.log(p) for p in (0.7, 0.2, 0.1))
     close(CRITERIA["entropy"](check), torch.tensor([1 - entropy / math.log(3), 0.0]))
