@@ -47,7 +47,7 @@ def plot_agreement(results: Mapping[str, Found], out: Path) -> Path:
 def plot_criteria(found: Found, out: Path) -> Path:
     """A panel for each set, a line for each criterion, and the oracle."""
     sets = found["sets"]
-    figure, axes = new_figure(1, len(sets), 1.2 + 3.2 * len(sets), 3.6, sharey=True)
+    figure, axes = new_figure(1, len(sets), 1.8 + 3.2 * len(sets), 4.0, sharey=True)
     for axis, (set_name, entry) in zip(axes, sets.items(), strict=True):
         names = [name for name in CRITERIA if name in entry["criteria"]]
         for number, name in enumerate(names):
@@ -67,7 +67,7 @@ def plot_criteria(found: Found, out: Path) -> Path:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("agreement with the last layer, %")
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=8, frameon=False, fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return save(figure, out)
 
 
