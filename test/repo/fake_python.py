@@ -87,6 +87,7 @@ def train(args, making):
         note("train")
         config = {"feats": args.feats, "llm_conf": {}, "tasks": list(TASKS), "argv": argv}
         touch(args.expdir / "train" / "checkpoint.pth", args.expdir / "train" / "last.pth")
+        touch(args.expdir / "warmup" / "last.pth")
         (args.expdir / "config.yaml").write_text(json.dumps(config))
 
 
