@@ -2,14 +2,14 @@
 """Compare ways to decode: speed, passes of the LLM, and whether the answers are the same.
 
     tools/bench_decode.py --exp exp/NAME --data dump/raw/SET… [--modes fast ctc …] [--before DIR]
-                          [--utts 64] [--rounds 3] [--rows 32] [--threads 1] [--ngpu 0]
+                          [--utts 64] [--rounds 3] [--one_by_one] [--threads 1] [--ngpu 0]
 
 After a first run of each mode, the modes take turns, `--rounds` times. A mode is a name of `MODES`
 or options of `pam.bin.decode`, such as "--early_exit margin --threshold 0.8". The columns are
 medians over the rounds: seconds; tokens per second; RTFx, the seconds of audio per second; the
 speed relative to `fast`; passes of the LLM per answer; and the answers that differ from those of
-`fast`. `--rows 1` answers one request at a time. `--before` names a checkout of an earlier commit:
-mode `before` runs its `pam.bin.decode`.
+`fast`. `--one_by_one` answers one request after the other. `--before` names a checkout of an earlier
+commit: mode `before` runs its `pam.bin.decode`.
 
 Mode `loop` is the common one without this project: one utterance at a time, prompt and audio
 through `transformers.generate`, nothing kept. It applies LoRA to the prompt, which `fast` leaves
@@ -100,13 +100,13 @@ class Bench:
         return found
 
     def mode(self, options: str) -> Callable[[], Run]:
-        needed = ["--exp", ".", "--data", ".", "--out", ".", "--batch_size", str(self.args.rows)]
+        needed = ["--exp", ".", "--data", ".", "--out", "."]
         args = decode.get_parser().parse_args([*needed, *shlex.split(options)])
         decoder = Decoder(self.model, decode.settings_of(args, self.config))
 
         def run() -> Run:
             start = time.perf_counter()
-            if self.args.rows == 1:
+            if self.args.one_by_one:
                 answers = [a for request in self.requests for a in decoder.answers([request])]
             else:
                 answers = [*decoder.answers(self.requests)]
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path)
     parser.add_argument("--utts", type=int, default=64, help="of every set")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=32, help="utterances at once")
+    parser.add_argument("--one_by_one", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ngpu", type=int, default=0)
     args = parser.parse_args()
@@ -195,7 +195,8 @@ def main() -> None:
 def report(bench: Bench, runs: dict[str, list[Run]]) -> None:
     """One line for each mode."""
     count = len(bench.requests)
-    print(f"{count} answers, {bench.seconds_of_audio:.0f} s of audio, rows {bench.args.rows}")
+    how = "one by one" if bench.args.one_by_one else "together"
+    print(f"{count} answers {how}, {bench.seconds_of_audio:.0f} s of audio")
     print("| mode | s | tokens/s | RTFx | speed | passes/answer | differ |")
     print("|---|---|---|---|---|---|---|")
     seconds = {

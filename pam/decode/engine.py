@@ -203,7 +203,7 @@ class SlotLayer(CacheLayerMixin):
         self.keys[self.row, :, self.slot] = key_states[:, :, 0].to(self.keys.dtype)
         self.values[self.row, :, self.slot] = value_states[:, :, 0].to(self.values.dtype)
         if self.gather:
-            return self.keys[self.row], self.values[self.row]
+            return self.keys.index_select(0, self.row), self.values.index_select(0, self.row)
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

@@ -16,6 +16,8 @@ from pam.decode.drafters.base import Drafter
 from pam.decode.engine import Engine
 from pam.decode.row import Row
 
+# A pass with drafts copies keys and values, which shorter drafts do not make up for.
+SHORTEST_DRAFT = 3  # tokens that must have a place
 Choice = tuple[int, float]  # a token and its log-probability
 
 
@@ -85,7 +87,7 @@ class Greedy(Strategy):
 
     def drafts(self, engine: Engine, rows: Sequence[Row]) -> list[list[int]]:
         most = engine.items // len(rows) - 1
-        if self.drafter is None or most == 0:
+        if self.drafter is None or most < SHORTEST_DRAFT:
             return [[] for _ in rows]
         proposed = self.drafter.propose(engine, rows, most)
         rooms = [row.limit - len(row.said) - 1 for row in rows]
