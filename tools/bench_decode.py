@@ -8,8 +8,8 @@ After a first run of each mode, the modes take turns, `--rounds` times. A mode i
 or options of `pam.bin.decode`, such as "--early_exit margin --threshold 0.8". The columns are
 medians over the rounds: seconds; tokens per second; RTFx, the seconds of audio per second; the
 speed relative to `fast`; passes of the LLM per answer; and the answers that differ from those of
-`fast`. `--one_by_one` answers one request after the other. `--before` names a checkout of an earlier
-commit: mode `before` runs its `pam.bin.decode`.
+`fast`. `--one_by_one` answers one request after the other. `--before` names a checkout of an
+earlier commit: mode `before` runs its `pam.bin.decode`.
 
 Mode `loop` is the common one without this project: one utterance at a time, prompt and audio
 through `transformers.generate`, nothing kept. It applies LoRA to the prompt, which `fast` leaves

@@ -19,7 +19,7 @@ from pam.decode.checks import no_speech, repetition
 from pam.decode.decoder import Decoder
 from pam.decode.join import join_answers, transcribes
 from pam.decode.request import Request
-from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, Settings, check_threshold
+from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, NONE, Settings, check_threshold
 from pam.errors import UserError
 from pam.log import get_logger
 from pam.model.build import load_experiment
@@ -41,7 +41,8 @@ class SpeechLLM:
 
     def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
         self.model, self.longest = model, longest
-        self.decoder = Decoder(model, Settings(exact=exact))
+        # Lossless; single requests leave places for drafts.
+        self.decoder = Decoder(model, Settings(exact=exact, drafter="ctc" if exact else NONE))
 
     @classmethod
     def from_pretrained(

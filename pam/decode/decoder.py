@@ -59,10 +59,12 @@ class Decoder:
         fault = engine_fault(self.lm)
         if fault is None:
             self.window = shortest_window(self.lm)
-        elif settings.is_greedy and self.drafter is None:
-            logger.warning("decoding one utterance at a time, since with this LLM %s", fault)
+        elif settings.is_greedy:
+            logger.warning(
+                "decoding one utterance at a time and without drafts, since with this LLM %s", fault
+            )
         else:
-            raise UserError(f"with this LLM, only plain greedy search can be used: {fault}")
+            raise UserError(f"with this LLM, only greedy search can be used: {fault}")
 
     def make_strategy(self) -> Strategy:
         settings = self.settings

@@ -18,6 +18,7 @@ from pam.decode.row import Row
 
 # A pass with drafts copies keys and values, which shorter drafts do not make up for.
 SHORTEST_DRAFT = 3  # tokens that must have a place
+TRIAL, LEAST_GAIN = 3, 0.25  # passes, and accepted tokens of a pass
 Choice = tuple[int, float]  # a token and its log-probability
 
 
@@ -71,7 +72,7 @@ class Greedy(Strategy):
     tokens are kept that the LLM would have chosen itself, and then comes the LLM's own choice. So
     the answer is the same whatever is proposed, and a good draft saves passes. Drafts only use
     places of a pass that would otherwise be empty. Keys of rejected tokens are not removed: later
-    tokens overwrite their slots.
+    tokens overwrite their slots. A row whose drafts are of little use gets no more.
     """
 
     def __init__(self, drafter: Drafter | None = None):
@@ -87,11 +88,20 @@ class Greedy(Strategy):
 
     def drafts(self, engine: Engine, rows: Sequence[Row]) -> list[list[int]]:
         most = engine.items // len(rows) - 1
+        drafts: list[list[int]] = [[] for _ in rows]
         if self.drafter is None or most < SHORTEST_DRAFT:
-            return [[] for _ in rows]
-        proposed = self.drafter.propose(engine, rows, most)
-        rooms = [row.limit - len(row.said) - 1 for row in rows]
-        return [draft[:room] for draft, room in zip(proposed, rooms, strict=True)]
+            return drafts
+        places = [place for place, row in enumerate(rows) if gains(row)]
+        if places:
+            proposed = self.drafter.propose(engine, [rows[place] for place in places], most)
+            for place, draft in zip(places, proposed, strict=True):
+                drafts[place] = draft[: rows[place].limit - len(rows[place].said) - 1]
+        return drafts
+
+
+def gains(row: Row) -> bool:
+    """Whether drafts bring the row enough tokens, or it is too early to say."""
+    return row.passes < TRIAL or row.accepted >= LEAST_GAIN * row.passes
 
 
 def accept(row: Row, draft: Sequence[int], choices: Sequence[Choice], end: int) -> None:

@@ -171,6 +171,7 @@ def test_an_llm_without_engine_decodes_one_by_one(tiny_model, monkeypatch, caplo
         assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)] == expected
     monkeypatch.setattr("pam.decode.decoder.engine_fault", lambda lm: "it is too odd")
     assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)] == expected
-    assert "one utterance at a time, since with this LLM it is too odd" in caplog.text
-    with pytest.raises(UserError, match="only plain greedy search can be used: it is too odd"):
-        answer(tiny_model, clips, PROMPTS, 9, drafter="ctc")
+    assert "at a time and without drafts, since with this LLM it is too odd" in caplog.text
+    assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9, drafter="ctc")] == expected
+    with pytest.raises(UserError, match="only greedy search can be used: it is too odd"):
+        answer(tiny_model, clips, PROMPTS, 9, beam=2)

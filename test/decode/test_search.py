@@ -13,7 +13,7 @@ from pam.decode.drafters.exit_layer import LONGEST, ExitLayerDrafter
 from pam.decode.drafters.prompt_lookup import lookup
 from pam.decode.engine import ITEMS, Engine
 from pam.decode.row import Row
-from pam.decode.search import Greedy, search
+from pam.decode.search import TRIAL, Greedy, search
 from pam.errors import UserError
 from pam.llm.merged import merged_copy
 from pam.llm.prompts import PromptStates
@@ -123,6 +123,26 @@ def test_a_right_draft_saves_passes(lm, plain):
     (row,) = search(engine, rows, Greedy(Right(lm, plain, 0.0)))
     assert row.said == plain(number)
     assert engine.passes == row.passes <= -(-(len(row.said) + 1) // ITEMS) + 1
+
+
+def test_a_row_whose_drafts_are_refused_gets_no_more(lm, plain):
+    """After some passes; a row with good drafts keeps them."""
+    asked = []
+
+    class Wrong(Oracle):
+        def propose(self, engine, rows, most):
+            asked.append([row.key for row in rows])
+            return [
+                self.plain(row.key)[len(row.said) :][:2] if row.key == 3 else [5] for row in rows
+            ]
+
+    found = {
+        row.key: row for row in search(Engine(lm, 128), rows_of(lm, 4), Greedy(Wrong(lm, plain, 0)))
+    }
+    assert {key: row.said for key, row in found.items()} == {n: plain(n) for n in range(4)}
+    assert asked[0] != [3] and asked[-1] == [3]
+    refused = [row for key, row in found.items() if key != 3 and row.accepted == 0]
+    assert refused and all(row.drafted <= TRIAL for row in refused)
 
 
 def test_logprob_is_that_of_the_tokens(lm, plain):
