@@ -10,6 +10,7 @@ from pam.data.prompts import prompts_of
 from pam.data.sample import even_places
 from pam.data.utterances import Utterance, read_utterances
 from pam.decode.decode_set import decode_utterances
+from pam.decode.decoder import Decoder
 from pam.decode.settings import Settings
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.score.items import Item
@@ -26,10 +27,11 @@ def set_metric(
     """Per task of a set: the metric with its value and interval, over `utts` utterances."""
     _, inputs = set_inputs(model, data_dir, settings.feats)
     chosen = some_of_each_task(data_dir, config, settings, utts)
-    lines = decode_utterances(model, chosen, inputs, settings)
+    decoder = Decoder(model, settings)
+    lines = {line["id"]: line for line in decode_utterances(decoder, chosen, inputs)}
     by_task: dict[str, list[Item]] = {}
-    for line in lines:
-        by_task.setdefault(line["task"], []).append(as_item(line))
+    for utterance in chosen:
+        by_task.setdefault(utterance.task, []).append(as_item(lines[utterance.id]))
     out = {}
     for task, items in by_task.items():
         score, _ = score_items(task, items, Options(seed=settings.seed))

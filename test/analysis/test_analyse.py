@@ -12,7 +12,7 @@ from pam.analysis.metric import set_metric
 from pam.bin import analyse, report
 from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
-from pam.decode.decode_set import Settings
+from pam.decode.settings import Settings
 from pam.model.build import build_model
 from pam.report import analysis
 from pam.report.blocks import to_markdown
