@@ -21,6 +21,7 @@ class Row:
         said: the tokens so far, without the end token. The last one is not read yet.
         logprob: the sum of the log-probabilities of all chosen tokens, with the end token.
         passes: the passes of the LLM that the row took part in.
+        tried: the passes with a draft.
         drafted, accepted: the number of proposed tokens, and of those that were kept.
         exits: with early exit, the layer that predicted each token after the first.
         layers: with early exit, the number of layers computed for all tokens.
@@ -37,6 +38,7 @@ class Row:
     said: list[int] = field(default_factory=list)
     logprob: float = 0.0
     passes: int = 0
+    tried: int = 0
     drafted: int = 0
     accepted: int = 0
     exits: list[int] = field(default_factory=list)

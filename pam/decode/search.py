@@ -18,7 +18,7 @@ from pam.decode.row import Row
 
 # A pass with drafts copies keys and values, which shorter drafts do not make up for.
 SHORTEST_DRAFT = 3  # tokens that must have a place
-TRIAL, LEAST_GAIN = 3, 0.25  # passes, and accepted tokens of a pass
+TRIAL, LEAST_GAIN = 3, 0.25  # passes with a draft, and accepted tokens of such a pass
 Choice = tuple[int, float]  # a token and its log-probability
 
 
@@ -101,12 +101,13 @@ class Greedy(Strategy):
 
 def gains(row: Row) -> bool:
     """Whether drafts bring the row enough tokens, or it is too early to say."""
-    return row.passes < TRIAL or row.accepted >= LEAST_GAIN * row.passes
+    return row.tried < TRIAL or row.accepted >= LEAST_GAIN * row.tried
 
 
 def accept(row: Row, draft: Sequence[int], choices: Sequence[Choice], end: int) -> None:
     """Keep the LLM's choices up to the first that differs from the draft, which it replaces."""
     row.passes += 1
+    row.tried += bool(draft)
     row.drafted += len(draft)
     for place, (token, logprob) in enumerate(choices):
         row.say(token, logprob, end)

@@ -13,7 +13,7 @@ from pam.decode.drafters.exit_layer import LONGEST, ExitLayerDrafter
 from pam.decode.drafters.prompt_lookup import lookup
 from pam.decode.engine import ITEMS, Engine
 from pam.decode.row import Row
-from pam.decode.search import TRIAL, Greedy, search
+from pam.decode.search import SHORTEST_DRAFT, TRIAL, Greedy, search
 from pam.errors import UserError
 from pam.llm.merged import merged_copy
 from pam.llm.prompts import PromptStates
@@ -142,7 +142,21 @@ def test_a_row_whose_drafts_are_refused_gets_no_more(lm, plain):
     assert {key: row.said for key, row in found.items()} == {n: plain(n) for n in range(4)}
     assert asked[0] != [3] and asked[-1] == [3]
     refused = [row for key, row in found.items() if key != 3 and row.accepted == 0]
-    assert refused and all(row.drafted <= TRIAL for row in refused)
+    assert refused and all(row.tried == row.drafted <= TRIAL for row in refused)
+
+
+def test_a_row_that_had_no_place_for_drafts_gets_them_when_others_end(lm, plain):
+    """32 rows leave no place; the last ones do, however many passes they have had."""
+    asked = []
+
+    class Right(Oracle):
+        def propose(self, engine, rows, most):
+            asked.append((len(rows), most))
+            return [self.plain(row.key)[len(row.said) :][:most] for row in rows]
+
+    found = list(search(Engine(lm, 128), rows_of(lm, ITEMS), Greedy(Right(lm, plain, 0.0))))
+    assert all(most >= SHORTEST_DRAFT for _, most in asked)
+    assert any(row.passes - row.tried >= TRIAL and row.tried for row in found)
 
 
 def test_logprob_is_that_of_the_tokens(lm, plain):

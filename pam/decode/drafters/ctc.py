@@ -26,8 +26,8 @@ class CTCDrafter(Drafter):
         super().__init__(lm)
         self.norms = lm.embeddings.float().norm(dim=-1).clamp(min=1e-6)
 
-    def hint(self, prompt: str, audio: Float[Tensor, "U D"]) -> "Alignment":
-        return Alignment(self.best_path(audio))
+    def hint(self, prompt: str, audio: Float[Tensor, "U D"]) -> "Alignment | Tensor":
+        return audio  # its path is only computed if there is a place for drafts
 
     def best_path(self, audio: Float[Tensor, "U D"]) -> list[int]:
         """The most probable token of each frame, repetitions joined and blanks removed."""
@@ -38,6 +38,9 @@ class CTCDrafter(Drafter):
         return [token for token, _ in groupby(cosine.argmax(-1).tolist()) if token != self.lm.space]
 
     def propose(self, engine: Engine, rows: Sequence[Row], most: int) -> list[list[int]]:
+        for row in rows:
+            if not isinstance(row.hint, Alignment):
+                row.hint = Alignment(self.best_path(row.hint))
         return [row.hint.draft(row.said, most) for row in rows]
 
 
