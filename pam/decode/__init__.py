@@ -1,1 +1,1 @@
-"""Decoding: greedy search over data sets, and an API for single clips."""
+"""Decoding: searches over data sets, and an API for single recordings."""
