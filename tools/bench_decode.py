@@ -157,7 +157,11 @@ class Bench:
                 command += ["--data", some, "--out", out, "--ngpu", self.args.ngpu]
                 command += ["--encoder_dir", data.resolve().parent.parent]
                 subprocess.run(
-                    [*map(str, command)], check=True, env=env, cwd=self.args.before, stderr=-3
+                    [*map(str, command)],
+                    check=True,
+                    env=env,
+                    cwd=self.args.before,
+                    stderr=subprocess.DEVNULL,
                 )
                 seconds += json.loads((out / data.name / "decode_seconds.json").read_text())[
                     "decode"

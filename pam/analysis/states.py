@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pam.data.datadir import DataDir
 from pam.data.sample import even_places
-from pam.data.utterances import Inputs, pad, read_inputs
+from pam.data.utterances import Inputs, batch_of, read_inputs
 from pam.fusion.pam import PromptAwareMixture
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -57,10 +57,7 @@ def gather(
     raw: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     mapped: dict[str, list[Tensor]] = {shape.name: [] for shape in model.shapes}
     for utt in chosen:
-        features, lengths = pad([inputs[utt]])
-        batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
-        batch = {name: value.to(model.device) for name, value in batch.items()}
-        states, _ = model.states(batch)
+        states, _ = model.states(batch_of([inputs[utt]], model.device))
         wanted = -(-frames // len(chosen))
         for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
             raw[shape.name].append(_some(state_1STC[0], wanted))

@@ -25,10 +25,10 @@ from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
     MAX_TOKENS_PER_SECOND,
-    NO_SPEECH,
     NONE,
     PLAIN_BATCH_SIZE,
     Settings,
+    add_skip_silence,
     check_threshold,
 )
 from pam.device import device_for
@@ -124,13 +124,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="largest number of tokens per second of audio (but at least 16); it ends answers "
         "that repeat themselves; 0: no limit",
     )
-    parser.add_argument(
-        "--skip_silence",
-        type=float,
-        metavar="SCORE",
-        help="give the empty answer where the no-speech score, from 0 to 1, is at least this; "
-        f"{NO_SPEECH} is a good value",
-    )
+    add_skip_silence(parser)
     parser.add_argument("--feats", choices=("dumped", "online"), help="default: as in training")
     parser.add_argument("--encoder_dir", type=Path, help="default: two levels above --data")
     parser.add_argument(

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from pam.data.audio import check_audio
 from pam.data.scp import one_line
-from pam.decode.settings import NO_SPEECH, REPEATED, check_threshold
+from pam.decode.settings import NO_SPEECH, REPEATED, add_skip_silence, check_threshold
 from pam.device import device_for
 from pam.errors import UserError, run_main
 
@@ -34,13 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no_cut", action="store_true", help="do not cut files that are longer than training clips"
     )
-    parser.add_argument(
-        "--skip_silence",
-        type=float,
-        metavar="SCORE",
-        help="give the empty answer where the no-speech score, from 0 to 1, is at least this; "
-        f"{NO_SPEECH} is a good value",
-    )
+    add_skip_silence(parser)
     parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
     parser.add_argument(
         "files",

@@ -134,3 +134,10 @@ def pad(rows: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[s
     """A batch: for each name the sequences, zero-padded at the end, and their lengths."""
     padded = {name: pad_sequence([r[name] for r in rows], batch_first=True) for name in rows[0]}
     return padded, {name: torch.tensor([len(r[name]) for r in rows]) for name in rows[0]}
+
+
+def batch_of(rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """The rows as the model takes them: NAME and NAME_lengths on its device."""
+    features, lengths = pad(rows)
+    batch = {**features, **{f"{name}_lengths": value for name, value in lengths.items()}}
+    return {name: value.to(device) for name, value in batch.items()}

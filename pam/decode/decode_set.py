@@ -68,13 +68,13 @@ def decode_part(
     encoders = [shape.name for shape in decoder.model.shapes]
     inputs = read_inputs(data_dir, encoders, settings.feats, data["text"], encoder_dir)
     skip = settings.skip_silence
-    scores = {u.id: no_speech_of(data, u.id, needed=skip is not None) for u in utterances}
     samples = [utterance.samples for utterance in utterances]
     audio = None if None in samples else sum(samples) / SAMPLE_RATE
     part = Part.open(share.file(out), key, len(utterances), audio)
     start = time.monotonic() - part.seconds
     for line in decode_utterances(decoder, utterances, inputs, part.lines):
-        line = checked(line, scores[line["id"]], skip)
+        score = no_speech_of(data, line["id"], needed=skip is not None)
+        line = checked(line, score, skip)
         part.append(line, time.monotonic() - start)
 
 

@@ -236,11 +236,7 @@ def engine_fault(lm: CausalLM) -> str | None:
     try:
         words = lm.embed(ids)[None]
         whole = lm.backbone(inputs_embeds=words, use_cache=False).last_hidden_state[0, 2:]
-        cache = DynamicCache()
-        lm.backbone(inputs_embeds=words[:, :2], past_key_values=cache, use_cache=True)
-        keys = [layer.keys for layer in cache.layers]
-        values = [layer.values for layer in cache.layers]
-        past = PromptStates(words[:, 0], keys, values, torch.ones(1, 2, dtype=torch.bool))
+        past = lm.read_prompts(ids[None, :2], torch.tensor([2], device=ids.device))
         engine = Engine(lm, SLOT_STEP)
         row = engine.admit(past)
         tokens = [Item(row, slot, int(token)) for slot, token in enumerate(ids)][2:ITEMS]

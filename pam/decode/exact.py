@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pam.data.utterances import pad
+from pam.data.utterances import batch_of
 from pam.decode.greedy import PromptMemory, listen, stack_prompts, token_limits, without_padding
 from pam.decode.request import Request
 from pam.llm.causal_lm import CausalLM
@@ -71,9 +71,7 @@ def fuse_exactly(
     model: ESPnetPaMModel, memory: PromptMemory, request: Request, loaded: Mapping[str, Tensor]
 ) -> Fused:
     """Route and fuse one request, whose features are `loaded`."""
-    features, lengths = pad([loaded])
-    batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
-    batch = {name: value.to(model.device) for name, value in batch.items()}
+    batch = batch_of([loaded], model.device)
     prompt = memory([request.prompt])
     with model.autocast():
         logits, gate = model.route(prompt, None)

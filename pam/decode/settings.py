@@ -1,5 +1,6 @@
 """The settings of decoding. This module does not import torch."""
 
+from argparse import ArgumentParser
 from dataclasses import dataclass
 
 from pam.errors import UserError
@@ -51,6 +52,17 @@ class Settings:
     def is_greedy(self) -> bool:
         """Whether the answers are those of greedy search."""
         return self.early_exit == NONE and self.beam == 1 and self.temperature == 0
+
+
+def add_skip_silence(parser: ArgumentParser) -> None:
+    """The option --skip_silence."""
+    parser.add_argument(
+        "--skip_silence",
+        type=float,
+        metavar="SCORE",
+        help="give the empty answer where the no-speech score, from 0 to 1, is at least this; "
+        f"{NO_SPEECH} is a good value",
+    )
 
 
 def check_threshold(score: float, name: str = "skip_silence") -> None:

@@ -15,7 +15,7 @@ from pam.data.datadir import DataDir
 from pam.data.prompts import prompts_of
 from pam.data.sample import even_places
 from pam.data.scp import read_text_file
-from pam.data.utterances import Utterance, pad, read_inputs, read_utterances
+from pam.data.utterances import Utterance, batch_of, read_inputs, read_utterances
 from pam.decode.greedy import PromptMemory
 from pam.errors import UserError
 from pam.exits.measure import Read
@@ -51,9 +51,7 @@ def speech_answers(
         if utterance.id not in texts:
             raise UserError(f"{decoded}/{data_dir.name}/hyp.jsonl: no answer of {utterance.id}")
         ids = [*model.llm.answer_ids(texts[utterance.id]), model.llm.eos]
-        features, lengths = pad([inputs[utterance.id]])
-        batch = {**features, **{f"{name}_lengths": n for name, n in lengths.items()}}
-        batch = {name: value.to(model.device) for name, value in batch.items()}
+        batch = batch_of([inputs[utterance.id]], model.device)
         states = read_one(model, depth, memory, utterance, batch, ids, sublayers)
         yield Read(ids, utterance.id, utterance.task, utterance.cluster, states)
 

@@ -171,24 +171,28 @@ class Summary:
         """How well the gate says whether a layer agrees with the last, and where it exits."""
         if "gate" not in self.scores:
             return None
+        right, exits = self.gate_decisions()
+        agrees_GN = self.agrees_LN[np.array(self.gate_layers) - 1]
+        return {
+            "layers": self.gate_layers,
+            "right": self.share(right),
+            "agreeing": self.share(agrees_GN.mean(0)),
+            "exit": self.policy(exits, self.gate_layers, False),
+        }
+
+    def gate_decisions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each token: the share of layers at which the gate is right, and the gate's exit."""
         rows = np.array(self.gate_layers) - 1
         right_GN = (self.scores["gate"][rows] >= GATE) == self.agrees_LN[rows]
         exits = policies.by_threshold(self.scores["gate"], GATE, self.gate_layers)
-        return {
-            "layers": self.gate_layers,
-            "right": self.share(right_GN.mean(0)),
-            "agreeing": self.share(self.agrees_LN[rows].mean(0)),
-            "exit": self.policy(exits, self.gate_layers, False),
-        }
+        return right_GN.mean(0), exits
 
     def paired(self) -> dict[str, Any]:
         """Sums of every utterance, to compare two models on the same utterances."""
         sums = {"tokens": np.ones(len(self.of)), "oracle": self.oracle, "stable": self.stable}
         if "gate" in self.scores:
-            exits = policies.by_threshold(self.scores["gate"], GATE, self.gate_layers)
-            rows = np.array(self.gate_layers) - 1
-            right_GN = (self.scores["gate"][rows] >= GATE) == self.agrees_LN[rows]
-            sums |= {"error": abs(exits - self.oracle), "right": right_GN.mean(0)}
+            right, exits = self.gate_decisions()
+            sums |= {"error": abs(exits - self.oracle), "right": right}
         return {
             "ids": [answer.id for answer in self.answers],
             "clusters": self.clusters,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.load import attention_of_cpu
+from pam.llm.supported import one_line
 
 LIMIT = 1e-3, 0.05  # largest relative error of the parts, in float32 and in smaller types
 
@@ -34,6 +35,7 @@ class Depth:
         self.layers = getattr(self.backbone, "layers", None)
         self.norm = getattr(self.backbone, "norm", None)
         self.parts: dict[tuple[int, int], nn.Module] = {}
+        self.keys_only: dict[tuple[int, int], nn.Module] = {}
         with torch.no_grad(), attention_of_cpu(lm.llm):
             reason = self.fault(sublayers)
         if reason is not None:
@@ -64,8 +66,10 @@ class Depth:
 
         Only for layers with sub-layers. Returns `hidden`.
         """
-        part = self.part([KeysAndValues(layer) for layer in self.layers[first:last]])
-        return part(inputs_embeds=hidden, **inputs).last_hidden_state
+        if (first, last) not in self.keys_only:
+            layers = [KeysAndValues(layer) for layer in self.layers[first:last]]
+            self.keys_only[first, last] = self.part(layers)
+        return self.keys_only[first, last](inputs_embeds=hidden, **inputs).last_hidden_state
 
     def part(self, layers: Iterable[nn.Module]) -> nn.Module:
         """The decoder with these layers and without its final norm; it shares the weights."""
@@ -111,7 +115,7 @@ class Depth:
             for layer in range(len(self)):
                 hidden = self.run(hidden, layer, layer + 1, use_cache=False)
         except Exception as error:  # a family's code may fail in any way
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return f"{type(error).__name__}: {one_line(error)}"
         if len(states) != len(self):
             return f"a pass runs its {len(self)} layers {len(states)} times"
         if differ(self.norm(states[-1]), whole) or differ(self.norm(hidden), whole):
