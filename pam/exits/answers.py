@@ -2,7 +2,6 @@
 
 # B = 1 row, Y answer tokens, D width of the LLM
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.score.items import read_items
 
 
 def speech_answers(
@@ -58,9 +58,8 @@ def speech_answers(
 
 def read_hyp(decoded: Path, data_dir: Path) -> dict[str, str]:
     """{id: answer} of a decoded set."""
-    text = (decoded / data_dir.name / "hyp.jsonl").read_text(encoding="utf-8")
-    lines = map(json.loads, text.splitlines())
-    return {line["id"]: line["hyp"] for line in lines}
+    items = read_items(decoded / data_dir.name / "hyp.jsonl")
+    return {item.id: item.hyp for item in items}
 
 
 @torch.no_grad()
