@@ -6,7 +6,7 @@
 . "$PAM_ROOT/utils/functions.sh"
 
 joint_args="--set model_conf.exits.share=0.5 --set model_conf.exits.per_batch=4"
-gate_args="--set phases.llm.optim_conf.lr=5e-3"
+gate_args="--set phases.llm.optim_conf.lr=5e-3 --set model_conf.exits.per_batch=8"
 
 refuse_options() {
     [[ -n $results ]] || die "--table early_exit: --results is empty, but the page is made from the results there: set it"

@@ -202,7 +202,7 @@ def test_the_page_of_early_exit_needs_two_systems_with_a_gate_each(recipes):
     made = {path.parent.name: read_record(path.parent, "train") for path in exp.glob("*/made.json")}
     options = {name: record["notes"]["set"] for name, record in made.items()}
     joint = ["model_conf.exits.share=0.5", "model_conf.exits.per_batch=4"]
-    gate = ["phases.llm.optim_conf.lr=5e-3"]
+    gate = ["phases.llm.optim_conf.lr=5e-3", "model_conf.exits.per_batch=8"]
     main = "pam_mini_short_s0"
     assert options == {
         **{main: [], f"{main}-joint": joint, f"{main}-gate": gate, f"{main}-joint-gate": gate}
