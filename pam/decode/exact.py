@@ -22,10 +22,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pam.data.utterances import batch_of
-from pam.decode.greedy import PromptMemory, listen, stack_prompts, token_limits, without_padding
+from pam.decode.greedy import PromptMemory, listen, token_limits
 from pam.decode.request import Request
 from pam.llm.causal_lm import CausalLM
-from pam.llm.prompts import PromptStates
+from pam.llm.prompts import PromptStates, stack_prompts, without_padding
 from pam.model.speech_llm import ESPnetPaMModel
 
 READ_ROWS, READ_STEP = 4, 16  # rows of a pass, and the multiple to pad to

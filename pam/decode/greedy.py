@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -18,7 +17,7 @@ from transformers import DynamicCache
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.encoders.padding import padding_mask
 from pam.llm.causal_lm import CausalLM
-from pam.llm.prompts import PromptStates, pad_left
+from pam.llm.prompts import PromptStates, pad_left, stack_prompts, without_padding
 from pam.model.speech_llm import ESPnetPaMModel
 
 SHORTEST_LIMIT = 16  # tokens; the limit by the audio's length is never less
@@ -68,33 +67,6 @@ class PromptMemory:
             states = self.model.read_prompts(chunk)
             for row, prompt in enumerate(chunk):
                 self.known[prompt] = without_padding(states, row)
-
-
-def without_padding(states: PromptStates, row: int) -> PromptStates:
-    length = int(states.mask[row].sum())
-    one = slice(row, row + 1)
-    return PromptStates(
-        states.pooled[one],
-        [key[one, :, -length:].clone() for key in states.keys],
-        [value[one, :, -length:].clone() for value in states.values],
-        states.mask[one, -length:],
-    )
-
-
-def stack_prompts(prompts: Sequence[PromptStates], shortest: int = 0) -> PromptStates:
-    """Join rows into one batch, padded on the left to the longest row, at least to `shortest`."""
-    longest = max(shortest, *(p.mask.shape[1] for p in prompts))
-
-    def pad(x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, longest - x.shape[2], 0))
-
-    layers = range(len(prompts[0].keys))
-    return PromptStates(
-        torch.cat([p.pooled for p in prompts]),
-        [torch.cat([pad(p.keys[layer]) for p in prompts]) for layer in layers],
-        [torch.cat([pad(p.values[layer]) for p in prompts]) for layer in layers],
-        torch.cat([F.pad(p.mask, (longest - p.mask.shape[1], 0)) for p in prompts]),
-    )
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
+from pam.llm.fast_layers import FastLayers
 from pam.llm.load import load_frozen, load_tokenizer
 from pam.llm.lora import inject_lora, lora_layers, without_lora
-from pam.llm.prompts import PromptStates, pad_left
+from pam.llm.prompts import PromptStates, pad_left, stack_prompts
 from pam.llm.supported import refuse_unsupported
 from pam.llm.template import Template, make_template
 from pam.llm.text import TextEncoder
@@ -40,8 +41,9 @@ class CausalLM(nn.Module):
         dtype: type of the frozen weights.
         lora_rank, lora_alpha, lora_dropout, lora_targets: LoRA (A.6: 32, 64, q_proj and k_proj);
             rank 0 adds no LoRA; the target "all-linear" is every linear layer except the LM head.
-        attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …); on CPUs
-            "eager" trains faster on short sequences.
+        attention: transformers' implementation ("sdpa", "eager", "flash_attention_2", …). On CPUs
+            "eager" trains faster on short sequences, with an LLM like Llama much faster
+            (`pam.llm.fast_layers`).
         h_prompt: "last" token of the prompt (equation 7), or the "mean" over its tokens.
         lora_on_prompt: whether LoRA acts on the prompt too. If not, the prompt's states are those
             of the pretrained LLM, so that they do not overfit to the few training prompts.
@@ -77,6 +79,7 @@ class CausalLM(nn.Module):
         self.llm = load_frozen(folder, dtype, attention)
         refuse_unsupported(self, folder)
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
+        self.fast = FastLayers.of(self.llm, self.backbone) if attention == "eager" else None
         self.eval()
 
     def train(self, mode: bool = True) -> "CausalLM":
@@ -169,16 +172,48 @@ class CausalLM(nn.Module):
             past_key_values=cache,
             use_cache=True,
         )
-        hidden = out.last_hidden_state.float()
-        if self.h_prompt == "mean":
-            # Without the opening: all prompts share it, and a BOS' state is far larger than others.
-            skip = len(self.template.opening)
-            own = hidden.masked_fill(~mask[..., None], 0)[:, skip:]
-            pooled = own.sum(1) / (lengths - skip)[:, None]
-        else:
-            pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
+        pooled = self.pool(out.last_hidden_state, mask)
         mask, layers = pad_left(cache, mask), cache.layers
         return PromptStates(pooled, [x.keys for x in layers], [x.values for x in layers], mask)
+
+    def pool(
+        self, hidden: Float[Tensor, "U P D"], mask: Bool[Tensor, "U P"]
+    ) -> Float[Tensor, "U D"]:
+        """h_prompt of each prompt, from its states; padding is on one side."""
+        number, lengths = mask.cumsum(1), mask.sum(1, keepdim=True)
+        if self.h_prompt == "last":
+            return hidden[mask & (number == lengths)].float()
+        # Without the opening: all prompts share it, and a BOS' state is far larger than others.
+        skip = len(self.template.opening)
+        own = hidden.float().masked_fill(~(mask & (number > skip))[..., None], 0)
+        return own.sum(1) / (lengths - skip)
+
+    def read_training_prompts(
+        self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]
+    ) -> PromptStates:
+        """As `read_prompts`, but faster where LoRA leaves the prompt alone and the LLM is `fast`.
+
+        Short and long prompts are read apart, since half of a mixed batch would be padding.
+        """
+        if self.lora_on_prompt or not self.can_be_fast():
+            return self.read_prompts(ids, lengths)
+        order, parts = lengths.argsort(stable=True), []
+        with torch.no_grad(), without_lora(self.llm):
+            for rows in order.split(cheapest_split(lengths[order].tolist())):
+                longest = int(lengths[rows].max())
+                shift = torch.arange(longest, device=ids.device) - (longest - lengths[rows, None])
+                some = ids[rows].gather(1, shift % longest)  # padding on the left
+                hidden, past = self.fast.prompts(self.embed(some), shift >= 0)
+                keys, values = zip(*past, strict=True)
+                pooled = self.pool(hidden, shift >= 0)
+                parts.append(PromptStates(pooled, list(keys), list(values), shift >= 0))
+        return stack_prompts(parts).select(order.argsort())
+
+    def can_be_fast(self) -> bool:
+        """Whether `fast` computes in the type that autocast would."""
+        kind = self.embeddings.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return self.fast is not None and autocast in (None, self.embeddings.dtype)
 
     def read(
         self,
@@ -200,11 +235,30 @@ class CausalLM(nn.Module):
         )
         return out.last_hidden_state
 
+    def read_answers(
+        self,
+        prompt: PromptStates,
+        embeds: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B all"],
+        positions: Int[Tensor, "B T"],
+    ) -> Float[Tensor, "B T D"]:
+        """As `read`, after prompts whose cache no later pass needs: in training."""
+        if not self.can_be_fast():
+            return self.read(embeds, mask, positions, prompt.cache())
+        return self.fast(embeds.to(self.embeddings.dtype), mask, positions, prompt)
+
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The LLM's own logits (with its scaling or capping) for the given states only."""
         rows = hidden.reshape(1, -1, hidden.shape[-1])
         logits = head_of(self.llm)(inputs_embeds=rows, use_cache=False).logits
         return logits.view(*hidden.shape[:-1], -1).float()
+
+
+def cheapest_split(lengths: Sequence[int]) -> list[int]:
+    """Where to cut sorted lengths in two so that least is padding; [all] if a cut saves nothing."""
+    count, longest = len(lengths), lengths[-1]
+    cut = min(range(count, 0, -1), key=lambda n: n * lengths[n - 1] + (count - n) * longest)
+    return [cut, count - cut] if cut < count else [count]
 
 
 def head_of(llm: PreTrainedModel) -> nn.Module:

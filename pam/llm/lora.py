@@ -8,11 +8,13 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pam.errors import UserError
 from pam.llm.load import attention_of_cpu
+from pam.llm.lora_linear import Group, LoRALinear
 from pam.registry import nearest
 
 ALL_LINEAR = "all-linear"  # PEFT's name
@@ -42,15 +44,43 @@ def used_layers(llm: PreTrainedModel, layers: Iterable[nn.Module]) -> set[nn.Mod
             output.register_hook(lambda _: used.add(layer))
 
     hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.enable_grad():
+        read_some_tokens(llm, hooks).backward()
+    return used
+
+
+def read_some_tokens(llm: PreTrainedModel, hooks: Iterable[RemovableHandle]) -> Tensor:
+    """The sum of the logits of one pass, after which the `hooks` are removed."""
     embed = llm.get_input_embeddings()
-    words = embed(torch.arange(TRIED_TOKENS, device=llm.device))[None].requires_grad_()
+    words = embed(torch.arange(TRIED_TOKENS, device=llm.device))[None]
     try:
-        with torch.enable_grad(), attention_of_cpu(llm):
-            llm(inputs_embeds=words, use_cache=False).logits.float().sum().backward()
+        with attention_of_cpu(llm):
+            inputs = words.requires_grad_(torch.is_grad_enabled())
+            return llm(inputs_embeds=inputs, use_cache=False).logits.float().sum()
     finally:
         for hook in hooks:
             hook.remove()
-    return used
+
+
+def group_by_input(llm: PreTrainedModel) -> None:
+    """Let LoRA layers that have one input, such as q, k and v, compute together.
+
+    They are found by one pass. Layers with dropout, and a model without weights (on torch's meta
+    device), stay as PEFT made them.
+    """
+    groups: dict[Tensor, list[LoRALinear]] = {}  # a tensor's hash is its identity
+    layers = [layer for layer in llm.modules() if isinstance(layer, LoRALinear)]
+
+    def note(layer: LoRALinear, inputs: tuple[Tensor]) -> None:
+        groups.setdefault(inputs[0], []).append(layer)
+
+    if llm.device.type == "meta":
+        return
+    plain = [x for x in layers if all(isinstance(d, nn.Identity) for d in x.lora_dropout.values())]
+    with torch.no_grad():
+        read_some_tokens(llm, [layer.register_forward_pre_hook(note) for layer in plain])
+    for group in groups.values():
+        Group(group)
 
 
 def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[str]:
@@ -79,6 +109,7 @@ def inject_lora(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=target_layers(llm, targets)
     )
+    config._register_custom_module({nn.Linear: LoRALinear})
     with warnings.catch_warnings():
         # PEFT detects Conv1D's transposed weight itself, and warns for each layer.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
@@ -90,6 +121,7 @@ def inject_lora(
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
             parameter.data = parameter.data.float()
+    group_by_input(llm)
 
 
 def lora_layers(llm: nn.Module) -> list[BaseTunerLayer]:

@@ -20,7 +20,7 @@ def merged_copy(lm: CausalLM) -> CausalLM:
     merged = copy.copy(lm)
     llm = merge_lora(lm.llm)
     llm.set_attn_implementation("sdpa" if llm._supports_sdpa else "eager")
-    merged._modules = lm._modules | {"llm": llm}
+    merged._modules, merged.fast = lm._modules | {"llm": llm}, None
     return merged
 
 

@@ -6,9 +6,11 @@ windows, chunks, ALiBi and position counts include real tokens only.
 
 # B batch, U distinct prompts, P prompt tokens, L positions in the cache, D width of the LLM
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -30,12 +32,13 @@ class PromptStates:
     mask: Bool[Tensor, "U P"]
 
     def select(self, index: Int[Tensor, " B"]) -> "PromptStates":
-        """The prompt states for the rows of a batch."""
+        """The prompt states for the rows of a batch, without padding that all of them have."""
+        first = self.mask.shape[1] - int(self.mask[index].sum(1).max())
         return PromptStates(
             self.pooled[index],
-            [key[index] for key in self.keys],
-            [value[index] for value in self.values],
-            self.mask[index],
+            [key[index, :, first:] for key in self.keys],
+            [value[index, :, first:] for value in self.values],
+            self.mask[index, first:],
         )
 
     def cache(self) -> DynamicCache:
@@ -44,6 +47,33 @@ class PromptStates:
         for layer, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             cache.update(key, value, layer)
         return cache
+
+
+def without_padding(states: PromptStates, row: int) -> PromptStates:
+    length = int(states.mask[row].sum())
+    one = slice(row, row + 1)
+    return PromptStates(
+        states.pooled[one],
+        [key[one, :, -length:].clone() for key in states.keys],
+        [value[one, :, -length:].clone() for value in states.values],
+        states.mask[one, -length:],
+    )
+
+
+def stack_prompts(prompts: Sequence[PromptStates], shortest: int = 0) -> PromptStates:
+    """Join rows into one batch, padded on the left to the longest row, at least to `shortest`."""
+    longest = max(shortest, *(p.mask.shape[1] for p in prompts))
+
+    def pad(x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, longest - x.shape[2], 0))
+
+    layers = range(len(prompts[0].keys))
+    return PromptStates(
+        torch.cat([p.pooled for p in prompts]),
+        [torch.cat([pad(p.keys[layer]) for p in prompts]) for layer in layers],
+        [torch.cat([pad(p.values[layer]) for p in prompts]) for layer in layers],
+        torch.cat([F.pad(p.mask, (longest - p.mask.shape[1], 0)) for p in prompts]),
+    )
 
 
 def pad_left(cache: DynamicCache, mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:

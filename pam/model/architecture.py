@@ -55,13 +55,18 @@ def dimensions(path: str) -> dict[str, int]:
     return {**found, "d_head": config.get("head_dim", found["d_model"] // found["heads"])}
 
 
-def on_meta(path: str) -> nn.Module:
-    """The model at a configuration's `path` without weights, on torch's meta device."""
+def random_model(path: str) -> nn.Module:
+    """The model at a configuration's `path` with random weights of torch's default type."""
     spec = architecture(path)
     module, _, name = spec["class"].partition(":")
     cls = getattr(importlib.import_module(module), name)
+    return cls(cls.config_class(**spec["config"])).eval()
+
+
+def on_meta(path: str) -> nn.Module:
+    """The model at a configuration's `path` without weights, on torch's meta device."""
     with torch.device("meta"):
-        return cls(cls.config_class(**spec["config"])).eval()
+        return random_model(path)
 
 
 def encoder_flops(path: str) -> tuple[float, float]:

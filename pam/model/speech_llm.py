@@ -7,7 +7,6 @@ It combines the parts: encoders → fusion, gated by the router → LLM. The mat
 # D width of the LLM, R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,6 +227,16 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- training
 
+    def prompt_states(
+        self,
+        prompt: Int[Tensor, "K P"],
+        prompt_lengths: Int[Tensor, " K"],
+        prompt_index: Int[Tensor, "B Q"],
+    ) -> tuple[PromptStates, Float[Tensor, "N D"]]:
+        """The states of each row's first prompt, and h_prompt of all N = B · Q prompts."""
+        distinct = self.llm.read_training_prompts(prompt, prompt_lengths)
+        return distinct.select(prompt_index[:, 0]), distinct.pooled[prompt_index.flatten()]
+
     def route_training(
         self, prompt: PromptStates, task: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
@@ -273,8 +282,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         in_batch, in_update = shares(counts)
         layers = [] if self.training and self.exits else None
         with self.autocast():
-            distinct = self.llm.read_prompts(prompt, prompt_lengths)
-            prompt_states = distinct.select(prompt_index[:, 0])
+            prompt_states, pooled = self.prompt_states(prompt, prompt_lengths, prompt_index)
             router_logits, gate = self.route_training(prompt_states, task)
             logits, labels = self.predict(
                 prompt_states, gate, audio, text, text_lengths, chance, layers
@@ -284,7 +292,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         loss, seen = answering * in_update.tokens, answering.detach() * in_batch.tokens
         routing_seen = 0.0
         if router_logits is not None and self.routing_loss:
-            every = self.router(distinct.pooled[prompt_index.flatten()])
+            every = self.router(pooled)
             routing = routing_loss(every, experts.flatten(0, 1)).mean()
             loss = loss + routing * in_update.utts
             routing_seen = routing.detach() * in_batch.utts
@@ -346,7 +354,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         evaluation mode.
         """
         with self.autocast():
-            prompts = self.llm.read_prompts(prompt, prompt_lengths).select(prompt_index[:, 0])
+            prompts, _ = self.prompt_states(prompt, prompt_lengths, prompt_index)
             _, gate = self.route_training(prompts, task)
             audio = self.audio_of(others)
             logits, labels = self.predict(prompts, gate, audio, text, text_lengths)
@@ -422,10 +430,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
         steps = torch.arange(embeds.shape[1], device=embeds.device)
         positions = prompt.mask.sum(1, keepdim=True) + steps
         mask = torch.cat([prompt.mask, real], dim=1)
-        with nullcontext() if layers is None else self.exits.depth.record() as states:
-            hidden = self.llm.read(embeds, mask, positions, prompt.cache())
         predicts = real & (steps >= (frames - 1)[:, None])
-        if layers is not None:
+        if layers is None:
+            hidden = self.llm.read_answers(prompt, embeds, mask, positions)
+        else:
+            with self.exits.depth.record() as states:
+                hidden = self.llm.read(embeds, mask, positions, prompt.cache())
             layers += [state[predicts] for state in states]
         return hidden[predicts], text[padding_mask(text_lengths, text.shape[1])]
 

@@ -7,12 +7,13 @@ Memory of the tensors of one process, with P parameters, b bytes each:
 - gradients (4 P) and AdamW's two moments (8 P) of the trained weights. Each of several GPUs holds
   everything, and 4 P more for the buckets of exchanged gradients;
 - activations that the backward pass needs. A layer of the LLM keeps, per token, with its width D,
-  the width F of its MLP, H heads of width d, and inputs I and rank r of a LoRA target:
+  the width F of its MLP, H heads of width d, the ranks r of LoRA's targets, and their inputs I, of
+  which targets like q, k and v share one:
 
   .. math::
       \underbrace{2 \cdot 4 D}_{\text{RMSNorm, float32}} +
       \underbrace{4 b H d}_{q, k, v, \text{out}} + \underbrace{3 b F}_{\text{MLP}} +
-      \underbrace{\textstyle\sum b (I + r)}_{\text{LoRA}}
+      \underbrace{\textstyle\sum b I + \sum b r}_{\text{LoRA}}
 
   Frozen linear layers keep nothing. "eager" attention also keeps (4 + b) H bytes for each attended
   token, since its softmax is in float32. The pass over the prompts has gradients too;
@@ -51,6 +52,7 @@ TOKENS_PER_SECOND = 4  # fast English speech, 180 words a minute
 TOKENS_PER_WORD = 1.35
 OPENING_TOKENS = {"plain": 1, "chat": 40}
 CLOSING_TOKENS = {"plain": 0, "chat": 6}
+ONE_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 BYTES_OF_A_DUMPED_VALUE = 2  # float16
 PROBE_FRAMES = (24, 72)  # multiples of all stack sizes, strides and windows of fusions
 
@@ -118,13 +120,17 @@ def layer_bytes(llm: nn.Module, bf16: bool) -> float:
     weight = llm.get_input_embeddings().weight.element_size()
     computed = 2 if bf16 else weight
     heads = config.num_attention_heads * head_width(config)
-    lora = [
-        computed * (module.in_features + rank_of(module))
-        for name, module in layer_of(llm).named_modules()
-        if hasattr(module, "lora_A")
-    ]
+    lora = {n: m for n, m in layer_of(llm).named_modules() if hasattr(m, "lora_A")}
+    inputs = {input_of(name): module.in_features for name, module in lora.items()}
+    kept = sum(inputs.values()) + sum(rank_of(module) for module in lora.values())
     norms = 2 * 4 * config.hidden_size
-    return norms + computed * (4 * heads + 3 * config.intermediate_size) + sum(lora)
+    return norms + computed * (4 * heads + 3 * config.intermediate_size + kept)
+
+
+def input_of(name: str) -> str:
+    """What a layer reads: layers with one input keep it once (`pam.llm.lora_linear`)."""
+    parent, _, layer = name.rpartition(".")
+    return f"{parent} {next((group for group in ONE_INPUT if layer in group), layer)}"
 
 
 def layer_of(llm: nn.Module) -> nn.Module:

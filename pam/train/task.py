@@ -106,7 +106,7 @@ class PaMTask(AbsTask):
             for (part, partial), parameters in groups.items()
             if parameters
         ]
-        return [optim_classes[args.optim](settings, **conf)]
+        return [optim_classes[args.optim](settings, fused=True, **conf)]  # one operation an update
 
     # --- data
 

@@ -30,12 +30,12 @@ def config_of(scale="mini", system="pam", *sets):
     return combine(*read_layers(*files), sets)
 
 
-def tiny_llm(layers, attention):
+def tiny_llm(layers, attention, targets=("q_proj", "k_proj")):
     sizes = {"hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": layers}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 50}
     llm = LlamaForCausalLM(LlamaConfig(**sizes, **heads, attn_implementation=attention))
     llm = llm.to(torch.bfloat16).requires_grad_(False)
-    inject_lora(llm, 8, 16, 0.0, ("q_proj", "k_proj"))
+    inject_lora(llm, 8, 16, 0.0, targets)
     return llm
 
 
@@ -59,10 +59,11 @@ def kept_bytes(llm, tokens):
     return sum(kept.values())
 
 
+@pytest.mark.parametrize("targets", [("q_proj", "k_proj"), "all-linear"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_activations_of_a_layer(attention):
+def test_activations_of_a_layer(attention, targets):
     """The formula against autograd's own, a layer and a token more at a time."""
-    few, many = (tiny_llm(layers, attention) for layers in (1, 3))
+    few, many = (tiny_llm(layers, attention, targets) for layers in (1, 3))
     short, long = 64, 192
     grown = [kept_bytes(many, n) - kept_bytes(few, n) for n in (short, long)]
     formula = [layer_bytes(few, bf16=True) * n for n in (short, long)]
