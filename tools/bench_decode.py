@@ -7,9 +7,10 @@
 After a first run of each mode, the modes take turns, `--rounds` times. A mode is a name of `MODES`
 or options of `pam.bin.decode`, such as "--early_exit margin --threshold 0.8". The columns are
 medians over the rounds: seconds; tokens per second; RTFx, the seconds of audio per second; the
-speed relative to `fast`; passes of the LLM per answer; and the answers that differ from those of
-`fast`. `--one_by_one` answers one request after the other. `--before` names a checkout of an
-earlier commit: mode `before` runs its `pam.bin.decode`.
+speed relative to `fast`; passes of the LLM per answer; the answers that differ from those of
+`fast`; and the share of the words before the first difference, in the shorter and the longer half
+of the answers of `fast`. `--one_by_one` answers one request after the other. `--before` names a
+checkout of an earlier commit: mode `before` runs its `pam.bin.decode`.
 
 Mode `loop` is the common one without this project: one utterance at a time, prompt and audio
 through `transformers.generate`, nothing kept. It applies LoRA to the prompt, which `fast` leaves
@@ -25,8 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +174,18 @@ class Bench:
         return Run(seconds, texts)
 
 
+def same_start(texts: Mapping[str, str], expected: Mapping[str, str]) -> tuple[float, float]:
+    """The mean share of the expected words before the first other word, of short and long texts."""
+    shares = []
+    for key, text in sorted(expected.items(), key=lambda item: len(item[1].split())):
+        words, own = text.split() or [""], texts[key].split() or [""]
+        same = [a == b for a, b in zip_longest(own, words)]
+        first = same.index(False) if False in same else len(words)
+        shares.append(min(first, len(words)) / len(words))
+    half = len(shares) // 2
+    return statistics.mean(shares[:half]), statistics.mean(shares[half:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--exp", type=Path, required=True)
@@ -201,20 +215,25 @@ def report(bench: Bench, runs: dict[str, list[Run]]) -> None:
     count = len(bench.requests)
     how = "one by one" if bench.args.one_by_one else "together"
     print(f"{count} answers {how}, {bench.seconds_of_audio:.0f} s of audio")
-    print("| mode | s | tokens/s | RTFx | speed | passes/answer | differ |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| mode | s | tokens/s | RTFx | speed | passes/answer | differ | same, short | same, long |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     seconds = {
         name: statistics.median(run.seconds for run in own[1:]) for name, own in runs.items()
     }
     for name, own in runs.items():
         texts, passes = own[-1].texts, own[-1].passes
         tokens = sum(len(bench.model.llm.text_ids(text)) for text in texts.values())
-        differ = sum(texts[key] != text for key, text in runs[FAST][-1].texts.items())
+        expected = runs[FAST][-1].texts
+        differ = sum(texts[key] != text for key, text in expected.items())
+        short, long = same_start(texts, expected)
         print(
             f"| {name} | {seconds[name]:.2f} | {tokens / seconds[name]:.1f} "
             f"| {bench.seconds_of_audio / seconds[name]:.1f} "
             f"| {seconds[FAST] / seconds[name]:.2f} "
-            f"| {'' if passes is None else f'{passes / count:.2f}'} | {differ} |",
+            f"| {'' if passes is None else f'{passes / count:.2f}'} | {differ} "
+            f"| {short:.3f} | {long:.3f} |",
             flush=True,
         )
 

@@ -210,10 +210,11 @@ class CausalLM(nn.Module):
         return stack_prompts(parts).select(order.argsort())
 
     def can_be_fast(self) -> bool:
-        """Whether `fast` computes in the type that autocast would."""
-        kind = self.embeddings.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return self.fast is not None and autocast in (None, self.embeddings.dtype)
+        """Whether `fast` can be used: on a CPU, in the type that autocast would compute in."""
+        if self.fast is None or self.embeddings.device.type != "cpu":
+            return False
+        autocast = torch.is_autocast_enabled("cpu")
+        return not autocast or torch.get_autocast_dtype("cpu") == self.embeddings.dtype
 
     def read(
         self,

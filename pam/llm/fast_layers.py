@@ -46,8 +46,11 @@ class FastLayers:
         if not like_llama(backbone):
             return None
         fast = cls(backbone)
-        with torch.no_grad(), attention_of_cpu(llm):
-            return fast if fast.is_right(llm) else None
+        try:
+            with torch.no_grad(), attention_of_cpu(llm):
+                return fast if fast.is_right(llm) else None
+        except (AttributeError, RuntimeError, TypeError):  # other shapes or arguments than Llama's
+            return None
 
     def is_right(self, llm: PreTrainedModel) -> bool:
         """Whether each layer and the final norm give what transformers' give on some tokens."""
