@@ -9,7 +9,11 @@ import yaml
 from toys import make_batch
 
 from pam.config import load_yaml
+from pam.decode.decoder import Decoder
+from pam.decode.drafters import DRAFTERS
 from pam.decode.greedy import greedy
+from pam.decode.request import Request
+from pam.decode.settings import Settings
 from pam.errors import UserError
 from pam.model.build import build_model, load_experiment
 from pam.model.ctc import TokenEmbeddingCTC
@@ -183,6 +187,26 @@ def test_decoding_runs_and_neighbours_change_nothing(system, batch):
         assert (together.experts, together.posteriors) == (None, None)
     else:
         assert together.posteriors.shape == (4, len(system.experts))
+
+
+def test_drafts_change_no_answer(system, batch):
+    """In float64 all drafters give the tokens of greedy search."""
+    system.double()
+    features, lengths = audio_of(system, batch)
+    features = {name: value.double() for name, value in features.items()}
+    expected = greedy(system, features, lengths, PROMPTS, 8)
+    clips = [
+        {name: value[row, : int(lengths[name][row])] for name, value in features.items()}
+        for row in range(len(PROMPTS))
+    ]
+    for drafter in DRAFTERS.names():
+        requests = [
+            Request(row, prompt, lambda clip=clip: clip, 8, 0.0)
+            for row, (prompt, clip) in enumerate(zip(PROMPTS, clips, strict=True))
+        ]
+        answers = Decoder(system, Settings(drafter=drafter)).answers(requests)
+        found = {answer.key: answer.tokens for answer in answers}
+        assert [found[row] for row in range(len(PROMPTS))] == expected.tokens
 
 
 def test_every_trainable_weight_gets_a_gradient_and_nothing_else_does(system, batch):
