@@ -40,7 +40,7 @@ from pam.bin import decode  # noqa: E402
 from pam.config import load_yaml  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.prompts import prompts_of  # noqa: E402
-from pam.data.utterances import pad, read_inputs, read_utterances  # noqa: E402
+from pam.data.utterances import batch_of, read_inputs, read_utterances  # noqa: E402
 from pam.decode.decoder import Decoder  # noqa: E402
 from pam.decode.greedy import token_limits  # noqa: E402
 from pam.decode.request import Request  # noqa: E402
@@ -123,9 +123,7 @@ class Bench:
         start, texts = time.perf_counter(), {}
         llm = self.model.llm
         for request in self.requests:
-            features, lengths = pad([request.load()])
-            batch = features | {f"{name}_lengths": n for name, n in lengths.items()}
-            batch = {name: value.to(self.model.device) for name, value in batch.items()}
+            batch = batch_of([request.load()], self.model.device)
             prompt = self.model.read_prompts([request.prompt])
             with self.model.autocast():
                 _, gate = self.model.route(prompt, None)

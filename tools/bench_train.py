@@ -26,7 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO
 
 import yaml
 
@@ -38,6 +38,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 from pam.config import load_yaml  # noqa: E402
+from pam.config.files import set_option  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 
 NOT_TIMED = 4
@@ -224,12 +225,7 @@ def configuration(args: argparse.Namespace, folder: Path) -> None:
     """Write the experiment's configuration into `folder`, with the weights to start from."""
     config = load_yaml(args.exp / "config.yaml")
     for assignment in args.set:
-        key, _, value = assignment.partition("=")
-        *outer, last = key.split(".")
-        place: dict[str, Any] = config
-        for name in outer:
-            place = place[name]
-        place[last] = yaml.safe_load(value)
+        set_option(config, assignment)
     if args.random_llm:
         config["llm_conf"]["path"] = str(random_llm(args.random_llm, config, folder))
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -22,8 +22,13 @@ def attention_bias(real_BJ: Bool[Tensor, "B J"], dtype: torch.dtype) -> Tensor |
     """
     if bool(real_BJ.all()):
         return None
-    bias = torch.zeros(real_BJ.shape, dtype=dtype, device=real_BJ.device)
-    return bias.masked_fill(~real_BJ, torch.finfo(dtype).min)[:, None, None]
+    return bias_of(real_BJ, dtype)
+
+
+def bias_of(seen: Bool[Tensor, "B *J"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 *J"]:
+    """0 where something is seen, else the lowest number."""
+    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return bias.masked_fill(~seen, torch.finfo(dtype).min)[:, None, None]
 
 
 def by_length(

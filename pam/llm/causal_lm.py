@@ -9,6 +9,7 @@ distinct prompt gives h_prompt for the router, and the KV cache for audio and an
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,7 @@ class CausalLM(nn.Module):
         super().__init__()
         if h_prompt not in H_PROMPTS:
             raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
-        self.h_prompt, self.lora_on_prompt = h_prompt, lora_on_prompt
+        self.h_prompt, self.lora_on_prompt, self.attention = h_prompt, lora_on_prompt, attention
         folder = resolve_model(path)
         self.tokenizer = load_tokenizer(folder)
         self.text_ids = TextEncoder(self.tokenizer)
@@ -79,7 +80,6 @@ class CausalLM(nn.Module):
         self.llm = load_frozen(folder, dtype, attention)
         refuse_unsupported(self, folder)
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
-        self.fast = FastLayers.of(self.llm, self.backbone) if attention == "eager" else None
         self.eval()
 
     def train(self, mode: bool = True) -> "CausalLM":
@@ -209,12 +209,16 @@ class CausalLM(nn.Module):
                 parts.append(PromptStates(pooled, list(keys), list(values), shift >= 0))
         return stack_prompts(parts).select(order.argsort())
 
+    @cached_property
+    def fast(self) -> FastLayers | None:
+        """The layers for training, if there are such; decoding never asks for them."""
+        return FastLayers.of(self.llm, self.backbone) if self.attention == "eager" else None
+
     def can_be_fast(self) -> bool:
         """Whether `fast` can be used: on a CPU, in the type that autocast would compute in."""
-        if self.fast is None or self.embeddings.device.type != "cpu":
-            return False
         autocast = torch.is_autocast_enabled("cpu")
-        return not autocast or torch.get_autocast_dtype("cpu") == self.embeddings.dtype
+        same_type = not autocast or torch.get_autocast_dtype("cpu") == self.embeddings.dtype
+        return self.embeddings.device.type == "cpu" and same_type and self.fast is not None
 
     def read(
         self,

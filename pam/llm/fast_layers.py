@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from pam.llm.load import attention_of_cpu
+from pam.encoders.padding import bias_of
 from pam.llm.prompts import PromptStates
 
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -47,7 +47,7 @@ class FastLayers:
             return None
         fast = cls(backbone)
         try:
-            with torch.no_grad(), attention_of_cpu(llm):
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 return fast if fast.is_right(llm) else None
         except (AttributeError, RuntimeError, TypeError):  # other shapes or arguments than Llama's
             return None
@@ -93,7 +93,9 @@ class FastLayers:
         """What all layers share: the rotation of the positions, and who sees whom."""
         cos, sin = self.backbone.rotary_emb(embeds, positions)
         rotation = cos[:, :, None], sin[:, :, None, : sin.shape[-1] // 2]
-        return rotation, attention_bias(mask, embeds.shape[1], embeds.dtype)
+        length, total = embeds.shape[1], mask.shape[1]
+        causal = mask.new_ones(length, total).tril(total - length)
+        return rotation, bias_of(causal & mask[:, None], embeds.dtype)
 
     def __call__(
         self,
@@ -162,23 +164,12 @@ class FastLayers:
         return x + mlp.down_proj(mlp.act_fn(gate) * up), keys, values
 
 
-def attention_bias(
-    mask: Bool[Tensor, "B A"], length: int, dtype: torch.dtype
-) -> Float[Tensor, "B 1 1 T A"]:
-    """0 where a position sees another, else the lowest number."""
-    total = mask.shape[1]
-    causal = torch.ones(length, total, dtype=torch.bool, device=mask.device).tril(total - length)
-    sees = causal & mask[:, None]
-    bias = torch.zeros(sees.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill(~sees, torch.finfo(dtype).min)[:, None, None]
-
-
 def like_llama(backbone: nn.Module) -> bool:
-    """Whether the decoder has the parts of Llama's, on a CPU, and all its layers see everything."""
+    """Whether the decoder has the parts of Llama's, and all its layers see everything."""
     layers, config = getattr(backbone, "layers", None), backbone.config
     if not isinstance(layers, nn.ModuleList) or not hasattr(backbone, "rotary_emb"):
         return False
-    if getattr(config, "sliding_window", None) or backbone.device.type != "cpu":
+    if getattr(config, "sliding_window", None):
         return False
     return is_rms_norm(getattr(backbone, "norm", None)) and all(
         names(layer) == LAYER
