@@ -17,6 +17,7 @@ from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
 from pam.train.task import (
+    length_jitter,
     phase_utt2task,
     read_lengths,
     run_task,
@@ -53,7 +54,8 @@ def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
 def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
     """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
-    return batches_by_task(utt2task, read_lengths(train), **config["batch"], seed=config["seed"])
+    options = {"seed": config["seed"], "jitter": length_jitter(config)}
+    return batches_by_task(utt2task, read_lengths(train), **config["batch"], **options)
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
