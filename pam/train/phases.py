@@ -23,6 +23,7 @@ from pam.train.task import (
     run_task,
     training_inputs,
 )
+from pam.train.tracking import wandb_options
 from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
@@ -146,6 +147,7 @@ def run_phase(
         "resume": True,
         "use_tensorboard": True,
         "use_matplotlib": False,
+        **wandb_options(config.get("wandb"), f"{exp.name}-{folder.name}"),
     }
     run_task(options)
     trained = load_checkpoint(checkpoint)
