@@ -125,8 +125,7 @@ class Meter:
     def __init__(self, phase: str, total: int, folder: Path, utilization: Utilization):
         self.phase, self.total, self.folder = phase, total, folder
         self.utilization = utilization
-        self.began: float | None = None
-        self.done = 0
+        self.began, self.done = time.perf_counter(), 0
 
     def watch(
         self,
@@ -138,7 +137,6 @@ class Meter:
     ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         """Yield the batches of an epoch, on the GPU if one is used. ESPnet has finished a batch
         when it asks for the next one, and has printed its own line then."""
-        self.began = self.began or time.perf_counter()
         model = getattr(model, "module", model)  # without DistributedDataParallel
         before, found = reporter.get_total_count(), Counter()
         with progress_bar(self.total, self.phase, before) as bar:
