@@ -41,7 +41,8 @@ OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the co
 GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
-NO_RESULT = ("num_workers", "log_interval", "budgets")  # these keys change no result
+RUNNING = ("num_workers", "log_interval", "wandb")  # keys of the run, which change no result
+NO_RESULT = (*RUNNING, "budgets")
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -175,6 +176,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     if args.warm_from:
         config["warm_from"] = str(args.warm_from)
     del config["budgets"]
+    config.pop("wandb", None)  # of the user, not of the experiment
     if args.budget not in experiment.budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
     budget = experiment.budgets[args.budget]
@@ -241,10 +243,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args: argparse.Namespace, making: Making) -> None:
-    """Train or resume. A training that has weights keeps its configuration."""
+    """Train or resume. A training that has weights keeps its configuration, except `RUNNING`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     frozen = making.resumes() and making.begun
     config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
+    given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    running = config | {key: given[key] for key in RUNNING if key in given}
     from pam.data.longest import record_longest
     from pam.environment import environment
     from pam.train.memory import write_peak
@@ -257,7 +261,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
         freeze_config(args.expdir, config)
         record_longest(args.expdir, args.train)
         for phase, length in lengths.items():
-            run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+            run_phase(running, phase, length, args.expdir, args.train, args.dev, args.ngpu)
         write_curves(args.expdir)
         write_json(args.expdir / "environment.json", environment())
         write_peak(args.expdir, args.ngpu)

@@ -17,11 +17,13 @@ from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
 from pam.train.task import (
+    length_jitter,
     phase_utt2task,
     read_lengths,
     run_task,
     training_inputs,
 )
+from pam.train.tracking import wandb_options
 from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
@@ -53,7 +55,8 @@ def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
 def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
     """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
-    return batches_by_task(utt2task, read_lengths(train), **config["batch"], seed=config["seed"])
+    options = {"seed": config["seed"], "jitter": length_jitter(config)}
+    return batches_by_task(utt2task, read_lengths(train), **config["batch"], **options)
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
@@ -144,6 +147,7 @@ def run_phase(
         "resume": True,
         "use_tensorboard": True,
         "use_matplotlib": False,
+        **wandb_options(config.get("wandb"), f"{exp.name}-{folder.name}"),
     }
     run_task(options)
     trained = load_checkpoint(checkpoint)

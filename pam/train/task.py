@@ -23,7 +23,7 @@ from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
-from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
+from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
 
@@ -152,6 +152,8 @@ class PaMTask(AbsTask):
             accum_grad=args.accum_grad,
             seed=args.seed,
             num_workers=args.num_workers,
+            jitter=length_jitter(config),
+            pin_memory=args.ngpu > 0,
             **common,
         )
 
@@ -197,6 +199,10 @@ def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[
         texts = warmup_texts(folder, config["warmup_tasks"])
         return {utt: task for utt, task in utt2task.items() if utt in texts}
     return utt2task
+
+
+def length_jitter(config: Mapping[str, Any]) -> float:
+    return config.get("length_jitter", JITTER)
 
 
 def read_lengths(folder: Path) -> dict[str, int]:

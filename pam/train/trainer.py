@@ -25,6 +25,7 @@ from torch import nn
 from pam.atomic import atomic_path
 from pam.checkpoint import read_checkpoint
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
+from pam.train.speed import MeteredOptions, metered
 
 # Types of ESPnet's reporter in a checkpoint, besides tensors and plain values.
 REPORTER_TYPES = [
@@ -90,6 +91,10 @@ class PaMTrainer(Trainer):
     """See the module."""
 
     @classmethod
+    def build_options(cls, args) -> MeteredOptions:
+        return metered(super().build_options(args), args)
+
+    @classmethod
     def run(cls, model, distributed_option, **others) -> None:
         model.register_forward_hook(flag_nonfinite, with_kwargs=True)
         if distributed_option.distributed:
@@ -104,9 +109,10 @@ class PaMTrainer(Trainer):
         if distributed_option.distributed:
             # ESPnet gives all processes one seed: dropout would use the same mask in each of them.
             torch.manual_seed(torch.initial_seed() + RANK_SEED * distributed_option.dist_rank)
+        watched = options.meter.watch(iterator, model, options, reporter, others["summary_writer"])
         nothing_learned = super().train_one_epoch(
             model=model,
-            iterator=count_skips(iterator, schedulers, options.accum_grad),
+            iterator=count_skips(watched, schedulers, options.accum_grad),
             schedulers=schedulers,
             options=options,
             distributed_option=distributed_option,
