@@ -3,7 +3,9 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,15 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
+from pam.train.processes import (
+    add_machines,
+    from_first,
+    is_first,
+    is_started,
+    joined,
+    processes_of,
+    require_shared,
+)
 from pam.train.systems import effective
 
 OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the command line
@@ -66,9 +77,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--feats", choices=["dumped", "online"], help="default: the scale's")
     parser.add_argument("--warmup", choices=["ctc", "none"], help="default: the scale's")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--ngpu", type=int, default=0, help="0: CPU; N: one process on each of N GPUs"
-    )
+    add_machines(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. fusion_conf.rank=64"
     )
@@ -230,42 +239,71 @@ def main(argv: list[str] | None = None) -> int:
     if args.warm_from and (args.init or args.warmup == "none"):
         other = "--init" if args.init else "--warmup none"
         raise UserError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
+    with joined(args.ngpu):
+        making = from_first(lambda: pending(args))
+        if making is None:
+            return 0
+        if args.pending:
+            return PENDING
+        if is_started() or processes_of(args) == 1:
+            work(args, making)
+            return 0
+    from pam.train.launch import launch
+
+    own = sys.argv[1:] if argv is None else argv
+    launch("pam.bin.train", own, max(args.ngpu, 1), args.num_nodes, args.master_addr)
+    return 0
+
+
+def pending(args: argparse.Namespace) -> Making | None:
+    """The record of the work to do; None if it is complete."""
     making = making_of(args)
     if making.is_complete():
         get_logger(__name__).info("complete: %s", args.expdir)
-        return 0
+        return None
     if not (args.train / "wav.scp").is_file() and args.pending:
         raise UserError(f"{args.train} is not complete: run stage 3 first")
-    if args.pending:
-        return PENDING
-    work(args, making)
-    return 0
+    return making
 
 
 def work(args: argparse.Namespace, making: Making) -> None:
     """Train or resume. A training that has weights keeps its configuration, except `RUNNING`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    frozen = making.resumes() and making.begun
-    config = load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
-    given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
-    running = config | {key: given[key] for key in RUNNING if key in given}
     from pam.data.longest import record_longest
     from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
+    config = from_first(lambda: configuration(args, making))
+    given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    running = config | {key: given[key] for key in RUNNING if key in given}
     own_warmup = config["warmup"] == "ctc" and not config.get("warm_from")
     phases = ["ctc", "llm"] if own_warmup else ["llm"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
-    with making.work():
+
+    def begin() -> None:
         freeze_config(args.expdir, config)
         record_longest(args.expdir, args.train)
-        for phase, length in lengths.items():
-            run_phase(running, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+
+    def end() -> None:
         write_curves(args.expdir)
         write_json(args.expdir / "environment.json", environment())
         write_peak(args.expdir, args.ngpu)
-    get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
+
+    with making.work() if is_first() else nullcontext():
+        from_first(begin)
+        require_shared(args.expdir / "config.yaml")
+        for phase, length in lengths.items():
+            run_phase(running, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+        from_first(end)
+    if is_first():
+        get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
+
+
+def configuration(args: argparse.Namespace, making: Making) -> dict:
+    """That of the command line; that of the experiment, if it has weights."""
+    frozen = making.resumes() and making.begun
+    return load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
+from pam.train.processes import from_first, require_shared, world
 from pam.train.task import (
     length_jitter,
     phase_utt2task,
@@ -111,12 +112,12 @@ def run_phase(
     """Run or resume one phase; returns the path of its last model (trainable weights only)."""
     folder = exp / ("warmup" if phase == "ctc" else "train")
     done = folder / "last.pth"
-    if done.is_file():
+    if from_first(done.is_file):
         logger.info("%s is complete: %s", phase, done)
         return done
     checkpoint = folder / "checkpoint.pth"
-    if checkpoint.is_file():  # fail before the model is loaded
-        refuse_lost(load_checkpoint(checkpoint), length.epochs, folder)
+    if from_first(lambda: resumes(checkpoint, length.epochs)):  # fail before the model is loaded
+        require_shared(checkpoint)
     for data in (train, dev):
         training_inputs(data, config)  # fail before the model is loaded if some are missing
     conf = config["phases"][phase]
@@ -127,9 +128,8 @@ def run_phase(
         "dev_dir": str(dev),
         "warm_fusion": warm_fusion(config, phase, exp),
         "output_dir": str(folder),
-        "ngpu": ngpu,
-        "multiprocessing_distributed": ngpu > 1,  # DataParallel would split prompts
-        "unused_parameters": ngpu > 1,  # a batch has one task: other experts get no gradient
+        "ngpu": min(ngpu, 1),  # of this process
+        "unused_parameters": world() > 1,  # a batch has one task: other experts get no gradient
         "seed": config["seed"],
         "num_workers": config["num_workers"],
         "max_epoch": length.epochs,
@@ -150,11 +150,23 @@ def run_phase(
         **wandb_options(config.get("wandb"), f"{exp.name}-{folder.name}"),
     }
     run_task(options)
+    from_first(lambda: finish(checkpoint, done))
+    return done
+
+
+def finish(checkpoint: Path, done: Path) -> None:
+    """Write the last model. UserError if the dev loss of the last epoch is not finite."""
     trained = load_checkpoint(checkpoint)
-    refuse_nonfinite_dev_loss(trained["reporter"]["stats"], folder)
+    refuse_nonfinite_dev_loss(trained["reporter"]["stats"], checkpoint.parent)
     with atomic_path(done) as part:
         torch.save(trained["model"], part)
-    return done
+
+
+def resumes(checkpoint: Path, epochs: int) -> bool:
+    """Whether there is a checkpoint. UserError if training cannot go on from it."""
+    if checkpoint.is_file():
+        refuse_lost(load_checkpoint(checkpoint), epochs, checkpoint.parent)
+    return checkpoint.is_file()
 
 
 def refuse_lost(trained: Mapping[str, Any], epochs: int, folder: Path) -> None:

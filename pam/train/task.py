@@ -5,17 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, optim_classes
+from espnet2.train.distributed_utils import DistributedOption
 from torch import nn
-from torch.multiprocessing import ProcessExitedException
 
 from pam.config import load_yaml
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
-from pam.errors import UserError, run_main
+from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
 from pam.model.build import build_model, load_learned
@@ -24,10 +23,20 @@ from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory
+from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
 
+
+class Joined(DistributedOption):
+    """ESPnet's options of processes that have joined already (`pam.train.processes`)."""
+
+    def init_torch_distributed(self) -> None:
+        pass
+
+
 abs_task.scheduler_classes["linear_warmup_decay"] = LinearWarmupDecay
+abs_task.DistributedOption = Joined
 
 PHASES = ("ctc", "llm")
 PARTS = ("other", "router", "lora")
@@ -63,7 +72,7 @@ class PaMTask(AbsTask):
     def build_model(cls, args: argparse.Namespace) -> nn.Module:
         config, exp = load_yaml(args.pam_config), Path(args.pam_config).parent
         model = build_model(config, config["feats"] == "online", Template.read(exp))
-        if not getattr(args, "dist_rank", None):  # only the first process writes
+        if is_first():
             model.llm.template.write(exp)  # decoding reads it
         cls.llm, cls.labelled = model.llm, model.labelled
         if args.phase == "llm":
@@ -140,7 +149,8 @@ class PaMTask(AbsTask):
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
             **config["batch"],
-            **distributed_rank(iter_options.distributed),
+            "rank": rank(),
+            "world": world(),
         }
         if mode != "train":
             some = first_of_each_task(utt2task, config["dev_utts"])
@@ -156,22 +166,6 @@ class PaMTask(AbsTask):
             pin_memory=args.ngpu > 0,
             **common,
         )
-
-    # --- processes
-
-    @classmethod
-    def main_worker(cls, args: argparse.Namespace) -> None:
-        """Train. With several GPUs ESPnet runs this in one process for each."""
-
-        def work() -> None:
-            super(PaMTask, cls).main_worker(args)
-            if torch.distributed.is_initialized():  # else its threads may abort at exit
-                torch.distributed.destroy_process_group()
-
-        if args.multiprocessing_distributed:
-            run_main(work)
-        else:
-            work()
 
 
 def part_of(name: str) -> str:
@@ -232,13 +226,6 @@ def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str
     return some
 
 
-def distributed_rank(distributed: bool) -> dict[str, int]:
-    """Index of this process (`rank`) and number of processes (`world`)."""
-    if not distributed:
-        return {"rank": 0, "world": 1}
-    return {"rank": torch.distributed.get_rank(), "world": torch.distributed.get_world_size()}
-
-
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
     """The inputs of all utterances of a combined directory; `UserError` if some are missing."""
     utts = read_text_file(folder / "text")
@@ -264,7 +251,4 @@ def run_task(options: Mapping[str, Any]) -> None:
     assert not unknown, f"not options of ESPnet's task: {unknown}"
     for key, value in options.items():
         setattr(args, key, value)
-    try:
-        PaMTask.main(args=args)
-    except ProcessExitedException as error:
-        raise UserError(f"training on {args.ngpu} GPUs: {error}: see its log") from error
+    PaMTask.main(args=args)

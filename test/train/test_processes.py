@@ -1,51 +1,38 @@
 """Training in several processes, here on CPUs: it is that of one process."""
 
-import argparse
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from espnet2.tasks.abs_task import AbsTask
-from torch.multiprocessing import ProcessExitedException
 from toydata import make_combined
 
 from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
-from pam.train import phases
-from pam.train.task import PaMTask, run_task
 
-# Of several processes the first one alone writes files of the experiment: two that write the same
-# one take each other's unfinished file away.
-RANK = """
-import json, sys
-from pathlib import Path
-from pam.train.task import run_task
+HERE = str(Path(__file__).parent)
 
-options = json.loads(sys.argv[1])
-if options["dist_rank"]:
-    def replace(path, target):
-        raise AssertionError(f"rank {options['dist_rank']} writes {target}")
-    Path.replace = replace
-run_task(options)
+START = """
+import sys
+from pam.errors import run_main
+from pam.train.launch import launch
+run_main(lambda: launch(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
 """
 
 
-def start(world):
-    """In place of `run_task`: what ESPnet starts on `world` GPUs, on the CPU."""
+def start(program, options, world, **more):
+    """Start a program on `world` processes of the CPU, as `--ngpu` starts them on GPUs."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
+    command = [sys.executable, "-c", START, "first_writes", str(world), program, *options]
+    return subprocess.Popen(command, env=env, text=True, **more)
 
-    def start(options):
-        assert options["ngpu"] == world and options["multiprocessing_distributed"]
-        meet = f"file://{options['output_dir']}.meet"
-        options |= {"ngpu": 0, "multiprocessing_distributed": False, "dist_backend": "gloo"}
-        options |= {"dist_world_size": world, "dist_init_method": meet}
-        ranks = [json.dumps(options | {"dist_rank": rank}) for rank in range(world)]
-        started = [subprocess.Popen([sys.executable, "-c", RANK, rank]) for rank in ranks]
-        assert [process.wait() for process in started] == [0] * world
 
-    return start
+def run(program, options, world):
+    process = start(program, options, world)
+    assert process.wait() == 0
 
 
 @pytest.fixture
@@ -68,14 +55,13 @@ def uneven(setup, combined, tmp_path):
     ],
     ids=["two", "three_accumulating"],
 )
-def test_processes_learn_what_one_learns(uneven, tmp_path, monkeypatch, world, more):
+def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     """As the training is: AdamW, a prompt for each utterance, word dropout."""
     exp, options = uneven
     options = [*options, *more]
     train_main(options)
     exp.rename(tmp_path / "one")
-    monkeypatch.setattr(phases, "run_task", start(world))
-    train_main([*options, "--ngpu", str(world)])
+    run("train", options, world)
     for phase in ("warmup", "train") if "ctc" in more else ("train",):
         one, many = (
             torch.load(folder / phase / "last.pth", weights_only=True)
@@ -112,18 +98,12 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
         torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=1e-5, msg=name)
 
 
-def test_a_mistake_in_a_process_is_one_line(monkeypatch, capsys):
-    def wrong(args):
-        raise UserError("llm_conf.path: nowhere")
-
-    monkeypatch.setattr(AbsTask, "main_worker", wrong)
-    with pytest.raises(SystemExit, match="1"):
-        PaMTask.main_worker(argparse.Namespace(multiprocessing_distributed=True))
-    assert capsys.readouterr().err == "error: llm_conf.path: nowhere\n"
-
-    def ended(args):
-        raise ProcessExitedException("process 0 terminated with exit code 1", 0, 1, 1)
-
-    monkeypatch.setattr(PaMTask, "main", ended)
-    with pytest.raises(UserError, match="on 2 GPUs: process 0 terminated with exit code 1"):
-        run_task({"ngpu": 2})
+def test_a_mistake_in_a_process_is_one_line(setup):
+    exp, options = setup
+    wrong = ["--set", "llm_conf.lora_targets=[nothing]"]
+    process = start("train", [*options, *wrong], 2, stderr=subprocess.PIPE)
+    lines = process.communicate()[1].splitlines()
+    assert process.returncode == 1
+    assert [line for line in lines if "nothing" in line and not line.startswith("/")] == [
+        "error: llm_conf.lora_targets: 'nothing': "
+    ]

@@ -1,0 +1,112 @@
+"""Start one process for each GPU, on one machine or several, with torchrun.
+
+On several machines each runs the same command (`srun --nodes=2 --ntasks-per-node=1 …`). They meet
+at one of them: the first of Slurm's job step, or that of `--master_addr`.
+
+If a process dies, torchrun ends the others of its machine. Processes of other machines end as soon
+as they notice the broken connection.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from pam.device import cores
+from pam.errors import UserError
+
+PORT = 29500  # torchrun's
+JOB_PORTS = range(20_000, 30_000)  # each job of Slurm takes its own
+USER_ERROR = f"{UserError.__name__}: "
+
+
+def launch(
+    module: str, argv: Sequence[str], processes: int, num_nodes: int = 1, master: str | None = None
+) -> None:
+    """Run `python -m MODULE ARGV` in `processes` processes of this machine, and wait.
+
+    UserError if one of them fails: with its own UserError, or with what ended it.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # one message: ours
+    if processes > 1:  # else the threads of each process are as many as there are cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))
+    config = LaunchConfig(
+        min_nodes=num_nodes,
+        max_nodes=num_nodes,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        max_restarts=0,
+        **(meeting(num_nodes, master) if num_nodes > 1 else alone()),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *argv)
+    except ChildFailedError as error:
+        raise UserError(reason(error)) from None
+    except SignalException as error:  # torchrun has passed it on to the processes
+        sys.exit(128 + error.sigval)
+
+
+def reason(error: ChildFailedError) -> str:
+    """One line about the process that failed first."""
+    first, failure = error.get_first_failure()
+    if failure.message.startswith(USER_ERROR):
+        return failure.message.removeprefix(USER_ERROR)
+    who = f"process {first} of {error.name}"
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        why = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return f"{who} was ended by {name}{why}: the same command resumes"
+    return f"{who} failed with status {failure.exitcode}: see its messages above"
+
+
+def alone() -> dict[str, Any]:
+    """Where the processes of a single machine meet: on a free port."""
+    name = uuid.uuid4().hex
+    return {"rdzv_endpoint": "localhost:0", "run_id": name, "local_addr": "localhost"}
+
+
+def meeting(num_nodes: int, master: str | None) -> dict[str, Any]:
+    """Where the machines meet."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        if master is None:
+            raise UserError(
+                f"--num_nodes {num_nodes}: where do they meet? Give --master_addr HOST, or start "
+                "the command on each machine with srun"
+            )
+        host, _, port = master.partition(":")
+        return {"rdzv_endpoint": f"{host}:{port or PORT}", "run_id": "pam"}
+    refuse_another_step(num_nodes)
+    host, _, port = (master or first_host()).partition(":")
+    port = port or str(JOB_PORTS[int(job) % len(JOB_PORTS)])
+    first = os.environ["SLURM_NODEID"] == "0"
+    return {
+        "rdzv_endpoint": f"{host}:{port}",
+        "run_id": job,
+        "rdzv_configs": {"is_host": str(first).lower()},
+    }
+
+
+def refuse_another_step(num_nodes: int) -> None:
+    """UserError if srun did not start one task on each of `num_nodes` machines."""
+    nodes, tasks = (os.environ.get(f"SLURM_{name}") for name in ("STEP_NUM_NODES", "NTASKS"))
+    if (nodes, tasks) != (str(num_nodes), str(num_nodes)):
+        raise UserError(
+            f"--num_nodes {num_nodes}: srun started {tasks} tasks on {nodes} machines: "
+            f"give it --nodes={num_nodes} --ntasks-per-node=1"
+        )
+
+
+def first_host() -> str:
+    """The first machine of Slurm's job step."""
+    command = ["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split()[0]

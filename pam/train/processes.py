@@ -1,0 +1,147 @@
+"""The processes of a training: one for each GPU, of one machine or of several.
+
+torchrun starts them (`pam.train.launch`) and tells each its place in the environment (`PLACE`). A
+program that is started alone is a group of one. The first process decides and writes; the others
+get its decisions, because a file that it wrote may reach them late (NFS).
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pam.data.workers import end_with_parent
+from pam.errors import UserError
+from pam.log import get_logger
+
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+T = TypeVar("T")
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """Options of a program that runs on the GPUs of one machine or several."""
+    parser.add_argument(
+        "--ngpu", type=int, default=0, help="0: CPU; N: one process on each of N GPUs of a machine"
+    )
+    parser.add_argument(
+        "--num_nodes", type=int, default=1, help="machines; each of them runs this command"
+    )
+    parser.add_argument(
+        "--master_addr",
+        metavar="HOST[:PORT]",
+        help="where the machines meet; default: the first machine of Slurm's job step",
+    )
+
+
+def processes_of(args: argparse.Namespace) -> int:
+    """The number of processes of a program with these options."""
+    return world() if is_started() else max(args.ngpu, 1) * args.num_nodes
+
+
+def is_started() -> bool:
+    """Whether a launcher such as torchrun started this process as one of a group."""
+    return all(name in os.environ for name in PLACE)
+
+
+def rank() -> int:
+    return int(os.environ["RANK"]) if is_started() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return int(os.environ["WORLD_SIZE"]) if is_started() else 1
+
+
+def is_first() -> bool:
+    return rank() == 0
+
+
+@contextmanager
+def joined(ngpu: int) -> Iterator[None]:
+    """Context for the work of all processes; `ngpu`: GPUs of this machine, 0 for its CPU.
+
+    A UserError ends the process; its launcher prints it once.
+    """
+    if not is_started():
+        yield
+        return
+    import torch
+
+    end_with_parent(os.getppid())
+    get_logger(__name__)  # sets the level of the root, which is then raised
+    if not is_first():
+        logging.getLogger().setLevel(logging.ERROR)
+    try:
+        refuse_another_number(ngpu)
+        if ngpu:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo")
+        yield
+        torch.distributed.destroy_process_group()  # else its threads may abort at exit
+    except UserError as error:
+        tell_launcher(error)
+        sys.exit(1)
+
+
+def refuse_another_number(ngpu: int) -> None:
+    """UserError if torchrun started another number of processes than there are GPUs."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ngpu))
+    if ngpu and ngpu != here:
+        raise UserError(
+            f"--ngpu {ngpu}: torchrun started {here} processes on this machine: give --ngpu {here}"
+        )
+
+
+def tell_launcher(error: UserError) -> None:
+    """Write an error where torchrun looks for it."""
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    handler = get_error_handler()
+    handler.initialize()
+    handler.record_exception(error)
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """What `decide` returns in the first process, for all processes, which wait for it.
+
+    It runs in the first process only. Its UserError is raised in all of them.
+    """
+    if world() == 1:
+        return decide()
+    from torch.distributed import broadcast_object_list
+
+    found: list = [None]
+    if is_first():
+        try:
+            found = [(decide(), None)]
+        except UserError as error:
+            found = [(None, str(error))]
+    broadcast_object_list(found)
+    value, error = found[0]
+    if error is not None:
+        raise UserError(error)
+    return value
+
+
+def gathered(own: list[T]) -> list[T]:
+    """The lists of all processes, joined in the order of the processes."""
+    if world() == 1:
+        return own
+    from torch.distributed import all_gather_object
+
+    lists: list = [None] * world()
+    all_gather_object(lists, own)
+    return [item for part in lists for item in part]
+
+
+def require_shared(file: Path) -> None:
+    """UserError if a process does not see a file of the first one."""
+    if not file.is_file():
+        raise UserError(
+            f"{file}: {os.uname().nodename} does not see it: all machines must share the folder"
+        )
