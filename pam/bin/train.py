@@ -52,7 +52,8 @@ OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the co
 GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
-RUNNING = ("num_workers", "log_interval", "wandb")  # keys of the run, which change no result
+# keys of the run, which change no result
+RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
 NO_RESULT = (*RUNNING, "budgets")
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 

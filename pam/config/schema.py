@@ -252,6 +252,12 @@ class Scale:
     log_interval: int = option(
         "Batches between two lines of the log.", whole(1), default=50, unit="batches"
     )
+    checkpoint_minutes: float = option(
+        "Time between two checkpoints inside an epoch; a killed training loses at most as much.",
+        POSITIVE,
+        default=10.0,
+        unit="minutes",
+    )
     length_jitter: float | None = option(
         "Lengths change at random by at most this share before utterances are sorted into batches: "
         "0.1 varies the batches of a small corpus by pass; less has less padding.",

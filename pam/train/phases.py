@@ -136,6 +136,7 @@ def run_phase(
         "num_iters_per_epoch": length.per_epoch,
         "total_steps": length.total,
         "accum_grad": config["accum_grad"],
+        "checkpoint_minutes": config["checkpoint_minutes"],
         "grad_clip": config["grad_clip"],
         "optim": "adamw",
         "optim_conf": dict(conf["optim_conf"]),

@@ -63,6 +63,7 @@ class PaMTask(AbsTask):
         group.add_argument("--train_dir", help="combined data directory for training")
         group.add_argument("--dev_dir", help="combined data directory for validation")
         group.add_argument("--total_steps", type=int, help="training batches of all epochs")
+        group.add_argument("--checkpoint_minutes", type=float, help="between two checkpoints")
         group.add_argument("--warm_fusion", help="warm-up checkpoint that the fusion starts from")
         parser.set_defaults(iterator_type="task", num_att_plot=0)
 
