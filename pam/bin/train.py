@@ -4,8 +4,8 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
+from pam.lock import alone
 from pam.log import get_logger
 from pam.registry import nearest
 from pam.train.processes import (
@@ -291,7 +292,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
         write_json(args.expdir / "environment.json", environment())
         write_peak(args.expdir, args.ngpu)
 
-    with making.work() if is_first() else nullcontext():
+    with writing_alone(making) if is_first() else nullcontext():
         from_first(begin)
         require_shared(args.expdir / "config.yaml")
         for phase, length in lengths.items():
@@ -299,6 +300,13 @@ def work(args: argparse.Namespace, making: Making) -> None:
         from_first(end)
     if is_first():
         get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
+
+
+@contextmanager
+def writing_alone(making: Making) -> Iterator[None]:
+    """Context of the work of the first process: another training in the same folder is refused."""
+    with alone(making.folder, "training"), making.work():
+        yield
 
 
 def configuration(args: argparse.Namespace, making: Making) -> dict:

@@ -20,7 +20,6 @@ from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
     LengthLimit,
-    alone,
     dump_audio,
     report_bad,
     what_is,
@@ -42,6 +41,7 @@ from pam.encoders.shards import (
     read_receipts,
 )
 from pam.errors import UserError
+from pam.lock import alone
 from pam.log import get_logger, progress
 
 GIGABYTE = 1e9
@@ -84,7 +84,7 @@ def dump(
     if not options.encoders:
         return dump_audio(data_dir, out, options.nj, options.max_bad, options.limit)
     out = Path(out)
-    with alone(out):
+    with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
         found = within(options.limit, scan(data, out, options.nj), out)
         if encoders is None:
