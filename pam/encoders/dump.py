@@ -31,6 +31,7 @@ from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
 from pam.encoders.gpus import encode_on_gpus
 from pam.encoders.shards import (
+    STAGE,
     Shard,
     ShardEncoder,
     fingerprint,
@@ -119,7 +120,7 @@ class _Job:
         folder = opts.encoder_dir / name / set_name
         making = Making(
             folder,
-            "dump",
+            STAGE,
             {
                 "encoder": dict(opts.encoders[name]),
                 "num_states": encoder.num_states,

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from pam.checkpoint import read_checkpoint
 from pam.log import get_logger
+from pam.train.belonging import refuse_another
 from pam.train.processes import gathered, is_first, rank, world
 
 FILE = "midpoint.pth"
@@ -105,9 +106,10 @@ class Midpoint:
         if not self.file.is_file():
             return 0
         found = read_checkpoint(self.file, "cpu")
+        refuse_another(self.file, found, state.model.belongs_to)
         if found["epoch"] != state.reporter.get_epoch():  # its epoch has been finished
             return 0
-        state.load_state_dict(found["state"])
+        state.load_state_dict(found)
         self.random = found["random"]
         logger.info("epoch %d goes on after %d batches", found["epoch"], found["batches"])
         return found["batches"]
@@ -152,10 +154,10 @@ class Midpoint:
             found = {
                 "epoch": state.reporter.get_epoch(),
                 "batches": batches,
-                "state": state.state_dict(),
+                **state.state_dict(),
                 "random": states,
             }
-            torch.save(found, self.file)  # atomic: `pam.train.trainer`
+            torch.save(found, self.file)  # atomic, and marked: `pam.train.trainer`
         self.saved = time.monotonic()
 
     def remove(self) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pam.atomic import atomic_path, write_json, write_text
+from pam.atomic import write_json, write_text
+from pam.checkpoint import write_checkpoint
 from pam.errors import UserError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
@@ -159,8 +158,7 @@ def finish(checkpoint: Path, done: Path) -> None:
     """Write the last model. UserError if the dev loss of the last epoch is not finite."""
     trained = load_checkpoint(checkpoint)
     refuse_nonfinite_dev_loss(trained["reporter"]["stats"], checkpoint.parent)
-    with atomic_path(done) as part:
-        torch.save(trained["model"], part)
+    write_checkpoint(done, trained["model"])
 
 
 def resumes(checkpoint: Path, epochs: int) -> bool:

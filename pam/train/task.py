@@ -19,7 +19,9 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
 from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.speech_llm import ESPnetPaMModel
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
+from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory
@@ -76,6 +78,16 @@ class PaMTask(AbsTask):
         if is_first():
             model.llm.template.write(exp)  # decoding reads it
         cls.llm, cls.labelled = model.llm, model.labelled
+        belongs_to = belonging(model, Path(args.train_dir))
+        model = cls.model_of_phase(args, config, model)
+        model.belongs_to = belongs_to
+        return model
+
+    @classmethod
+    def model_of_phase(
+        cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
+    ) -> nn.Module:
+        """The model that the phase trains, with the weights that it starts from."""
         if args.phase == "llm":
             if config.get("init"):  # initial values of all trainable weights
                 load_learned(model, Path(config["init"]))

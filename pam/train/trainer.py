@@ -11,8 +11,7 @@ be a multiple of `accum_grad`: ESPnet drops the batches after an epoch's last up
 """
 
 import datetime
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,8 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.trainer import Trainer
 from torch import nn
 
-from pam.atomic import atomic_path
-from pam.checkpoint import read_checkpoint
-from pam.data.disk import writing
+from pam.checkpoint import read_checkpoint, write_checkpoint
+from pam.train.belonging import KEY, refuse_another
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
 from pam.train.midpoint import EpochState, Midpoint, rest_of
 from pam.train.speed import MeteredOptions, metered
@@ -51,18 +49,18 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_saves() -> Iterator[None]:
-    """Make torch.save write a temporary file and rename it: a killed run leaves no half checkpoint.
+def atomic_saves(belongs_to: Mapping[str, Any]) -> Iterator[None]:
+    """Make torch.save atomic: a killed run leaves no half checkpoint.
 
+    A checkpoint, in contrast to a model, gets `belongs_to` too (`pam.train.belonging`).
     torch.save itself is replaced because ESPnet's `Trainer.run` offers no hook for saving.
     """
     plain = torch.save
 
-    def save(value: Any, path: str | Path, *args, **kwargs) -> None:
-        with writing(path), atomic_path(path) as part:
-            plain(value, part, *args, **kwargs)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+    def save(value: Any, path: str | Path) -> None:
+        if "optimizers" in value:
+            value = {**value, KEY: dict(belongs_to)}
+        write_checkpoint(path, value)
 
     torch.save = save
     try:
@@ -114,7 +112,7 @@ class PaMTrainer(Trainer):
         if distributed_option.distributed:
             model.register_forward_hook(with_an_axis)
         midpoint = trainer_options.midpoint
-        with atomic_saves(), midpoint.stop.listening():
+        with atomic_saves(model.belongs_to), midpoint.stop.listening():
             super().run(
                 model=model,
                 distributed_option=distributed_option,
@@ -178,6 +176,7 @@ class PaMTrainer(Trainer):
     ) -> None:
         device = f"cuda:{torch.cuda.current_device()}" if ngpu > 0 else "cpu"
         states = load_checkpoint(checkpoint, device)
+        refuse_another(checkpoint, states, model.belongs_to)
         model.load_state_dict(states["model"], strict=strict)
         reporter.load_state_dict(states["reporter"])
         for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
