@@ -87,7 +87,7 @@ def _item(
     text = row[names.text]
     if not isinstance(text or "", str):
         raise UserError(
-            f"{where}: {names.text} is {text!r}, not a text: choose another --text_column, or cast it"
+            f"{where}: {names.text} is {text!r}, no text: choose another --text_column or cast it"
         )
     audio = _audio(where, row[names.audio], key or default, shards)
     if isinstance(audio, LeftOut):

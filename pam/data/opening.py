@@ -81,9 +81,11 @@ def _content(path: str, size: int) -> Iterator[Bytes]:
     elif not size:  # it cannot be mapped
         yield b""
     else:
-        with Path(path).open("rb") as file:
-            with closing(mmap(file.fileno(), 0, access=ACCESS_READ)) as data:
-                yield data
+        with (
+            Path(path).open("rb") as file,
+            closing(mmap(file.fileno(), 0, access=ACCESS_READ)) as data,
+        ):
+            yield data
 
 
 def _suffix(path: str) -> str:

@@ -10,9 +10,10 @@ threads share an open shard. `pam.bin.shard` packs shards, `pam.bin.import` find
 import io
 import os
 import re
-import tarfile
 from functools import lru_cache
 from pathlib import Path
+
+from backports import tarfile
 
 from pam.errors import UserError
 

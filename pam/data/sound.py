@@ -107,11 +107,10 @@ class Audio:
 
 def sound_file(path: str, content: bytes | None = None) -> SoundFile:
     """The file or member of a shard, or `content` in its place, opened by libsndfile."""
-    source = (
-        os.fsencode(path) if content is None else io.BytesIO(content)
-    )  # a name may not be UTF-8
-    if content is None and is_member(path):
-        source = open_buffered(path)
+    if content is not None:
+        source = io.BytesIO(content)
+    else:  # as bytes, since a name may not be UTF-8
+        source = open_buffered(path) if is_member(path) else os.fsencode(path)
     try:
         return SoundFile(source)
     except soundfile.LibsndfileError as error:

@@ -8,12 +8,13 @@ refused, as the shard is not what it should be.
 """
 
 import io
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+
+from backports import tarfile
 
 from pam.atomic import atomic_path
 from pam.data.disk import writing
@@ -116,6 +117,9 @@ class ShardWriter:
 @contextmanager
 def writing_shard(final: Path) -> Iterator[ShardWriter]:
     """Write a shard under another name; it is renamed when it is complete."""
-    with writing(final), atomic_path(final) as part:
-        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-            yield ShardWriter(tar, final)
+    with (
+        writing(final),
+        atomic_path(final) as part,
+        tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        yield ShardWriter(tar, final)
