@@ -6,15 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pam.bin.validate import DEFAULT_AUDIO, examine
-from pam.data.importing import Item, LeftOut, to_data_dir
+from pam.data.importing import FORMS, Item, LeftOut, to_data_dir
 from pam.data.tasks import get_task
 from pam.errors import UserError, run_main
 
 MANIFESTS = (".jsonl", ".jsonl.gz")
-FORMS = (
-    "give manifests of lhotse (.jsonl.gz), a folder of save_to_disk or of Parquet files, or tar "
-    "shards"
-)
 
 
 def get_parser() -> argparse.ArgumentParser:

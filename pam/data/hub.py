@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.data.importing import Item, LeftOut
+from pam.data.importing import FORMS, Item, LeftOut
 from pam.data.pack import FOLDER
 from pam.data.parquet import audio_suffix, columns, find_parquet, numbered_rows
 from pam.data.webdataset import ShardWriter, writing_shard
@@ -53,6 +53,8 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for file in find_parquet(folder):
         splits.setdefault(_split_of(file), []).append(file)
+    if not splits:
+        raise UserError(f"{folder}: no state.json and no Parquet file: {FORMS}")
     name = _chosen(folder, split, list(splits))
     return name, splits[name]
 
@@ -85,7 +87,7 @@ def _item(
 ) -> Item | LeftOut:
     key, speaker = (_name(where, row, name) for name in (names.id, names.speaker))
     text = row[names.text]
-    if not isinstance(text or "", str):
+    if not isinstance(text, str | None):
         raise UserError(
             f"{where}: {names.text} is {text!r}, no text: choose another --text_column or cast it"
         )

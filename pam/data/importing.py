@@ -13,6 +13,10 @@ from pam.data.scp import one_line
 from pam.errors import UserError
 from pam.log import get_logger
 
+FORMS = (
+    "give manifests of lhotse (.jsonl.gz), a folder of save_to_disk or of Parquet files, or tar "
+    "shards"
+)
 logger = get_logger(__name__)
 
 

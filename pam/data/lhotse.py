@@ -94,7 +94,7 @@ def _lines(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for number, line in enumerate(lines, start=1):
                 entry = json.loads(line)
                 if not isinstance(entry, dict):
-                    raise ValueError(f"{line.strip()[:60]!r} is no object")
+                    raise UserError(f"{manifest}:{number}: {line.strip()[:60]!r} is no object")
                 yield f"{manifest}:{number}", entry
     except json.JSONDecodeError as error:
         raise UserError(f"{manifest}:{number}: not JSON ({error}): make it again") from error
@@ -117,6 +117,8 @@ def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
         raise UserError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
     files = []
     for source in _field(where, entry, "sources", list):
+        if not isinstance(source, dict):
+            raise UserError(f"{where}: sources has {source!r}: make the manifest again")
         kind = _field(where, source, "type", str)
         if kind != "file":
             raise UserError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
@@ -148,9 +150,13 @@ def _end(where: str, entry: Mapping[str, Any]) -> float:
     return float(entry["start"]) + float(_field(where, entry, "duration", int, float))
 
 
-def _item(where: str, entry: Mapping[str, Any], recording: Recording, audio: "_Audio") -> Item:
+def _item(
+    where: str, entry: Mapping[str, Any], recording: Recording, audio: "_Audio"
+) -> Item | LeftOut:
     start = max(float(_field(where, entry, "start", int, float)), 0.0)
     end = min(_end(where, entry), recording.seconds)
+    if end - start < EPSILON:
+        return LeftOut(where, "not inside its recording, or without length")
     name, path = audio.of(where, recording, entry.get("channel", 0))
     text, speaker = (_field(where, entry, key, str, type(None)) for key in ("text", "speaker"))
     utt = _field(where, entry, "id", str)

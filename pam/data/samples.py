@@ -53,7 +53,7 @@ def _item(
     words = facts.get(text or "text") if text or "txt" not in by_suffix else None
     if not text and "txt" in by_suffix:
         words = _decoded(where, by_suffix["txt"])
-    if not isinstance(words or "", str):
+    if not isinstance(words, str | None):
         raise UserError(f"{where}: {text or 'text'} is {words!r}, not a text: write it as a string")
     name = facts.get(speaker)
     return Item(where, key, sounds[0].entry, words or "", None if name is None else str(name))
