@@ -14,8 +14,10 @@ from imitations import encoded, write
 from small_dirs import text_files
 
 from pam.bin import combine as combine_verb
+from pam.bin import dump as dump_verb
 from pam.bin import shard as shard_verb
 from pam.bin import validate as validate_verb
+from pam.config.made import PENDING
 from pam.data import shards
 from pam.data.audio import check_audio, is_native, load_audio, num_samples, stream_audio
 from pam.data.concat import concat_entry
@@ -285,6 +287,22 @@ def test_packed_audio_is_dumped_combined_and_trained_on(tmp_path):
         for utt in utts:
             expected = load_audio(plain["wav.scp"][utt])
             np.testing.assert_array_equal(inputs[utt][AUDIO].numpy(), expected)
+
+
+def test_stage_2_accepts_a_packed_dump(tmp_path):
+    """The settings of the dump are packed too, so a recipe goes on with the packed folder."""
+    data = corpus(tmp_path)
+
+    def dump(folder, *more):
+        options = ["--data", data, "--out", folder, "--feats", "online", *more]
+        return dump_verb.main([str(option) for option in options])
+
+    assert dump(tmp_path / "dump/raw") == 0
+    assert dump(tmp_path / "packed/raw", "--pending") == PENDING
+    pack(tmp_path / "dump/raw/set", tmp_path / "packed/raw/set", MEGABYTE)
+    assert dump(tmp_path / "packed/raw", "--pending") == 0
+    packed = DataDir.read(tmp_path / "packed/raw/set")["wav.scp"].values()
+    assert all(".tar:" in entry for entry in packed)
 
 
 def test_a_second_dump_reads_what_has_changed(tmp_path):
