@@ -19,13 +19,17 @@ def size(text: str) -> int:
     return int(found[1]) * BYTES[found[2]]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """python -m pam.bin.shard DIR OUT [--size 1G]; an interrupted run resumes."""
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="a data directory: data/SET or DUMPDIR/raw/SET")
     parser.add_argument("out", type=Path, help="the data directory to write, with OUT/shards")
     parser.add_argument("--size", type=size, default="1G", help="of a shard")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """python -m pam.bin.shard DIR OUT [--size 1G]; an interrupted run resumes."""
+    args = get_parser().parse_args(argv)
     packed = pack(args.data, args.out, args.size)
     get_logger(__name__).info("%s: %d utterances", args.out, len(packed))
     return 0
