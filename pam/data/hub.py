@@ -24,6 +24,7 @@ from pam.registry import nearest
 
 NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
 SHARD_BYTES = 1 << 30
+NO_AUDIO = "without audio, in the data set or at its path"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
     """The name and the files of a split. `UserError` if there are several and none is named."""
     if (folder / "dataset_dict.json").is_file():
         names = _read_json(folder / "dataset_dict.json").get("splits")
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        if not isinstance(names, list) or not all(map(_is_name, names)):
             raise UserError(f"{folder / 'dataset_dict.json'}: no list of splits: save it again")
         name = _chosen(folder, split, names)
-        return name, _saved(folder / Path(name).name)
+        return name, _saved(folder / name)
     if (folder / "state.json").is_file():
-        return split or folder.name, _saved(folder)
+        name = _read_json(folder / "state.json").get("_split") or folder.absolute().name
+        return _chosen(folder, split, [str(name)]), _saved(folder)
     splits: dict[str, list[Path]] = {}
     for file in find_parquet(folder):
         splits.setdefault(_split_of(file), []).append(file)
@@ -109,7 +111,7 @@ def _audio(where: str, cell: Any, key: str, shards: "_Shards") -> str | LeftOut:
     """The entry of wav.scp."""
     if not isinstance(cell, Mapping) or not {"bytes", "path"} & cell.keys():
         if cell is None:
-            return LeftOut(where, "without audio")
+            return LeftOut(where, NO_AUDIO)
         raise UserError(f"{where}: the audio has no bytes and no path: cast the column to Audio()")
     if content := cell.get("bytes"):
         suffix = audio_suffix(content)
@@ -117,17 +119,17 @@ def _audio(where: str, cell: Any, key: str, shards: "_Shards") -> str | LeftOut:
             return LeftOut(where, "not an audio file that is known")
         return shards.add(key.replace(".", "_").replace("/", "_") + suffix, content)
     file = Path(cell.get("path") or "")
-    return str(file) if file.is_absolute() and file.is_file() else LeftOut(where, "without audio")
+    return str(file) if file.is_absolute() and file.is_file() else LeftOut(where, NO_AUDIO)
 
 
 class _Shards:
     """Writes members to shards; `stack` completes the last one."""
 
     def __init__(self, stack: ExitStack, folder: Path, name: str):
-        self.stack, self.folder, self.name = stack, folder, name
+        self.stack, self.folder, self.name = stack, folder, re.sub(r"[^\w.-]", "_", name)
         self.count, self.shard = 0, None
         (folder.parent / "wav.scp").unlink(missing_ok=True)  # it names places in old shards
-        for old in folder.glob(f"{name}-*.tar"):
+        for old in folder.glob(f"{self.name}-*.tar"):
             old.unlink()
 
     def add(self, name: str, content: bytes) -> str:
@@ -151,9 +153,14 @@ def _saved(folder: Path) -> list[Path]:
     except (TypeError, KeyError) as error:
         raise UserError(f"{state}: no _data_files: save the data set again") from error
     for name in names:
-        if Path(name).name != name:
+        if not _is_name(name):
             raise UserError(f"{state}: {name!r} is not a file of the folder: save the set again")
     return [folder / name for name in names]
+
+
+def _is_name(name: Any) -> bool:
+    """Whether `name` is that of a file or folder, and no path that leads elsewhere."""
+    return isinstance(name, str) and Path(name).name == name
 
 
 def _read_json(file: Path) -> dict[str, Any]:

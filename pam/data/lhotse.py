@@ -105,6 +105,8 @@ def _lines(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _field(where: str, entry: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where}: {entry!r} is no object: make the manifest again")
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise UserError(f"{where}: {name} is {value!r}: make the manifest again")
@@ -117,8 +119,6 @@ def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
         raise UserError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
     files = []
     for source in _field(where, entry, "sources", list):
-        if not isinstance(source, dict):
-            raise UserError(f"{where}: sources has {source!r}: make the manifest again")
         kind = _field(where, source, "type", str)
         if kind != "file":
             raise UserError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
@@ -139,7 +139,7 @@ def _cut(where: str, cut: Mapping[str, Any], audio: "_Audio") -> Iterator[Item |
         yield LeftOut(where, "without a supervision")
     for entry in supervisions:
         begins = float(_field(where, entry, "start", int, float))  # in the cut
-        moved = {**entry, "start": start + begins, "channel": entry.get("channel", cut["channel"])}
+        moved = {"channel": cut.get("channel", 0), **entry, "start": start + begins}
         if begins < -EPSILON or _end(where, moved) > end + EPSILON:
             yield LeftOut(where, "with a supervision that is not inside its cut")
         else:
@@ -157,7 +157,8 @@ def _item(
     end = min(_end(where, entry), recording.seconds)
     if end - start < EPSILON:
         return LeftOut(where, "not inside its recording, or without length")
-    name, path = audio.of(where, recording, entry.get("channel", 0))
+    channel = _field(where, {"channel": 0} | entry, "channel", int, list)
+    name, path = audio.of(where, recording, channel)
     text, speaker = (_field(where, entry, key, str, type(None)) for key in ("text", "speaker"))
     utt = _field(where, entry, "id", str)
     is_whole = start < EPSILON and end > recording.seconds - EPSILON

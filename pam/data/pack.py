@@ -7,15 +7,15 @@ Audio files are copied as they are. A shard that is complete and has the same fi
 """
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
+from pam.atomic import write_text
 from pam.config.made import FILE as MADE
 from pam.data.concat import concat_entry, files_of, is_concat, parse_concat
 from pam.data.datadir import DataDir
-from pam.data.disk import writing
 from pam.data.opening import BARE, HEADERLESS
 from pam.data.parquet import audio_suffix
 from pam.data.shards import file_of, is_member, open_member
@@ -39,19 +39,20 @@ class Sample:
 
 def pack(data_dir: Path, out: Path, limit: int) -> DataDir:
     """Write the directory `out`, with shards of about `limit` bytes; returns its files."""
-    data = DataDir.read(data_dir)
+    if out.resolve() == data_dir.resolve():
+        raise UserError(f"{out}: is the directory that is packed: choose another folder")
+    data, name = DataDir.read(data_dir), data_dir.absolute().name
     plan = list(_cut(_samples(data), limit))
     places: dict[str, str] = {}
     for number, part in enumerate(progress(plan, len(plan), "shards")):
-        shard = out / FOLDER / f"{data_dir.name}-{number:06d}.tar"
+        shard = out / FOLDER / f"{name}-{number:06d}.tar"
         places |= _there(shard, part) or _write(shard, part, out)
-    for old in sorted((out / FOLDER).glob(f"{data_dir.name}-*.tar"))[len(plan) :]:
+    for old in sorted((out / FOLDER).glob(f"{escape(name)}-*.tar"))[len(plan) :]:
         old.unlink()
     entries = {key: _moved(entry, places) for key, entry in data["wav.scp"].items()}
     packed = DataDir(data.files | {"wav.scp": entries})
     if (data_dir / MADE).is_file():  # the settings that the audio was made with
-        with writing(out / MADE):
-            shutil.copyfile(data_dir / MADE, out / MADE)
+        write_text(out / MADE, (data_dir / MADE).read_text(encoding="utf-8"))
     packed.write(out)
     return packed
 

@@ -115,11 +115,17 @@ def test_supervisions_of_cuts_count_from_the_beginning_of_the_cut(tmp_path):
     rec = recording(tmp_path, "rec", 3.0)
     cuts = [
         cut("c1", rec, 0.5, 1.0, [supervision("ann-1", "rec", 0.0, 1.0)]),
-        cut("c2", rec, 1.5, 1.5, [supervision("ann-2", "rec", 0.25, 0.5),
-                                  supervision("bob-1", "rec", 1.0, 0.5)]),
+        cut(
+            "c2",
+            rec,
+            1.5,
+            1.5,
+            [supervision("ann-2", "rec", 0.25, 0.5), supervision("bob-1", "rec", 1.0, 0.5)],
+        ),
         cut("c3", rec, 1.5, 0.5, [supervision("ann-3", "rec", -1.0, 1.2)]),
         cut("c4", rec, 1.5, 0.5, []),
-    ]  # fmt: skip
+    ]
+    del cuts[0]["channel"]  # fmt: skip
     data = imported(manifest(tmp_path / "cuts.jsonl.gz", cuts), tmp_path / "set")
     assert data["segments"] == {
         "ann-1": "rec 0.5000 1.5000",
@@ -178,8 +184,10 @@ BAD_RECORDINGS = {
             "recordings.jsonl:1: recording 'rec' is of type 'url': write its audio to files"),
     "transforms": ({"transforms": [{"name": "Speed"}]}, "recordings.jsonl:1: recording 'rec' has"),
     "sources": ({"sources": None, }, "recordings.jsonl:1: sources is None: make the manifest"),
-    "source": ({"sources": ["a.wav"]}, "recordings.jsonl:1: sources has 'a.wav': make the"),
+    "source": ({"sources": ["a.wav"]}, "recordings.jsonl:1: 'a.wav' is no object: make the"),
     "duration": ({"duration": "2"}, "recordings.jsonl:1: duration is '2': make the manifest"),
+    "channels": ({"sources": [{"type": "file", "channels": 0, "source": "a.wav"}]},
+                 "recordings.jsonl:1: channels is 0: make the manifest again"),
     "id": ({"id": 7}, "recordings.jsonl:1: id is 7: make the manifest again"),
 }  # fmt: skip
 BAD_SUPERVISIONS = {
@@ -194,7 +202,9 @@ BAD_SUPERVISIONS = {
         {"duration": 0.0},
         "not inside its recording, or without length: supervisions.jsonl:1)",
     ),
-    "slashes": ({"id": "a" * 201}, "too long an id"),
+    "channel": ({"channel": "a"}, "supervisions.jsonl:1: channel is 'a': make the manifest"),
+    "channels": ({"channel": [None]}, "no channel None: 'rec' has 0, 1"),
+    "a long id": ({"id": "a" * 201}, "too long an id"),
 }
 
 
@@ -203,7 +213,7 @@ BAD_SUPERVISIONS = {
 def test_bad_manifests_give_file_and_line(tmp_path, case):
     changes, message = case
     is_recording = case in BAD_RECORDINGS.values()
-    entry, spoken = recording(tmp_path, "rec"), supervision("ann-1", "rec")
+    entry, spoken = recording(tmp_path, "rec", channels=2), supervision("ann-1", "rec")
     entry, spoken = (entry | changes, spoken) if is_recording else (entry, spoken | changes)
     assert message in refusal(tmp_path, lhotse(tmp_path, [entry], [spoken], end=""))
 
@@ -297,6 +307,8 @@ def test_splits(tmp_path):
     message = refusal(tmp_path, tmp_path / "ds")
     assert message == "ds: several splits: choose one with --split: train, test"
     assert "did you mean 'train'?" in refusal(tmp_path, tmp_path / "ds", "--split", "trian")
+    message = refusal(tmp_path, tmp_path / "ds/train", "--split", "test")
+    assert message == "ds/train: --split 'test': known: train"
     data = imported(tmp_path / "ds", tmp_path / "set", "--split", "test")
     assert data["text"] == {"test-00000000": "naïve 3", "test-00000001": "naïve 4"}
     assert data["utt2spk"] == {utt: utt for utt in data["text"]}
@@ -336,8 +348,8 @@ def test_rows_that_cannot_be_utterances(tmp_path):
     file = tmp_path / "ds/data-00000-of-00001.arrow"
     assert sorted((tmp_path / "set/left_out.log").read_text().splitlines()) == [
         f"not an audio file that is known\t{file}: row 2",
-        f"without audio\t{file}: row 1",
-        f"without audio\t{file}: row 5",
+        f"without audio, in the data set or at its path\t{file}: row 1",
+        f"without audio, in the data set or at its path\t{file}: row 5",
         f"without text\t{file}: row 0",
     ]
 
@@ -365,12 +377,17 @@ def test_damaged_sets(tmp_path):
     assert not list((tmp_path / "refused").rglob("*.tar*"))
     for state, message in {
         '{"_data_files": [{"filename": "../x.arrow"}]}': "'../x.arrow' is not a file of the folder",
+        '{"_data_files": [{"filename": 3}]}': "3 is not a file of the folder",
         '{"_data_files": 3}': "no _data_files",
         "{": "cannot be read",
     }.items():
         (source / "state.json").write_text(state)
         assert f"ds/state.json: {message}" in refusal(tmp_path, source)
-    for content, message in {'{"splits": 3}': "no list of splits", "": "cannot be read"}.items():
+    for content, message in {
+        '{"splits": 3}': "no list of splits",
+        '{"splits": ["../x"]}': "no list of splits",
+        "": "cannot be read",
+    }.items():
         (source / "dataset_dict.json").write_text(content)
         assert f"ds/dataset_dict.json: {message}" in refusal(tmp_path, source)
     (tmp_path / "nothing").mkdir()

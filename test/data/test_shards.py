@@ -362,6 +362,13 @@ def test_only_what_has_changed_is_packed_again(tmp_path):
     assert old > 1 == len(list((out / "shards").iterdir()))
 
 
+def test_a_directory_is_not_packed_into_itself(tmp_path):
+    data = corpus(tmp_path)
+    with pytest.raises(UserError, match="is the directory that is packed: choose another"):
+        pack(data, data / "../set", MEGABYTE)
+    assert (data / "wav.scp").is_file()
+
+
 def test_what_cannot_be_packed(tmp_path):
     files = text_files(["a.b", "a_b"])
     for utt in files["wav.scp"]:
