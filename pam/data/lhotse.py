@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.data.audio import write_channel
+from pam.data.audio import MAX_OVERSHOOT_SECONDS, write_channel
 from pam.data.corpus import cluster_id
 from pam.data.importing import Item, LeftOut
 from pam.errors import UserError
@@ -153,9 +153,10 @@ def _end(where: str, entry: Mapping[str, Any]) -> float:
 def _item(
     where: str, entry: Mapping[str, Any], recording: Recording, audio: "_Audio"
 ) -> Item | LeftOut:
-    start = max(float(_field(where, entry, "start", int, float)), 0.0)
-    end = min(_end(where, entry), recording.seconds)
-    if end - start < EPSILON:
+    begins, ends = float(_field(where, entry, "start", int, float)), _end(where, entry)
+    start, end = max(begins, 0.0), min(ends, recording.seconds)
+    overshoot = max(-begins, ends - recording.seconds)  # rounding is accepted
+    if overshoot > MAX_OVERSHOOT_SECONDS or end - start < EPSILON:
         return LeftOut(where, "not inside its recording, or without length")
     channel = _field(where, {"channel": 0} | entry, "channel", int, list)
     name, path = audio.of(where, recording, channel)

@@ -198,6 +198,10 @@ BAD_SUPERVISIONS = {
         {"start": 5.0},
         "found (not inside its recording, or without length: supervisions.jsonl:1)",
     ),
+    "too long": (
+        {"duration": 2.6},
+        "found (not inside its recording, or without length: supervisions.jsonl:1)",
+    ),
     "no time": (
         {"duration": 0.0},
         "not inside its recording, or without length: supervisions.jsonl:1)",
