@@ -7,7 +7,7 @@ several processes, which split each batch among them.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
@@ -16,6 +16,16 @@ from torch.utils.data import DataLoader, Dataset
 from pam.train.dataset import TrainingSet
 
 JITTER = 0.1  # lengths change at random by ±10 % before sorting, so that batches differ by pass
+
+
+def limits(config: Mapping[str, Any], processes: int) -> dict[str, int]:
+    """The limits of a whole batch, which the processes split.
+
+    With `batch.per: gpu` each process has a batch of the configured limits.
+    """
+    batch = config["batch"]
+    times = processes if batch.get("per") == "gpu" else 1
+    return {name: batch[name] * times for name in ("max_utts", "max_frames")}
 
 
 def bucket(
@@ -246,10 +256,12 @@ class EveryUtteranceIterFactory(AbsIterFactory):
         max_utts: int,
         max_frames: int,
         collate_fn: Callable,
+        num_workers: int = 0,
         rank: int = 0,
         world: int = 1,
     ):
-        self.dataset, self.collate_fn, self.rank, self.world = dataset, collate_fn, rank, world
+        self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
+        self.rank, self.world = rank, world
         self.batches: list[list[str]] = []
         for task in sorted(set(utt2task.values())):
             utts = sorted(
@@ -260,4 +272,4 @@ class EveryUtteranceIterFactory(AbsIterFactory):
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         steps = [Step(Batch(utts, 0), utts, 1, self.rank, self.world) for utts in self.batches]
-        return loader(self.dataset, steps, self.collate_fn)
+        return loader(self.dataset, steps, self.collate_fn, self.num_workers)

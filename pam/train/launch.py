@@ -13,19 +13,19 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import UserError
+from pam.train.processes import LOST, USER_ERROR
 
 PORT = 29500  # torchrun's
 JOB_PORTS = range(20_000, 30_000)  # each job of Slurm takes its own
-USER_ERROR = f"{UserError.__name__}: "
 
 
 def launch(
@@ -49,21 +49,24 @@ def launch(
     try:
         elastic_launch(config, sys.executable)("-m", module, *argv)
     except ChildFailedError as error:
-        raise UserError(reason(error)) from None
+        raise UserError(reason(error.failures)) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
 
 
-def reason(error: ChildFailedError) -> str:
-    """One line about the process that failed first."""
-    first, failure = error.get_first_failure()
-    if failure.message.startswith(USER_ERROR):
-        return failure.message.removeprefix(USER_ERROR)
-    who = f"process {first} of {error.name}"
+def reason(failures: Mapping[int, ProcessFailure]) -> str:
+    """One line about the process that failed first. Those that lost its connection came later."""
+    killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
+    first = min(killed or failures, key=lambda rank: failures[rank].timestamp)
+    failure, who = failures[first], f"process {first} of the training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         why = ", perhaps for lack of memory" if name == "SIGKILL" else ""
         return f"{who} was ended by {name}{why}: the same command resumes"
+    if failure.message.startswith(USER_ERROR):
+        return failure.message.removeprefix(USER_ERROR)
+    if failure.message.startswith(LOST):
+        return f"{who}: {failure.message}: the same command resumes"
     return f"{who} failed with status {failure.exitcode}: see its messages above"
 
 

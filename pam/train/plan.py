@@ -47,6 +47,7 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.load import torch_type
 from pam.model.architecture import count, encoder_flops
 from pam.model.sizes import Sizes, llm_with_lora, mixture_on_meta, sizes
+from pam.train.iterators import limits
 
 TOKENS_PER_SECOND = 4  # fast English speech, 180 words a minute
 TOKENS_PER_WORD = 1.35
@@ -94,9 +95,9 @@ def uses_bf16(config: Mapping[str, Any]) -> bool:
 
 
 def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
-    """Of one process: ESPnet deals the rows of a batch to the GPUs. Its prompts are those of a
-    system with a router."""
-    rows, frames = config["batch"]["max_utts"], config["batch"]["max_frames"]
+    """Of one process: the rows of a batch are dealt to the GPUs. Its prompts are those of a system
+    with a router."""
+    rows, frames = limits(config, max(gpus, 1)).values()
     mine = math.ceil(rows / max(gpus, 1))
     longest = frames // rows
     words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]

@@ -22,7 +22,7 @@ from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
-from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory
+from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
@@ -148,7 +148,8 @@ class PaMTask(AbsTask):
             "dataset": training_set(cls.llm, folder, config, args.phase),
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
-            **config["batch"],
+            "num_workers": args.num_workers,
+            **limits(config, world()),
             "rank": rank(),
             "world": world(),
         }
@@ -161,7 +162,6 @@ class PaMTask(AbsTask):
             total=args.total_steps,
             accum_grad=args.accum_grad,
             seed=args.seed,
-            num_workers=args.num_workers,
             **common,
         )
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import is_running, wait_for
 from toydata import make_combined
 
 from pam.bin.train import main as train_main
@@ -99,11 +101,50 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
 
 
 def test_a_mistake_in_a_process_is_one_line(setup):
-    exp, options = setup
+    _, options = setup
     wrong = ["--set", "llm_conf.lora_targets=[nothing]"]
     process = start("train", [*options, *wrong], 2, stderr=subprocess.PIPE)
     lines = process.communicate()[1].splitlines()
     assert process.returncode == 1
-    assert [line for line in lines if "nothing" in line and not line.startswith("/")] == [
-        "error: llm_conf.lora_targets: 'nothing': "
+    assert "Traceback" not in lines
+    [said] = [line for line in lines if line.startswith("error: ")]
+    assert said.startswith("error: llm_conf.lora_targets: 'nothing': known: all-linear")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_others(setup, tmp_path, rank):
+    """Within a minute, with one line, and nothing of the job is left."""
+    exp, options = setup
+    endless = ["--set", "budgets.short.steps=4000", "--warmup", "none"]
+    with (tmp_path / "log").open("w") as log:
+        process = start("train", [*options, *endless], 2, stderr=log)
+    assert wait_for((exp / "train" / "1epoch.pth").is_file)
+    started = {place(pid): pid for pid in children(process.pid) if place(pid) is not None}
+    assert started.keys() == {"0", "1"}
+    everyone = children(process.pid)
+    os.kill(started[str(rank)], signal.SIGKILL)
+    assert process.wait(timeout=60) == 1
+    assert wait_for(lambda: not any(map(is_running, everyone)), seconds=1)
+    *_, before, last = (tmp_path / "log").read_text().splitlines()
+    assert "Error" not in before
+    assert [last] == [
+        f"error: process {rank} of the training was ended by SIGKILL, perhaps for lack of memory: "
+        "the same command resumes"
     ]
+
+
+def children(pid):
+    """All processes below a process."""
+    below = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            below += [child, *children(child)]
+    return below
+
+
+def place(pid):
+    """The rank of a process of a training; None for others, such as its workers."""
+    if b"first_writes" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        return None
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(v.partition("=")[::2] for v in variables).get("RANK")
