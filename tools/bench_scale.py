@@ -1,18 +1,24 @@
 #!/usr/bin/env python3
-"""Measure how writing, validating, dumping (audio only) and combining a set grow with its size.
+"""Measure how the stages grow with the size of a set: up to combining, or up to training.
 
     tools/bench_scale.py [--counts 2000 20000] [--out FOLDER] [--nj 1] [--rate 16000]
                          [--seconds 0.1]
+    tools/bench_scale.py --tables [--counts 100000 300000 1000000] [--out FOLDER]
 
 The sets are virtual: one recording of 100 s, N segments of --seconds in it (0.1 s shows the cost of
 an utterance rather than of its audio). At --rate 16000 the dump reads them and refers to them; at
-any other it converts them and writes N small files, each at least 4 kB on disk. Every step runs in
-its own processes, as in a recipe. Wall and CPU time count all of them; memory is the peak
-(resident) of the largest. The exit status is 1 if a step needs more than --max_megabytes.
+any other it converts them and writes N small files, each at least 4 kB on disk. With --tables there
+is no audio: four sets of N / 4 utterances, one for each task, as a dump leaves them, are written,
+combined and validated; then the parts of the start of training are measured in one process, with
+features computed in training. Every step runs in its own processes, as in a recipe. Wall and CPU
+time count all of them; memory is the peak (resident) of the largest. The exit status is 1 if a
+step needs more than --max_megabytes.
 """
 
 import argparse
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,6 +34,9 @@ from pam.errors import UserError, run_main  # noqa: E402
 
 RECORDING_SECONDS, STEP_SECONDS = 100.0, 0.01
 UTTERANCES_OF_A_SPEAKER = 100
+TASKS = ("asr_clean", "asr_noisy", "snv", "ac")
+PASSES = 2
+START = "start of training"
 TEXT = "one of the many short answers of a virtual set number"
 
 
@@ -61,6 +70,22 @@ def make_set(count: int, folder: Path, rate: int, seconds: float) -> None:
     DataDir(files).write(folder / "data/set")
 
 
+def make_tables(count: int, raw: Path) -> None:
+    """Four data directories in `raw` as a dump leaves them; their audio does not exist."""
+    from pam.data.datadir import DataDir
+
+    for task in TASKS:
+        samples = {}
+        for number in range(count // len(TASKS)):
+            speaker = f"{task}-{number // UTTERANCES_OF_A_SPEAKER:06d}"
+            samples[f"{speaker}-utterance-{number:08d}"] = str(16000 + number * 7919 % 464000)
+        files = {"wav.scp": {utt: f"/corpora/{task}/audio/{utt}.flac" for utt in samples}}
+        files |= {"text": {utt: f"{TEXT} {utt[-8:]}" for utt in samples}}
+        files |= {"utt2spk": {utt: utt.rpartition("-utterance")[0] for utt in samples}}
+        files |= {"utt2task": dict.fromkeys(samples, task), "utt2num_samples": samples}
+        DataDir(files).write(raw / task)
+
+
 def write_recording(wav: Path, rate: int) -> None:
     import numpy as np
     import soundfile
@@ -75,6 +100,15 @@ def steps(count: int, folder: Path, options: argparse.Namespace) -> dict[str, li
     data, raw = folder / "data/set", folder / "dump/raw"
     verb = [sys.executable, "-m"]
     make = [sys.executable, __file__, "--make", str(count)]
+    if options.tables:
+        sets, combined = [str(raw / task) for task in TASKS], folder / "dump/combined"
+        return {
+            "write": [*make, "--out", str(raw), "--tables"],
+            "combine": [*verb, "pam.bin.combine", "--train", *sets]
+            + ["--dev", sets[-1], "--out", str(combined)],
+            "validate": [*verb, "pam.bin.validate", "--audio", "none", str(combined / "train")],
+            START: [sys.executable, __file__, "--start", str(combined / "train")],
+        }
     return {
         "write": [*make, "--out", str(folder), "--rate", str(options.rate)]
         + ["--seconds", str(options.seconds)],
@@ -87,7 +121,43 @@ def steps(count: int, folder: Path, options: argparse.Namespace) -> dict[str, li
     }
 
 
-def measure(count: int, step: str, command: list[str]) -> Measured:
+def start_of_training(folder: Path) -> None:
+    """Print the parts of the start as JSON lines: name, wall and CPU seconds, peak so far."""
+    begin = time.monotonic(), time.process_time()
+
+    def measured(part: str) -> None:
+        nonlocal begin
+        now = time.monotonic(), time.process_time()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps([part, now[0] - begin[0], now[1] - begin[1], peak]), flush=True)
+        begin = time.monotonic(), time.process_time()
+
+    from pam.config import load_yaml
+    from pam.data.digests import LEARNED, data_digest
+    from pam.train.iterators import TaskBalancedIterFactory, batches_by_task, steps_of_passes
+    from pam.train.task import read_lengths, read_utt2task, training_set
+
+    measured("import")
+    data_digest(folder, LEARNED)
+    measured("data_digest")
+    config = {"tasks": list(TASKS), "encoders": {}, "feats": "online"}
+    batch = load_yaml(ROOT / "conf/scale/paper.yaml")["batch"]
+    utt2task, lengths = read_utt2task(folder, config["tasks"]), read_lengths(folder)
+    measured("read_utt2task, read_lengths")
+    steps_of_passes(batches_by_task(utt2task, lengths, **batch, seed=0), PASSES)
+    measured(f"steps_of_passes, {PASSES} passes")
+    dataset = training_set(None, folder, config)
+    measured("training_set")
+    factory = TaskBalancedIterFactory(
+        dataset, utt2task, lengths, steps=2000, seed=0, collate_fn=None, accum_grad=4, **batch
+    )
+    for epoch in (1, 50, 51):
+        factory.build_iter(epoch)
+        measured(f"batches of epoch {epoch}")
+
+
+def measure(count: int, step: str, command: list[str]) -> list[Measured]:
+    """The step, after the parts that it prints."""
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     begin = time.monotonic()
     with tempfile.TemporaryFile() as output:
@@ -99,7 +169,12 @@ def measure(count: int, step: str, command: list[str]) -> Measured:
             output.seek(0)
             last = output.read().decode(errors="replace").strip().splitlines()[-1:]
             raise UserError(f"{step} of {count} utterances failed: {' '.join(last)}")
-    return Measured(count, step, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        output.seek(0)
+        lines = output.read().decode().splitlines() if step == START else []
+    parts = [json.loads(line) for line in lines if line.startswith("[")]
+    cpu = usage.ru_utime + usage.ru_stime
+    whole = Measured(count, step, wall, cpu, usage.ru_maxrss / 1024)
+    return [*(Measured(count, *part) for part in parts), whole]
 
 
 def table(rows: list[Measured]) -> str:
@@ -122,19 +197,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nj", type=int, default=1, help="processes of the dump")
     parser.add_argument("--rate", type=int, default=16000, help="of the recording, hertz")
     parser.add_argument("--seconds", type=float, default=0.1, help="of a segment, below 100")
-    parser.add_argument("--max_megabytes", type=float, default=1000)
+    parser.add_argument("--max_megabytes", type=float, default=1500)
+    parser.add_argument("--tables", action="store_true", help="no audio, but training's start")
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)  # the step "write"
+    parser.add_argument("--start", type=Path, help=argparse.SUPPRESS)  # the step START
     args = parser.parse_args(argv)
-    if args.make:
+    if args.make and args.tables:
+        make_tables(args.make, args.out)
+    elif args.make:
         make_set(args.make, args.out, args.rate, args.seconds)
-        return 0
+    elif args.start:
+        start_of_training(args.start)
+    else:
+        return measure_all(args)
+    return 0
+
+
+def measure_all(args: argparse.Namespace) -> int:
+    """The exit status: 1 if a step needs too much memory."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="pam-scale.") as temporary:
         for count in args.counts:
             folder = (args.out or Path(temporary)) / str(count)
             shutil.rmtree(folder, ignore_errors=True)
             for step, command in steps(count, folder.absolute(), args).items():
-                rows.append(measure(count, step, command))
+                rows += measure(count, step, command)
                 print(f"{step} of {count}: {rows[-1].wall_seconds:.1f} s", file=sys.stderr)
     print(table(rows))
     over = [row for row in rows if row.megabytes > args.max_megabytes]

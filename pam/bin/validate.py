@@ -8,6 +8,7 @@ from pam.data.audio import check_audio, stated_seconds
 from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command, replace
 from pam.data.rules import AudioCheck, Seconds
 from pam.data.scp import Problem, line_numbers
+from pam.data.shards import file_of, is_member, open_member
 from pam.errors import UserError, run_main
 
 LINES_PER_RULE = 10
@@ -15,8 +16,15 @@ IDS_SHOWN = 10
 
 
 def audio_exists(path: str) -> str | None:
-    """The fault of a recording's path, or None; the file is not read."""
-    return None if Path(path).is_file() else f"{path}: no such audio file: correct the path"
+    """The fault of a recording's path, or None; its audio is not read."""
+    if not file_of(path).is_file():
+        return f"{path}: no such audio file: correct the path"
+    try:
+        if is_member(path):
+            open_member(path)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def audio_decodes(path: str) -> str | None:

@@ -168,6 +168,20 @@ def write_flac(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
         part.write_bytes(encoded.getvalue())
 
 
+def write_channel(path: str | Path, source: str | Path, place: int) -> None:
+    """Write channel `place` (from 0) of the file `source` as `write_flac` does."""
+    audio = open_audio(source)
+    if place >= audio.channels:
+        raise UserError(f"{source}: no channel {place} (from 0): it has {audio.channels}")
+    blocks = [block_NC[:, place].copy() for block_NC in audio.blocks(0, audio.samples)]
+    samples = np.concatenate([*blocks, np.empty(0, np.float32)])
+    if audio.rate != SAMPLE_RATE:
+        import soxr
+
+        samples = soxr.resample(samples, audio.rate, SAMPLE_RATE).astype(np.float32, copy=False)
+    write_flac(path, samples)
+
+
 def _bounds(audio: Audio, start: float | None, end: float | None) -> tuple[int, int]:
     """First and last sample of a segment, at the file's rate."""
     available = audio.samples

@@ -4,8 +4,8 @@ Required: wav.scp, text, utt2spk, spk2utt and utt2task. Optional: segments, prom
 "\\n" is a line break), choices (meaning of the letters of a multiple-choice prompt), text_warmup,
 text_ref2 … (further references), utt2cluster (groups of dependent utterances, if they are not the
 speakers), utt2dur, utt2num_samples, utt2num_frames and feats_<encoder>.scp. An entry of wav.scp is
-a path or a concatenation (pam/data/concat.py). wav.scp is written last: if it exists, the directory
-is complete.
+a path, a member of a shard (pam/data/shards.py) or a concatenation (pam/data/concat.py). wav.scp is
+written last: if it exists, the directory is complete.
 """
 
 import re

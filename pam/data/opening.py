@@ -6,13 +6,15 @@ the end, it gets the file in another form: with corrected headers, or in pieces.
 """
 
 import shlex
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from pam.data import containers, flac, mpeg, ogg
+from pam.data.shards import file_of, is_member, open_member
 from pam.data.sound import (
     Audio,
     Piece,
@@ -44,10 +46,10 @@ def open_audio(path: str | Path) -> Audio:
     path = str(path)
     if path.rstrip().endswith("|"):
         raise UserError(f"{path}: commands are not run: convert to an audio file and give its path")
-    if not Path(path).is_file():
+    if not file_of(path).is_file():
         raise UserError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
     try:
-        state = Path(path).stat()
+        state = file_of(path).stat()
         return _looked_at(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): change its rights") from error
@@ -55,9 +57,9 @@ def open_audio(path: str | Path) -> Audio:
 
 @lru_cache(maxsize=FILES_KEPT)
 def _looked_at(path: str, size: int, _time: int) -> Audio:
-    if not size:
-        raise unreadable(path, "it is empty")
-    with Path(path).open("rb") as file, closing(mmap(file.fileno(), 0, access=ACCESS_READ)) as data:
+    with _content(path, size) as data:
+        if not len(data):
+            raise unreadable(path, "it is empty")
         begin = leading_tags(data)
         if data[begin : begin + 4] == b"fLaC":
             return _flac(path, data, begin)
@@ -69,6 +71,21 @@ def _looked_at(path: str, size: int, _time: int) -> Audio:
             return _mended(path, data, error)
         with opened:
             return _audio(path, opened, data, content)
+
+
+@contextmanager
+def _content(path: str, size: int) -> Iterator[Bytes]:
+    """The bytes of a file, mapped; those of a member of a shard, read."""
+    if is_member(path):
+        yield open_member(path).readall()
+    elif not size:  # it cannot be mapped
+        yield b""
+    else:
+        with (
+            Path(path).open("rb") as file,
+            closing(mmap(file.fileno(), 0, access=ACCESS_READ)) as data,
+        ):
+            yield data
 
 
 def _suffix(path: str) -> str:

@@ -90,7 +90,7 @@ def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
     if not content:
         outside = Path(isinstance(cell, Mapping) and cell.get("path") or "")
         return outside if outside.is_absolute() and outside.is_file() else None
-    suffix = _suffix(content)
+    suffix = audio_suffix(content)
     if not suffix:
         return None
     name = name or hashlib.sha256(content).hexdigest()[:16]
@@ -101,7 +101,7 @@ def audio_file(cell: Any, folder: Path, name: str | None = None) -> Path | None:
     return file
 
 
-def _suffix(content: bytes) -> str | None:
+def audio_suffix(content: bytes) -> str | None:
     """The suffix of an audio file from its first bytes; None if it is not audio."""
     if suffix := FORMS.get((content[:4], content[8:12])):
         return suffix

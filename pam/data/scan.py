@@ -25,6 +25,7 @@ from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
 from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
 from pam.data.scp import Problem
+from pam.data.shards import file_of
 from pam.data.workers import run_tasks
 from pam.errors import UserError
 from pam.log import get_logger, progress
@@ -134,7 +135,7 @@ def key_of(path: str, start: float | None, end: float | None) -> str:
 @functools.lru_cache(maxsize=1024)  # the segments of a recording
 def _size_and_time(path: str) -> tuple[int, int] | None:
     try:
-        found = Path(path).stat()
+        found = file_of(path).stat()
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
@@ -228,7 +229,7 @@ def convert(source: Source) -> Clip:
     elif is_native(source.path, REFERABLE):
         path = _entry(source)
     else:
-        time = Path(source.path).stat().st_mtime_ns
+        time = file_of(source.path).stat().st_mtime_ns
         write_flac(source.flac, reading.samples)
         os.utime(source.flac, ns=(time, time))
         path = str(source.flac.absolute())
@@ -239,7 +240,7 @@ def _is_copied(source: Source) -> bool:
     """Whether the FLAC file was made from the current source: both have the same time."""
     if not source.flac.is_file():
         return False
-    file = Path(source.path)
+    file = file_of(source.path)
     return file.is_file() and file.stat().st_mtime_ns == source.flac.stat().st_mtime_ns
 
 

@@ -31,7 +31,7 @@ LOST_JOINER = rf"(?<!{JOINED})[{JOINERS}]|[{JOINERS}](?!{JOINED})"
 ODD = re.compile(rf"{CONTROL.pattern}|[{SPACES}{INVISIBLE}]|{LOST_JOINER}")
 REMOVED = re.compile(rf"[{INVISIBLE}]|{LOST_JOINER}")
 # Matches lines without faults, which are most. Other lines take the slow path.
-ID = rf"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff{INVISIBLE}/]{{1,50}}"
+ID = rf"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff{INVISIBLE}/]{{1,200}}"
 NO_CONTROL = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 NO_END = r"\s\x00-\x1f\x7f-\x9f\ud800-\udfff"
 
@@ -49,6 +49,7 @@ SEPARATOR = re.compile(rf"[ \t{SPACES}]")
 HIDDEN = re.compile(f"[{INVISIBLE}]")
 BOM = "\ufeff"
 MAX_ID_BYTES = 200  # ids become file names
+SURELY_SHORT = MAX_ID_BYTES // 4  # characters; UTF-8 has at most four bytes for each
 REPEATED = ("utt2spk", "utt2task")  # few different values: equal ones share one string
 SORT = "sort with LC_ALL=C"
 MENDED = "write a plain space or nothing, or run utils/fix_data_dir.sh"
@@ -166,8 +167,7 @@ def _write_lines(part: Path, path: Path, entries: Mapping[str, str]) -> None:
     with part.open("wb") as out:
         for key in sorted(entries):  # code points sort as their UTF-8 bytes do
             value = entries[key]
-            good = pattern.fullmatch(f"{key} {value}\n")
-            if good is None or good.groups() != (key, value):
+            if _good(pattern, f"{key} {value}\n") != (key, value):
                 _refuse_entry(path, key, value)
             out.write(f"{key} {value}\n".encode())
 
@@ -187,6 +187,22 @@ def line_numbers(path: str | Path) -> dict[str, int]:
     return numbers
 
 
+def good_line(path: Path, raw: bytes) -> tuple[str, str] | None:
+    """The id and the value of a line without faults; None for any other line."""
+    try:
+        return _good(GOOD_PATH if is_of_paths(path) else GOOD, raw.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def _good(pattern: re.Pattern, line: str) -> tuple[str, str] | None:
+    if found := pattern.fullmatch(line):
+        key, value = found.groups()
+        if len(key) <= SURELY_SHORT or len(key.encode()) <= MAX_ID_BYTES:
+            return key, value
+    return None
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
@@ -197,6 +213,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:
     """The id (None if the line is unusable), the value, and the problems of a line."""
+    if good := good_line(path, raw):
+        return *good, []
     try:
         line = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -205,8 +223,6 @@ def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[P
         if is_of_paths(path):
             remedy = "rename the file, e.g. with: convmv -f LATIN1 -t UTF-8, and correct the line"
         return None, "", [Problem(str(path), number, "not UTF-8:", text, remedy)]
-    if good := (GOOD_PATH if is_of_paths(path) else GOOD).fullmatch(line):
-        return good[1], good[2], []
     return _parse_closely(path, number, line)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from pam.data.shards import is_member, open_buffered
 from pam.errors import UserError
 
 BLOCK_SAMPLES = 1 << 20  # read in blocks, since a wrong header may state any number of samples
@@ -105,10 +106,13 @@ class Audio:
 
 
 def sound_file(path: str, content: bytes | None = None) -> SoundFile:
-    """The file, or `content` in its place, opened by libsndfile."""
+    """The file or member of a shard, or `content` in its place, opened by libsndfile."""
+    if content is not None:
+        source = io.BytesIO(content)
+    else:  # as bytes, since a name may not be UTF-8
+        source = open_buffered(path) if is_member(path) else os.fsencode(path)
     try:
-        # As bytes, since a name may not be UTF-8.
-        return SoundFile(os.fsencode(path) if content is None else io.BytesIO(content))
+        return SoundFile(source)
     except soundfile.LibsndfileError as error:
         raise unreadable(path, error.error_string) from error
 

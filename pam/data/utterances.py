@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pam.data.archive import load, read_scp
+from pam.data.archive import load
 from pam.data.audio import load_audio
 from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
+from pam.data.mapped import MappedText
 from pam.data.prompts import Prompts, draw
-from pam.data.scp import read_text_file
 from pam.errors import UserError
 
 AUDIO = "speech"  # key of the audio in a batch; states have their encoder's name
@@ -111,7 +111,7 @@ def read_inputs(
         files = [folder / name for name in ("wav.scp", "segments")]
         if not files[0].is_file():
             raise UserError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
-        return Inputs(DataDir({f.name: read_text_file(f) for f in files if f.is_file()}), {})
+        return Inputs(DataDir({f.name: MappedText(f) for f in files if f.is_file()}), {})
     states = {}
     for encoder in encoders:
         scp = inside = folder / f"feats_{encoder}.scp"
@@ -121,8 +121,8 @@ def read_inputs(
             raise UserError(
                 f"{scp}: no features of {encoder}; {inside}: missing: {DUMP_AND_COMBINE}"
             )
-        states[encoder] = read_scp(scp)
-        if missing := set(utts) - states[encoder].keys():
+        states[encoder] = MappedText(scp)
+        if missing := set(utts).difference(states[encoder]):
             raise UserError(
                 f"{scp}: {len(missing)} utterances have no features, the first is {min(missing)}: "
                 "remove feats.scp and run the dump stage again"

@@ -148,15 +148,17 @@ class TaskBatches:
     ):
         self.utts, self.lengths, self.jitter = sorted(utts), lengths, jitter
         self.limits, self.seed = (max_utts, max_frames, shares), list(seed)
+        self.frames = np.array([lengths[utt] for utt in self.utts])
         self.passes: dict[int, list[Batch]] = {}
+        self.counts: list[int] = []  # of batches, of the first passes
 
     def one_pass(self, number: int) -> list[Batch]:
         """All utterances once, in the batches of pass `number`."""
         if number not in self.passes:
             rng = np.random.default_rng([*self.seed, number])
             blur = rng.uniform(1 - self.jitter, 1 + self.jitter, len(self.utts))
-            frames = np.array([self.lengths[utt] for utt in self.utts]) * blur
-            ordered = [self.utts[i] for i in np.argsort(frames, kind="stable")]
+            order = np.argsort(self.frames * blur, kind="stable")
+            ordered = [self.utts[i] for i in order]
             batches = bucket(ordered, self.lengths, *self.limits)
             shuffled = [Batch(batches[i], number) for i in rng.permutation(len(batches))]
             self.passes = {number: shuffled}
@@ -167,12 +169,14 @@ class TaskBatches:
         out: list[Batch] = []
         number = 0
         while len(out) < count:
-            batches = self.one_pass(number)
-            if start < len(batches):
-                out.extend(batches[start : start + count - len(out)])
-                start = 0
+            if number < len(self.counts) and start >= self.counts[number]:
+                start -= self.counts[number]  # an earlier pass is not computed again
             else:
-                start -= len(batches)
+                batches = self.one_pass(number)
+                if number == len(self.counts):
+                    self.counts.append(len(batches))
+                out.extend(batches[start : start + count - len(out)])
+                start = max(start - len(batches), 0)
             number += 1
         return out
 

@@ -43,7 +43,9 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 
 def processes_of(args: argparse.Namespace) -> int:
-    """The number of processes of a program with these options."""
+    """The number of processes of a program with these options. UserError if it is not positive."""
+    if args.num_nodes < 1:
+        raise UserError(f"--num_nodes {args.num_nodes}: expected 1 machine or more")
     return world() if is_started() else max(args.ngpu, 1) * args.num_nodes
 
 

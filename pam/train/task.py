@@ -11,6 +11,7 @@ from espnet2.train.distributed_utils import DistributedOption
 from torch import nn
 
 from pam.config import load_yaml
+from pam.data.mapped import MappedText
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
@@ -246,7 +247,7 @@ def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str
 
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
     """The inputs of all utterances of a combined directory; `UserError` if some are missing."""
-    utts = read_text_file(folder / "text")
+    utts = MappedText(folder / "text")
     return read_inputs(folder, config["encoders"], config["feats"], utts)
 
 
@@ -257,7 +258,7 @@ def training_set(
     if phase == "ctc":
         texts = warmup_texts(folder, config["warmup_tasks"])
     else:
-        texts = read_text_file(folder / "text")
+        texts = MappedText(folder / "text")
     utt2task, inputs = read_utt2task(folder, config["tasks"]), training_inputs(folder, config)
     return TrainingSet(llm, config["tasks"], texts, utt2task, inputs, end=phase == "llm")
 

@@ -29,11 +29,21 @@ def test_every_step_is_measured(tmp_path, rate):
     assert len(list((tmp_path / "30/dump").rglob("*.flac"))) == (30 if rate == 8000 else 0)
 
 
+def test_the_parts_of_the_start_of_training(tmp_path, capsys):
+    options = ["--tables", "--counts", "40", "--out", str(tmp_path)]
+    assert bench_scale.main([*options, "--max_megabytes", "10000"]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    steps = [row[1] for row in rows]
+    assert steps[:3] == ["write", "combine", "validate"] and steps[-1] == bench_scale.START
+    assert {"data_digest", "training_set", "batches of epoch 50"} < set(steps)
+    assert len(DataDir.read(tmp_path / "40/dump/combined/train")) == 40
+
+
 def test_too_much_memory_is_a_failure(monkeypatch, capsys):
-    measured = bench_scale.Measured(7, "dump", 1.0, 1.0, 1200.0)
-    monkeypatch.setattr(bench_scale, "measure", lambda count, step, command: measured)
+    measured = bench_scale.Measured(7, "dump", 1.0, 1.0, 1700.0)
+    monkeypatch.setattr(bench_scale, "measure", lambda count, step, command: [measured])
     assert bench_scale.main(["--counts", "7"]) == 1
-    assert "error: dump of 7: 1200 MB" in capsys.readouterr().err
+    assert "error: dump of 7: 1700 MB" in capsys.readouterr().err
 
 
 def test_a_step_that_fails_is_named():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pam.train.iterators import (
     EveryUtteranceIterFactory,
     TaskBalancedIterFactory,
+    TaskBatches,
     batches_by_task,
     bucket,
     limits,
@@ -143,6 +144,22 @@ def test_the_last_epoch_ends_with_the_training():
     factory = make(steps=10, total=24)
     assert [len(factory.batches(epoch)) for epoch in (1, 2, 3)] == [10, 10, 4]
     assert factory.batches(3) == make(steps=10).batches(3)[:4]
+
+
+def test_an_epoch_computes_no_pass_of_earlier_epochs_again(monkeypatch):
+    """Its time does not grow with the number of epochs; its batches are those of a new process."""
+    factory, computed, one_pass = make(steps=12), [], TaskBatches.one_pass
+
+    def watched(own, number):
+        computed.append(number)
+        return one_pass(own, number)
+
+    monkeypatch.setattr(TaskBatches, "one_pass", watched)
+    for epoch in [*range(1, 30), 7]:
+        computed.clear()
+        batches = factory.batches(epoch)
+        assert len(computed) <= 6  # six batches of the large task, and six of three or four passes
+        assert batches == make(steps=12).batches(epoch)
 
 
 @pytest.mark.parametrize("passes", [1, 5])

@@ -1,0 +1,85 @@
+"""Import a corpus in another form as a data directory: lhotse manifests, Hugging Face data sets on
+disk, or tar shards of WebDataset."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pam.bin.validate import DEFAULT_AUDIO, examine
+from pam.data.importing import FORMS, Item, LeftOut, to_data_dir
+from pam.data.tasks import get_task
+from pam.errors import UserError, run_main
+
+MANIFESTS = (".jsonl", ".jsonl.gz")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "source", type=Path, nargs="+",
+        help="recordings and supervisions, or cuts (.jsonl.gz); a folder of a data set of Hugging "
+        "Face; tar shards, or their folder",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="the data directory, data/SET")
+    parser.add_argument("--task", required=True, help="of all utterances: asr_clean …")
+    parser.add_argument("--prefix", default="", help="of all ids")
+    parser.add_argument("--split", help="of a Hugging Face data set with several")
+    parser.add_argument(
+        "--text_column", help="the answer (default: text; in shards also the member txt)"
+    )
+    parser.add_argument(
+        "--audio_column", help="the audio (default: audio); in shards the suffix of its member"
+    )
+    parser.add_argument("--speaker_column", help="the speaker (default: none; in shards: speaker)")
+    parser.add_argument("--id_column", help="ids of a Hugging Face data set (default: row numbers)")
+    parser.add_argument("--channel", type=int, help="of lhotse's utterances with several channels")
+    parser.add_argument(
+        "--audio_root", type=Path, default=Path(), help="folder of lhotse's relative paths"
+    )
+    return parser
+
+
+def found(args: argparse.Namespace) -> Iterable[Item | LeftOut]:
+    """The utterances of the sources, whose names tell their form."""
+    first = args.source[0]
+    for source in args.source:
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder: {FORMS}")
+    if all(source.name.endswith(MANIFESTS) for source in args.source):
+        from pam.data.lhotse import read_manifests
+
+        return read_manifests(args.source, args.channel, args.audio_root, args.out)
+    shards = [shard for source in args.source for shard in _shards(source)]
+    if shards:
+        from pam.data.samples import read_samples
+
+        columns = args.text_column, args.audio_column, args.speaker_column
+        return read_samples(shards, *columns)
+    if len(args.source) == 1 and first.is_dir():
+        return rows(args)
+    raise UserError(f"{first}: unknown form of a corpus: {FORMS}")
+
+
+def rows(args: argparse.Namespace) -> Iterator[Item | LeftOut]:
+    from pam.data.hub import Columns, files_of_split, read_rows
+
+    split, files = files_of_split(args.source[0], args.split)
+    text, audio = args.text_column or "text", args.audio_column or "audio"
+    return read_rows(
+        files, split, Columns(text, audio, args.speaker_column, args.id_column), args.out
+    )
+
+
+def _shards(source: Path) -> list[Path]:
+    return sorted(source.glob("*.tar")) if source.is_dir() else [source] * (source.suffix == ".tar")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """python -m pam.bin.import SOURCE… --out data/SET --task TASK; the result is validated."""
+    args = get_parser().parse_args(argv)
+    to_data_dir(found(args), args.out, get_task(args.task).name, args.prefix)
+    return 0 if examine(args.out, DEFAULT_AUDIO, every=False) else 1
+
+
+if __name__ == "__main__":
+    run_main(main)

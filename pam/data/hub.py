@@ -1,0 +1,187 @@
+"""Utterances of data sets of the Hugging Face hub: folders of `save_to_disk`, Parquet snapshots.
+
+    FOLDER/dataset_dict.json, FOLDER/SPLIT/state.json, FOLDER/SPLIT/data-00000-of-00002.arrow …
+    FOLDER/state.json, FOLDER/data-00000-of-00002.arrow …
+    FOLDER/**/SPLIT-00000-of-00002.parquet, FOLDER/**/SPLIT/0000.parquet
+
+Audio in the cells is written to shards (pam/data/shards.py), not to a file for each row.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pam.data.importing import FORMS, Item, LeftOut
+from pam.data.pack import FOLDER
+from pam.data.parquet import audio_suffix, columns, find_parquet, numbered_rows
+from pam.data.webdataset import ShardWriter, writing_shard
+from pam.errors import UserError
+from pam.registry import nearest
+
+NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
+SHARD_BYTES = 1 << 30
+NO_AUDIO = "without audio, in the data set or at its path"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns; without `id` an utterance is named by its row."""
+
+    text: str
+    audio: str
+    speaker: str | None = None
+    id: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.audio, self.text, self.speaker, self.id) if name]
+
+
+def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
+    """The name and the files of a split. `UserError` if there are several and none is named."""
+    if (folder / "dataset_dict.json").is_file():
+        names = _read_json(folder / "dataset_dict.json").get("splits")
+        if not isinstance(names, list) or not all(map(_is_name, names)):
+            raise UserError(f"{folder / 'dataset_dict.json'}: no list of splits: save it again")
+        name = _chosen(folder, split, names)
+        return name, _saved(folder / name)
+    if (folder / "state.json").is_file():
+        name = _read_json(folder / "state.json").get("_split") or folder.absolute().name
+        return _chosen(folder, split, [str(name)]), _saved(folder)
+    splits: dict[str, list[Path]] = {}
+    for file in find_parquet(folder):
+        splits.setdefault(_split_of(file), []).append(file)
+    if not splits:
+        raise UserError(f"{folder}: no state.json and no Parquet file: {FORMS}")
+    name = _chosen(folder, split, list(splits))
+    return name, splits[name]
+
+
+def read_rows(files: list[Path], split: str, names: Columns, out: Path) -> Iterator[Item | LeftOut]:
+    """The utterances of Parquet or Arrow files; their audio is written to `out`/shards."""
+    before = 0
+    with ExitStack() as stack:
+        shards = _Shards(stack, out / FOLDER, split)
+        for file in files:
+            _refuse_lacking(file, names)
+            number = -1
+            for number, row in numbered_rows(file, names.names):
+                default = f"{split}-{before + number:08d}"
+                yield _item(f"{file}: row {number}", row, names, default, shards)
+            before += number + 1
+
+
+def _refuse_lacking(file: Path, names: Columns) -> None:
+    has = columns(file)
+    for option, name in vars(names).items():
+        if name and name not in has:
+            raise UserError(
+                f"{file}: no column {name!r}: choose --{option}_column of {', '.join(has)}"
+            )
+
+
+def _item(
+    where: str, row: Mapping[str, Any], names: Columns, default: str, shards: "_Shards"
+) -> Item | LeftOut:
+    key, speaker = (_name(where, row, name) for name in (names.id, names.speaker))
+    text = row[names.text]
+    if not isinstance(text, str | None):
+        raise UserError(
+            f"{where}: {names.text} is {text!r}, no text: choose another --text_column or cast it"
+        )
+    audio = _audio(where, row[names.audio], key or default, shards)
+    if isinstance(audio, LeftOut):
+        return audio
+    return Item(where, key or default, audio, text or "", speaker)
+
+
+def _name(where: str, row: Mapping[str, Any], column: str | None) -> str | None:
+    if column is None:
+        return None
+    if not isinstance(row[column], str | int):
+        raise UserError(f"{where}: {column} is {row[column]!r}, no name: choose another column")
+    return str(row[column])
+
+
+def _audio(where: str, cell: Any, key: str, shards: "_Shards") -> str | LeftOut:
+    """The entry of wav.scp."""
+    if not isinstance(cell, Mapping) or not {"bytes", "path"} & cell.keys():
+        if cell is None:
+            return LeftOut(where, NO_AUDIO)
+        raise UserError(f"{where}: the audio has no bytes and no path: cast the column to Audio()")
+    if content := cell.get("bytes"):
+        suffix = audio_suffix(content)
+        if not suffix:
+            return LeftOut(where, "not an audio file that is known")
+        return shards.add(key.replace(".", "_").replace("/", "_") + suffix, content)
+    file = Path(cell.get("path") or "")
+    return str(file) if file.is_absolute() and file.is_file() else LeftOut(where, NO_AUDIO)
+
+
+class _Shards:
+    """Writes members to shards; `stack` completes the last one."""
+
+    def __init__(self, stack: ExitStack, folder: Path, name: str):
+        self.stack, self.folder, self.name = stack, folder, re.sub(r"[^\w.-]", "_", name)
+        self.count, self.shard = 0, None
+        (folder.parent / "wav.scp").unlink(missing_ok=True)  # it names places in old shards
+        for old in folder.glob(f"{self.name}-*.tar"):
+            old.unlink()
+
+    def add(self, name: str, content: bytes) -> str:
+        if self.shard is None or self.shard.size > SHARD_BYTES:
+            self.shard = self._next()
+        return self.shard.add(name, content)
+
+    def _next(self) -> ShardWriter:
+        self.stack.pop_all().close()
+        shard = self.folder / f"{self.name}-{self.count:06d}.tar"
+        self.count += 1
+        return self.stack.enter_context(writing_shard(shard))
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The Arrow files of a folder of `save_to_disk`."""
+    state = folder / "state.json"
+    listed = _read_json(state).get("_data_files")
+    try:
+        names = [entry["filename"] for entry in listed]
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{state}: no _data_files: save the data set again") from error
+    for name in names:
+        if not _is_name(name):
+            raise UserError(f"{state}: {name!r} is not a file of the folder: save the set again")
+    return [folder / name for name in names]
+
+
+def _is_name(name: Any) -> bool:
+    """Whether `name` is that of a file or folder, and no path that leads elsewhere."""
+    return isinstance(name, str) and Path(name).name == name
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}): save the data set again") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _split_of(file: Path) -> str:
+    if found := NUMBERED.fullmatch(file.stem):
+        return found[1]
+    return file.parent.name if file.stem.isdigit() else file.stem
+
+
+def _chosen(folder: Path, split: str | None, names: list[str]) -> str:
+    if split is None and len(names) == 1:
+        return names[0]
+    if split is None:
+        raise UserError(f"{folder}: several splits: choose one with --split: {', '.join(names)}")
+    if split not in names:
+        raise UserError(f"{folder}: --split {split!r}: {nearest(split, names)}")
+    return split
