@@ -56,10 +56,12 @@ stage_3() { # combine: one training and one validation set of all tasks
 training=(--system_config "$system_config" --scale_config "$scale_config"
     ${llm:+--llm_config "$llm_config"} --train "$combined/train" --dev "$combined/dev"
     --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats"
-    ${warmup:+--warmup "$warmup"} --ngpu "$ngpu" $train_args)
+    ${warmup:+--warmup "$warmup"} --ngpu "$ngpu" --num_nodes "$num_nodes"
+    ${master_addr:+--master_addr "$master_addr"} $train_args)
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
-    run train "$exp/train.log" "$train_prefix" "${training[@]}"
+    # With master_addr, this runs on each machine.
+    run train "$exp/train${master_addr:+.$HOSTNAME}.log" "$train_prefix" "${training[@]}"
     trained=true
 }
 

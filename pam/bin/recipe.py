@@ -127,6 +127,8 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
         if not PROCESSES.fullmatch(options[name]):
             what = "expected a number of processes, or nothing"
             raise UserError(f"--{name} {options[name]}: {what}")
+    if int(options["num_nodes"]) < 1:
+        raise UserError(f"--num_nodes {options['num_nodes']}: expected 1 machine or more")
     if not re.fullmatch(r"[0-9.]+%?", options["max_bad"]):
         raise UserError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
     for name in ("min_seconds", "max_seconds"):

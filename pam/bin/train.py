@@ -111,6 +111,7 @@ def making_of(args: argparse.Namespace) -> Making:
             "use_encoders": list(conf["encoders"]),  # the dump may have more
             **{key: value for key, value in conf.items() if key not in NO_RESULT},
             **{key: str(value) for key, value in given.items()},
+            **gpus_of(args, conf["batch"]),
         },
         {
             "train": data_digest(args.train, LEARNED),
@@ -125,6 +126,28 @@ def making_of(args: argparse.Namespace) -> Making:
         keeps_inputs=True,
         after=[combined],
     )
+
+
+def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int]:
+    """{"gpus": N} if the batch, and so the result, depends on the number of GPUs.
+
+    UserError if an unfinished training has another number. A complete one keeps its own: later
+    stages need fewer GPUs.
+    """
+    if batch.get("per") != "gpu":
+        return {}
+    now = processes_of(args)
+    record = read_record(args.expdir, STAGE) or {"complete": False, "settings": {}}
+    before = record["settings"].get("gpus", now)
+    if before == now or record["complete"]:
+        return {"gpus": before}
+    if has_weights(args.expdir):
+        raise UserError(
+            f"{args.expdir}: it was begun on {before} GPUs, each with a batch of its own "
+            f"(batch.per: gpu), not on {now}: give --ngpu and --num_nodes for {before}, or another "
+            "--expname"
+        )
+    return {"gpus": now}
 
 
 def init_digest(exp: Path) -> str:
@@ -190,6 +213,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     config.pop("wandb", None)  # of the user, not of the experiment
     if args.budget not in experiment.budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
+    config |= gpus_of(args, config["batch"])
     budget = experiment.budgets[args.budget]
     check_budget(budget, args.budget, config["warmup"])
     check_phases(experiment.phases, config["warmup"])

@@ -113,6 +113,12 @@ class Batch:
     max_frames: int | None = option(
         "Largest batch, in frames, padding included.", whole(1), unit="frames of 40 ms"
     )
+    per: str | None = option(
+        "What has a batch of these limits: the job, whose GPUs split it, or each gpu. With gpu, "
+        "`steps` of N GPUs read N times the data, and their number is a setting of the experiment.",
+        one_of("job", "gpu"),
+        without="job",
+    )
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,11 @@ class Phase:
         "Updates of rising rate, at most a tenth of all updates.", whole(0), unit="updates"
     )
     floor: float | None = option("Final rate, as a share of lr.", SHARE, without="0")
+    lr_rule: str | None = option(
+        "Factor of all rates with `batch.per: gpu` on N GPUs: none is 1, sqrt is √N, linear is N.",
+        one_of("none", "sqrt", "linear"),
+        without="none",
+    )
 
 
 @dataclass(frozen=True)

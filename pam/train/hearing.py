@@ -10,7 +10,7 @@ from pam.data.prompts import prompts_of
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.collate import Collate
-from pam.train.iterators import EveryUtteranceIterFactory
+from pam.train.iterators import EveryUtteranceIterFactory, limits
 from pam.train.task import first_of_each_task, read_lengths, training_set
 
 
@@ -60,7 +60,8 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         first_of_each_task(dataset.utt2task, utts),
         read_lengths(dev),
         collate_fn=Collate(model.llm, prompts_of(config), 4),
-        **config["batch"],
+        num_workers=config["num_workers"],
+        **limits(config, 1),
     )
     factory.batches = [batch for batch in factory.batches if len(batch) > 1]
     for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):

@@ -7,7 +7,7 @@ several processes, which split each batch among them.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
@@ -18,17 +18,32 @@ from pam.train.dataset import TrainingSet
 JITTER = 0.1  # default of `length_jitter`
 
 
+def limits(config: Mapping[str, Any], processes: int) -> dict[str, int]:
+    """The limits of each of `shares` equal parts of a batch.
+
+    With `batch.per: gpu` each process has a part of the configured limits. Otherwise these are the
+    limits of the whole batch, which the processes split.
+    """
+    batch = config["batch"]
+    shares = processes if batch.get("per") == "gpu" else 1
+    return {name: batch[name] for name in ("max_utts", "max_frames")} | {"shares": shares}
+
+
 def bucket(
-    utts: Sequence[str], lengths: Mapping[str, int], max_utts: int, max_frames: int
+    utts: Sequence[str],
+    lengths: Mapping[str, int],
+    max_utts: int,
+    max_frames: int,
+    shares: int = 1,
 ) -> list[list[str]]:
-    """Cut a length-sorted list into batches of at most `max_utts` utterances and `max_frames`
-    frames, padding included. An utterance that is longer is a batch of its own."""
+    """Cut a length-sorted list into batches. Each of the `shares` of a batch has at most `max_utts`
+    utterances and `max_frames` frames, padding included. Longer utterances have a share each."""
     batches: list[list[str]] = []
     longest = 0
     for utt in utts:
         longest = max(longest, lengths[utt])
-        full = batches and len(batches[-1]) >= max_utts
-        if not batches or full or longest * (len(batches[-1]) + 1) > max_frames:
+        rows = math.ceil((len(batches[-1]) + 1) / shares) if batches else 1
+        if not batches or rows > max_utts or (longest * rows > max_frames and rows > 1):
             batches.append([])
             longest = lengths[utt]
         batches[-1].append(utt)
@@ -129,9 +144,10 @@ class TaskBatches:
         max_frames: int,
         seed,
         jitter: float = JITTER,
+        shares: int = 1,
     ):
         self.utts, self.lengths, self.jitter = sorted(utts), lengths, jitter
-        self.max_utts, self.max_frames, self.seed = max_utts, max_frames, list(seed)
+        self.limits, self.seed = (max_utts, max_frames, shares), list(seed)
         self.frames = np.array([lengths[utt] for utt in self.utts])
         self.passes: dict[int, list[Batch]] = {}
         self.counts: list[int] = []  # of batches, of the first passes
@@ -143,7 +159,7 @@ class TaskBatches:
             blur = rng.uniform(1 - self.jitter, 1 + self.jitter, len(self.utts))
             order = np.argsort(self.frames * blur, kind="stable")
             ordered = [self.utts[i] for i in order]
-            batches = bucket(ordered, self.lengths, self.max_utts, self.max_frames)
+            batches = bucket(ordered, self.lengths, *self.limits)
             shuffled = [Batch(batches[i], number) for i in rng.permutation(len(batches))]
             self.passes = {number: shuffled}
         return self.passes[number]
@@ -172,13 +188,14 @@ def batches_by_task(
     max_frames: int,
     seed: int,
     jitter: float = JITTER,
+    shares: int = 1,
 ) -> list[TaskBatches]:
     """The batches of each task, in the order of the tasks' names."""
     by_task: dict[str, list[str]] = {}
     for utt, task in utt2task.items():
         by_task.setdefault(task, []).append(utt)
     return [
-        TaskBatches(by_task[task], lengths, max_utts, max_frames, (seed, number), jitter)
+        TaskBatches(by_task[task], lengths, max_utts, max_frames, (seed, number), jitter, shares)
         for number, task in enumerate(sorted(by_task))
     ]
 
@@ -203,7 +220,8 @@ class TaskBalancedIterFactory(AbsIterFactory):
         lengths: frames of every utterance.
         steps: batches per epoch (ESPnet's num_iters_per_epoch), a multiple of `accum_grad`.
         total: batches of all epochs; the last epoch may be shorter.
-        max_utts, max_frames: limits of a whole batch, before the processes split it.
+        max_utts, max_frames, shares: limits of a whole batch, before the processes split it, see
+            `bucket`.
         accum_grad: batches per update.
         jitter: see `TaskBatches`.
         pin_memory: see `loader`.
@@ -227,12 +245,14 @@ class TaskBalancedIterFactory(AbsIterFactory):
         world: int = 1,
         jitter: float = JITTER,
         pin_memory: bool = False,
+        shares: int = 1,
     ):
         self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
         self.pin_memory = pin_memory
         self.steps, self.total, self.accum_grad, self.seed = steps, total, accum_grad, seed
         self.rank, self.world = rank, world
-        self.tasks = batches_by_task(utt2task, lengths, max_utts, max_frames, seed, jitter)
+        own = (max_utts, max_frames, seed, jitter, shares)
+        self.tasks = batches_by_task(utt2task, lengths, *own)
 
     def batches(self, epoch: int) -> list[Batch]:
         """The batches of an epoch (counted from 1)."""
@@ -272,16 +292,19 @@ class EveryUtteranceIterFactory(AbsIterFactory):
         collate_fn: Callable,
         rank: int = 0,
         world: int = 1,
+        num_workers: int = 0,
+        shares: int = 1,
     ):
-        self.dataset, self.collate_fn, self.rank, self.world = dataset, collate_fn, rank, world
+        self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
+        self.rank, self.world = rank, world
         self.batches: list[list[str]] = []
         for task in sorted(set(utt2task.values())):
             utts = sorted(
                 (utt for utt in utt2task if utt2task[utt] == task),
                 key=lambda utt: (lengths[utt], utt),
             )
-            self.batches += bucket(utts, lengths, max_utts, max_frames)
+            self.batches += bucket(utts, lengths, max_utts, max_frames, shares)
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         steps = [Step(Batch(utts, 0), utts, 1, self.rank, self.world) for utts in self.batches]
-        return loader(self.dataset, steps, self.collate_fn)
+        return loader(self.dataset, steps, self.collate_fn, self.num_workers)

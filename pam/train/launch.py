@@ -13,21 +13,21 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import UserError
 from pam.train.midpoint import STOPPED
+from pam.train.processes import LOST, USER_ERROR
 
 PORT = 29500  # torchrun's
 JOB_PORTS = range(20_000, 30_000)  # each job of Slurm takes its own
-USER_ERROR = f"{UserError.__name__}: "
 
 
 def launch(
@@ -52,10 +52,10 @@ def launch(
     try:
         elastic_launch(config, sys.executable)("-m", module, *argv)
     except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
-        if status in STOPPED:
-            sys.exit(status)
-        raise UserError(reason(error)) from None
+        first = first_failed(error.failures)
+        if error.failures[first].exitcode in STOPPED:
+            sys.exit(error.failures[first].exitcode)
+        raise UserError(reason(first, error.failures[first])) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
 
@@ -67,16 +67,26 @@ def pass_on(number: int, _frame: Any) -> None:
         os.kill(int(child), number)
 
 
-def reason(error: ChildFailedError) -> str:
-    """One line about the process that failed first."""
-    first, failure = error.get_first_failure()
-    if failure.message.startswith(USER_ERROR):
-        return failure.message.removeprefix(USER_ERROR)
-    who = f"process {first} of {error.name}"
+def first_failed(failures: Mapping[int, ProcessFailure]) -> int:
+    """The rank of the process that failed first.
+
+    A killed one comes before those that lost its connection: they may be noticed before it.
+    """
+    killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
+    return min(killed or failures, key=lambda rank: failures[rank].timestamp)
+
+
+def reason(rank: int, failure: ProcessFailure) -> str:
+    """One line about a process that failed."""
+    who = f"process {rank} of the training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         why = ", perhaps for lack of memory" if name == "SIGKILL" else ""
         return f"{who} was ended by {name}{why}: the same command resumes"
+    if failure.message.startswith(USER_ERROR):
+        return failure.message.removeprefix(USER_ERROR)
+    if failure.message.startswith(LOST):
+        return f"{who}: {failure.message}: the same command resumes"
     return f"{who} failed with status {failure.exitcode}: see its messages above"
 
 

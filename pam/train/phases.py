@@ -14,7 +14,7 @@ from pam.errors import UserError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
-from pam.train.iterators import TaskBatches, batches_by_task, steps_of_passes
+from pam.train.iterators import TaskBatches, batches_by_task, limits, steps_of_passes
 from pam.train.processes import from_first, require_shared, world
 from pam.train.task import (
     length_jitter,
@@ -28,6 +28,8 @@ from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
 
+ADAMW_LR = 1e-3  # PyTorch's default
+RATES_OF = ("lr", "lora_lr", "router_lr")
 CURVES = ("loss", "acc", "ctc", "router_acc", "exit_")  # statistics of ESPnet's reporter to keep
 
 
@@ -56,7 +58,8 @@ def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
     """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
     options = {"seed": config["seed"], "jitter": length_jitter(config)}
-    return batches_by_task(utt2task, read_lengths(train), **config["batch"], **options)
+    batch = limits(config, config.get("gpus", 1))
+    return batches_by_task(utt2task, read_lengths(train), **batch, **options)
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
@@ -138,7 +141,7 @@ def run_phase(
         "checkpoint_minutes": config["checkpoint_minutes"],
         "grad_clip": config["grad_clip"],
         "optim": "adamw",
-        "optim_conf": dict(conf["optim_conf"]),
+        "optim_conf": scaled(conf, config.get("gpus", 1)),
         "scheduler": "linear_warmup_decay",
         "scheduler_conf": scheduler_conf(conf, length.total // config["accum_grad"]),
         "best_model_criterion": [("valid", name, mode) for name, mode in RANKS.items()],
@@ -197,6 +200,13 @@ def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
         "total_steps": total,
         **floor,
     }
+
+
+def scaled(conf: Mapping[str, Any], gpus: int) -> dict[str, Any]:
+    """The options of AdamW for `gpus` batches of one GPU, by the phase's `lr_rule`."""
+    factor = {"none": 1.0, "sqrt": math.sqrt(gpus), "linear": gpus}[conf.get("lr_rule", "none")]
+    given = {"lr": ADAMW_LR, **conf["optim_conf"]}
+    return {key: value * factor if key in RATES_OF else value for key, value in given.items()}
 
 
 def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:

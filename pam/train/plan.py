@@ -48,6 +48,7 @@ from pam.train.flops import (
     llm_option,
     step_flops,
 )
+from pam.train.iterators import limits
 from pam.train.probe import Fused, probe_fusion, uses_bf16
 
 TOKENS_PER_SECOND = 4  # fast English speech, 180 words a minute
@@ -77,10 +78,10 @@ class Batch:
 
 
 def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
-    """Of one process: ESPnet deals the rows of a batch to the GPUs. Its prompts are those of a
-    system with a router."""
-    rows, frames = config["batch"]["max_utts"], config["batch"]["max_frames"]
-    mine = math.ceil(rows / max(gpus, 1))
+    """Of one process: the rows of a batch are dealt to the GPUs. Its prompts are those of a system
+    with a router."""
+    rows, frames, shares = limits(config, max(gpus, 1)).values()
+    mine = math.ceil(rows * shares / max(gpus, 1))
     longest = frames // rows
     words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
     template = llm_option(config, "template")

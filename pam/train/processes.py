@@ -6,9 +6,11 @@ get its decisions, because a file that it wrote may reach them late (NFS).
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,9 @@ from pam.data.workers import end_with_parent
 from pam.errors import UserError
 from pam.log import get_logger
 
+USER_ERROR = f"{UserError.__name__}: "  # how the launcher knows one
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+LOST = "the connection to another process failed, perhaps because it has ended"
 
 T = TypeVar("T")
 
@@ -39,7 +43,9 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 
 def processes_of(args: argparse.Namespace) -> int:
-    """The number of processes of a program with these options."""
+    """The number of processes of a program with these options. UserError if it is not positive."""
+    if args.num_nodes < 1:
+        raise UserError(f"--num_nodes {args.num_nodes}: expected 1 machine or more")
     return world() if is_started() else max(args.ngpu, 1) * args.num_nodes
 
 
@@ -84,7 +90,12 @@ def joined(ngpu: int) -> Iterator[None]:
         yield
         torch.distributed.destroy_process_group()  # else its threads may abort at exit
     except UserError as error:
-        tell_launcher(error)
+        tell_launcher(USER_ERROR + str(error))
+        sys.exit(1)
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        tell_launcher(f"{LOST}: {' '.join(str(error).split())}")
         sys.exit(1)
 
 
@@ -97,13 +108,14 @@ def refuse_another_number(ngpu: int) -> None:
         )
 
 
-def tell_launcher(error: UserError) -> None:
-    """Write an error where torchrun looks for it."""
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-    handler = get_error_handler()
-    handler.initialize()
-    handler.record_exception(error)
+def tell_launcher(message: str) -> None:
+    """Write a message into the file that torchrun reads; to stderr, if another launcher is used."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        print(f"error: {message}", file=sys.stderr)
+        return
+    told = {"message": message, "timestamp": int(time.time())}
+    Path(file).write_text(json.dumps(told), encoding="utf-8")
 
 
 def from_first(decide: Callable[[], T]) -> T:

@@ -25,7 +25,12 @@ from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
-from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory
+from pam.train.iterators import (
+    JITTER,
+    EveryUtteranceIterFactory,
+    TaskBalancedIterFactory,
+    limits,
+)
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
@@ -162,7 +167,8 @@ class PaMTask(AbsTask):
             "dataset": training_set(cls.llm, folder, config, args.phase),
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
-            **config["batch"],
+            "num_workers": args.num_workers,
+            **limits(config, world()),
             "rank": rank(),
             "world": world(),
         }
@@ -175,7 +181,6 @@ class PaMTask(AbsTask):
             total=args.total_steps,
             accum_grad=args.accum_grad,
             seed=args.seed,
-            num_workers=args.num_workers,
             jitter=length_jitter(config),
             pin_memory=args.ngpu > 0,
             **common,

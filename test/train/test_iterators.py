@@ -13,6 +13,7 @@ from pam.train.iterators import (
     TaskBatches,
     batches_by_task,
     bucket,
+    limits,
     steps_of_passes,
 )
 
@@ -27,15 +28,30 @@ def make(steps=10, seed=0, **kwargs):
 
 
 @given(
-    st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(1, 6), st.integers(10, 120)
+    st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    st.integers(1, 6),
+    st.integers(10, 120),
+    st.integers(1, 3),
 )
-def test_buckets_keep_every_utterance_within_the_limits(sizes, max_utts, max_frames):
+def test_buckets_keep_every_utterance_within_the_limits(sizes, max_utts, max_frames, shares):
+    """Whoever of the processes that split a batch: none has more than the limits."""
     lengths = {f"u{i}": size for i, size in enumerate(sizes)}
-    batches = bucket(list(lengths), lengths, max_utts, max_frames)
+    batches = bucket(list(lengths), lengths, max_utts, max_frames, shares)
     assert [utt for batch in batches for utt in batch] == list(lengths)
     for batch in batches:
-        padded = max(lengths[utt] for utt in batch) * len(batch)
-        assert len(batch) <= max_utts and (padded <= max_frames or len(batch) == 1)
+        for own in filter(None, (batch[rank::shares] for rank in range(shares))):
+            padded = max(lengths[utt] for utt in own) * len(own)
+            assert len(own) <= max_utts and (padded <= max_frames or len(own) == 1)
+
+
+def test_limits_of_a_job_and_of_each_gpu():
+    batch = {"max_utts": 2, "max_frames": 100}
+    assert limits({"batch": batch}, 3) == {**batch, "shares": 1}
+    assert limits({"batch": {**batch, "per": "job"}}, 3) == {**batch, "shares": 1}
+    assert limits({"batch": {**batch, "per": "gpu"}}, 3) == {**batch, "shares": 3}
+    same = dict.fromkeys(UTTS, 40)
+    whole = bucket(list(same), same, **limits({"batch": {**batch, "per": "gpu"}}, 3))
+    assert [len(utts) for utts in whole] == [6] * 9 + [1]
 
 
 def test_tasks_come_equally_often_in_single_task_batches():

@@ -5,7 +5,15 @@ import pytest
 from pam.config import load_yaml
 from pam.errors import UserError
 from pam.paths import conf_file
-from pam.train.phases import Length, equal_epochs, length_of, scheduler_conf, steps_of, whole_epochs
+from pam.train.phases import (
+    Length,
+    equal_epochs,
+    length_of,
+    scaled,
+    scheduler_conf,
+    steps_of,
+    whole_epochs,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +81,12 @@ def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
 def test_the_floor_of_the_rate_can_be_set():
     assert "floor" not in scheduler_conf({"warmup_steps": 1}, 100)
     assert scheduler_conf({"warmup_steps": 1, "floor": 0.5}, 100)["floor"] == 0.5
+
+
+def test_rates_for_the_batches_of_several_gpus():
+    conf = {"optim_conf": {"lr": 1e-4, "lora_lr": 2e-4, "weight_decay": 0.1}}
+    assert scaled(conf, 4) == conf["optim_conf"]
+    assert scaled(conf | {"lr_rule": "sqrt"}, 1) == conf["optim_conf"]
+    root = {"lr": 2e-4, "lora_lr": 4e-4, "weight_decay": 0.1}
+    assert scaled(conf | {"lr_rule": "sqrt"}, 4) == pytest.approx(root)
+    assert scaled({"optim_conf": {}, "lr_rule": "linear"}, 4) == {"lr": 4e-3}  # PyTorch's is 1e-3

@@ -111,8 +111,13 @@ def test_the_mini_scale():
     assert plan.memory["encoders"] == 0  # their states are dumped
 
 
-def test_gpus_share_the_batch_and_nothing_else():
+def test_each_gpu_has_a_batch_at_the_scale_of_the_paper():
     config = config_of("paper", "concat")
+    assert largest_batch(config, 1) == largest_batch(config, 8)
+
+
+def test_gpus_share_the_batch_and_nothing_else():
+    config = config_of("paper", "concat", "batch.per=job")
     one, eight = make_plan(config, 1), make_plan(config, 8)
     assert (one.batch.rows, eight.batch.rows) == (16, 2)
     for part in ("LLM", "encoders", "trained weights", "optimizer"):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from processes import is_running, wait_for
 from toydata import make_combined
 
 from pam.bin.train import main as train_main
@@ -78,6 +81,24 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     assert json.loads((exp / "peak_memory.json").read_text()).keys() == {"gpus", "resident_bytes"}
 
 
+def test_a_batch_for_each_gpu_is_the_whole_batch_of_one(uneven, tmp_path):
+    """Two batches of two utterances are one of four, here with twice the rates."""
+    exp, options = uneven
+    options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
+    rates = ["--set", "phases.llm.optim_conf={lr: 2e-2, lora_lr: 1e-2}"]
+    train_main([*options, "--set", "batch.max_utts=4", *rates])
+    exp.rename(tmp_path / "one")
+    rule = ["--set", "phases.llm.lr_rule=linear"]
+    run("train", [*options, "--set", "batch.max_utts=2", "--set", "batch.per=gpu", *rule], 2)
+    assert yaml.safe_load((exp / "config.yaml").read_text())["gpus"] == 2
+    one, two = (
+        torch.load(folder / "train" / "last.pth", weights_only=True)
+        for folder in (tmp_path / "one", exp)
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
 def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
     """Seven utterances of one task: in one batch, and in batches of four and three."""
     exp, options = uneven
@@ -99,11 +120,50 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
 
 
 def test_a_mistake_in_a_process_is_one_line(setup):
-    exp, options = setup
+    _, options = setup
     wrong = ["--set", "llm_conf.lora_targets=[nothing]"]
     process = start("train", [*options, *wrong], 2, stderr=subprocess.PIPE)
     lines = process.communicate()[1].splitlines()
     assert process.returncode == 1
-    assert [line for line in lines if "nothing" in line and not line.startswith("/")] == [
-        "error: llm_conf.lora_targets: 'nothing': "
+    assert "Traceback" not in lines
+    [said] = [line for line in lines if line.startswith("error: ")]
+    assert said.startswith("error: llm_conf.lora_targets: 'nothing': known: all-linear")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_others(setup, tmp_path, rank):
+    """Within a minute, with one line, and nothing of the job is left."""
+    exp, options = setup
+    endless = ["--set", "budgets.short.steps=4000", "--warmup", "none"]
+    with (tmp_path / "log").open("w") as log:
+        process = start("train", [*options, *endless], 2, stderr=log)
+    assert wait_for((exp / "train" / "1epoch.pth").is_file)
+    started = {place(pid): pid for pid in children(process.pid) if place(pid) is not None}
+    assert started.keys() == {"0", "1"}
+    everyone = children(process.pid)
+    os.kill(started[str(rank)], signal.SIGKILL)
+    assert process.wait(timeout=60) == 1
+    assert wait_for(lambda: not any(map(is_running, everyone)), seconds=1)
+    *_, before, last = (tmp_path / "log").read_text().splitlines()
+    assert "Error" not in before
+    assert [last] == [
+        f"error: process {rank} of the training was ended by SIGKILL, perhaps for lack of memory: "
+        "the same command resumes"
     ]
+
+
+def children(pid):
+    """All processes below a process."""
+    below = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, file.read_text().split()):
+            below += [child, *children(child)]
+    return below
+
+
+def place(pid):
+    """The rank of a process of a training; None for others, such as its workers."""
+    if b"first_writes" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        return None
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(v.partition("=")[::2] for v in variables).get("RANK")

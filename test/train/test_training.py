@@ -252,6 +252,24 @@ def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, comb
     (combined.parent / "made.json").unlink()
 
 
+def test_another_number_of_gpus_is_refused_where_each_has_a_batch(setup):
+    exp, options = setup
+    options += ["--set", "batch.per=gpu"]
+
+    def gpus(*more):
+        return train.making_of(train.get_parser().parse_args([*options, *more])).settings["gpus"]
+
+    assert gpus("--ngpu", "2") == 2 and gpus("--ngpu", "2", "--num_nodes", "3") == 6
+    Making(exp, "train", {"gpus": 2}).begin()
+    assert gpus("--ngpu", "4") == 4  # nothing has been learned
+    (exp / "model.pth").touch()
+    assert gpus("--num_nodes", "2") == 2
+    with pytest.raises(UserError, match=r"begun on 2 GPUs, .* not on 4: give --ngpu"):
+        train_main([*options, "--ngpu", "4"])
+    Making(exp, "train", {"gpus": 2}).finish()
+    assert gpus() == 2  # later stages need one
+
+
 def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_settings(
     setup, monkeypatch, capsys
 ):
