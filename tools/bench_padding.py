@@ -5,8 +5,8 @@
 
 It makes the first `--steps` batches of the training through the LLM, with the experiment's
 configuration, changed by `--set`, on the combined directory `--train` (default: the one below
-dump/combined). The columns are the shares of padding that training prints
-(egs/multitask/README.md).
+dump/combined). The columns are the shares of padding that training prints; their words are in
+egs/multitask/README.md.
 """
 
 import argparse
