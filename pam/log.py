@@ -4,7 +4,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30.0
@@ -21,18 +26,37 @@ def get_logger(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
+@contextmanager
+def progress_bar(total: int, desc: str, done: int = 0) -> Iterator["tqdm"]:
+    """A bar on a terminal, above which log lines appear. Elsewhere it shows nothing.
+
+    `done` of the `total` items are complete at the start.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not sys.stderr.isatty():
+        yield tqdm(disable=True)
+        return
+    with logging_redirect_tqdm(), tqdm(total=total, initial=done, desc=desc) as bar:
+        yield bar
+
+
 def progress(items: Iterable[T], total: int, desc: str) -> Iterator[T]:
     """Pass `items` through: a bar on a terminal, a log line every 30 s elsewhere."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=total, desc=desc)
-        return
     logger = get_logger(__name__)
     start = last = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - last > SECONDS_BETWEEN_LINES:
-            logger.info("%s: %d / %d (%.0f s)", desc, done, total, now - start)
-            last = now
-        yield item
+    with progress_bar(total, desc) as bar:
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if bar.disable and done and now - last > SECONDS_BETWEEN_LINES:
+                eta = remaining(now - start, done, total - done)
+                logger.info("%s: %d / %d (%.0f s, ETA %s)", desc, done, total, now - start, eta)
+                last = now
+            yield item
+            bar.update()
+
+
+def remaining(seconds: float, done: int, to_do: int) -> str:
+    """The time that `to_do` items take if `done` items took `seconds`: hours:minutes:seconds."""
+    return str(timedelta(seconds=round(seconds / done * to_do)))

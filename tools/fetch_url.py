@@ -29,7 +29,7 @@ from backports import tarfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed or not
 
-from pam.data.disk import writing  # noqa: E402
+from pam.disk import writing  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 

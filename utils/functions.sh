@@ -96,6 +96,11 @@ run_stages() { # run the requested stages; an error names the stage
 }
 
 failed() {
+    if (($1 == 138 || $1 == 143)); then
+        echo "stage $current (${stage_names[$current]}) was stopped by a signal;" \
+            "the same command resumes" >&2
+        return
+    fi
     (($1 == 0)) || echo "error: stage $current (${stage_names[$current]}) of $0 failed;" \
         "the same command resumes once the error is corrected" >&2
 }

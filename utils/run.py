@@ -10,7 +10,9 @@ With --gpus every job sees one GPU (CUDA_VISIBLE_DEVICES): of those that this pr
 one with the fewest jobs.
 `-` for LOG lets a single job write to the terminal. On failure the other jobs are stopped and the
 end of the failing log is printed. Ending this program (or what started it) ends the jobs with all
-their children. Standard library only: it runs before anything is installed.
+their children: it passes SIGTERM or SIGUSR1 on, or SIGTERM for Ctrl-C, and kills what still runs
+GRACE_SECONDS later, or at a second signal. Training writes a checkpoint in that time. Standard
+library only: it runs before anything is installed.
 """
 
 import contextlib
@@ -26,6 +28,16 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 LINES_OF_A_FAILURE = 20
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 60
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # statuses of a training that a signal ended
+
+
+class Stopped(BaseException):
+    """A signal asks this program to end."""
+
+    def __init__(self, number: int):
+        self.number = number
 
 
 def die_with_parent(number: int) -> None:
@@ -91,6 +103,11 @@ class Job:
         sys.stdout.buffer.write(gained)
         sys.stdout.buffer.flush()
 
+    def ask(self, number: int) -> None:
+        """Pass a signal on to the job itself."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
+
     def kill(self) -> None:
         """End the job and all processes that it started, even if the job itself has ended."""
         for group in {self.process.pid, *groups_below(self.process.pid)}:
@@ -99,6 +116,9 @@ class Job:
 
     def explain(self) -> None:
         status = self.process.returncode
+        if status in STOPPED:
+            print("stopped by a signal: the same command resumes", file=sys.stderr)
+            return
         how = f"signal {-status}" if status < 0 else f"status {status}"
         print(f"error: failed with {how}: {shlex.join(self.command)}", file=sys.stderr)
         if self.log == "-":
@@ -149,10 +169,25 @@ def run(pending: list[tuple[str, list[str]]], parallel: int, gpus: list[str]) ->
                 if job.process.returncode != 0:
                     job.explain()
                     return job.process.returncode if job.process.returncode > 0 else 1
+    except Stopped as stopped:
+        wait_for(running, stopped.number)
+        raise
     finally:
         for job in running:
             job.kill()
     return 0
+
+
+def wait_for(jobs: list[Job], number: int) -> None:
+    """Pass a signal on to the jobs and give them time to end."""
+    for job in jobs:
+        job.ask(number)
+    end = time.monotonic() + GRACE_SECONDS
+    with contextlib.suppress(Stopped):  # a second signal
+        while time.monotonic() < end and any(job.process.poll() is None for job in jobs):
+            time.sleep(POLL_SECONDS / 4)
+    for job in jobs:
+        job.follow()
 
 
 def main() -> int:
@@ -170,9 +205,9 @@ def main() -> int:
         return 2
 
     def stop(number: int, _frame: object) -> None:
-        sys.exit(128 + number)  # runs the `finally` that ends the jobs
+        raise Stopped(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, stop)
     parent = os.getppid()
     die_with_parent(signal.SIGTERM)
@@ -184,6 +219,8 @@ def main() -> int:
         pending.append((log, command))
     try:
         return run(pending, parallel or len(jobs), visible_gpus(gpus))
+    except Stopped as stopped:
+        return 128 + stopped.number
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pam.atomic import atomic_path, write_json
+from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.config.made import PENDING, Making, add_pending, read_record, record_digest
 from pam.data.digests import LEARNED, data_digest
@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def work(args: argparse.Namespace) -> None:
-    import torch
-
+    from pam.checkpoint import write_checkpoint
     from pam.model.build import load_experiment
     from pam.train.checkpoint import average, choose
     from pam.train.hearing import measure_hearing
@@ -86,8 +85,7 @@ def work(args: argparse.Namespace) -> None:
         raise UserError(f"{args.exp} is not trained: run stage 4 first")
     chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
     logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
-    with atomic_path(args.exp / "model.pth") as part:
-        torch.save(average(chosen), part)
+    write_checkpoint(args.exp / "model.pth", average(chosen))
     config = load_yaml(args.exp / "config.yaml")
     model = load_experiment(args.exp, online=config["feats"] == "online")
     model.to(device=device)

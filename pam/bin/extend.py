@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.atomic import atomic_path, write_text
+from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.data.prompts import load_all_prompts
 from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
@@ -122,11 +122,11 @@ def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
 
 def write_experiment(out: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write exp/NEW: model.pth, then config.yaml, which marks it as complete."""
-    import torch
     import yaml
 
-    with atomic_path(out / "model.pth") as part:
-        torch.save(dict(state), part)
+    from pam.checkpoint import write_checkpoint
+
+    write_checkpoint(out / "model.pth", dict(state))
     write_text(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         "peak_bytes": round(plan.peak),
         "dump_bytes_per_hour": round(plan.dump_bytes_an_hour),
         "flops_per_audio_second": plan.flops,
+        "flops_per_step": plan.step_flops,
     }
     ratio = 1.0
     if measured:
@@ -130,6 +131,8 @@ def text(result: dict[str, Any], config: dict[str, Any]) -> str:
         + (" (not with feats: online)." if config["feats"] == "online" else "."),
         "\nFor one second of audio\n",
         table(["what", "GFLOP:"], [[part, number(v / 1e9, 1)] for part, v in flops.items()]),
+        f"\nA step with the largest batch: {result['flops_per_step'] / 1e12:.2f} TFLOP on each "
+        "process (pam/train/flops.py). MFU is this over seconds and peak FLOP/s.",
     ]
     if "measured_bytes" in result:
         kind = "allocated on the GPU" if gpus else "resident memory of the process"

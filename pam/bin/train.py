@@ -4,8 +4,8 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for
 from pam.errors import UserError, run_main
+from pam.lock import alone
 from pam.log import get_logger
 from pam.registry import nearest
 from pam.train.processes import (
@@ -52,7 +53,9 @@ OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the co
 GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
-NO_RESULT = ("num_workers", "log_interval", "budgets")  # these keys change no result
+# keys of the run, which change no result
+RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
+NO_RESULT = (*RUNNING, "budgets")
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
@@ -207,6 +210,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     if args.warm_from:
         config["warm_from"] = str(args.warm_from)
     del config["budgets"]
+    config.pop("wandb", None)  # of the user, not of the experiment
     if args.budget not in experiment.budgets:
         raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
     config |= gpus_of(args, config["batch"])
@@ -289,7 +293,7 @@ def pending(args: argparse.Namespace) -> Making | None:
 
 
 def work(args: argparse.Namespace, making: Making) -> None:
-    """Train or resume. A training that has weights keeps its configuration."""
+    """Train or resume. A training that has weights keeps its configuration, except `RUNNING`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pam.data.longest import record_longest
     from pam.environment import environment
@@ -297,6 +301,8 @@ def work(args: argparse.Namespace, making: Making) -> None:
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
     config = from_first(lambda: configuration(args, making))
+    given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    running = config | {key: given[key] for key in RUNNING if key in given}
     own_warmup = config["warmup"] == "ctc" and not config.get("warm_from")
     phases = ["ctc", "llm"] if own_warmup else ["llm"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
@@ -310,14 +316,21 @@ def work(args: argparse.Namespace, making: Making) -> None:
         write_json(args.expdir / "environment.json", environment())
         write_peak(args.expdir, args.ngpu)
 
-    with making.work() if is_first() else nullcontext():
+    with writing_alone(making) if is_first() else nullcontext():
         from_first(begin)
         require_shared(args.expdir / "config.yaml")
         for phase, length in lengths.items():
-            run_phase(config, phase, length, args.expdir, args.train, args.dev, args.ngpu)
+            run_phase(running, phase, length, args.expdir, args.train, args.dev, args.ngpu)
         from_first(end)
     if is_first():
         get_logger(__name__).info("trained: %s", args.expdir / "train" / "last.pth")
+
+
+@contextmanager
+def writing_alone(making: Making) -> Iterator[None]:
+    """Context of the work of the first process: another training in the same folder is refused."""
+    with alone(making.folder, "training"), making.work():
+        yield
 
 
 def configuration(args: argparse.Namespace, making: Making) -> dict:

@@ -12,7 +12,8 @@ from pam.config.source import attribute_of, registered
 from pam.errors import UserError
 from pam.registry import nearest
 
-OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins", "exits")  # sections that --set may create
+# Sections that --set may create.
+OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins", "exits", "wandb")
 LENGTHS = ("steps", "epochs")  # keys of a budget that exclude each other
 
 

@@ -198,6 +198,14 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Wandb:
+    """Weights & Biases, next to TensorBoard. A login, or WANDB_MODE, is in the environment."""
+
+    project: str | None = option("The project that runs appear in.", TEXT)
+    entity: str | None = option("A user or a team.", TEXT, without="that of the login")
+
+
+@dataclass(frozen=True)
 class Scale:
     """A file of conf/scale: the models and their training."""
 
@@ -255,6 +263,19 @@ class Scale:
     log_interval: int = option(
         "Batches between two lines of the log.", whole(1), default=50, unit="batches"
     )
+    checkpoint_minutes: float = option(
+        "Time between two checkpoints inside an epoch; a killed training loses at most as much.",
+        POSITIVE,
+        default=10.0,
+        unit="minutes",
+    )
+    length_jitter: float | None = option(
+        "Lengths change at random by at most this share before utterances are sorted into batches: "
+        "0.1 varies the batches of a small corpus by pass; less has less padding.",
+        SHARE,
+        without="0.1",
+    )
+    wandb: Wandb | None = option("Logging to Weights & Biases, if it has a project.")
     phases: Phases | None = option("Optimisation of the phases of training.")
     budgets: dict[str, Budget] | None = option("Lengths of training: --budget names one.")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pam.atomic import atomic_path
-from pam.data.disk import writing
 from pam.data.scp import read_text_file, write_text_file
+from pam.disk import writing
 from pam.errors import UserError
 
 DUMP_AGAIN = "remove that folder's feats.scp and run the dump stage again"

@@ -11,10 +11,10 @@ from jaxtyping import Float
 
 from pam.atomic import atomic_path
 from pam.data.concat import is_concat, parse_concat
-from pam.data.disk import writing
 from pam.data.opening import open_audio
 from pam.data.sound import FOREIGN as FOREIGN
 from pam.data.sound import Audio, two_lengths
+from pam.disk import writing
 from pam.errors import UserError
 from pam.log import get_logger
 

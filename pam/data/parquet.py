@@ -17,8 +17,8 @@ from pyarrow import RecordBatch
 from pyarrow.parquet import ParquetFile
 
 from pam.atomic import atomic_path
-from pam.data.disk import writing
 from pam.data.mpeg import parse_frame
+from pam.disk import writing
 from pam.errors import UserError
 
 ROWS_AT_ONCE = 8  # with audio they take some megabytes

@@ -8,10 +8,8 @@
 Training with online encoders needs only this (`dump_audio`). No encoder is loaded.
 """
 
-import fcntl
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.scan import Clip, Scan, read_data, scan
 from pam.errors import UserError
+from pam.lock import alone
 from pam.log import get_logger
 
 MIN_SAMPLES = SAMPLE_RATE // 10  # every family of encoders accepts this much
@@ -58,7 +57,7 @@ def dump_audio(
     the user can correct. Finished work is kept.
     """
     out = Path(out)
-    with alone(out):
+    with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
         found = within(limit, scan(data, out, nj), out)
         bad |= found.bad
@@ -129,19 +128,3 @@ def write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
     kept["wav.scp"] = {clip.utt: clip.path for clip in clips}
     kept["utt2num_samples"] = {clip.utt: str(clip.samples) for clip in clips}
     DataDir(kept).write(out)
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Refuse a second dump of the same set at the same time.
-
-    It uses a record lock: if the process is killed, its workers do not hold the lock, as they would
-    with flock.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another dump of this set is running: wait for it") from error
-        yield

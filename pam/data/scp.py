@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.atomic import atomic_path
-from pam.data.disk import writing
+from pam.disk import writing
 from pam.errors import UserError
 
 # Control characters except the tab, and other characters that some readers treat as a line end.

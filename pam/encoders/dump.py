@@ -20,7 +20,6 @@ from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
     LengthLimit,
-    alone,
     dump_audio,
     report_bad,
     what_is,
@@ -32,6 +31,7 @@ from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
 from pam.encoders.gpus import encode_on_gpus
 from pam.encoders.shards import (
+    STAGE,
     Shard,
     ShardEncoder,
     fingerprint,
@@ -42,6 +42,7 @@ from pam.encoders.shards import (
     read_receipts,
 )
 from pam.errors import UserError
+from pam.lock import alone
 from pam.log import get_logger, progress
 
 GIGABYTE = 1e9
@@ -84,7 +85,7 @@ def dump(
     if not options.encoders:
         return dump_audio(data_dir, out, options.nj, options.max_bad, options.limit)
     out = Path(out)
-    with alone(out):
+    with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
         found = within(options.limit, scan(data, out, options.nj), out)
         if encoders is None:
@@ -119,7 +120,7 @@ class _Job:
         folder = opts.encoder_dir / name / set_name
         making = Making(
             folder,
-            "dump",
+            STAGE,
             {
                 "encoder": dict(opts.encoders[name]),
                 "num_states": encoder.num_states,

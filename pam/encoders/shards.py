@@ -29,6 +29,7 @@ from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import AudioEncoder
 from pam.errors import UserError
 
+STAGE = "dump"  # in made.json
 SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
 BYTES_PER_VALUE = 2

@@ -195,7 +195,7 @@ class CausalLM(nn.Module):
 
         Short and long prompts are read apart, since half of a mixed batch would be padding.
         """
-        if self.lora_on_prompt or not self.can_be_fast():
+        if not self.reads_prompts_apart():
             return self.read_prompts(ids, lengths)
         order, parts = lengths.argsort(stable=True), []
         with torch.no_grad(), without_lora(self.llm):
@@ -208,6 +208,10 @@ class CausalLM(nn.Module):
                 pooled = self.pool(hidden, shift >= 0)
                 parts.append(PromptStates(pooled, list(keys), list(values), shift >= 0))
         return stack_prompts(parts).select(order.argsort())
+
+    def reads_prompts_apart(self) -> bool:
+        """Whether `read_training_prompts` reads prompts in the parts of `cheapest_split`."""
+        return not self.lora_on_prompt and self.can_be_fast()
 
     @cached_property
     def fast(self) -> FastLayers | None:

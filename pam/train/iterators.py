@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pam.train.dataset import TrainingSet
 
-JITTER = 0.1  # lengths change at random by ±10 % before sorting, so that batches differ by pass
+JITTER = 0.1  # default of `length_jitter`
 
 
 def limits(config: Mapping[str, Any], processes: int) -> dict[str, int]:
@@ -113,20 +113,34 @@ class Utterances(Dataset):
 
 
 def loader(
-    dataset: TrainingSet, steps: Sequence[Step], collate_fn: Callable, num_workers: int = 0
+    dataset: TrainingSet,
+    steps: Sequence[Step],
+    collate_fn: Callable,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader:
-    """Yields (utterances, batch) for every step."""
-    options = {"batch_size": None, "num_workers": num_workers}
+    """Yields (utterances, batch) for every step. `pin_memory` makes copies to a GPU faster."""
+    options = {"batch_size": None, "num_workers": num_workers, "pin_memory": pin_memory}
     return DataLoader(Utterances(dataset), sampler=steps, collate_fn=collate_fn, **options)
 
 
 class TaskBatches:
-    """The endless sequence of batches of one task. Every pass shuffles and buckets again."""
+    """The endless sequence of batches of one task. Every pass shuffles and buckets again.
+
+    Lengths change at random by at most the share `jitter` before sorting, so that batches differ
+    by pass.
+    """
 
     def __init__(
-        self, utts: Sequence[str], lengths: Mapping[str, int], max_utts: int, max_frames: int, seed
+        self,
+        utts: Sequence[str],
+        lengths: Mapping[str, int],
+        max_utts: int,
+        max_frames: int,
+        seed,
+        jitter: float = JITTER,
     ):
-        self.utts, self.lengths = sorted(utts), lengths
+        self.utts, self.lengths, self.jitter = sorted(utts), lengths, jitter
         self.max_utts, self.max_frames, self.seed = max_utts, max_frames, list(seed)
         self.passes: dict[int, list[Batch]] = {}
 
@@ -134,7 +148,7 @@ class TaskBatches:
         """All utterances once, in the batches of pass `number`."""
         if number not in self.passes:
             rng = np.random.default_rng([*self.seed, number])
-            blur = rng.uniform(1 - JITTER, 1 + JITTER, len(self.utts))
+            blur = rng.uniform(1 - self.jitter, 1 + self.jitter, len(self.utts))
             frames = np.array([self.lengths[utt] for utt in self.utts]) * blur
             ordered = [self.utts[i] for i in np.argsort(frames, kind="stable")]
             batches = bucket(ordered, self.lengths, self.max_utts, self.max_frames)
@@ -163,13 +177,14 @@ def batches_by_task(
     max_utts: int,
     max_frames: int,
     seed: int,
+    jitter: float = JITTER,
 ) -> list[TaskBatches]:
     """The batches of each task, in the order of the tasks' names."""
     by_task: dict[str, list[str]] = {}
     for utt, task in utt2task.items():
         by_task.setdefault(task, []).append(utt)
     return [
-        TaskBatches(by_task[task], lengths, max_utts, max_frames, (seed, number))
+        TaskBatches(by_task[task], lengths, max_utts, max_frames, (seed, number), jitter)
         for number, task in enumerate(sorted(by_task))
     ]
 
@@ -196,6 +211,8 @@ class TaskBalancedIterFactory(AbsIterFactory):
         total: batches of all epochs; the last epoch may be shorter.
         max_utts, max_frames: limits of a whole batch, before the processes split it.
         accum_grad: batches per update.
+        jitter: see `TaskBatches`.
+        pin_memory: see `loader`.
         rank, world: index of this process and number of processes, see `Step`.
     """
 
@@ -214,11 +231,14 @@ class TaskBalancedIterFactory(AbsIterFactory):
         num_workers: int = 0,
         rank: int = 0,
         world: int = 1,
+        jitter: float = JITTER,
+        pin_memory: bool = False,
     ):
         self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
+        self.pin_memory = pin_memory
         self.steps, self.total, self.accum_grad, self.seed = steps, total, accum_grad, seed
         self.rank, self.world = rank, world
-        self.tasks = batches_by_task(utt2task, lengths, max_utts, max_frames, seed)
+        self.tasks = batches_by_task(utt2task, lengths, max_utts, max_frames, seed, jitter)
 
     def batches(self, epoch: int) -> list[Batch]:
         """The batches of an epoch (counted from 1)."""
@@ -242,7 +262,7 @@ class TaskBalancedIterFactory(AbsIterFactory):
             joint = batches[start : start + self.accum_grad]
             update = [utt for batch in joint for utt in batch.utts]
             steps += [Step(batch, update, len(joint), self.rank, self.world) for batch in joint]
-        return loader(self.dataset, steps, self.collate_fn, self.num_workers)
+        return loader(self.dataset, steps, self.collate_fn, self.num_workers, self.pin_memory)
 
 
 class EveryUtteranceIterFactory(AbsIterFactory):
@@ -257,11 +277,12 @@ class EveryUtteranceIterFactory(AbsIterFactory):
         max_frames: int,
         collate_fn: Callable,
         num_workers: int = 0,
+        pin_memory: bool = False,
         rank: int = 0,
         world: int = 1,
     ):
         self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
-        self.rank, self.world = rank, world
+        self.pin_memory, self.rank, self.world = pin_memory, rank, world
         self.batches: list[list[str]] = []
         for task in sorted(set(utt2task.values())):
             utts = sorted(
@@ -272,4 +293,4 @@ class EveryUtteranceIterFactory(AbsIterFactory):
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         steps = [Step(Batch(utts, 0), utts, 1, self.rank, self.world) for utts in self.batches]
-        return loader(self.dataset, steps, self.collate_fn, self.num_workers)
+        return loader(self.dataset, steps, self.collate_fn, self.num_workers, self.pin_memory)

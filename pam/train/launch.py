@@ -14,6 +14,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -22,6 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import UserError
+from pam.train.midpoint import STOPPED
 from pam.train.processes import LOST, USER_ERROR
 
 PORT = 29500  # torchrun's
@@ -46,12 +48,22 @@ def launch(
         max_restarts=0,
         **(meeting(num_nodes, master) if num_nodes > 1 else alone()),
     )
+    signal.signal(signal.SIGUSR1, pass_on)  # torchrun passes on only those that end it
     try:
         elastic_launch(config, sys.executable)("-m", module, *argv)
     except ChildFailedError as error:
+        if (status := error.get_first_failure()[1].exitcode) in STOPPED:
+            sys.exit(status)
         raise UserError(reason(error.failures)) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
+
+
+def pass_on(number: int, _frame: Any) -> None:
+    """Send a signal to the processes that this one started."""
+    children = Path("/proc/self/task").glob("*/children")
+    for child in " ".join(file.read_text(encoding="utf-8") for file in children).split():
+        os.kill(int(child), number)
 
 
 def reason(failures: Mapping[int, ProcessFailure]) -> str:

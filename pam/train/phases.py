@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pam.atomic import atomic_path, write_json, write_text
+from pam.atomic import write_json, write_text
+from pam.checkpoint import write_checkpoint
 from pam.errors import UserError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
@@ -18,11 +17,13 @@ from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
 from pam.train.iterators import TaskBatches, batches_by_task, limits, steps_of_passes
 from pam.train.processes import from_first, require_shared, world
 from pam.train.task import (
+    length_jitter,
     phase_utt2task,
     read_lengths,
     run_task,
     training_inputs,
 )
+from pam.train.tracking import wandb_options
 from pam.train.trainer import load_checkpoint
 
 logger = get_logger(__name__)
@@ -57,7 +58,8 @@ def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
     """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
     whole = limits(config, config.get("gpus", 1))
-    return batches_by_task(utt2task, read_lengths(train), **whole, seed=config["seed"])
+    options = {"seed": config["seed"], "jitter": length_jitter(config)}
+    return batches_by_task(utt2task, read_lengths(train), **whole, **options)
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:
@@ -136,6 +138,7 @@ def run_phase(
         "num_iters_per_epoch": length.per_epoch,
         "total_steps": length.total,
         "accum_grad": config["accum_grad"],
+        "checkpoint_minutes": config["checkpoint_minutes"],
         "grad_clip": config["grad_clip"],
         "optim": "adamw",
         "optim_conf": scaled(conf, config.get("gpus", 1)),
@@ -147,6 +150,7 @@ def run_phase(
         "resume": True,
         "use_tensorboard": True,
         "use_matplotlib": False,
+        **wandb_options(config.get("wandb"), f"{exp.name}-{folder.name}"),
     }
     run_task(options)
     from_first(lambda: finish(checkpoint, done))
@@ -157,8 +161,7 @@ def finish(checkpoint: Path, done: Path) -> None:
     """Write the last model. UserError if the dev loss of the last epoch is not finite."""
     trained = load_checkpoint(checkpoint)
     refuse_nonfinite_dev_loss(trained["reporter"]["stats"], checkpoint.parent)
-    with atomic_path(done) as part:
-        torch.save(trained["model"], part)
+    write_checkpoint(done, trained["model"])
 
 
 def resumes(checkpoint: Path, epochs: int) -> bool:

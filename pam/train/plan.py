@@ -28,34 +28,34 @@ and in a prompt are assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`), so no toke
 # B rows of a batch, T frames at 25 a second, S states, C width of an encoder, D width of the LLM,
 # U features after fusion, V vocabulary
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from pam.config.schema import ENCODERS
-from pam.config.source import options_of, registered
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.prompts import prompts_of
-from pam.fusion.probe import run_once
-from pam.llm.causal_lm import CausalLM
 from pam.llm.load import torch_type
-from pam.model.architecture import count, encoder_flops
-from pam.model.sizes import Sizes, llm_with_lora, mixture_on_meta, sizes
+from pam.model.sizes import Sizes, llm_with_lora, sizes
+from pam.train.flops import (
+    CLOSING_TOKENS,
+    StepFlops,
+    encoders_flops,
+    head_width,
+    llm_flops,
+    llm_option,
+    step_flops,
+)
 from pam.train.iterators import limits
+from pam.train.probe import Fused, probe_fusion, uses_bf16
 
 TOKENS_PER_SECOND = 4  # fast English speech, 180 words a minute
 TOKENS_PER_WORD = 1.35
 OPENING_TOKENS = {"plain": 1, "chat": 40}
-CLOSING_TOKENS = {"plain": 0, "chat": 6}
 ONE_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 BYTES_OF_A_DUMPED_VALUE = 2  # float16
-PROBE_FRAMES = (24, 72)  # multiples of all stack sizes, strides and windows of fusions
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,6 @@ class Batch:
     @property
     def seconds(self) -> float:
         return self.rows * self.frames / FRAMES_PER_SECOND
-
-
-@dataclass(frozen=True)
-class Fused:
-    """What the fusion does to a frame: features, bytes that it keeps, FLOPs of a forward pass."""
-
-    features: float
-    kept: float
-    flops: float
-
-
-def llm_option(config: Mapping[str, Any], key: str) -> Any:
-    return config["llm_conf"].get(key, inspect.signature(CausalLM).parameters[key].default)
-
-
-def uses_bf16(config: Mapping[str, Any]) -> bool:
-    return (config.get("model_conf") or {}).get("bf16", True)
 
 
 def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
@@ -142,10 +125,6 @@ def rank_of(module: nn.Module) -> int:
     return next(iter(module.lora_A.values())).out_features
 
 
-def head_width(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
 def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features: float) -> float:
     """Bytes of activations of both passes: over the prompts, and over audio, closing and answer."""
     bf16, layers = uses_bf16(config), llm.config.num_hidden_layers
@@ -161,61 +140,23 @@ def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features:
     return total
 
 
-def llm_flops(llm: nn.Module, tokens: float, context: float, answers: float) -> float:
-    """FLOPs of a forward pass: 2 per weight and token, attention over `context`, the LM head."""
-    config = llm.config
-    head = config.vocab_size * config.hidden_size
-    weights = count(getattr(llm, llm.base_model_prefix)) - head  # its embeddings are looked up
-    attention = 4 * config.num_attention_heads * head_width(config) * context
-    return tokens * (2 * weights + config.num_hidden_layers * attention) + 2 * head * answers
-
-
-# --- the fusion
-
-
-def probe_fusion(config: Mapping[str, Any], width: int) -> Fused:
-    """Run the fusion on silence of two lengths; the difference gives the cost of a frame."""
-    fusion, _ = mixture_on_meta(config, width)
-    fusion = fusion.to_empty(device="cpu").train()  # values do not matter
-    short, long = (run_fusion(fusion, config, frames) for frames in PROBE_FRAMES)
-    step = PROBE_FRAMES[1] - PROBE_FRAMES[0]
-    return Fused(*((after - before) / step for before, after in zip(short, long, strict=True)))
-
-
-def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> list[float]:
-    """Features, bytes kept and FLOPs of one clip of `frames`."""
-    states = [
-        torch.zeros(1, spec["num_states"], frames, spec["dim"])
-        for spec in config["encoders"].values()
-    ]
-    inputs = {state.untyped_storage().data_ptr() for state in states}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in inputs:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config))
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as counter, autocast, hooks:
-        features = run_once(fusion, states, len(config["tasks"]))
-    return [features.shape[1], sum(kept.values()), counter.get_total_flops()]
-
-
 # --- all of it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Memory in bytes by purpose, disk in bytes per hour of audio, FLOPs per second of audio."""
+    """Memory in bytes by purpose, disk in bytes per hour of audio, FLOPs.
+
+    `flops` are those of forward passes per second of audio and, as "training", of all that
+    training does; `step_flops` those of a step with the largest batch of one process.
+    """
 
     sizes: Sizes
     batch: Batch
     memory: dict[str, float]
     dump_bytes_an_hour: float
     flops: dict[str, float]
+    step_flops: float
 
     @property
     def peak(self) -> float:
@@ -224,18 +165,37 @@ class Plan:
 
 def make_plan(config: Mapping[str, Any], gpus: int) -> Plan:
     """The plan of an effective configuration on `gpus` GPUs, 0 for a CPU."""
-    llm, _ = llm_with_lora(config["llm_conf"])
+    llm, frozen = llm_with_lora(config["llm_conf"])
     llm.to(torch_type(llm_option(config, "dtype")))
     fused = probe_fusion(config, llm.config.hidden_size)
     batch, counted = largest_batch(config, gpus), sizes(config)
     values = values_of_a_frame(config)
+    encoders = encoders_flops(config)
+    online = encoders if config["feats"] == "online" else []
+    learns = llm_option(config, "lora_on_prompt")
+    step = flops_of(batch, step_flops(llm, frozen, fused, online, batch.closing, learns))
+    seconds, length = batch.seconds, batch.frames / FRAMES_PER_SECOND
+    row = batch.frames * fused.features + batch.closing + batch.answer
     return Plan(
         counted,
         batch,
         memory(config, counted, llm, fused, batch, values, gpus),
         dump_bytes_an_hour=values * FRAMES_PER_SECOND * 3600 * BYTES_OF_A_DUMPED_VALUE,
-        flops=flops(config, llm, fused, batch),
+        flops={
+            "encoders": sum(encoder.clip(length) for encoder in encoders) / length,
+            "fusion": fused.flops * FRAMES_PER_SECOND,
+            "LLM": llm_flops(llm, row, batch.prompt + row / 2, batch.answer) / length,
+            "training": step / seconds,
+        },
+        step_flops=step,
     )
+
+
+def flops_of(batch: Batch, step: StepFlops) -> float:
+    """FLOPs of a step with this batch."""
+    rows = batch.rows
+    each = [[batch.frames] * rows, [batch.answer] * rows, [batch.prompt] * rows]
+    return step.of(*each, [batch.prompt] * batch.prompts)
 
 
 def values_of_a_frame(config: Mapping[str, Any]) -> int:
@@ -267,32 +227,4 @@ def memory(
         "LM head": 12 * vocabulary * batch.rows * batch.answer,
         "fusion activations": fused.kept * frames,
         "encoder states": frames * values * 2 * 4,
-    }
-
-
-def flops(
-    config: Mapping[str, Any], llm: nn.Module, fused: Fused, batch: Batch
-) -> dict[str, float]:
-    """FLOPs per second of audio, for clips as long as those of the largest batch.
-
-    Training adds a backward pass: through the frozen LLM it costs what the forward pass does (no
-    gradients of weights), in the fusion twice that. Encoders have none.
-    """
-    seconds = batch.frames / FRAMES_PER_SECOND
-    encoders = 0.0
-    for spec in config["encoders"].values():
-        stretch, length = encoder_flops(spec["path"])
-        options = options_of(registered(ENCODERS)[spec["family"]])
-        padded = "pad_to_30s" in options and (spec.get("conf") or {}).get("pad_to_30s", True)
-        encoded = math.ceil(seconds / length) * length if padded else seconds
-        encoders += stretch / length * encoded / seconds
-    row = batch.frames * fused.features + batch.closing + batch.answer
-    tokens = row / seconds
-    read = llm_flops(llm, tokens, batch.prompt + row / 2, batch.answer / seconds)
-    fusion = fused.flops * FRAMES_PER_SECOND
-    return {
-        "encoders": encoders,
-        "fusion": fusion,
-        "LLM": read,
-        "training": (encoders if config["feats"] == "online" else 0) + 3 * fusion + 2 * read,
     }

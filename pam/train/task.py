@@ -19,10 +19,12 @@ from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
 from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.speech_llm import ESPnetPaMModel
 from pam.model.warmup import CTCWarmupModel, load_warm_fusion
+from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
-from pam.train.iterators import EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
+from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.trainer import PaMTrainer
@@ -63,6 +65,7 @@ class PaMTask(AbsTask):
         group.add_argument("--train_dir", help="combined data directory for training")
         group.add_argument("--dev_dir", help="combined data directory for validation")
         group.add_argument("--total_steps", type=int, help="training batches of all epochs")
+        group.add_argument("--checkpoint_minutes", type=float, help="between two checkpoints")
         group.add_argument("--warm_fusion", help="warm-up checkpoint that the fusion starts from")
         parser.set_defaults(iterator_type="task", num_att_plot=0)
 
@@ -75,6 +78,16 @@ class PaMTask(AbsTask):
         if is_first():
             model.llm.template.write(exp)  # decoding reads it
         cls.llm, cls.labelled = model.llm, model.labelled
+        belongs_to = belonging(model, Path(args.train_dir))
+        model = cls.model_of_phase(args, config, model)
+        model.belongs_to = belongs_to
+        return model
+
+    @classmethod
+    def model_of_phase(
+        cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
+    ) -> nn.Module:
+        """The model that the phase trains, with the weights that it starts from."""
         if args.phase == "llm":
             if config.get("init"):  # initial values of all trainable weights
                 load_learned(model, Path(config["init"]))
@@ -149,6 +162,7 @@ class PaMTask(AbsTask):
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
             "num_workers": args.num_workers,
+            "pin_memory": args.ngpu > 0,
             **limits(config, world()),
             "rank": rank(),
             "world": world(),
@@ -162,6 +176,7 @@ class PaMTask(AbsTask):
             total=args.total_steps,
             accum_grad=args.accum_grad,
             seed=args.seed,
+            jitter=length_jitter(config),
             **common,
         )
 
@@ -191,6 +206,10 @@ def phase_utt2task(folder: Path, config: Mapping[str, Any], phase: str) -> dict[
         texts = warmup_texts(folder, config["warmup_tasks"])
         return {utt: task for utt, task in utt2task.items() if utt in texts}
     return utt2task
+
+
+def length_jitter(config: Mapping[str, Any]) -> float:
+    return config.get("length_jitter", JITTER)
 
 
 def read_lengths(folder: Path) -> dict[str, int]:

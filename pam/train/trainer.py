@@ -1,6 +1,7 @@
 """ESPnet's Trainer with four repairs.
 
-Checkpoints are written atomically and loaded safely. The schedule ends with the last update.
+Checkpoints are written atomically and loaded safely; there are some inside an epoch too
+(`pam.train.midpoint`). The schedule ends with the last update.
 Several processes give the same result as one.
 
 ESPnet averages the loss over `accum_grad` batches and over processes. The model scales its loss
@@ -10,11 +11,11 @@ be a multiple of `accum_grad`: ESPnet drops the batches after an epoch's last up
 """
 
 import datetime
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet2.train.trainer import Trainer
 from torch import nn
 
-from pam.atomic import atomic_path
-from pam.checkpoint import read_checkpoint
+from pam.checkpoint import read_checkpoint, write_checkpoint
+from pam.train.belonging import KEY, refuse_another
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
+from pam.train.midpoint import EpochState, Midpoint, rest_of
+from pam.train.speed import MeteredOptions, metered
 
 # Types of ESPnet's reporter in a checkpoint, besides tensors and plain values.
 REPORTER_TYPES = [
@@ -46,18 +49,20 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> dict[str, Any]:
 
 
 @contextmanager
-def atomic_saves() -> Iterator[None]:
-    """Make torch.save write a temporary file and rename it: a killed run leaves no half checkpoint.
+def atomic_saves(belongs_to: Mapping[str, Any]) -> Iterator[None]:
+    """Make torch.save atomic: a killed run leaves no half checkpoint.
 
+    A checkpoint, in contrast to a model, gets `belongs_to` too (`pam.train.belonging`).
     torch.save itself is replaced because ESPnet's `Trainer.run` offers no hook for saving.
     """
     plain = torch.save
 
-    def save(value: Any, path: str | Path, *args, **kwargs) -> None:
-        with atomic_path(path) as part:
-            plain(value, part, *args, **kwargs)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+    def save(value: Any, path: str | Path | IO[bytes], **options) -> None:
+        if not isinstance(path, str | Path):  # pickle calls it for a tensor
+            return plain(value, path, **options)
+        if "optimizers" in value:
+            value = {**value, KEY: dict(belongs_to)}
+        write_checkpoint(path, value)
 
     torch.save = save
     try:
@@ -86,33 +91,70 @@ def count_skips(iterator: Iterable, schedulers: Sequence, accum_grad: int) -> It
             done = [scheduler.last_epoch for scheduler in schedulers]
 
 
+@dataclass
+class PhaseOptions(MeteredOptions):
+    """ESPnet's options of a phase, with its meter and its midpoints."""
+
+    midpoint: Midpoint
+
+
 class PaMTrainer(Trainer):
     """See the module."""
 
     @classmethod
-    def run(cls, model, distributed_option, **others) -> None:
+    def build_options(cls, args) -> "PhaseOptions":
+        options = metered(super().build_options(args), args)
+        folder = Path(options.output_dir)
+        midpoint = Midpoint(folder, args.checkpoint_minutes, options.accum_grad)
+        return PhaseOptions(**vars(options), midpoint=midpoint)
+
+    @classmethod
+    def run(cls, model, distributed_option, trainer_options, **others) -> None:
         model.register_forward_hook(flag_nonfinite, with_kwargs=True)
         if distributed_option.distributed:
             model.register_forward_hook(with_an_axis)
-        with atomic_saves():
-            super().run(model=model, distributed_option=distributed_option, **others)
+        midpoint = trainer_options.midpoint
+        with atomic_saves(model.belongs_to), midpoint.stop.listening():
+            super().run(
+                model=model,
+                distributed_option=distributed_option,
+                trainer_options=trainer_options,
+                **others,
+            )
+            midpoint.remove()
 
     @classmethod
     def train_one_epoch(
-        cls, model, iterator, schedulers, options, distributed_option, reporter, **others
+        cls,
+        model,
+        iterator,
+        optimizers,
+        schedulers,
+        options,
+        distributed_option,
+        reporter,
+        **others,
     ):
         if distributed_option.distributed:
             # ESPnet gives all processes one seed: dropout would use the same mask in each of them.
             torch.manual_seed(torch.initial_seed() + RANK_SEED * distributed_option.dist_rank)
+        plain = getattr(model, "module", model)  # without DistributedDataParallel
+        state = EpochState(plain, optimizers, schedulers, reporter)
+        done, total = options.midpoint.resume(state), len(iterator)
+        rest = rest_of(iterator, done)
+        watched = options.meter.watch(rest, model, options, reporter, others["summary_writer"])
+        counted = count_skips(watched, schedulers, options.accum_grad)
         nothing_learned = super().train_one_epoch(
             model=model,
-            iterator=count_skips(iterator, schedulers, options.accum_grad),
+            iterator=options.midpoint.keep(counted, state, done, total),
+            optimizers=optimizers,
             schedulers=schedulers,
             options=options,
             distributed_option=distributed_option,
             reporter=reporter,
             **others,
         )
+        nothing_learned = nothing_learned and "grad_norm" not in reporter.stats  # before a midpoint
         if nothing_learned:  # ESPnet would end the training without an error
             cls.refuse(Path(options.output_dir), reporter)
         return nothing_learned
@@ -125,8 +167,9 @@ class PaMTrainer(Trainer):
         raise diverged(folder, reporter.get_epoch(), f"no update had a finite gradient{loss}")
 
     @classmethod
-    def validate_one_epoch(cls, reporter, **others) -> None:
-        super().validate_one_epoch(reporter=reporter, **others)
+    def validate_one_epoch(cls, iterator, reporter, options, **others) -> None:
+        batches = options.midpoint.checked(iterator)
+        super().validate_one_epoch(iterator=batches, reporter=reporter, options=options, **others)
         rank(reporter)
 
     @staticmethod
@@ -135,6 +178,7 @@ class PaMTrainer(Trainer):
     ) -> None:
         device = f"cuda:{torch.cuda.current_device()}" if ngpu > 0 else "cpu"
         states = load_checkpoint(checkpoint, device)
+        refuse_another(checkpoint, states, model.belongs_to)
         model.load_state_dict(states["model"], strict=strict)
         reporter.load_state_dict(states["reporter"])
         for optimizer, state in zip(optimizers, states["optimizers"], strict=True):

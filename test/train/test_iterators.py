@@ -66,6 +66,25 @@ def test_batches_depend_on_seed_and_epoch_only():
     assert make().batches(3) != make().batches(4)
 
 
+def test_less_jitter_has_less_padding_and_still_depends_on_seed_and_epoch_only():
+    lengths = {utt: 100 + 13 * i % 101 for i, utt in enumerate(UTTS)}
+
+    def batches(jitter, number=0):
+        limits = {"max_utts": 4, "max_frames": 10_000, "seed": 0, "jitter": jitter}
+        asr, _ = batches_by_task(UTTS, lengths, **limits)
+        return [batch.utts for batch in asr.one_pass(number)]
+
+    def padded(batches):
+        return sum(max(lengths[utt] for utt in batch) * len(batch) for batch in batches)
+
+    assert padded(batches(0.0)) < padded(batches(0.02)) < padded(batches(0.1))
+    assert batches(0.02) == batches(0.02) != batches(0.02, 1)
+    [first, second] = [{frozenset(batch) for batch in batches(0.0, n)} for n in (0, 1)]
+    assert first == second  # without jitter only the order changes
+    default = batches_by_task(UTTS, lengths, max_utts=4, max_frames=10_000, seed=0)[0]
+    assert [batch.utts for batch in default.one_pass(0)] == batches(0.1)
+
+
 def everywhere(world, **kwargs):
     """The steps of all processes, together step by step."""
     parts = [make(steps=6, rank=rank, world=world, **kwargs) for rank in range(world)]

@@ -12,8 +12,11 @@ import torch
 from processes import is_running, wait_for
 from toydata import make_combined
 
+from pam.bin.train import get_parser, making_of
 from pam.bin.train import main as train_main
+from pam.config import load_yaml
 from pam.data.scp import read_text_file, write_text_file
+from pam.errors import UserError
 
 HERE = str(Path(__file__).parent)
 
@@ -65,13 +68,7 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     exp.rename(tmp_path / "one")
     run("train", options, world)
     for phase in ("warmup", "train") if "ctc" in more else ("train",):
-        one, many = (
-            torch.load(folder / phase / "last.pth", weights_only=True)
-            for folder in (tmp_path / "one", exp)
-        )
-        assert one.keys() == many.keys()
-        for name in one:
-            torch.testing.assert_close(many[name], one[name], rtol=0, atol=1e-5, msg=name)
+        same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
     curves = [json.loads((f / "curves.json").read_text()) for f in (tmp_path / "one", exp)]
     for alone, together in zip(*curves, strict=True):
         assert alone["step"] == together["step"]
@@ -89,15 +86,44 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
     options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
     trained = []
     for utts, accum_grad in ((7, 1), (4, 2)):
-        sets = {"batch.max_utts": utts, "accum_grad": accum_grad}
-        sets |= dict.fromkeys(
-            ("budgets.short.steps", "budgets.short.steps_per_epoch"), 3 * accum_grad
-        )
-        train_main([*options, *(part for k, v in sets.items() for part in ("--set", f"{k}={v}"))])
-        trained.append(torch.load(exp / "train" / "last.pth", weights_only=True))
-        exp.rename(tmp_path / str(utts))
-    for name, weight in trained[0].items():
-        torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=1e-5, msg=name)
+        given = {"batch.max_utts": utts, "accum_grad": accum_grad}
+        steps = ("budgets.short.steps", "budgets.short.steps_per_epoch")
+        train_main([*options, *sets(given | dict.fromkeys(steps, 3 * accum_grad))])
+        trained.append(exp.rename(tmp_path / str(utts)) / "train" / "last.pth")
+    same_weights(*trained)
+
+
+def test_a_batch_for_each_gpu_is_a_larger_batch(uneven, tmp_path):
+    """Two processes with batches of 2 learn what one with batches of 4 learns."""
+    exp, options = uneven
+    options += ["--warmup", "none"]
+    rates = [f"phases.llm.optim_conf.{name}" for name in ("lr", "lora_lr")]
+    one = {"batch.max_utts": 4, "batch.max_frames": 160, rates[0]: 2e-2, rates[1]: 1e-2}
+    train_main([*options, *sets(one)])
+    exp.rename(tmp_path / "one")
+    each = {"batch.max_utts": 2, "batch.max_frames": 80, "batch.per": "gpu"}
+    each |= {rates[0]: 1e-2, rates[1]: 5e-3, "phases.llm.lr_rule": "linear"}
+    run("train", [*options, *sets(each)], 2)
+    assert load_yaml(exp / "config.yaml")["gpus"] == 2
+    same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
+    making = making_of(get_parser().parse_args([*options, *sets(each)]))
+    assert making.settings["gpus"] == 2 and making.is_complete()  # for stages that need fewer GPUs
+    made = json.loads((exp / "made.json").read_text())
+    made["train"]["complete"] = False
+    (exp / "made.json").write_text(json.dumps(made))
+    with pytest.raises(UserError, match="begun on 2 GPUs.* not on 1: give --ngpu"):
+        train_main([*options, *sets(each)])
+
+
+def sets(values):
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def same_weights(one, other):
+    one, other = (torch.load(file, weights_only=True) for file in (one, other))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-5, msg=name)
 
 
 def test_a_mistake_in_a_process_is_one_line(setup):

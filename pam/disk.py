@@ -10,6 +10,7 @@ from pam.errors import UserError
 REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "it is larger than files may be here (ulimit -f, or the file system)",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.EACCES: "no permission to write: choose another folder or change its rights",
 }

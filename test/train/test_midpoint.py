@@ -1,0 +1,236 @@
+"""A training that is ended inside an epoch goes on there, to the same bits."""
+
+import itertools
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from toydata import make_combined
+
+from pam.bin.train import main as train_main
+from pam.data.scp import read_text_file, write_text_file
+from pam.errors import UserError
+from pam.lock import alone
+from pam.train import belonging, midpoint, task
+from pam.train.trainer import load_checkpoint
+
+TIMES = ("_time", "time")  # statistics of the clock
+KILLS = 20
+
+
+def differences(one, other, place=""):
+    """Where nested containers of tensors and values differ, bit for bit."""
+    if isinstance(one, dict):
+        one, other = ({str(k): v for k, v in side.items()} for side in (one, other))
+        if one.keys() != other.keys():
+            return [f"{place}: {one.keys() ^ other.keys()}"]
+        return [d for k in one for d in differences(one[k], other[k], f"{place}/{k}")]
+    if isinstance(one, list | tuple):
+        pairs = zip(one, other, strict=True)
+        return [d for i, pair in enumerate(pairs) for d in differences(*pair, f"{place}/{i}")]
+    equal = torch.equal(one, other) if torch.is_tensor(one) else one == other or one != one
+    return [] if equal else [f"{place}: {one}, {other}"]
+
+
+def without_times(checkpoint):
+    stats = checkpoint["reporter"]["stats"]
+    for parts in stats.values():
+        for values in parts.values():
+            for name in [name for name in values if name.endswith(TIMES)]:
+                del values[name]
+    return checkpoint
+
+
+def assert_same_training(one, other):
+    for phase in ("warmup", "train"):
+        for name in ("checkpoint.pth", "last.pth"):
+            files = (exp / phase / name for exp in (one, other))
+            first, second = (load_checkpoint(file) for file in files)
+            if name == "checkpoint.pth":
+                first, second = without_times(first), without_times(second)
+            assert differences(first, second, phase) == []
+        assert not (other / phase / midpoint.FILE).exists()
+
+
+def stop_after(monkeypatch, file, batches, number=signal.SIGTERM):
+    """Send a signal to this process once the phase of `file` has made so many batches."""
+    agreed, calls = midpoint.Midpoint.agreed, itertools.count()
+
+    def agree(self):
+        if self.file == file and next(calls) == batches:  # the first call is before any batch
+            os.kill(os.getpid(), number)
+        return agreed(self)
+
+    monkeypatch.setattr(midpoint.Midpoint, "agreed", agree)
+
+
+@contextmanager
+def alone_in_child(folder):
+    """Another process holds the lock of a folder."""
+    child = multiprocessing.get_context("fork").Process(target=hold, args=[folder])
+    child.start()
+    while not (folder / ".lock").is_file() or not (folder / ".lock").read_text():
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        child.kill()
+        child.join()
+
+
+def hold(folder):
+    with alone(folder, "training"):
+        time.sleep(600)
+
+
+def train_in_child(options, calls=0):
+    """Train in a process that kills itself at the `calls`-th call of a Python function since it
+    began an epoch (0: never). Whether it trained to the end."""
+    child = os.fork()
+    if child == 0:
+        count = itertools.count(1)
+
+        def kill(_frame, event, _arg):
+            if event == "call" and next(count) == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        resume, status = midpoint.Midpoint.resume, 1
+
+        def begin(self, state):
+            sys.setprofile(kill if calls else None)
+            return resume(self, state)
+
+        midpoint.Midpoint.resume = begin
+        try:
+            status = train_main(options)
+            sys.setprofile(None)
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return False
+    assert os.WEXITSTATUS(status) == 0
+    return True
+
+
+@pytest.fixture
+def long(setup, tmp_path):
+    """Options of a training with accumulation and dropout, and its uninterrupted twin."""
+    torch.set_num_threads(1)  # else a forked process may wait for threads that it does not have
+    exp, options = setup
+    options += ["--set", "accum_grad=2", "--set", "model_conf.word_dropout=0.3"]
+    options += ["--set", "llm_conf.lora_dropout=0.1", "--set", "budgets.short.steps_per_epoch=6"]
+    options += ["--set", "budgets.short.steps=24"]
+    twin = tmp_path / "twin"
+    train_main([str(twin) if option == str(exp) else option for option in options])
+    return exp, options, twin
+
+
+@pytest.mark.parametrize(("number", "updates"), zip(midpoint.SIGNALS, (1, 3), strict=True))
+def test_a_signal_stops_after_an_update(long, monkeypatch, number, updates):
+    exp, options, twin = long
+    file = exp / "warmup" / midpoint.FILE
+    with monkeypatch.context() as once, pytest.raises(SystemExit) as ended:
+        stop_after(once, file, updates, number)
+        train_main(options)
+    assert ended.value.code == 128 + number and ended.value.code in midpoint.STOPPED
+    assert torch.load(file, weights_only=True)["batches"] == 2 * updates
+    train_main(options)
+    assert_same_training(twin, exp)
+
+
+def test_twenty_kills_anywhere_change_nothing(long):
+    """In a step, in a save, between epochs, between the batches of an update, while loading."""
+    exp, options, twin = long
+    options = [*options, "--set", "checkpoint_minutes=1e-9"]  # a midpoint after every update
+    moments, resumed = random.Random(0), set()
+    for _ in range(KILLS):
+        calls = 1 + int(moments.random() * moments.choice([20_000, 60_000, 300_000]))
+        assert not train_in_child(options, calls)  # else it ended, after fewer kills
+        for file in exp.glob(f"*/{midpoint.FILE}"):
+            found = torch.load(file, weights_only=True)
+            resumed.add((file.parent.name, found["epoch"], found["batches"]))
+    assert train_in_child(options)
+    assert_same_training(twin, exp)
+    assert len(resumed) > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [("order of experts", "train"), ("vocabulary", "warmup"), ("encoders", "train")],
+)
+def test_a_checkpoint_of_something_else_is_refused(setup, monkeypatch, name, phase):
+    """In the first epoch of the phase, which has a midpoint only, and after it."""
+    exp, options = setup
+    file, belonging = exp / phase / midpoint.FILE, task.belonging
+    monkeypatch.setattr(task, "belonging", lambda *of: belonging(*of) | {name: "another"})
+    for after in (1, 5):
+        with monkeypatch.context() as own:
+            own.setattr(task, "belonging", belonging)
+            stop_after(own, file, after)
+            with pytest.raises(SystemExit):
+                train_main(options)
+        with pytest.raises(UserError, match=f"{phase}/.*pth: was trained with other {name}: "):
+            train_main(options)
+
+
+def test_what_a_checkpoint_belongs_to(tiny_model, tmp_path):
+    """Other tokens, experts in another order, other weights of an encoder, other texts."""
+    train = make_combined(tmp_path / "train")
+    found = belonging.belonging(tiny_model, train)
+    assert found["order of experts"] == list(tiny_model.tasks)
+    write_text_file(train / "text", dict.fromkeys(read_text_file(train / "text"), "other"))
+    again = belonging.belonging(tiny_model, train)
+    assert [name for name in found if found[name] != again[name]] == ["training data"]
+    tiny_model.tokenizer.add_tokens(["zzz"])
+    again = belonging.belonging(tiny_model, train)
+    assert found["vocabulary"] != again["vocabulary"]
+
+
+def test_a_second_training_in_a_folder_is_refused(setup):
+    exp, options = setup
+    with alone_in_child(exp), pytest.raises(UserError, match=r"another training is running \(proc"):
+        train_main(options)
+    train_main(options)
+
+
+def test_a_full_disk_loses_nothing(setup, monkeypatch):
+    """The kernel refuses to write more than a limit, in the middle of the second midpoint."""
+    exp, options = setup
+    save, calls = midpoint.Midpoint.save, []
+
+    def save_on_a_full_disk(self, *of):
+        calls.append(self)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if len(calls) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            save(self, *of)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    options += ["--set", "checkpoint_minutes=1e-9"]
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with monkeypatch.context() as full:
+        full.setattr(midpoint.Midpoint, "save", save_on_a_full_disk)
+        with pytest.raises(UserError, match="midpoint.pth: cannot be written: "):
+            train_main(options)
+    signal.signal(signal.SIGXFSZ, before)
+    assert torch.load(exp / "warmup" / midpoint.FILE, weights_only=True)["batches"] == 1
+    assert [file.name for file in (exp / "warmup").glob("*.part")] == []
+    train_main(options)
+
+
+def test_a_clock_that_jumps_changes_nothing(setup, monkeypatch):
+    """Midpoints are due by a clock that nobody sets."""
+    exp, options = setup
+    monkeypatch.setattr(time, "time", itertools.count(2e9, -1e6).__next__)
+    train_main(options)
+    assert (exp / "train" / "last.pth").is_file()

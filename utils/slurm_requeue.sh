@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Run a recipe in a batch job of Slurm, and queue the job again when its time ends before the work:
+#
+#   sbatch --requeue --open-mode=append --signal=B:USR1@180 --time=8:00:00 … \
+#       utils/slurm_requeue.sh egs/multitask/run.sh --stage 4
+#
+# Slurm sends SIGUSR1 180 s before the time limit. Training then writes a checkpoint and exits with
+# 138 (SIGUSR1) or 143 (SIGTERM); for these two the job is queued again, and the same command resumes.
+set -uo pipefail
+
+(($#)) || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
+[[ -n ${SLURM_JOB_ID:-} ]] || { echo "error: SLURM_JOB_ID is not set: start this with sbatch" >&2; exit 1; }
+
+"$@" &
+job=$!
+for name in USR1 TERM; do
+    # shellcheck disable=SC2064  # the name of now
+    trap "pkill -$name --parent $job --full utils/run.py || kill -$name $job" "$name"
+done
+status=0
+wait "$job" || status=$?
+while kill -0 "$job" 2>/dev/null; do # a signal ended only the waiting
+    status=0
+    wait "$job" || status=$?
+done
+if ((status == 138 || status == 143)); then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
