@@ -27,6 +27,7 @@ from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
+from pam.train.sharding import shard
 from pam.train.trainer import PaMTrainer
 
 
@@ -81,6 +82,8 @@ class PaMTask(AbsTask):
         belongs_to = belonging(model, Path(args.train_dir))
         model = cls.model_of_phase(args, config, model)
         model.belongs_to = belongs_to
+        if world() > 1 and cls.llm.shard:
+            shard(model, cls.llm, "cuda" if args.ngpu else "cpu")
         return model
 
     @classmethod

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pam.bin.train import main as train_main
 from pam.config import load_yaml
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
+from pam.model.build import load_experiment
 
 HERE = str(Path(__file__).parent)
 
@@ -30,8 +32,12 @@ run_main(lambda: launch(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
 
 def start(program, options, world, **more):
     """Start a program on `world` processes of the CPU, as `--ngpu` starts them on GPUs."""
+    return start_module("first_writes", [program, *options], world, **more)
+
+
+def start_module(module, options, world, **more):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
-    command = [sys.executable, "-c", START, "first_writes", str(world), program, *options]
+    command = [sys.executable, "-c", START, module, str(world), *map(str, options)]
     return subprocess.Popen(command, env=env, text=True, **more)
 
 
@@ -113,6 +119,27 @@ def test_a_batch_for_each_gpu_is_a_larger_batch(uneven, tmp_path):
     (exp / "made.json").write_text(json.dumps(made))
     with pytest.raises(UserError, match="begun on 2 GPUs.* not on 1: give --ngpu"):
         train_main([*options, *sets(each)])
+
+
+@pytest.mark.parametrize("on_prompt", ["true", "false"])
+def test_a_sharded_llm_learns_what_a_whole_one_learns(uneven, tmp_path, on_prompt):
+    """In both phases; its checkpoints are those of any other training."""
+    exp, options = uneven
+    options += ["--warmup", "ctc", *sets({"llm_conf.lora_on_prompt": on_prompt})]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    run("train", [*options, *sets({"llm_conf.shard": "true"})], 2)
+    for phase in ("warmup", "train"):
+        same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
+    shutil.copy(exp / "train" / "last.pth", exp / "model.pth")
+    assert not load_experiment(exp).llm.sharded  # in a single process
+
+
+def test_each_process_keeps_its_part_of_the_layers(tiny_llm):
+    process = start_module("shard_bytes", [tiny_llm], 2, stdout=subprocess.PIPE)
+    whole, parts = json.loads(process.communicate()[0].splitlines()[-1])
+    assert process.returncode == 0
+    assert sum(parts) == whole and max(parts) <= 0.55 * whole
 
 
 def sets(values):
