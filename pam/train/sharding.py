@@ -11,7 +11,6 @@ start, which it cannot do with sharded ones. It leaves these out.
 Gathering is a collective operation, so all processes must run the LLM equally often.
 """
 
-import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -19,7 +18,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pam.llm.causal_lm import CausalLM
+from pam.log import get_logger
 from pam.train.processes import world
+
+logger = get_logger(__name__)
 
 
 def shard(model: nn.Module, llm: CausalLM, device: str) -> None:
@@ -28,17 +30,19 @@ def shard(model: nn.Module, llm: CausalLM, device: str) -> None:
     Every process must have loaded the same weights: it needs memory (not that of its GPU) for all
     of them until here. `device`: "cuda" or "cpu".
     """
+    whole = bytes_here(llm)
     mesh = init_device_mesh(device, (world(),))
     layers = llm.backbone.layers
     trained = {p for name, p in model.named_parameters() if p.requires_grad or "lora_" in name}
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=trained)
     # The common root shards nothing. It lets a layer be gathered while another one runs.
-    whole = {p for p in llm.backbone.parameters() if not isinstance(p, DTensor)}
-    fully_shard(llm.backbone, mesh=mesh, ignored_params=whole)
+    others = {p for p in llm.backbone.parameters() if not isinstance(p, DTensor)}
+    fully_shard(llm.backbone, mesh=mesh, ignored_params=others)
     names = [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
     llm.sharded = True
+    logger.info("the LLM's layers are sharded: %d of %d bytes here", bytes_here(llm), whole)
 
 
 def bytes_here(llm: CausalLM) -> int:

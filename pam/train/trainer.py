@@ -59,7 +59,8 @@ def atomic_saves(belongs_to: Mapping[str, Any]) -> Iterator[None]:
 
     def save(value: Any, path: str | Path | IO[bytes], **options) -> None:
         if not isinstance(path, str | Path):  # pickle calls it for a tensor
-            return plain(value, path, **options)
+            plain(value, path, **options)
+            return
         if "optimizers" in value:
             value = {**value, KEY: dict(belongs_to)}
         write_checkpoint(path, value)

@@ -13,12 +13,14 @@ import torch
 from processes import is_running, wait_for
 from toydata import make_combined
 
+from pam.bin.average import main as average_main
 from pam.bin.train import get_parser, making_of
 from pam.bin.train import main as train_main
 from pam.config import load_yaml
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 from pam.model.build import load_experiment
+from pam.train import launch
 
 HERE = str(Path(__file__).parent)
 
@@ -42,8 +44,7 @@ def start_module(module, options, world, **more):
 
 
 def run(program, options, world):
-    process = start(program, options, world)
-    assert process.wait() == 0
+    assert start(program, options, world).wait() == 0
 
 
 @pytest.fixture
@@ -76,6 +77,13 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     for phase in ("warmup", "train") if "ctc" in more else ("train",):
         same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
     curves = [json.loads((f / "curves.json").read_text()) for f in (tmp_path / "one", exp)]
+    for folder in (tmp_path / "one", exp):
+        shutil.copy(exp / "train" / "last.pth", folder / "train" / "last.pth")  # the same model
+    heard = ["--dev", options[options.index("--dev") + 1]]
+    average_main(["--exp", str(tmp_path / "one"), *heard])
+    run("average", ["--exp", exp, *heard], world)
+    one, many = ((f / "hearing.json").read_text() for f in (tmp_path / "one", exp))
+    assert one == many
     for alone, together in zip(*curves, strict=True):
         assert alone["step"] == together["step"]
         for part in ("train", "dev"):
@@ -121,14 +129,85 @@ def test_a_batch_for_each_gpu_is_a_larger_batch(uneven, tmp_path):
         train_main([*options, *sets(each)])
 
 
+SRUN = """#!/bin/sh
+export SLURM_JOB_ID=$$ SLURM_STEP_NODELIST=here SLURM_STEP_NUM_NODES=2 SLURM_NTASKS=2
+SLURM_NODEID=1 "$@" &
+SLURM_NODEID=0 "$@" || status=$?
+wait $! && exit $status
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """srun starts a command on two machines, both this one; `scontrol` names the first."""
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho localhost\n")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    return ["srun", sys.executable, "-m", "pam.bin.train"]
+
+
+def test_two_machines_learn_what_one_learns(uneven, tmp_path, slurm):
+    exp, options = uneven
+    options += ["--warmup", "none"]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    assert subprocess.run([*slurm, *options, "--num_nodes", "2"]).returncode == 0
+    same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
+    assert json.loads((exp / "made.json").read_text())["train"]["complete"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "--num_nodes 3: where do they meet"),
+        (
+            {"JOB_ID": "7", "STEP_NUM_NODES": "1", "NTASKS": "3"},
+            "srun started 3 tasks on 1 machines: give it --nodes=3 --ntasks-per-node=1",
+        ),
+    ],
+)
+def test_machines_that_cannot_meet(setup, monkeypatch, variables, message):
+    _, options = setup
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(UserError, match=message):
+        train_main([*options, "--num_nodes", "3"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "master", "expected"),
+    [
+        ({"JOB_ID": "10007", "NODEID": "0"}, None, ("first:20007", "true")),
+        ({"JOB_ID": "10007", "NODEID": "1"}, "ib0", ("ib0:20007", "false")),
+        ({"JOB_ID": "10007", "NODEID": "1"}, "ib0:99", ("ib0:99", "false")),
+        ({}, "host", ("host:29500", None)),
+    ],
+)
+def test_where_machines_meet(monkeypatch, variables, master, expected):
+    monkeypatch.setattr(launch, "first_host", lambda: "first")
+    for name, value in (variables | {"STEP_NUM_NODES": "2", "NTASKS": "2"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = launch.meeting(2, master)
+    is_host = found.get("rdzv_configs", {}).get("is_host")
+    assert (found["rdzv_endpoint"], is_host) == expected
+
+
 @pytest.mark.parametrize("on_prompt", ["true", "false"])
 def test_a_sharded_llm_learns_what_a_whole_one_learns(uneven, tmp_path, on_prompt):
     """In both phases; its checkpoints are those of any other training."""
     exp, options = uneven
-    options += ["--warmup", "ctc", *sets({"llm_conf.lora_on_prompt": on_prompt})]
+    kind = {"llm_conf.lora_on_prompt": on_prompt, "llm_conf.attention": "eager"}
+    options += ["--warmup", "ctc", *sets(kind)]
     train_main(options)
     exp.rename(tmp_path / "one")
-    run("train", [*options, *sets({"llm_conf.shard": "true"})], 2)
+    with (tmp_path / "log").open("w") as log:
+        options += sets({"llm_conf.shard": "true"})
+        assert start("train", options, 2, stderr=log).wait() == 0
+    assert (tmp_path / "log").read_text().count("the LLM's layers are sharded") == 2  # phases
     for phase in ("warmup", "train"):
         same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
     shutil.copy(exp / "train" / "last.pth", exp / "model.pth")
