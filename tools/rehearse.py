@@ -57,7 +57,7 @@ SELF_SUPERVISED = ("wav2vec2", "wavlm", "hubert")
 
 @dataclass(frozen=True)
 class Part:
-    """A measured process. `planned_bytes`: the tensors that the plan predicts, None if it doesn't."""
+    """A measured process. `planned_bytes`: the tensors that the plan predicts, if it does."""
 
     part: str
     seconds: float
