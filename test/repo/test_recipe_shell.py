@@ -127,6 +127,16 @@ def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
     assert "--ngpu 1" in (decoded / "log/score.log").read_text()
 
 
+def test_machines_of_a_training_are_options(recipes):
+    machines = ["--num_nodes", "2", "--master_addr", "node1"]
+    status, output = recipes.run("mini", "--stop_stage", "4", *machines)
+    assert status == 0, output
+    [log] = (recipes.root / "egs/mini").glob("exp/*/train.*.log")  # each machine has its own
+    assert "--num_nodes 2 --master_addr node1" in log.read_text().splitlines()[0]
+    status, output = recipes.run("mini", "--num_nodes", "0")
+    assert status == 1 and "error: --num_nodes 0: expected 1 machine or more" in output
+
+
 @pytest.mark.parametrize("jobs", ["1", "3"])
 def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
     status, output = recipes.run("mini", "--inference_nj", jobs)

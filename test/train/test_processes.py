@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from toydata import make_combined
 
 from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
+from pam.errors import UserError
+from pam.train.launch import meeting
 
 HERE = str(Path(__file__).parent)
 
@@ -22,14 +25,16 @@ START = """
 import sys
 from pam.errors import run_main
 from pam.train.launch import launch
-run_main(lambda: launch(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
+module, world, machines, master, *argv = sys.argv[1:]
+run_main(lambda: launch(module, argv, int(world), int(machines), master))
 """
 
 
-def start(program, options, world, **more):
+def start(program, options, world, machines=1, master="", **more):
     """Start a program on `world` processes of the CPU, as `--ngpu` starts them on GPUs."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
-    command = [sys.executable, "-c", START, "first_writes", str(world), program, *options]
+    place = ["first_writes", str(world), str(machines), master]
+    command = [sys.executable, "-c", START, *place, program, *options]
     return subprocess.Popen(command, env=env, text=True, **more)
 
 
@@ -97,6 +102,45 @@ def test_a_batch_for_each_gpu_is_the_whole_batch_of_one(uneven, tmp_path):
     )
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+def test_two_machines_meet_and_train_together(setup, tmp_path):
+    """Both are this one. Each of them starts one process."""
+    exp, options = setup
+    options += ["--warmup", "none"]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        master = f"localhost:{free.getsockname()[1]}"
+    both = [start("train", options, 1, 2, master) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    one, two = (
+        torch.load(folder / "train" / "last.pth", weights_only=True)
+        for folder in (tmp_path / "one", exp)
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
+
+
+def test_where_machines_meet(monkeypatch, tmp_path):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UserError, match="--num_nodes 2: where do they meet?"):
+        meeting(2, None)
+    assert meeting(2, "node1") == {"rdzv_endpoint": "node1:29500", "run_id": "pam"}
+    assert meeting(2, "node1:7")["rdzv_endpoint"] == "node1:7"
+    step = {"JOB_ID": "12345", "STEP_NUM_NODES": "2", "NTASKS": "2", "NODEID": "1"}
+    for name, value in (step | {"STEP_NODELIST": "n[3-4]"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\n[ \"$*\" = 'show hostnames n[3-4]' ] && printf 'n3\\nn4\\n'\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = meeting(2, None)
+    assert found["rdzv_endpoint"] == "n3:22345" and found["run_id"] == "12345"
+    assert found["rdzv_configs"] == {"is_host": "false"}
+    with pytest.raises(UserError, match="give it --nodes=3 --ntasks-per-node=1"):
+        meeting(3, None)
 
 
 def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
