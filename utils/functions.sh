@@ -47,16 +47,18 @@ pending() {
     ((status == 10))
 }
 
-# run PROGRAM LOG PREFIX OPTION...: run pam.bin.PROGRAM if it has work to do, and set `worked`.
-# PREFIX is one of cmd.sh. For several jobs, `jobs` has the options of utils/run.py.
+# run PROGRAM LOG KIND OPTION...: run pam.bin.PROGRAM if it has work to do, and set `worked`. KIND (dump,
+# train, decode; here: this machine) chooses launcher and prefix of cmd.sh. For several jobs, `jobs` has
+# the options of the launcher.
 run() {
-    local verb=$1 log=$2 prefix=$3
+    local verb=$1 log=$2 cmd=$3_cmd prefix=$3_prefix
     shift 3
     worked=false
     pending "$verb" "$@" || return 0
     worked=true
-    # shellcheck disable=SC2086  # a prefix is a command with its arguments
-    launch "${jobs[@]}" "$log" $prefix "$python" -m "pam.bin.$verb" "$@"
+    # shellcheck disable=SC2086  # both are a command with its arguments
+    python3 "$PAM_ROOT/utils/"${!cmd:-run.py} "${jobs[@]}" "$log" ${!prefix-} \
+        "$python" -m "pam.bin.$verb" "$@"
 }
 
 stages() { # stages FIRST LAST, in a subshell: stages of the recipe with the options that are set now

@@ -40,7 +40,7 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
         in_each_corpus 2
         return
     fi
-    one_thread run dump "$dumpdir/log/dump.log" "$dump_prefix" --data "${sets[@]/#/$datadir/}" \
+    one_thread run dump "$dumpdir/log/dump.log" dump --data "${sets[@]/#/$datadir/}" \
         --made_with "${made_with[@]}" --out "$dumpdir/raw" --encoder_dir "$dumpdir" \
         --scale_config "$scale_config" --feats "$feats" --max_bad "$max_bad" \
         --min_seconds "$min_seconds" --max_seconds "$max_seconds" --limited "${limited[@]}" \
@@ -48,20 +48,19 @@ stage_2() { # dump: audio at 16 kHz, and the states of every encoder
 }
 
 stage_3() { # combine: one training and one validation set of all tasks
-    run combine "$dumpdir/log/combine.log" "" --train "${train[@]}" --dev "${dev[@]}" \
+    run combine "$dumpdir/log/combine.log" here --train "${train[@]}" --dev "${dev[@]}" \
         --test "${test[@]}" --out "$combined" --encoders "${encoders[@]}" --encoder_dir "$dumpdir"
 }
 
+machines=(--ngpu "$ngpu" --num_nodes "$num_nodes" ${master_addr:+--master_addr "$master_addr"})
 # shellcheck disable=SC2206  # train_args is a list of arguments
 training=(--system_config "$system_config" --scale_config "$scale_config"
     ${llm:+--llm_config "$llm_config"} --train "$combined/train" --dev "$combined/dev"
     --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats"
-    ${warmup:+--warmup "$warmup"} --ngpu "$ngpu" --num_nodes "$num_nodes"
-    ${master_addr:+--master_addr "$master_addr"} $train_args)
+    ${warmup:+--warmup "$warmup"} "${machines[@]}" $train_args)
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
-    # With master_addr, this runs on each machine.
-    run train "$exp/train${master_addr:+.$HOSTNAME}.log" "$train_prefix" "${training[@]}"
+    run train "$exp/train.log" train "${training[@]}"
     trained=true
 }
 
@@ -72,14 +71,14 @@ needs_training() {
 
 stage_5() { # average: the final checkpoint, and a test that the model uses the audio
     needs_training
-    one_thread run average "$exp/average.log" "" --exp "$exp" --dev "$combined/dev" --ngpu "$ngpu"
+    one_thread run average "$exp/average.log" train --exp "$exp" --dev "$combined/dev" "${machines[@]}"
 }
 
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     jobs=(--gpus "$ngpu" "JOB=1:$inference_nj") # each does a part of every set
     # shellcheck disable=SC2086  # decode_args is a list of arguments
-    one_thread run decode "$decoded/log/decode.{JOB}.log" "$decode_prefix" --exp "$exp" --data "${test[@]}" \
+    one_thread run decode "$decoded/log/decode.{JOB}.log" decode --exp "$exp" --data "${test[@]}" \
         --out "$decoded" --job "{JOB}/$inference_nj" --prompts "$prompts" --feats "$feats" \
         --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" $decode_args
 }
@@ -88,7 +87,7 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
     # shellcheck disable=SC2206  # score_args is a list of arguments
     local scoring=(--decode_dir "$decoded" --sets "${tested[@]}" --metrics "$metrics" --go_on
         --ngpu "$((ngpu > 0))" $score_args)
-    one_thread run score "$decoded/log/score.log" "" "${scoring[@]}"
+    one_thread run score "$decoded/log/score.log" decode "${scoring[@]}"
     ! $worked || ! pending score "${scoring[@]}" || not_measured=true
 }
 
@@ -98,7 +97,7 @@ stage_8() { # report: RESULTS.md, report.html and results.json
     local more=()
     [[ $html == false ]] || more+=(--html --html_data "$dumpdir/raw")
     [[ -z $results ]] || more+=(--store "$results/$scale")
-    run report "$exp/report.log" "" --exp "$exp" --needs "${tested[@]/#/$decoded/}" "${more[@]}"
+    run report "$exp/report.log" here --exp "$exp" --needs "${tested[@]/#/$decoded/}" "${more[@]}"
 }
 
 run_stages

@@ -2,15 +2,17 @@
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.config.made import PENDING, Making, add_pending, read_record, record_digest
+from pam.config.made import Making, add_pending, read_record, record_digest
 from pam.data.digests import LEARNED, data_digest
 from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.log import get_logger
+from pam.train.processes import add_machines, from_first, is_first, require_shared, run
 
 STAGE = "average"
 logger = get_logger(__name__)
@@ -27,7 +29,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="last epochs (section A.6) or best by dev loss",
     )
     parser.add_argument("--num", type=int, default=1, help="number of checkpoints to average")
-    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
+    add_machines(parser)
     add_pending(parser)
     return parser
 
@@ -63,36 +65,44 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if not args.pending:
         device_for(args.ngpu)
+    return run(STAGE, args, argv, lambda: pending(args), lambda making: work(args, making))
+
+
+def pending(args: argparse.Namespace) -> Making | None:
+    """The record of the work to do; None if it is complete."""
     making = making_of(args)
-    if making.is_complete():
-        logger.info("complete: %s", args.exp / "model.pth")
-        return 0
-    if args.pending:
-        return PENDING
-    with making.work():
-        work(args)
-    return 0
+    if not making.is_complete():
+        return making
+    logger.info("complete: %s", args.exp / "model.pth")
+    return None
 
 
-def work(args: argparse.Namespace) -> None:
-    from pam.checkpoint import write_checkpoint
+def work(args: argparse.Namespace, making: Making) -> None:
     from pam.model.build import load_experiment
-    from pam.train.checkpoint import average, choose
     from pam.train.hearing import measure_hearing
 
-    device = device_for(args.ngpu)
+    with making.work() if is_first() else nullcontext():
+        from_first(lambda: write_model(args))
+        require_shared(args.exp / "model.pth")
+        config = load_yaml(args.exp / "config.yaml")
+        model = load_experiment(args.exp, online=config["feats"] == "online")
+        model.to(device=device_for(args.ngpu))
+        hearing = measure_hearing(model, config, args.dev)
+        for task, row in hearing.items():
+            logger.info("%s: dev loss %.3f, shuffled audio %.3f", task, *list(row.values())[:2])
+        from_first(lambda: write_json(args.exp / "hearing.json", hearing))
+
+
+def write_model(args: argparse.Namespace) -> None:
+    """Write exp/NAME/model.pth from the chosen checkpoints."""
+    from pam.checkpoint import write_checkpoint
+    from pam.train.checkpoint import average, choose
+
     if not (args.exp / "curves.json").is_file():
         raise UserError(f"{args.exp} is not trained: run stage 4 first")
     chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
     logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
     write_checkpoint(args.exp / "model.pth", average(chosen))
-    config = load_yaml(args.exp / "config.yaml")
-    model = load_experiment(args.exp, online=config["feats"] == "online")
-    model.to(device=device)
-    hearing = measure_hearing(model, config, args.dev)
-    for task, row in hearing.items():
-        logger.info("%s: dev loss %.3f, shuffled audio %.3f", task, *list(row.values())[:2])
-    write_json(args.exp / "hearing.json", hearing)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,7 +20,6 @@ from pam.config import (
     require,
 )
 from pam.config.made import (
-    PENDING,
     Making,
     add_pending,
     digest,
@@ -42,10 +40,10 @@ from pam.train.processes import (
     add_machines,
     from_first,
     is_first,
-    is_started,
-    joined,
     processes_of,
     require_shared,
+    run,
+    world,
 )
 from pam.train.systems import effective
 
@@ -265,20 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.warm_from and (args.init or args.warmup == "none"):
         other = "--init" if args.init else "--warmup none"
         raise UserError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
-    with joined(args.ngpu):
-        making = from_first(lambda: pending(args))
-        if making is None:
-            return 0
-        if args.pending:
-            return PENDING
-        if is_started() or processes_of(args) == 1:
-            work(args, making)
-            return 0
-    from pam.train.launch import launch
-
-    own = sys.argv[1:] if argv is None else argv
-    launch("pam.bin.train", own, max(args.ngpu, 1), args.num_nodes, args.master_addr)
-    return 0
+    return run(STAGE, args, argv, lambda: pending(args), lambda making: work(args, making))
 
 
 def pending(args: argparse.Namespace) -> Making | None:
@@ -314,7 +299,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
     def end() -> None:
         write_curves(args.expdir)
         write_json(args.expdir / "environment.json", environment())
-        write_peak(args.expdir, args.ngpu)
+        write_peak(args.expdir, world() if args.ngpu else 0)
 
     with writing_alone(making) if is_first() else nullcontext():
         from_first(begin)

@@ -50,10 +50,16 @@ class CausalLM(nn.Module):
             of the pretrained LLM, so that they do not overfit to the few training prompts.
         template: the tokens around prompt, audio and answer (`pam.llm.template`): "plain", the
             tokenizer's own "chat" template, or the template that an experiment was trained with.
+        shard: whether the GPUs of a training share the frozen layers, each with a part of every
+            layer's weights (`pam.train.sharding`). Decoding needs the whole LLM on one GPU.
+
+    `sharded` tells whether the layers have been sharded.
 
     Raises:
         UserError: the files are not a causal LLM, or the LLM cannot read a text in parts.
     """
+
+    sharded = False
 
     def __init__(
         self,
@@ -67,11 +73,13 @@ class CausalLM(nn.Module):
         h_prompt: str = "last",
         lora_on_prompt: bool = True,
         template: str | Template = "plain",
+        shard: bool = False,
     ):
         super().__init__()
         if h_prompt not in H_PROMPTS:
             raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
         self.h_prompt, self.lora_on_prompt, self.attention = h_prompt, lora_on_prompt, attention
+        self.shard = shard
         folder = resolve_model(path)
         self.tokenizer = load_tokenizer(folder)
         self.text_ids = TextEncoder(self.tokenizer)
@@ -219,7 +227,12 @@ class CausalLM(nn.Module):
         return FastLayers.of(self.llm, self.backbone) if self.attention == "eager" else None
 
     def can_be_fast(self) -> bool:
-        """Whether `fast` can be used: on a CPU, in the type that autocast would compute in."""
+        """Whether `fast` can be used: on a CPU, in the type that autocast would compute in.
+
+        It reads weights directly, so those of sharded layers must not be gathered first.
+        """
+        if self.sharded:
+            return False
         autocast = torch.is_autocast_enabled("cpu")
         same_type = not autocast or torch.get_autocast_dtype("cpu") == self.embeddings.dtype
         return self.embeddings.device.type == "cpu" and same_type and self.fast is not None

@@ -4,7 +4,7 @@ architectures/NAME.json has `class` ("module:class") and the `config` values tha
 an encoder it also has `inputs` (shapes of a forward pass; a string as last element is the type) and
 the `seconds` of audio in them. NAME is the last part of a path: `openai/whisper-small`, a local
 folder `whisper-small` and `cache:whisper-small` are one architecture. So are a model's "-instruct"
-version and an original file NAME.pt.
+version and an original file NAME.pt. A local folder may have its own `architecture.json` instead.
 """
 
 import importlib
@@ -37,6 +37,8 @@ def architecture(path: str) -> dict[str, Any]:
     """The architecture of the model at a configuration's `path`."""
     name = path.removeprefix("cache:").rstrip("/").rpartition("/")[2].lower()
     file = FOLDER / f"{name.removesuffix('.pt').removesuffix('-instruct')}.json"
+    if (own := Path(path) / "architecture.json").is_file():
+        file = own
     if not file.is_file():
         raise UserError(
             f"{path}: unknown architecture: {nearest(name, architecture_names())}; "

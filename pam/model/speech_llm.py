@@ -380,6 +380,8 @@ class ESPnetPaMModel(TrainableOnlyModel):
         with self.autocast():
             logits, gate = self.route(prompt, None)
             other = (logits.argmax(-1) != task).nonzero()[:, 0]
+            if len(other) == 0 and self.llm.sharded:  # all processes must run the LLM equally often
+                other = torch.zeros_like(task[:1])
             if self.routing == "predicted" or len(other) == 0:
                 return token_loss
             some = {name: value[other] for name, value in audio.items()}

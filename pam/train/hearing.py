@@ -11,6 +11,7 @@ from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.collate import Collate
 from pam.train.iterators import EveryUtteranceIterFactory, limits
+from pam.train.processes import gathered, rank, world
 from pam.train.task import first_of_each_task, read_lengths, training_set
 
 
@@ -29,15 +30,19 @@ def measure_hearing(
     """Per task: mean dev loss of a token with right and with shuffled audio, and utterance count.
 
     Batches of one utterance are left out of both losses: there is no other audio to swap in.
+    Several processes share the batches, and give what one gives, bit for bit.
     """
     model.eval()
-    sums: dict[str, list[float]] = {}
-    for _, task, batch in dev_batches(model, config, dev):
+    own = []
+    for number, (_, task, batch) in enumerate(dev_batches(model, config, dev)):
         right = float(model.utterance_losses(**batch).sum())
         wrong = float(model.utterance_losses(**shuffled_audio(batch, model)).sum())
-        tokens = int(batch["text_lengths"].sum())
+        counts = int(batch["text_lengths"].sum()), len(batch["task"])
+        own.append((number, rank(), task, right, wrong, *counts))
+    sums: dict[str, list[float]] = {}
+    for _, _, task, *values in sorted(gathered(own)):  # in the order of one process
         row = sums.setdefault(task, [0.0, 0.0, 0, 0])
-        for place, value in enumerate((right, wrong, tokens, len(batch["task"]))):
+        for place, value in enumerate(values):
             row[place] += value
     return {
         task: {
@@ -52,7 +57,8 @@ def measure_hearing(
 def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0):
     """Yield (ids, task, batch) for the development directory. Every batch has at least two rows.
 
-    `utts`: number of utterances of each task, spread evenly over the sorted ids (0: all).
+    Of N processes, each yields every N-th batch. `utts`: number of utterances of each task, spread
+    evenly over the sorted ids (0: all).
     """
     dataset = training_set(model.llm, dev, config)
     factory = EveryUtteranceIterFactory(
@@ -63,7 +69,8 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
         num_workers=config["num_workers"],
         **limits(config, 1),
     )
-    factory.batches = [batch for batch in factory.batches if len(batch) > 1]
+    batches = [batch for batch in factory.batches if len(batch) > 1]
+    factory.batches = batches[rank() :: world()]
     for ids, batch in progress(factory.build_iter(1), len(factory.batches), "dev loss"):
         on_device = {name: value.to(model.device) for name, value in batch.items()}
         yield ids, dataset.utt2task[ids[0]], on_device

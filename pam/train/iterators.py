@@ -290,13 +290,14 @@ class EveryUtteranceIterFactory(AbsIterFactory):
         max_utts: int,
         max_frames: int,
         collate_fn: Callable,
+        num_workers: int = 0,
+        pin_memory: bool = False,
         rank: int = 0,
         world: int = 1,
-        num_workers: int = 0,
         shares: int = 1,
     ):
         self.dataset, self.collate_fn, self.num_workers = dataset, collate_fn, num_workers
-        self.rank, self.world = rank, world
+        self.pin_memory, self.rank, self.world = pin_memory, rank, world
         self.batches: list[list[str]] = []
         for task in sorted(set(utt2task.values())):
             utts = sorted(
@@ -307,4 +308,4 @@ class EveryUtteranceIterFactory(AbsIterFactory):
 
     def build_iter(self, epoch: int, shuffle: bool | None = None) -> DataLoader:
         steps = [Step(Batch(utts, 0), utts, 1, self.rank, self.world) for utts in self.batches]
-        return loader(self.dataset, steps, self.collate_fn, self.num_workers)
+        return loader(self.dataset, steps, self.collate_fn, self.num_workers, self.pin_memory)

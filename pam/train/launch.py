@@ -52,10 +52,9 @@ def launch(
     try:
         elastic_launch(config, sys.executable)("-m", module, *argv)
     except ChildFailedError as error:
-        first = first_failed(error.failures)
-        if error.failures[first].exitcode in STOPPED:
-            sys.exit(error.failures[first].exitcode)
-        raise UserError(reason(first, error.failures[first])) from None
+        if (status := error.get_first_failure()[1].exitcode) in STOPPED:
+            sys.exit(status)
+        raise UserError(reason(error.failures)) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
 
@@ -67,18 +66,11 @@ def pass_on(number: int, _frame: Any) -> None:
         os.kill(int(child), number)
 
 
-def first_failed(failures: Mapping[int, ProcessFailure]) -> int:
-    """The rank of the process that failed first.
-
-    A killed one comes before those that lost its connection: they may be noticed before it.
-    """
+def reason(failures: Mapping[int, ProcessFailure]) -> str:
+    """One line about the process that failed first. Those that lost its connection came later."""
     killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
-    return min(killed or failures, key=lambda rank: failures[rank].timestamp)
-
-
-def reason(rank: int, failure: ProcessFailure) -> str:
-    """One line about a process that failed."""
-    who = f"process {rank} of the training"
+    first = min(killed or failures, key=lambda rank: failures[rank].timestamp)
+    failure, who = failures[first], f"process {first} of the training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         why = ", perhaps for lack of memory" if name == "SIGKILL" else ""

@@ -20,15 +20,13 @@ def peak_resident() -> int:
 
 
 def write_peak(exp: Path, gpus: int) -> None:
-    """Write exp/NAME/peak_memory.json: the peak resident size of the experiment's processes.
-
-    With a single GPU also its peak allocation. (ESPnet's own processes use several GPUs.)
-    """
+    """Write exp/NAME/peak_memory.json: the peak resident size of this process, the first of them,
+    and the peak allocation of its GPU."""
     import torch
 
     file = exp / MEASURED
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     now = {"resident_bytes": peak_resident()}
-    if gpus == 1:
+    if gpus:
         now["gpu_bytes"] = torch.cuda.max_memory_allocated()
     write_json(file, {"gpus": gpus} | {k: max(v, before.get(k, 0)) for k, v in now.items()})

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from pam.checkpoint import read_checkpoint
 from pam.log import get_logger
 from pam.train.belonging import refuse_another
-from pam.train.processes import gathered, is_first, rank, world
+from pam.train.processes import from_first, gathered, is_first, rank, world
 
 FILE = "midpoint.pth"
 FLOAT = torch.float64  # of Python's numbers
@@ -103,7 +103,7 @@ class Midpoint:
     def resume(self, state: EpochState) -> int:
         """Restore the epoch of `state`; the number of its batches that are done."""
         self.random = None
-        if not self.file.is_file():
+        if not from_first(self.file.is_file):
             return 0
         found = read_checkpoint(self.file, "cpu")
         refuse_another(self.file, found, state.model.belongs_to)

@@ -57,9 +57,9 @@ def length_of(config: Mapping[str, Any], phase: str, train: Path) -> Length:
 def phase_batches(config: Mapping[str, Any], train: Path) -> list[TaskBatches]:
     """The batches of each task for the training through the LLM."""
     utt2task = phase_utt2task(train, config, "llm")
+    whole = limits(config, config.get("gpus", 1))
     options = {"seed": config["seed"], "jitter": length_jitter(config)}
-    batch = limits(config, config.get("gpus", 1))
-    return batches_by_task(utt2task, read_lengths(train), **batch, **options)
+    return batches_by_task(utt2task, read_lengths(train), **whole, **options)
 
 
 def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches]]) -> int:

@@ -2,8 +2,9 @@ r"""Predict memory, disk and FLOPs of a training run from its configuration alon
 
 Memory of the tensors of one process, with P parameters, b bytes each:
 
-- weights: the frozen LLM in its own type; the encoders in float32, if they run during training; the
-  trained weights in float32, plus the bfloat16 copy of autocast: P (4 + 2);
+- weights: the frozen LLM in its own type, or its part (`llm_conf.shard`); the encoders in float32,
+  if they run during training; the trained weights in float32, plus the bfloat16 copy of autocast:
+  P (4 + 2);
 - gradients (4 P) and AdamW's two moments (8 P) of the trained weights. Each of several GPUs holds
   everything, and 4 P more for the buckets of exchanged gradients;
 - activations that the backward pass needs. A layer of the LLM keeps, per token, with its width D,
@@ -203,6 +204,18 @@ def values_of_a_frame(config: Mapping[str, Any]) -> int:
     return sum(spec["num_states"] * spec["dim"] for spec in config["encoders"].values())
 
 
+def frozen_llm_bytes(config: Mapping[str, Any], counted: Sizes, llm: nn.Module, gpus: int) -> float:
+    """Bytes of the frozen LLM on a GPU. If it is sharded, two whole layers are there at a time."""
+    values = counted.llm
+    if llm_option(config, "shard") and gpus > 1:
+        layers = llm.config.num_hidden_layers
+        layer = sum(
+            p.numel() for name, p in layer_of(llm).named_parameters() if "lora_" not in name
+        )
+        values += layer * (layers / gpus + 2 - layers)
+    return values * llm.get_input_embeddings().weight.element_size()
+
+
 def memory(
     config: Mapping[str, Any],
     counted: Sizes,
@@ -216,9 +229,8 @@ def memory(
     frames = batch.rows * batch.frames
     trained = counted.trainable
     vocabulary = llm.config.vocab_size
-    frozen = counted.llm * llm.get_input_embeddings().weight.element_size()
     return {
-        "LLM": frozen,
+        "LLM": frozen_llm_bytes(config, counted, llm, gpus),
         "encoders": 4 * sum(counted.encoders.values()) if online else 0,
         "trained weights": trained * (4 + (2 if uses_bf16(config) else 0)),
         "gradients": trained * (8 if gpus > 1 else 4),

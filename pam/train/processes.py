@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pam.config.made import PENDING, Making
 from pam.data.workers import end_with_parent
 from pam.errors import UserError
 from pam.log import get_logger
@@ -65,6 +66,34 @@ def world() -> int:
 
 def is_first() -> bool:
     return rank() == 0
+
+
+def run(
+    program: str,
+    args: argparse.Namespace,
+    argv: list[str] | None,
+    todo: Callable[[], Making | None],
+    work: Callable[[Making], None],
+) -> int:
+    """Run `work` in the processes of a program of pam.bin; its exit status.
+
+    `todo` gives the record of the work, None if it is complete. Only the first process asks it.
+    If the program was started alone but needs more processes, it starts them.
+    """
+    with joined(args.ngpu):
+        making = from_first(todo)
+        if making is None:
+            return 0
+        if args.pending:
+            return PENDING
+        if is_started() or processes_of(args) == 1:
+            work(making)
+            return 0
+    from pam.train.launch import launch  # takes seconds
+
+    own = sys.argv[1:] if argv is None else argv
+    launch(f"pam.bin.{program}", own, max(args.ngpu, 1), args.num_nodes, args.master_addr)
+    return 0
 
 
 @contextmanager

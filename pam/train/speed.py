@@ -1,7 +1,7 @@
 """What training prints about its speed: a line every `log_interval` batches, totals of a phase.
 
-`egs/multitask/README.md` explains the words of the line. They are scalars of TensorBoard (`speed/…`)
-too. None of them enters ESPnet's statistics, which a resumed training must repeat bit for bit.
+`egs/multitask/README.md` explains the line. Its values are scalars of TensorBoard too (`speed/…`).
+None of them enters ESPnet's statistics, which a resumed training must repeat bit for bit.
 """
 
 # B rows of a batch

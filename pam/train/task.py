@@ -25,14 +25,10 @@ from pam.model.warmup import CTCWarmupModel, load_warm_fusion
 from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
-from pam.train.iterators import (
-    JITTER,
-    EveryUtteranceIterFactory,
-    TaskBalancedIterFactory,
-    limits,
-)
+from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
+from pam.train.sharding import shard
 from pam.train.trainer import PaMTrainer
 
 
@@ -87,6 +83,8 @@ class PaMTask(AbsTask):
         belongs_to = belonging(model, Path(args.train_dir))
         model = cls.model_of_phase(args, config, model)
         model.belongs_to = belongs_to
+        if world() > 1 and cls.llm.shard:
+            shard(model, cls.llm, "cuda" if args.ngpu else "cpu")
         return model
 
     @classmethod
@@ -168,6 +166,7 @@ class PaMTask(AbsTask):
             "lengths": read_lengths(folder),
             "collate_fn": iter_options.collate_fn,
             "num_workers": args.num_workers,
+            "pin_memory": args.ngpu > 0,
             **limits(config, world()),
             "rank": rank(),
             "world": world(),
@@ -182,7 +181,6 @@ class PaMTask(AbsTask):
             accum_grad=args.accum_grad,
             seed=args.seed,
             jitter=length_jitter(config),
-            pin_memory=args.ngpu > 0,
             **common,
         )
 

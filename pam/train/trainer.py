@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -57,7 +57,10 @@ def atomic_saves(belongs_to: Mapping[str, Any]) -> Iterator[None]:
     """
     plain = torch.save
 
-    def save(value: Any, path: str | Path) -> None:
+    def save(value: Any, path: str | Path | IO[bytes], **options) -> None:
+        if not isinstance(path, str | Path):  # pickle calls it for a tensor
+            plain(value, path, **options)
+            return
         if "optimizers" in value:
             value = {**value, KEY: dict(belongs_to)}
         write_checkpoint(path, value)

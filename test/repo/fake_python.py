@@ -151,7 +151,6 @@ if name in ("data", "recipe", "table", "dump", *work):
     elif name in work:
         verb.work = work[name]
     verb.device_for = lambda ngpu: "cpu"  # the tests ask for GPUs that this machine lacks
-    verb.processes_of = lambda args: 1  # torchrun would start the real work
     run_main(lambda: verb.main(argv[2:]))
 note(name)
 if name == "fetch_models":

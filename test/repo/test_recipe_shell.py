@@ -127,12 +127,7 @@ def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
     assert "--ngpu 1" in (decoded / "log/score.log").read_text()
 
 
-def test_machines_of_a_training_are_options(recipes):
-    machines = ["--num_nodes", "2", "--master_addr", "node1"]
-    status, output = recipes.run("mini", "--stop_stage", "4", *machines)
-    assert status == 0, output
-    [log] = (recipes.root / "egs/mini").glob("exp/*/train.*.log")  # each machine has its own
-    assert "--num_nodes 2 --master_addr node1" in log.read_text().splitlines()[0]
+def test_no_machine_is_refused(recipes):
     status, output = recipes.run("mini", "--num_nodes", "0")
     assert status == 1 and "error: --num_nodes 0: expected 1 machine or more" in output
 
@@ -168,6 +163,33 @@ def test_processes_of_many_have_one_thread(recipes, given, threads):
     assert status == 0, output
     noted = dict(call.split("=") for call in recipes.calls() if "=" in call)
     assert tuple(noted[verb] for verb in ("dump", "decode", "train")) == threads
+
+
+def test_launchers_and_prefixes_of_a_cluster(recipes):
+    """Each kind of work has its own; machines are options of training and averaging."""
+    launcher = recipes.root / "utils/noted.py"
+    launcher.write_text(
+        "import os, sys\n"
+        "if sys.argv[1] == '--queue':\n"
+        "    print('noted:', *sys.argv[2:])\n"
+        "    here = os.path.join(os.path.dirname(sys.argv[0]), 'run.py')\n"
+        "    os.execv(sys.executable, [sys.executable, here, *sys.argv[3:]])\n"
+    )
+    (recipes.root / "utils/cmd.sh").write_text(
+        "".join(f"{kind}_cmd='noted.py --queue {kind}'\n" for kind in ("dump", "train", "decode"))
+        + "train_prefix='env A=1'\n"
+    )
+    status, output = recipes.run("mini", "--num_nodes", "2", "--master_addr", "one:99")
+    assert status == 0, output
+    noted = [x.split("noted: ")[1] for x in output.splitlines() if "noted: " in x]
+    kinds = [(line.split()[0], line.split("pam.bin.")[1].split()[0]) for line in noted]
+    assert kinds == [
+        *(("dump", "dump"), ("train", "train"), ("train", "average")),
+        *(("decode", "decode"), ("decode", "score")),
+    ]
+    for line in noted:
+        trains = line.startswith("train ")
+        assert ("--num_nodes 2 --master_addr one:99" in line) == trains == ("env A=1" in line)
 
 
 def test_stages_can_be_chosen(recipes):

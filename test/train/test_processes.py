@@ -2,22 +2,25 @@
 
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from processes import is_running, wait_for
 from toydata import make_combined
 
+from pam.bin.average import main as average_main
+from pam.bin.train import get_parser, making_of
 from pam.bin.train import main as train_main
+from pam.config import load_yaml
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
-from pam.train.launch import meeting
+from pam.model.build import load_experiment
+from pam.train import launch
 
 HERE = str(Path(__file__).parent)
 
@@ -25,22 +28,23 @@ START = """
 import sys
 from pam.errors import run_main
 from pam.train.launch import launch
-module, world, machines, master, *argv = sys.argv[1:]
-run_main(lambda: launch(module, argv, int(world), int(machines), master))
+run_main(lambda: launch(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
 """
 
 
-def start(program, options, world, machines=1, master="", **more):
+def start(program, options, world, **more):
     """Start a program on `world` processes of the CPU, as `--ngpu` starts them on GPUs."""
+    return start_module("first_writes", [program, *options], world, **more)
+
+
+def start_module(module, options, world, **more):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([HERE, *sys.path])}
-    place = ["first_writes", str(world), str(machines), master]
-    command = [sys.executable, "-c", START, *place, program, *options]
+    command = [sys.executable, "-c", START, module, str(world), *map(str, options)]
     return subprocess.Popen(command, env=env, text=True, **more)
 
 
 def run(program, options, world):
-    process = start(program, options, world)
-    assert process.wait() == 0
+    assert start(program, options, world).wait() == 0
 
 
 @pytest.fixture
@@ -71,76 +75,20 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     exp.rename(tmp_path / "one")
     run("train", options, world)
     for phase in ("warmup", "train") if "ctc" in more else ("train",):
-        one, many = (
-            torch.load(folder / phase / "last.pth", weights_only=True)
-            for folder in (tmp_path / "one", exp)
-        )
-        assert one.keys() == many.keys()
-        for name in one:
-            torch.testing.assert_close(many[name], one[name], rtol=0, atol=1e-5, msg=name)
+        same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
     curves = [json.loads((f / "curves.json").read_text()) for f in (tmp_path / "one", exp)]
+    for folder in (tmp_path / "one", exp):
+        shutil.copy(exp / "train" / "last.pth", folder / "train" / "last.pth")  # the same model
+    heard = ["--dev", options[options.index("--dev") + 1]]
+    average_main(["--exp", str(tmp_path / "one"), *heard])
+    run("average", ["--exp", exp, *heard], world)
+    one, many = ((f / "hearing.json").read_text() for f in (tmp_path / "one", exp))
+    assert one == many
     for alone, together in zip(*curves, strict=True):
         assert alone["step"] == together["step"]
         for part in ("train", "dev"):
             assert alone[part] == pytest.approx(together[part], rel=1e-4)
     assert json.loads((exp / "peak_memory.json").read_text()).keys() == {"gpus", "resident_bytes"}
-
-
-def test_a_batch_for_each_gpu_is_the_whole_batch_of_one(uneven, tmp_path):
-    """Two batches of two utterances are one of four, here with twice the rates."""
-    exp, options = uneven
-    options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
-    rates = ["--set", "phases.llm.optim_conf={lr: 2e-2, lora_lr: 1e-2}"]
-    train_main([*options, "--set", "batch.max_utts=4", *rates])
-    exp.rename(tmp_path / "one")
-    rule = ["--set", "phases.llm.lr_rule=linear"]
-    run("train", [*options, "--set", "batch.max_utts=2", "--set", "batch.per=gpu", *rule], 2)
-    assert yaml.safe_load((exp / "config.yaml").read_text())["gpus"] == 2
-    one, two = (
-        torch.load(folder / "train" / "last.pth", weights_only=True)
-        for folder in (tmp_path / "one", exp)
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
-
-
-def test_two_machines_meet_and_train_together(setup, tmp_path):
-    """Both are this one. Each of them starts one process."""
-    exp, options = setup
-    options += ["--warmup", "none"]
-    train_main(options)
-    exp.rename(tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        master = f"localhost:{free.getsockname()[1]}"
-    both = [start("train", options, 1, 2, master) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    one, two = (
-        torch.load(folder / "train" / "last.pth", weights_only=True)
-        for folder in (tmp_path / "one", exp)
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
-
-
-def test_where_machines_meet(monkeypatch, tmp_path):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(UserError, match="--num_nodes 2: where do they meet?"):
-        meeting(2, None)
-    assert meeting(2, "node1") == {"rdzv_endpoint": "node1:29500", "run_id": "pam"}
-    assert meeting(2, "node1:7")["rdzv_endpoint"] == "node1:7"
-    step = {"JOB_ID": "12345", "STEP_NUM_NODES": "2", "NTASKS": "2", "NODEID": "1"}
-    for name, value in (step | {"STEP_NODELIST": "n[3-4]"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\n[ \"$*\" = 'show hostnames n[3-4]' ] && printf 'n3\\nn4\\n'\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = meeting(2, None)
-    assert found["rdzv_endpoint"] == "n3:22345" and found["run_id"] == "12345"
-    assert found["rdzv_configs"] == {"is_host": "false"}
-    with pytest.raises(UserError, match="give it --nodes=3 --ntasks-per-node=1"):
-        meeting(3, None)
 
 
 def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
@@ -152,15 +100,136 @@ def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path)
     options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
     trained = []
     for utts, accum_grad in ((7, 1), (4, 2)):
-        sets = {"batch.max_utts": utts, "accum_grad": accum_grad}
-        sets |= dict.fromkeys(
-            ("budgets.short.steps", "budgets.short.steps_per_epoch"), 3 * accum_grad
-        )
-        train_main([*options, *(part for k, v in sets.items() for part in ("--set", f"{k}={v}"))])
-        trained.append(torch.load(exp / "train" / "last.pth", weights_only=True))
-        exp.rename(tmp_path / str(utts))
-    for name, weight in trained[0].items():
-        torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=1e-5, msg=name)
+        given = {"batch.max_utts": utts, "accum_grad": accum_grad}
+        steps = ("budgets.short.steps", "budgets.short.steps_per_epoch")
+        train_main([*options, *sets(given | dict.fromkeys(steps, 3 * accum_grad))])
+        trained.append(exp.rename(tmp_path / str(utts)) / "train" / "last.pth")
+    same_weights(*trained)
+
+
+def test_a_batch_for_each_gpu_is_a_larger_batch(uneven, tmp_path):
+    """Two processes with batches of 2 learn what one with batches of 4 learns."""
+    exp, options = uneven
+    options += ["--warmup", "none"]
+    rates = [f"phases.llm.optim_conf.{name}" for name in ("lr", "lora_lr")]
+    one = {"batch.max_utts": 4, "batch.max_frames": 160, rates[0]: 2e-2, rates[1]: 1e-2}
+    train_main([*options, *sets(one)])
+    exp.rename(tmp_path / "one")
+    each = {"batch.max_utts": 2, "batch.max_frames": 80, "batch.per": "gpu"}
+    each |= {rates[0]: 1e-2, rates[1]: 5e-3, "phases.llm.lr_rule": "linear"}
+    run("train", [*options, *sets(each)], 2)
+    assert load_yaml(exp / "config.yaml")["gpus"] == 2
+    same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
+    making = making_of(get_parser().parse_args([*options, *sets(each)]))
+    assert making.settings["gpus"] == 2 and making.is_complete()  # for stages that need fewer GPUs
+    made = json.loads((exp / "made.json").read_text())
+    made["train"]["complete"] = False
+    (exp / "made.json").write_text(json.dumps(made))
+    with pytest.raises(UserError, match="begun on 2 GPUs.* not on 1: give --ngpu"):
+        train_main([*options, *sets(each)])
+
+
+SRUN = """#!/bin/sh
+export SLURM_JOB_ID=$$ SLURM_STEP_NODELIST=here SLURM_STEP_NUM_NODES=2 SLURM_NTASKS=2
+SLURM_NODEID=1 "$@" &
+SLURM_NODEID=0 "$@" || status=$?
+wait $! && exit $status
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """srun starts a command on two machines, both this one; `scontrol` names the first."""
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho localhost\n")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(text)
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    return ["srun", sys.executable, "-m", "pam.bin.train"]
+
+
+def test_two_machines_learn_what_one_learns(uneven, tmp_path, slurm):
+    exp, options = uneven
+    options += ["--warmup", "none"]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    assert subprocess.run([*slurm, *options, "--num_nodes", "2"]).returncode == 0
+    same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
+    assert json.loads((exp / "made.json").read_text())["train"]["complete"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "--num_nodes 3: where do they meet"),
+        (
+            {"JOB_ID": "7", "STEP_NUM_NODES": "1", "NTASKS": "3"},
+            "srun started 3 tasks on 1 machines: give it --nodes=3 --ntasks-per-node=1",
+        ),
+    ],
+)
+def test_machines_that_cannot_meet(setup, monkeypatch, variables, message):
+    _, options = setup
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(UserError, match=message):
+        train_main([*options, "--num_nodes", "3"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "master", "expected"),
+    [
+        ({"JOB_ID": "10007", "NODEID": "0"}, None, ("first:20007", "true")),
+        ({"JOB_ID": "10007", "NODEID": "1"}, "ib0", ("ib0:20007", "false")),
+        ({"JOB_ID": "10007", "NODEID": "1"}, "ib0:99", ("ib0:99", "false")),
+        ({}, "host", ("host:29500", None)),
+    ],
+)
+def test_where_machines_meet(monkeypatch, variables, master, expected):
+    monkeypatch.setattr(launch, "first_host", lambda: "first")
+    for name, value in (variables | {"STEP_NUM_NODES": "2", "NTASKS": "2"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = launch.meeting(2, master)
+    is_host = found.get("rdzv_configs", {}).get("is_host")
+    assert (found["rdzv_endpoint"], is_host) == expected
+
+
+@pytest.mark.parametrize("on_prompt", ["true", "false"])
+def test_a_sharded_llm_learns_what_a_whole_one_learns(uneven, tmp_path, on_prompt):
+    """In both phases; its checkpoints are those of any other training."""
+    exp, options = uneven
+    kind = {"llm_conf.lora_on_prompt": on_prompt, "llm_conf.attention": "eager"}
+    options += ["--warmup", "ctc", *sets(kind)]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    with (tmp_path / "log").open("w") as log:
+        options += sets({"llm_conf.shard": "true"})
+        assert start("train", options, 2, stderr=log).wait() == 0
+    assert (tmp_path / "log").read_text().count("the LLM's layers are sharded") == 2  # phases
+    for phase in ("warmup", "train"):
+        same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
+    shutil.copy(exp / "train" / "last.pth", exp / "model.pth")
+    assert not load_experiment(exp).llm.sharded  # in a single process
+
+
+def test_each_process_keeps_its_part_of_the_layers(tiny_llm):
+    process = start_module("shard_bytes", [tiny_llm], 2, stdout=subprocess.PIPE)
+    whole, parts = json.loads(process.communicate()[0].splitlines()[-1])
+    assert process.returncode == 0
+    assert sum(parts) == whole and max(parts) <= 0.55 * whole
+
+
+def sets(values):
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def same_weights(one, other):
+    one, other = (torch.load(file, weights_only=True) for file in (one, other))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=0, atol=1e-5, msg=name)
 
 
 def test_a_mistake_in_a_process_is_one_line(setup):

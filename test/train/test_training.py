@@ -89,12 +89,11 @@ def test_a_warm_up_that_does_not_fit_is_one_line(setup, more, message):
     assert "\n" not in str(error.value) and not exp.exists()
 
 
-def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, setup, tmp_path):
+def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, combined, tmp_path):
     config = tiny_config | {"router_conf": {"standardize": True}, "warmup": "none"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    args = argparse.Namespace(
-        pam_config=str(tmp_path / "config.yaml"), phase="llm", warm_fusion=None
-    )
+    files = {"pam_config": str(tmp_path / "config.yaml"), "train_dir": str(combined)}
+    args = argparse.Namespace(**files, phase="llm", warm_fusion=None)
     model = PaMTask.build_model(args)
     tasks = [load_prompts(task) for task in TASKS]
     prompts = sorted({prompt for own in tasks for prompt in own.train + own.plain_train})
