@@ -127,6 +127,11 @@ def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
     assert "--ngpu 1" in (decoded / "log/score.log").read_text()
 
 
+def test_no_machine_is_refused(recipes):
+    status, output = recipes.run("mini", "--num_nodes", "0")
+    assert status == 1 and "error: --num_nodes 0: expected 1 machine or more" in output
+
+
 @pytest.mark.parametrize("jobs", ["1", "3"])
 def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
     status, output = recipes.run("mini", "--inference_nj", jobs)

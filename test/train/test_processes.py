@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from processes import is_running, wait_for
 from toydata import make_combined
 
@@ -90,24 +89,6 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
         for part in ("train", "dev"):
             assert alone[part] == pytest.approx(together[part], rel=1e-4)
     assert json.loads((exp / "peak_memory.json").read_text()).keys() == {"gpus", "resident_bytes"}
-
-
-def test_a_batch_for_each_gpu_is_the_whole_batch_of_one(uneven, tmp_path):
-    """Two batches of two utterances are one of four, here with twice the rates."""
-    exp, options = uneven
-    options += ["--warmup", "none", "--set", "batch.max_frames=1000"]
-    rates = ["--set", "phases.llm.optim_conf={lr: 2e-2, lora_lr: 1e-2}"]
-    train_main([*options, "--set", "batch.max_utts=4", *rates])
-    exp.rename(tmp_path / "one")
-    rule = ["--set", "phases.llm.lr_rule=linear"]
-    run("train", [*options, "--set", "batch.max_utts=2", "--set", "batch.per=gpu", *rule], 2)
-    assert yaml.safe_load((exp / "config.yaml").read_text())["gpus"] == 2
-    one, two = (
-        torch.load(folder / "train" / "last.pth", weights_only=True)
-        for folder in (tmp_path / "one", exp)
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
 
 
 def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
