@@ -4,13 +4,8 @@
     slurm.py [OPTION...] LOG COMMAND...                        one job; its log is also shown
     slurm.py [OPTION...] JOB=1:8 LOG.{JOB} COMMAND {JOB}...    numbered jobs: an array
 
-<<<<<<< HEAD
 The options are those of conf/slurm.conf, such as --gpu 1 --mem 32G --time 8:00:00; --config FILE is
 another such file. --max_jobs_run N limits the jobs that run at once. --parallel and --gpus are
-=======
-The options are those of conf/slurm.conf, such as --gpu 1 --mem 32G --time 8:00:00, and --config
-FILE for another such file. --max_jobs_run N limits the jobs that run at once. --parallel and --gpus are
->>>>>>> 67b2eb5 (Recipe tests with launchers)
 those of utils/run.py: --gpus G gives each job one GPU, and runs G at once.
 
 On several machines (--num_nodes N), srun starts the command once on each. The batch script is
