@@ -78,7 +78,8 @@ def test_the_stages_use_options_that_the_verbs_have():
     """Of each function, and of the array of training options, those of the verbs that it names."""
     names = ("recipe", "table", "early_exit")
     stages = "".join((ROOT / f"utils/{name}.sh").read_text() for name in names)
-    stages = stages.replace("training=(", "run train (")
+    for options in ("machines", "training"):
+        stages = stages.replace(f"{options}=(", "run train (")
     seen = set()
     for function in re.split(r"^(?=\w+\(\)|run)", stages, flags=re.MULTILINE):
         verbs = set(re.findall(r"(?:-m pam\.bin\.|\brun |\bpending )([a-z_]+)", function))
@@ -89,6 +90,8 @@ def test_the_stages_use_options_that_the_verbs_have():
             known |= set(re.findall(r'"(--\w+)"', source))
             if "add_pending" in source:
                 known.add("--pending")
+            if "add_machines" in source:
+                known |= {"--ngpu", "--num_nodes", "--master_addr"}
         if verbs:
             assert set(re.findall(r"(?<!\w)(--\w+)", function)) <= known, function
         seen |= verbs
