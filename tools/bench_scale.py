@@ -134,14 +134,19 @@ def start_of_training(folder: Path) -> None:
 
     from pam.config import load_yaml
     from pam.data.digests import LEARNED, data_digest
-    from pam.train.iterators import TaskBalancedIterFactory, batches_by_task, steps_of_passes
+    from pam.train.iterators import (
+        TaskBalancedIterFactory,
+        batches_by_task,
+        limits,
+        steps_of_passes,
+    )
     from pam.train.task import read_lengths, read_utt2task, training_set
 
     measured("import")
     data_digest(folder, LEARNED)
     measured("data_digest")
     config = {"tasks": list(TASKS), "encoders": {}, "feats": "online"}
-    batch = load_yaml(ROOT / "conf/scale/paper.yaml")["batch"]
+    batch = limits(load_yaml(ROOT / "conf/scale/paper.yaml"), 1)
     utt2task, lengths = read_utt2task(folder, config["tasks"]), read_lengths(folder)
     measured("read_utt2task, read_lengths")
     steps_of_passes(batches_by_task(utt2task, lengths, **batch, seed=0), PASSES)

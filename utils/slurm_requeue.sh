@@ -8,7 +8,7 @@
 # 138 (SIGUSR1) or 143 (SIGTERM); for these two the job is queued again, and the same command resumes.
 set -uo pipefail
 
-(($#)) || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
+(($#)) || { echo "usage: slurm_requeue.sh COMMAND...  (in a batch job; see this file)" >&2; exit 2; }
 [[ -n ${SLURM_JOB_ID:-} ]] || { echo "error: SLURM_JOB_ID is not set: start this with sbatch" >&2; exit 1; }
 
 "$@" &

@@ -89,6 +89,7 @@ def test_one_key_and_one_section():
         "batch",
         "batch.max_utts",
         "batch.max_frames",
+        "batch.per",
     ]
     assert "default: 0" in explain("dev_utts")
     assert explain("encoders.mine.conf.tail_s").startswith("encoders.mine.conf.tail_s  (a number")

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score"]
 ROOMS += ["analysis", "report", "exits", "paper", "bin"]
-FOUNDATION = ["atomic", "checkpoint", "config", "device", "environment", "errors", "log", "paths"]
-FOUNDATION += ["registry"]
+FOUNDATION = ["atomic", "checkpoint", "config", "device", "disk", "environment", "errors", "lock"]
+FOUNDATION += ["log", "paths", "registry"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
 
 
