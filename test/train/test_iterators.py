@@ -120,7 +120,7 @@ def test_ranks_share_every_batch():
 def test_no_rank_is_left_without_an_utterance_and_none_counts_twice():
     """Batches smaller than the world: every rank computes one in each step, in both modes."""
     factories = [
-        EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, None, rank, world=8)
+        EveryUtteranceIterFactory(None, UTTS, LENGTHS, 4, 120, None, rank=rank, world=8)
         for rank in range(8)
     ]
     validation = zip(*[factory.build_iter(1).sampler for factory in factories], strict=True)
