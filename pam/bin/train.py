@@ -10,6 +10,7 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import (
+    RUNNING,
     check_budget,
     check_phases,
     compose,
@@ -51,9 +52,7 @@ OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the co
 GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
-# keys of the run, which change no result
-RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
-NO_RESULT = (*RUNNING, "budgets")
+NO_RESULT = (*RUNNING, "budgets")  # these keys change no result
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 

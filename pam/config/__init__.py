@@ -18,10 +18,11 @@ from pam.config.files import (
     set_option,
 )
 from pam.config.keys import keys_of, plain, typed
-from pam.config.schema import Budget, Experiment, Optim, Phases, Scale
+from pam.config.schema import RUNNING, Budget, Experiment, Optim, Phases, Scale
 from pam.config.source import check_init_options
 
 __all__ = [
+    "RUNNING",
     "Budget",
     "Experiment",
     "Optim",

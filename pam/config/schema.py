@@ -205,6 +205,10 @@ class Wandb:
     entity: str | None = option("A user or a team.", TEXT, without="that of the login")
 
 
+# Keys of a scale that belong to a run, not to its result: a resumed training may change them.
+RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
+
+
 @dataclass(frozen=True)
 class Scale:
     """A file of conf/scale: the models and their training."""
