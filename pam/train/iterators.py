@@ -129,6 +129,12 @@ def loader(
     return DataLoader(Utterances(dataset), sampler=steps, collate_fn=collate_fn, **options)
 
 
+def rest_of(whole: DataLoader, done: int) -> DataLoader:
+    """What `loader` made, without its first `done` batches."""
+    steps, dataset = whole.sampler[done:], whole.dataset.dataset
+    return loader(dataset, steps, whole.collate_fn, whole.num_workers, whole.pin_memory)
+
+
 class TaskBatches:
     """The endless sequence of batches of one task. Every pass shuffles and buckets again.
 

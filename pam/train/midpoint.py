@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from espnet2.train.reporter import Average, SubReporter, WeightedAverage
 from torch import nn
-from torch.utils.data import DataLoader
 
 from pam.checkpoint import read_checkpoint
 from pam.log import get_logger
@@ -183,21 +182,6 @@ class Midpoint:
             was = len(self.random)
             logger.info("midpoint of %d processes: the rest of its epoch drops others", was)
         self.random = None
-
-
-def rest_of(loader: DataLoader, done: int) -> DataLoader:
-    """The loader without its first `done` batches."""
-    if not done:
-        return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=None,
-        sampler=loader.sampler[done:],
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        prefetch_factor=loader.prefetch_factor,
-    )
 
 
 def statistics(reporter: SubReporter) -> dict[str, Any]:

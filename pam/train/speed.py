@@ -137,7 +137,6 @@ class Meter:
     ) -> Iterator[tuple[list[str], dict[str, Tensor]]]:
         """Yield the batches of an epoch, on the GPU if one is used. ESPnet has finished a batch
         when it asks for the next one, and has printed its own line then."""
-        model = getattr(model, "module", model)  # without DistributedDataParallel
         before, found = reporter.get_total_count(), Counter()
         with progress_bar(self.total, self.phase, before) as bar:
             start = time.perf_counter()

@@ -26,7 +26,8 @@ from torch import nn
 from pam.checkpoint import read_checkpoint, write_checkpoint
 from pam.train.belonging import KEY, refuse_another
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
-from pam.train.midpoint import EpochState, Midpoint, rest_of
+from pam.train.iterators import rest_of
+from pam.train.midpoint import EpochState, Midpoint
 from pam.train.speed import MeteredOptions, metered
 
 # Types of ESPnet's reporter in a checkpoint, besides tensors and plain values.
@@ -143,7 +144,7 @@ class PaMTrainer(Trainer):
         state = EpochState(plain, optimizers, schedulers, reporter)
         done, total = options.midpoint.resume(state), len(iterator)
         rest = rest_of(iterator, done)
-        watched = options.meter.watch(rest, model, options, reporter, others["summary_writer"])
+        watched = options.meter.watch(rest, plain, options, reporter, others["summary_writer"])
         counted = count_skips(watched, schedulers, options.accum_grad)
         nothing_learned = super().train_one_epoch(
             model=model,

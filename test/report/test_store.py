@@ -92,12 +92,15 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
         "a": {},
         "b": {"system": "average", "fusion": "average", "seed": 4},
         "c": {"phases": {"llm": {"warmup_steps": 31}}},
+        "d": {"checkpoint_minutes": 1.0, "num_workers": 3},
     }
     exps = [make(tmp_path, name, **change) for name, change in changes.items()]
     found = store(tmp_path, *exps)
     assert found["a"]["config_hash"] != found["b"]["config_hash"]
     assert found["a"]["training_hash"] == found["b"]["training_hash"]
     assert found["a"]["training_hash"] != found["c"]["training_hash"]
+    for hashed in ("training_hash", "setup_hash"):
+        assert found["a"][hashed] == found["d"][hashed]
     pooled = store(tmp_path, make(tmp_path, "pooled", pool="after"))[
         "pooled"
     ]  # no row's own option
