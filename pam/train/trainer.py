@@ -145,10 +145,11 @@ class PaMTrainer(Trainer):
         done, total = options.midpoint.resume(state), len(iterator)
         rest = rest_of(iterator, done)
         watched = options.meter.watch(rest, plain, options, reporter, others["summary_writer"])
-        counted = count_skips(watched, schedulers, options.accum_grad)
+        kept = options.midpoint.keep(watched, state, done, total)
         nothing_learned = super().train_one_epoch(
             model=model,
-            iterator=options.midpoint.keep(counted, state, done, total),
+            # A skipped update is counted before a midpoint is written.
+            iterator=count_skips(kept, schedulers, options.accum_grad),
             optimizers=optimizers,
             schedulers=schedulers,
             options=options,

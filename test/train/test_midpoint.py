@@ -17,6 +17,7 @@ from toydata import make_combined
 from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
+from pam.llm.causal_lm import CausalLM
 from pam.lock import alone
 from pam.train import belonging, midpoint, task
 from pam.train.trainer import load_checkpoint
@@ -234,3 +235,27 @@ def test_a_clock_that_jumps_changes_nothing(setup, monkeypatch):
     monkeypatch.setattr(time, "time", itertools.count(2e9, -1e6).__next__)
     train_main(options)
     assert (exp / "train" / "last.pth").is_file()
+
+
+def test_a_skipped_update_is_in_the_midpoint_after_it(setup, monkeypatch, tmp_path):
+    """Its gradient is not finite, so the schedule has one update fewer."""
+    exp, options = setup
+    plain, calls = CausalLM.logits, []
+
+    def logits(self, hidden):
+        calls.extend([1] if torch.is_grad_enabled() else [])
+        return plain(self, hidden) * (torch.nan if len(calls) == 2 else 1)
+
+    options = [*options, "--warmup", "none"]
+    twin = tmp_path / "twin"
+    with monkeypatch.context() as once:
+        once.setattr(CausalLM, "logits", logits)
+        train_main([str(twin) if option == str(exp) else option for option in options])
+        calls.clear()
+        stop_after(once, exp / "train" / midpoint.FILE, 2)
+        with pytest.raises(SystemExit):
+            train_main(options)
+    train_main(options)
+    one, other = (load_checkpoint(e / "train" / "checkpoint.pth") for e in (twin, exp))
+    assert differences(without_times(one), without_times(other)) == []
+    assert one["schedulers"][0]["total_steps"] == 11
