@@ -190,6 +190,20 @@ def wait_for(jobs: list[Job], number: int) -> None:
         job.follow()
 
 
+def end_with_starter() -> bool:
+    """Raise Stopped at a signal, and at the end of what started this program; False if that has
+    ended already."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    parent = os.getppid()
+    die_with_parent(signal.SIGTERM)
+    return os.getppid() == parent
+
+
 def main() -> int:
     args = sys.argv[1:]
     parallel, gpus, jobs = None, 0, [""]
@@ -203,15 +217,7 @@ def main() -> int:
     if len(args) < 2:
         print(__doc__, file=sys.stderr)
         return 2
-
-    def stop(number: int, _frame: object) -> None:
-        raise Stopped(number)
-
-    for number in SIGNALS:
-        signal.signal(number, stop)
-    parent = os.getppid()
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before we asked
+    if not end_with_starter():
         return 1
     pending: list[tuple[str, list[str]]] = []
     for job in jobs:

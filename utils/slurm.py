@@ -13,9 +13,7 @@ written next to the log. If a job fails, the end of its log is printed when all 
 this program (or what started it) cancels the job. Standard library only.
 """
 
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +21,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from run import LINES_OF_A_FAILURE, SIGNALS, STOPPED, Stopped, die_with_parent, parse_jobs
+from run import LINES_OF_A_FAILURE, STOPPED, Stopped, end_with_starter, parse_jobs
 
 CONFIG = Path(__file__).resolve().parents[1] / "conf" / "slurm.conf"
 POLL_SECONDS = 0.5
@@ -199,14 +197,7 @@ def plan(args: list[str]) -> tuple[list[str], str, dict[str, Log], dict[str, lis
 
 
 def main() -> int:
-    def stop(number: int, _frame: object) -> None:
-        raise Stopped(number)
-
-    for number in SIGNALS:
-        signal.signal(number, stop)
-    parent = os.getppid()
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before we asked
+    if not end_with_starter():
         return 1
     try:
         return run(*plan(sys.argv[1:]))
