@@ -35,7 +35,8 @@ from pam.train.probe import Fused, probe_fusion
 
 CLOSING_TOKENS = {"plain": 0, "chat": 6}
 
-# Peak of dense bfloat16 products with float32 sums, FLOP/s, from NVIDIA's data sheets.
+# Peak of dense bfloat16 products with float32 sums, FLOP/s. Written from memory: compare a value
+# with NVIDIA's data sheet before you quote an MFU.
 PEAK_BF16 = {
     "A10": 125e12,
     "A30": 165e12,
