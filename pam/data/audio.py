@@ -121,9 +121,7 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
         samples = np.ascontiguousarray(samples_NC[:, loudest])
         notes.append(_cancelling(loudest))
     if audio.rate != SAMPLE_RATE:
-        import soxr
-
-        samples = soxr.resample(samples, audio.rate, SAMPLE_RATE).astype(np.float32, copy=False)
+        samples = _resampled(samples, audio.rate)
         _check(path, samples)
     return Reading(samples, tuple(f"{path}: {note}" for note in notes))
 
@@ -176,10 +174,15 @@ def write_channel(path: str | Path, source: str | Path, place: int) -> None:
     blocks = [block_NC[:, place].copy() for block_NC in audio.blocks(0, audio.samples)]
     samples = np.concatenate([*blocks, np.empty(0, np.float32)])
     if audio.rate != SAMPLE_RATE:
-        import soxr
-
-        samples = soxr.resample(samples, audio.rate, SAMPLE_RATE).astype(np.float32, copy=False)
+        samples = _resampled(samples, audio.rate)
     write_flac(path, samples)
+
+
+def _resampled(samples: Float[np.ndarray, " N"], rate: int) -> Float[np.ndarray, " M"]:
+    """Samples at `rate` as samples at 16 kHz."""
+    import soxr
+
+    return soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
 
 
 def _bounds(audio: Audio, start: float | None, end: float | None) -> tuple[int, int]:

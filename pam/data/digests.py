@@ -13,7 +13,6 @@ DECODED = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2c
 DECODED += ("segments", "utt2num_samples", "text_ref*")
 # The text files that training depends on. The paths of recordings do not count.
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
-BLOCK_BYTES = 1 << 20
 
 
 def data_digest(folder: Path, patterns: Sequence[str] = DECODED) -> str | None:
@@ -25,8 +24,7 @@ def data_digest(folder: Path, patterns: Sequence[str] = DECODED) -> str | None:
     for file in files:
         found.update(f"\0{file.name}\0".encode())
         with file.open("rb") as stream:  # a million lines take 100 MB
-            while block := stream.read(BLOCK_BYTES):
-                found.update(block)
+            hashlib.file_digest(stream, lambda: found)
     return found.hexdigest()
 
 

@@ -181,8 +181,13 @@ def fingerprint(encoder: AudioEncoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()[:16]
+
+
+def bytes_of(tensor: Tensor) -> np.ndarray:
+    """The bytes of a tensor's values; those of a contiguous one on the CPU are not copied."""
+    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
 
 
 def read_receipts(shards: Sequence[Shard]) -> Receipt:

@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from pam.config.made import digest, read_record
 from pam.data.digests import LEARNED, data_digest
 from pam.data.scp import read_text_file
-from pam.encoders.shards import STAGE, fingerprint
+from pam.encoders.shards import STAGE, bytes_of, fingerprint
 from pam.errors import UserError
 from pam.model.speech_llm import ESPnetPaMModel
 
@@ -24,7 +21,7 @@ def belonging(model: ESPnetPaMModel, train: Path) -> dict[str, Any]:
     return {
         "order of experts": list(model.tasks),
         "vocabulary": digest(vocabulary)[:16],
-        "token embeddings": digest(bytes_of(model.llm.embeddings))[:16],
+        "token embeddings": digest(bytes_of(model.llm.embeddings).tobytes())[:16],
         "encoders": [
             f"{shape.name} {states_of(model, shape.name, train)}" for shape in model.shapes
         ],
@@ -40,10 +37,6 @@ def states_of(model: ESPnetPaMModel, name: str, train: Path) -> str:
     folders = sorted({pointer.rpartition("/")[0] for pointer in pointers})
     records = [read_record(Path(folder), STAGE) for folder in folders]
     return " ".join(sorted({record["inputs"]["weights"] for record in records if record}))
-
-
-def bytes_of(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def refuse_another(file: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
