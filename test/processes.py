@@ -1,8 +1,12 @@
 """Other processes, as several tests look at them."""
 
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pam.lock import alone
 
 
 def is_running(pid: int) -> bool:
@@ -21,3 +25,24 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+@contextmanager
+def locked_by_another(folder: Path, what: str) -> Iterator[int]:
+    """Another process holds the lock of a folder (`pam.lock`). Yields its id; then it is killed."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    other = fork.Process(target=_hold, args=[folder, what, ready])
+    other.start()
+    try:
+        assert ready.wait(60)
+        yield other.pid
+    finally:
+        other.kill()
+        other.join()
+
+
+def _hold(folder: Path, what: str, ready) -> None:
+    with alone(folder, what):
+        ready.set()
+        time.sleep(600)

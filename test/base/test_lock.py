@@ -1,33 +1,17 @@
 """The lock of a folder ends with its process, however that ends."""
 
-import multiprocessing
-import time
-
 import pytest
+from processes import locked_by_another
 
 from pam.errors import UserError
 from pam.lock import FILE, alone
 
 
-def hold(folder, ready):
-    with alone(folder, "training"):
-        ready.set()
-        time.sleep(600)
-
-
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
-    fork = multiprocessing.get_context("fork")
-    ready = fork.Event()
-    other = fork.Process(target=hold, args=[tmp_path / "exp", ready])
-    other.start()
-    try:
-        assert ready.wait(60)
-        expected = f"another training is running \\(process {other.pid} on .+\\): wait for it"
+    with locked_by_another(tmp_path / "exp", "training") as pid:
+        expected = f"another training is running \\(process {pid} on .+\\): wait for it"
         with pytest.raises(UserError, match=expected), alone(tmp_path / "exp", "training"):
             pass
-    finally:
-        other.kill()
-        other.join()
     with alone(tmp_path / "exp", "training"):
         assert (tmp_path / "exp" / FILE).read_text() != ""
 

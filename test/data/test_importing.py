@@ -379,21 +379,18 @@ def test_damaged_sets(tmp_path):
     (source / "data-00001-of-00002.arrow").write_bytes(b"no Arrow")
     assert "data-00001-of-00002.arrow: truncated or no Arrow file" in refusal(tmp_path, source)
     assert not list((tmp_path / "refused").rglob("*.tar*"))
-    for state, message in {
-        '{"_data_files": [{"filename": "../x.arrow"}]}': "'../x.arrow' is not a file of the folder",
-        '{"_data_files": [{"filename": 3}]}': "3 is not a file of the folder",
-        '{"_data_files": 3}': "no _data_files",
-        "{": "cannot be read",
-    }.items():
-        (source / "state.json").write_text(state)
-        assert f"ds/state.json: {message}" in refusal(tmp_path, source)
-    for content, message in {
-        '{"splits": 3}': "no list of splits",
-        '{"splits": ["../x"]}': "no list of splits",
-        "": "cannot be read",
-    }.items():
-        (source / "dataset_dict.json").write_text(content)
-        assert f"ds/dataset_dict.json: {message}" in refusal(tmp_path, source)
+    outside = "'../x.arrow' is not a file of the folder"
+    for name, content, message in (
+        ("state", '{"_data_files": [{"filename": "../x.arrow"}]}', outside),
+        ("state", '{"_data_files": [{"filename": 3}]}', "3 is not a file of the folder"),
+        ("state", '{"_data_files": 3}', "no _data_files"),
+        ("state", "{", "cannot be read"),
+        ("dataset_dict", '{"splits": 3}', "no list of splits"),
+        ("dataset_dict", '{"splits": ["../x"]}', "no list of splits"),
+        ("dataset_dict", "", "cannot be read"),
+    ):
+        (source / f"{name}.json").write_text(content)
+        assert f"ds/{name}.json: {message}" in refusal(tmp_path, source)
     (tmp_path / "nothing").mkdir()
     assert "nothing: no state.json and no Parquet file: give manifests of" in refusal(
         tmp_path, tmp_path / "nothing"

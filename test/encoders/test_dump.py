@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from processes import locked_by_another
 
 from pam.bin.dump import main
 from pam.config.made import read_record
@@ -427,20 +426,9 @@ def test_threads_read_ahead_in_order(monkeypatch):
 
 
 def test_a_second_dump_of_the_same_set_is_refused(data, options):
-    out_of(options).mkdir(parents=True)
-    code = f"""
-import fcntl, time
-lock = open({str(out_of(options) / ".lock")!r}, "w")
-fcntl.lockf(lock, fcntl.LOCK_EX)
-print("locked", flush=True)
-time.sleep(600)
-"""
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "locked\n"
-        with pytest.raises(UserError, match="another dump of this set is running"):
-            dump(data, out_of(options), options)
-        other.kill()
+    refused = pytest.raises(UserError, match="another dump of this set is running")
+    with locked_by_another(out_of(options), "dump of this set"), refused:
+        dump(data, out_of(options), options)
     assert dump(data, out_of(options), options) == {}
 
 

@@ -1,24 +1,22 @@
 """A training that is ended inside an epoch goes on there, to the same bits."""
 
 import itertools
-import multiprocessing
 import os
 import random
 import resource
 import signal
 import sys
 import time
-from contextlib import contextmanager
 
 import pytest
 import torch
+from processes import locked_by_another
 from toydata import make_combined
 
 from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
-from pam.lock import alone
 from pam.train import belonging, midpoint, task
 from pam.train.trainer import load_checkpoint
 
@@ -70,25 +68,6 @@ def stop_after(monkeypatch, file, batches, number=signal.SIGTERM):
         return agreed(self)
 
     monkeypatch.setattr(midpoint.Midpoint, "agreed", agree)
-
-
-@contextmanager
-def alone_in_child(folder):
-    """Another process holds the lock of a folder."""
-    child = multiprocessing.get_context("fork").Process(target=hold, args=[folder])
-    child.start()
-    while not (folder / ".lock").is_file() or not (folder / ".lock").read_text():
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        child.kill()
-        child.join()
-
-
-def hold(folder):
-    with alone(folder, "training"):
-        time.sleep(600)
 
 
 def train_in_child(options, calls=0):
@@ -197,7 +176,10 @@ def test_what_a_checkpoint_belongs_to(tiny_model, tmp_path):
 
 def test_a_second_training_in_a_folder_is_refused(setup):
     exp, options = setup
-    with alone_in_child(exp), pytest.raises(UserError, match=r"another training is running \(proc"):
+    with (
+        locked_by_another(exp, "training"),
+        pytest.raises(UserError, match=r"another training is running \(proc"),
+    ):
         train_main(options)
     train_main(options)
 
