@@ -54,7 +54,7 @@ def few_prompts(monkeypatch):
 
 
 def experiment(folder, config, **changes):
-    config = config | {"batch": {"max_utts": 3, "max_frames": 100}} | changes
+    config = config | {"num_workers": 0, "batch": {"max_utts": 3, "max_frames": 100}} | changes
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     torch.manual_seed(0)
