@@ -11,7 +11,7 @@ one with the fewest jobs.
 `-` for LOG lets a single job write to the terminal. On failure the other jobs are stopped and the
 end of the failing log is printed. Ending this program (or what started it) ends the jobs with all
 their children: it passes SIGTERM or SIGUSR1 on, or SIGTERM for Ctrl-C, and kills what still runs
-GRACE_SECONDS later, or at a second signal. Training writes a checkpoint in that time. Standard
+GRACE_SECONDS later, or at a second Ctrl-C. Training writes a checkpoint in that time. Standard
 library only: it runs before anything is installed.
 """
 
@@ -25,39 +25,64 @@ import sys
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # a signal to this process when its parent ends
+PR_SET_CHILD_SUBREAPER = 36  # what a job leaves behind becomes a child of this process
 LINES_OF_A_FAILURE = 20
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60
+KILL_SECONDS = 5  # Linux cannot kill a process that waits for a disk
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # statuses of a training that a signal ended
 
 
-class Stopped(BaseException):
-    """A signal asks this program to end."""
-
-    def __init__(self, number: int):
-        self.number = number
+asked: list[int] = []  # the signals that asked this program to end, in their order
 
 
-def die_with_parent(number: int) -> None:
-    """Ask Linux to send signal `number` to this process when the one that started it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+def ask_to_end(number: int, _frame: object) -> None:
+    """Note a signal. It raises nothing: several arrive together when a shell above ends."""
+    asked.append(number)
 
 
-def groups_below(ancestor: int) -> set[int]:
-    """The process groups of all descendants: if a recipe runs another one, there are several."""
-    parents, groups = {}, {}
+def end_with_starter() -> bool:
+    """Note signals in `asked`, and the end of what started this program; False if that has ended
+    already."""
+    for number in SIGNALS:
+        signal.signal(number, ask_to_end)
+    parent = os.getppid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    return os.getppid() == parent
+
+
+def prctl(option: int, value: int) -> None:
+    """Change how Linux treats this process: see its manual."""
+    ctypes.CDLL(None).prctl(option, value)
+
+
+def descendants() -> dict[int, int]:
+    """The processes below this one that still run, each with its parent."""
+    parents, ended = {}, {os.getpid()}
     for process in Path("/proc").iterdir():
         # A process may end at any moment; a glob of its files looks at them outside `suppress`.
         if process.name.isdigit():
             with contextlib.suppress(OSError):
-                fields = (process / "stat").read_text().rpartition(")")[2].split()
-                parents[int(process.name)], groups[int(process.name)] = map(int, fields[1:3])
-    below = {ancestor}
+                state, parent, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+                parents[int(process.name)] = int(parent)
+                if state in "ZX":
+                    ended.add(int(process.name))
+    below = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in below} - below:
         below |= more
-    return {groups[pid] for pid in below if pid in groups}
+    return {pid: parents[pid] for pid in below - ended}
+
+
+def kill_descendants() -> None:
+    """End all jobs with all that they started, even those that a job left behind."""
+    end = time.monotonic() + KILL_SECONDS
+    while (below := descendants()) and time.monotonic() < end:  # one may just start another
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_SECONDS / 16)
 
 
 def parse_jobs(text: str) -> list[str]:
@@ -89,7 +114,7 @@ class Job:
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             start_new_session=True,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
+            preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
         )
 
     def follow(self) -> None:
@@ -105,14 +130,12 @@ class Job:
 
     def ask(self, number: int) -> None:
         """Pass a signal on to the job itself."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
+        self.process.send_signal(signal.SIGUSR1 if number == signal.SIGUSR1 else signal.SIGTERM)
 
-    def kill(self) -> None:
-        """End the job and all processes that it started, even if the job itself has ended."""
-        for group in {self.process.pid, *groups_below(self.process.pid)}:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+    def kill_group(self) -> None:
+        """End what an ended job left behind, except in a session of its own."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def explain(self) -> None:
         status = self.process.returncode
@@ -151,7 +174,7 @@ def run(pending: list[tuple[str, list[str]]], parallel: int, gpus: list[str]) ->
     running: list[Job] = []
     pause = POLL_SECONDS / 64  # short jobs are common: do not keep them waiting
     try:
-        while pending or running:
+        while (pending or running) and not asked:
             while pending and len(running) < parallel:
                 log, command = pending.pop(0)
                 used = [job.gpu for job in running]
@@ -165,43 +188,33 @@ def run(pending: list[tuple[str, list[str]]], parallel: int, gpus: list[str]) ->
                 if not ended:
                     continue
                 running.remove(job)
-                job.kill()
+                job.kill_group()
                 if job.process.returncode != 0:
                     job.explain()
                     return job.process.returncode if job.process.returncode > 0 else 1
-    except Stopped as stopped:
-        wait_for(running, stopped.number)
-        raise
+        if asked:
+            wait_for(running, asked[0])
+            return 128 + asked[0]
     finally:
-        for job in running:
-            job.kill()
+        kill_descendants()
     return 0
 
 
 def wait_for(jobs: list[Job], number: int) -> None:
-    """Pass a signal on to the jobs and give them time to end."""
+    """Pass a signal on to the jobs, and to what each leaves behind, and give them time to end."""
     for job in jobs:
         job.ask(number)
+    told = {job.process.pid for job in jobs}
     end = time.monotonic() + GRACE_SECONDS
-    with contextlib.suppress(Stopped):  # a second signal
-        while time.monotonic() < end and any(job.process.poll() is None for job in jobs):
-            time.sleep(POLL_SECONDS / 4)
+    while (below := descendants()) and time.monotonic() < end and signal.SIGINT not in asked[1:]:
+        left = {pid for pid, parent in below.items() if parent == os.getpid()} - told
+        told |= left
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        time.sleep(POLL_SECONDS / 4)
     for job in jobs:
         job.follow()
-
-
-def end_with_starter() -> bool:
-    """Raise Stopped at a signal, and at the end of what started this program; False if that has
-    ended already."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise Stopped(number)
-
-    for number in SIGNALS:
-        signal.signal(number, stop)
-    parent = os.getppid()
-    die_with_parent(signal.SIGTERM)
-    return os.getppid() == parent
 
 
 def main() -> int:
@@ -219,14 +232,13 @@ def main() -> int:
         return 2
     if not end_with_starter():
         return 1
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     pending: list[tuple[str, list[str]]] = []
     for job in jobs:
         log, *command = [arg.replace("{JOB}", job) for arg in args]
         pending.append((log, command))
     try:
         return run(pending, parallel or len(jobs), visible_gpus(gpus))
-    except Stopped as stopped:
-        return 128 + stopped.number
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from run import LINES_OF_A_FAILURE, STOPPED, Stopped, end_with_starter, parse_jobs
+from run import LINES_OF_A_FAILURE, STOPPED, asked, end_with_starter, parse_jobs
 
 CONFIG = Path(__file__).resolve().parents[1] / "conf" / "slurm.conf"
 POLL_SECONDS = 0.5
@@ -122,7 +122,7 @@ def run(submit: Sequence[str], name: str, logs: dict[str, Log], commands: dict[s
     alone = len(logs) == 1
     process = subprocess.Popen(submit, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        while process.poll() is None:
+        while process.poll() is None and not asked:
             time.sleep(POLL_SECONDS)
             if alone:
                 next(iter(logs.values())).follow()
@@ -130,6 +130,8 @@ def run(submit: Sequence[str], name: str, logs: dict[str, Log], commands: dict[s
         if process.returncode != 0:  # also if a signal ends this program
             subprocess.run(["scancel", f"--name={name}"], check=False)
             process.terminate()
+    if asked:
+        return 128 + asked[0]
     if alone:
         next(iter(logs.values())).follow()
     if process.returncode in STOPPED:
@@ -201,8 +203,6 @@ def main() -> int:
         return 1
     try:
         return run(*plan(sys.argv[1:]))
-    except Stopped as stopped:
-        return 128 + stopped.number
     except (Mistake, ValueError) as mistake:
         print(f"error: {mistake}", file=sys.stderr)
     except OSError as error:

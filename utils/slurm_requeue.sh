@@ -11,12 +11,17 @@ set -uo pipefail
 (($#)) || { echo "usage: slurm_requeue.sh COMMAND...  (in a batch job; see this file)" >&2; exit 2; }
 [[ -n ${SLURM_JOB_ID:-} ]] || { echo "error: SLURM_JOB_ID is not set: start this with sbatch" >&2; exit 1; }
 
+job=""
+early=""
+pass_on() {
+    early=$1
+    [[ -z $job ]] || pkill "-$1" --parent "$job" --full utils/run.py || kill "-$1" "$job"
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
 "$@" &
 job=$!
-for name in USR1 TERM; do
-    # shellcheck disable=SC2064  # the name of now
-    trap "pkill -$name --parent $job --full utils/run.py || kill -$name $job" "$name"
-done
+[[ -z $early ]] || pass_on "$early" # it came before the command had started
 status=0
 wait "$job" || status=$?
 while kill -0 "$job" 2>/dev/null; do # a signal ended only the waiting

@@ -116,7 +116,9 @@ def test_a_process_that_ends_while_it_is_looked_at_is_passed_over(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", ended(read))
     monkeypatch.setattr(Path, "stat", ended(stat))
-    assert os.getpgid(0) in launcher["groups_below"](os.getpid())
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        assert launcher["descendants"]()[child.pid] == os.getpid()
+        child.kill()
 
 
 def test_what_a_job_left_behind_is_ended(tmp_path):

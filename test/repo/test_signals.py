@@ -1,8 +1,10 @@
 """Signals reach what a recipe runs: utils/run.py passes them on, utils/slurm_requeue.sh too."""
 
 import os
+import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -32,18 +34,36 @@ def test_a_job_may_end_tidily(tmp_path, sent, received):
     assert (tmp_path / "tidy").exists()
 
 
-def test_a_second_signal_ends_a_job_that_does_not(tmp_path):
+def test_only_a_second_ctrl_c_ends_a_job_that_does_not(tmp_path):
+    """A shell that ends sends SIGTERM a second time, and each launcher above sends one, too."""
     job = "trap '' TERM; echo $$ > ready; while true; do sleep 0.05; done"
     process = subprocess.Popen([*RUN, "x.log", "bash", "-c", job], cwd=tmp_path)
     assert wait_for(lambda: (tmp_path / "ready").exists() and (tmp_path / "ready").read_text(), 30)
     child = int((tmp_path / "ready").read_text())
-    process.terminate()
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
-    assert is_running(child)
-    process.terminate()
+    for _ in range(3):
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert is_running(child)
+    process.send_signal(signal.SIGINT)
     assert process.wait(30) == 143
     assert wait_for(lambda: not is_running(child), 30)
+
+
+@pytest.mark.parametrize("second", ["TERM", "INT"])
+def test_launchers_inside_launchers_leave_nothing_behind(tmp_path, second):
+    """Whatever arrives while the inner one ends: what its job started ends, too."""
+    job = "(trap '' HUP; setsid sleep 1000 & echo $! > pid); touch ready; sleep 1000"
+    inner = f"{' '.join(RUN)} inner.log bash -c {shlex.quote(job)}; true"
+    process = subprocess.Popen([*RUN, "x.log", "bash", "-c", inner], cwd=tmp_path)
+    ready(tmp_path)
+    pid = int((tmp_path / "pid").read_text())
+    process.terminate()
+    while process.poll() is None:
+        process.send_signal(signal.Signals[f"SIG{second}"])
+        time.sleep(0.001)
+    assert process.returncode != 0
+    assert wait_for(lambda: not is_running(pid), 30)
 
 
 def test_a_job_that_a_signal_ended_is_no_error(tmp_path):
