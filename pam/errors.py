@@ -7,6 +7,10 @@ from collections.abc import Callable
 class UserError(ValueError):
     """Bad input, configuration or environment: one line with the source, the value and the fix."""
 
+    def __str__(self) -> str:
+        """Its own words: a DataLoader raises it again with the traceback of another process."""
+        return super().__str__().rpartition(f"{__name__}.{UserError.__name__}: ")[2].rstrip("\n")
+
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a program's `main` and exit: a `UserError` becomes one line on stderr and status 1."""

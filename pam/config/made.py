@@ -146,7 +146,8 @@ class Making:
         try:
             yield
         except BaseException:
-            self.finish(complete=False)
+            with suppress(OSError):  # a full disk must not hide the first error
+                self.finish(complete=False)
             raise
         self.finish()
 

@@ -14,6 +14,7 @@ from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from torch.utils.data import DataLoader, Dataset
 
 from pam.train.dataset import TrainingSet
+from pam.train.signals import outlive_signals
 
 JITTER = 0.1  # default of `length_jitter`
 
@@ -126,7 +127,8 @@ def loader(
 ) -> DataLoader:
     """Yields (utterances, batch) for every step. `pin_memory` makes copies to a GPU faster."""
     options = {"batch_size": None, "num_workers": num_workers, "pin_memory": pin_memory}
-    return DataLoader(Utterances(dataset), sampler=steps, collate_fn=collate_fn, **options)
+    options |= {"collate_fn": collate_fn, "worker_init_fn": outlive_signals}
+    return DataLoader(Utterances(dataset), sampler=steps, **options)
 
 
 def rest_of(whole: DataLoader, done: int) -> DataLoader:

@@ -23,8 +23,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import UserError
-from pam.train.midpoint import STOPPED
 from pam.train.processes import LOST, USER_ERROR
+from pam.train.signals import SECONDS_TO_SAVE, STOPPED
 
 PORT = 29500  # torchrun's
 JOB_PORTS = range(20_000, 30_000)  # each job of Slurm takes its own
@@ -46,6 +46,7 @@ def launch(
         nproc_per_node=processes,
         rdzv_backend="c10d",
         max_restarts=0,
+        shutdown_timeout=SECONDS_TO_SAVE,
         **(meeting(num_nodes, master) if num_nodes > 1 else alone()),
     )
     signal.signal(signal.SIGUSR1, pass_on)  # torchrun passes on only those that end it

@@ -4,16 +4,14 @@ ESPnet's own checkpoint.pth is written after an epoch and its validation. midpoi
 holds what the rest of an epoch depends on: a training that was ended at any point goes on with the
 next batch after it, bit for bit. It is always between two updates of the optimizer.
 
-SIGTERM, and SIGUSR1, which Slurm can send before a time limit, ask a training to stop. It finishes
-the update, writes midpoint.pth and exits with 128 + the number of the signal: 143 and 138.
+SIGTERM and SIGUSR1 ask a training to stop (`pam.train.signals`). It finishes the update, writes
+midpoint.pth and exits with 128 + the number of the signal: 143 and 138.
 """
 
 import random
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,36 +25,12 @@ from pam.checkpoint import read_checkpoint
 from pam.log import get_logger
 from pam.train.belonging import refuse_another
 from pam.train.processes import from_first, gathered, is_first, rank, world
+from pam.train.signals import StopRequest
 
 FILE = "midpoint.pth"
 FLOAT = torch.float64  # of Python's numbers
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-STOPPED = tuple(128 + number for number in SIGNALS)  # exit statuses: the same command resumes
 
 logger = get_logger(__name__)
-
-
-class StopRequest:
-    """The number of the first signal of `SIGNALS`; 0 until one arrives."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Context that catches the signals. Only the main thread of a process can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.receive) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def receive(self, number: int, _frame: Any) -> None:
-        self.number = self.number or number
 
 
 @dataclass
@@ -149,7 +123,8 @@ class Midpoint:
     def save(self, state: EpochState, batches: int) -> None:
         """Write midpoint.pth. All processes must call this."""
         states = gathered([random_state()])
-        if is_first():
+
+        def write() -> None:
             found = {
                 "epoch": state.reporter.get_epoch(),
                 "batches": batches,
@@ -157,6 +132,8 @@ class Midpoint:
                 "random": states,
             }
             torch.save(found, self.file)  # atomic, and marked: `pam.train.trainer`
+
+        from_first(write)  # the others wait: if one left now, the launcher would end all
         self.saved = time.monotonic()
 
     def remove(self) -> None:

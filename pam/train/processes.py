@@ -80,7 +80,7 @@ def run(
     `todo` gives the record of the work, None if it is complete. Only the first process asks it.
     If the program was started alone but needs more processes, it starts them.
     """
-    with joined(args.ngpu):
+    with joined(args.ngpu), readers_explained():
         making = from_first(todo)
         if making is None:
             return 0
@@ -126,6 +126,20 @@ def joined(ngpu: int) -> Iterator[None]:
             raise
         tell_launcher(f"{LOST}: {' '.join(str(error).split())}")
         sys.exit(1)
+
+
+@contextmanager
+def readers_explained() -> Iterator[None]:
+    """Turn the error for a DataLoader's process that was killed into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
+            "the same command resumes"
+        ) from error
 
 
 def refuse_another_number(ngpu: int) -> None:

@@ -28,6 +28,7 @@ from pam.train.belonging import KEY, refuse_another
 from pam.train.divergence import diverged, flag_nonfinite, flagged_so_far, rank
 from pam.train.iterators import rest_of
 from pam.train.midpoint import EpochState, Midpoint
+from pam.train.processes import is_first
 from pam.train.speed import MeteredOptions, metered
 
 # Types of ESPnet's reporter in a checkpoint, besides tensors and plain values.
@@ -124,6 +125,7 @@ class PaMTrainer(Trainer):
                 **others,
             )
             midpoint.remove()
+            midpoint.leave_if_asked()  # since the last batch of the validation
 
     @classmethod
     def train_one_epoch(
@@ -184,6 +186,9 @@ class PaMTrainer(Trainer):
         refuse_another(checkpoint, states, model.belongs_to)
         model.load_state_dict(states["model"], strict=strict)
         reporter.load_state_dict(states["reporter"])
+        own = Path(checkpoint).with_name(f"{reporter.get_epoch()}epoch.pth")
+        if is_first() and not own.is_file():  # ESPnet writes it after checkpoint.pth
+            write_checkpoint(own, states["model"])
         for optimizer, state in zip(optimizers, states["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         for scheduler, state in zip(schedulers, states["schedulers"], strict=True):

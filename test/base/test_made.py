@@ -167,3 +167,14 @@ def test_settings_of_several_folders_are_one_mapping():
         "audio": "flac",
         "CORPUS": "/1",
     }
+
+
+def test_a_full_disk_does_not_hide_the_first_error(tmp_path, monkeypatch):
+    made = making(tmp_path)
+
+    def refused(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="the first"), made.work():
+        monkeypatch.setattr(Making, "_write", refused)
+        raise UserError("the first")

@@ -1,6 +1,7 @@
 """A training that is ended inside an epoch goes on there, to the same bits."""
 
 import itertools
+import multiprocessing
 import os
 import random
 import resource
@@ -17,7 +18,7 @@ from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
-from pam.train import belonging, midpoint, task
+from pam.train import belonging, midpoint, signals, task
 from pam.train.trainer import load_checkpoint
 
 TIMES = ("_time", "time")  # statistics of the clock
@@ -113,14 +114,14 @@ def long(setup, tmp_path):
     return exp, options, twin
 
 
-@pytest.mark.parametrize(("number", "updates"), zip(midpoint.SIGNALS, (1, 3), strict=True))
+@pytest.mark.parametrize(("number", "updates"), [*zip(signals.SIGNALS, (1, 3), strict=True)])
 def test_a_signal_stops_after_an_update(long, monkeypatch, number, updates):
     exp, options, twin = long
     file = exp / "warmup" / midpoint.FILE
     with monkeypatch.context() as once, pytest.raises(SystemExit) as ended:
         stop_after(once, file, updates, number)
         train_main(options)
-    assert ended.value.code == 128 + number and ended.value.code in midpoint.STOPPED
+    assert ended.value.code == 128 + number and ended.value.code in signals.STOPPED
     assert torch.load(file, weights_only=True)["batches"] == 2 * updates
     train_main(options)
     assert_same_training(twin, exp)
@@ -241,3 +242,88 @@ def test_a_skipped_update_is_in_the_midpoint_after_it(setup, monkeypatch, tmp_pa
     one, other = (load_checkpoint(e / "train" / "checkpoint.pth") for e in (twin, exp))
     assert differences(without_times(one), without_times(other)) == []
     assert one["schedulers"][0]["total_steps"] == 11
+
+
+def to_readers(monkeypatch, number):
+    """Send a signal to the processes that read the data, after the first update."""
+    agreed, calls = midpoint.Midpoint.agreed, itertools.count()
+
+    def agree(self):
+        if next(calls) == 1:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, number)
+        return agreed(self)
+
+    monkeypatch.setattr(midpoint.Midpoint, "agreed", agree)
+
+
+def test_a_signal_for_the_processes_that_read_is_no_error(setup, monkeypatch, tmp_path):
+    """Slurm sends it to them too; the training needs their batches for its last update."""
+    exp, options = setup
+    twin = tmp_path / "twin"
+    train_main([str(twin) if option == str(exp) else option for option in options])
+    with monkeypatch.context() as once:
+        to_readers(once, signal.SIGTERM)
+        train_main([*options, "--set", "num_workers=2"])
+    assert_same_training(twin, exp)
+
+
+def test_a_reader_that_was_killed_is_one_line(setup, monkeypatch):
+    exp, options = setup
+    with monkeypatch.context() as once, pytest.raises(UserError, match="lower num_workers"):
+        to_readers(once, signal.SIGKILL)
+        train_main([*options, "--set", "num_workers=1"])
+    train_main(options)
+
+
+def test_an_error_of_a_reader_is_one_line(setup, tmp_path):
+    """An archive that has vanished: the DataLoader adds the traceback of its process."""
+    exp, options = setup
+    own = make_combined(tmp_path / "own")
+    options = [*options, "--train", str(own), "--set", "num_workers=1"]
+    for archive in own.rglob("*.ark"):
+        archive.unlink()
+    with pytest.raises(UserError) as ended:
+        train_main(options)
+    assert "\n" not in str(ended.value) and ".ark" in str(ended.value)
+
+
+def test_a_signal_after_the_last_batch_of_a_phase_stops_before_the_next(long, monkeypatch):
+    exp, options, twin = long
+    remove = midpoint.Midpoint.remove
+
+    def remove_late(self):
+        if self.file.parent.name == phase:
+            os.kill(os.getpid(), signal.SIGTERM)
+        remove(self)
+
+    for phase in ("warmup", "train"):
+        with monkeypatch.context() as once, pytest.raises(SystemExit) as ended:
+            once.setattr(midpoint.Midpoint, "remove", remove_late)
+            train_main(options)
+        assert ended.value.code == 143
+        assert (exp / phase / "checkpoint.pth").exists()
+        assert not (exp / phase / "last.pth").exists()
+    train_main(options)
+    assert_same_training(twin, exp)
+
+
+def test_a_kill_between_a_checkpoint_and_its_model_loses_no_model(setup, monkeypatch):
+    """ESPnet writes checkpoint.pth, then the model of the epoch, which averaging reads."""
+    exp, options = setup
+    options = [*options, "--warmup", "none", "--set", "keep_nbest_models=3"]
+    resume = midpoint.Midpoint.resume
+
+    def begin(self, state):
+        if state.reporter.get_epoch() == 2:
+            raise KeyboardInterrupt
+        return resume(self, state)
+
+    with monkeypatch.context() as once, pytest.raises(KeyboardInterrupt):
+        once.setattr(midpoint.Midpoint, "resume", begin)
+        train_main(options)
+    first = exp / "train" / "1epoch.pth"
+    before = torch.load(first, weights_only=True)
+    first.unlink()
+    train_main(options)
+    assert differences(torch.load(first, weights_only=True), before) == []
