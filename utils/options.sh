@@ -6,6 +6,7 @@ stage=1              # first stage to run
 stop_stage=100       # last stage to run
 skip_stages=         # stages to leave out, such as "3 5"
 nj=                  # processes that prepare and dump; empty: one per core
+train_nj=            # processes of a training on a CPU, which split each batch; empty: one per core (up to 4)
 inference_nj=        # jobs that decode, each a part of every test set; empty: one per GPU, or core (up to 4)
 ngpu=0               # GPUs of a machine to dump, train and decode on; 0: CPU
 num_nodes=1          # machines to train on, each with ngpu GPUs (egs/README.md)

@@ -52,7 +52,7 @@ stage_3() { # combine: one training and one validation set of all tasks
         --test "${test[@]}" --out "$combined" --encoders "${encoders[@]}" --encoder_dir "$dumpdir"
 }
 
-machines=(--ngpu "$ngpu" --num_nodes "$num_nodes" ${master_addr:+--master_addr "$master_addr"})
+machines=(--ngpu "$ngpu" --nj "$train_nj" --num_nodes "$num_nodes" ${master_addr:+--master_addr "$master_addr"})
 # shellcheck disable=SC2206  # train_args is a list of arguments
 training=(--system_config "$system_config" --scale_config "$scale_config"
     ${llm:+--llm_config "$llm_config"} --train "$combined/train" --dev "$combined/dev"

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 LISTS = ("train_sets", "dev_sets", "test_sets")
 PROCESSES = re.compile(r"([1-9]\d*)?")
-MOST_DECODING = 4  # processes on a CPU where no number is given: each has an LLM in memory
+MOST_PROCESSES = 4  # processes on a CPU where no number is given: each has an LLM in memory
 SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)?")
 
 Options = Mapping[str, str]
@@ -93,11 +93,13 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
 
 
 def processes(options: Options) -> dict[str, str]:
-    """How many processes prepare and dump, and how many decode: at least one per GPU."""
+    """How many processes prepare and dump, how many train on a CPU, and how many decode: at least
+    one per GPU."""
     ngpu = int(options["ngpu"])
     nj = options["nj"] or str(cores())
-    jobs = max(int(options["inference_nj"] or 0), ngpu) or min(cores(), MOST_DECODING)
-    return {"nj": nj, "inference_nj": str(jobs)}
+    jobs = max(int(options["inference_nj"] or 0), ngpu) or min(cores(), MOST_PROCESSES)
+    train_nj = options["train_nj"] or str(1 if ngpu else min(cores(), MOST_PROCESSES))
+    return {"nj": nj, "train_nj": train_nj, "inference_nj": str(jobs)}
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
             check_choice(name, options[name], ("true", "false"))
         elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
             raise UserError(f"--{name} {options[name]}: expected a whole number")
-    for name in ("nj", "inference_nj"):
+    for name in ("nj", "train_nj", "inference_nj"):
         if not PROCESSES.fullmatch(options[name]):
             what = "expected a number of processes, or nothing"
             raise UserError(f"--{name} {options[name]}: {what}")

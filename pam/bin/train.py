@@ -133,7 +133,7 @@ def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int
     """
     if batch.get("per") != "gpu":
         return {}
-    now = processes_of(args)
+    now = processes_of(args) // args.nj
     record = read_record(args.expdir, STAGE) or {"complete": False, "settings": {}}
     before = record["settings"].get("gpus", now)
     if before == now or record["complete"]:
@@ -213,7 +213,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     config |= gpus_of(args, config["batch"])
     budget = experiment.budgets[args.budget]
     check_budget(budget, args.budget, config["warmup"])
-    check_phases(experiment.phases, config["warmup"])
+    check_phases(experiment.phases, config["warmup"], config["batch"].get("per") == "gpu")
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": plain(budget)}
     return names | chosen | config

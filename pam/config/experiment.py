@@ -152,10 +152,16 @@ def check_budget(budget: Budget, name: str, warmup: str) -> None:
         raise UserError(f"budgets.{name}: steps and epochs are both given: remove one of them")
 
 
-def check_phases(phases: Phases, warmup: str) -> None:
-    """UserError if a key is missing in a phase that will run."""
+def check_phases(phases: Phases, warmup: str, per_gpu: bool) -> None:
+    """UserError if a phase that will run lacks a key or has one without effect; `per_gpu`: whether
+    each GPU has a batch of its own."""
     running = ["ctc", "llm"] if warmup == "ctc" else ["llm"]
     require(plain(phases), running, "phases")
     for name in running:
         phase = plain(getattr(phases, name))
         require(phase, ("optim_conf", "warmup_steps"), f"phases.{name}")
+        if phase.get("lr_rule", "none") != "none" and not per_gpu:
+            raise UserError(
+                f"phases.{name}.lr_rule: {phase['lr_rule']}: it follows the number of GPUs that "
+                "have a batch each: set batch.per: gpu, or leave it out"
+            )

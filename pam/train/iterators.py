@@ -19,14 +19,14 @@ from pam.train.signals import outlive_signals
 JITTER = 0.1  # default of `length_jitter`
 
 
-def limits(config: Mapping[str, Any], processes: int) -> dict[str, int]:
+def limits(config: Mapping[str, Any], gpus: int) -> dict[str, int]:
     """The limits of each of `shares` equal parts of a batch.
 
-    With `batch.per: gpu` each process has a part of the configured limits. Otherwise these are the
+    With `batch.per: gpu` each GPU has a part of the configured limits. Otherwise these are the
     limits of the whole batch, which the processes split.
     """
     batch = config["batch"]
-    shares = processes if batch.get("per") == "gpu" else 1
+    shares = gpus if batch.get("per") == "gpu" else 1
     return {name: batch[name] for name in ("max_utts", "max_frames")} | {"shares": shares}
 
 

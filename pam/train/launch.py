@@ -1,4 +1,4 @@
-"""Start one process for each GPU, on one machine or several, with torchrun.
+"""Start the processes of a training, on one machine or several, with torchrun.
 
 On several machines each runs the same command (`srun --nodes=2 --ntasks-per-node=1 …`). They meet
 at one of them: the first of Slurm's job step, or that of `--master_addr`.

@@ -1,4 +1,4 @@
-"""The processes of a training: one for each GPU, of one machine or of several.
+"""The processes of a training: one for each GPU, of one machine or of several; on a CPU, `--nj`.
 
 torchrun starts them (`pam.train.launch`) and tells each its place in the environment (`PLACE`). A
 program that is started alone is a group of one. The first process decides and writes; the others
@@ -29,9 +29,12 @@ T = TypeVar("T")
 
 
 def add_machines(parser: argparse.ArgumentParser) -> None:
-    """Options of a program that runs on the GPUs of one machine or several."""
+    """Options of a program that runs in several processes, on one machine or several."""
     parser.add_argument(
         "--ngpu", type=int, default=0, help="0: CPU; N: one process on each of N GPUs of a machine"
+    )
+    parser.add_argument(
+        "--nj", type=int, default=1, help="processes on the CPU, which split each batch (--ngpu 0)"
     )
     parser.add_argument(
         "--num_nodes", type=int, default=1, help="machines; each of them runs this command"
@@ -47,7 +50,11 @@ def processes_of(args: argparse.Namespace) -> int:
     """The number of processes of a program with these options. UserError if it is not positive."""
     if args.num_nodes < 1:
         raise UserError(f"--num_nodes {args.num_nodes}: expected 1 machine or more")
-    return world() if is_started() else max(args.ngpu, 1) * args.num_nodes
+    if args.nj < 1:
+        raise UserError(f"--nj {args.nj}: expected 1 process or more")
+    if args.nj > 1 and args.ngpu:
+        raise UserError(f"--nj {args.nj} --ngpu {args.ngpu}: each GPU has one process: omit --nj")
+    return world() if is_started() else max(args.ngpu, args.nj) * args.num_nodes
 
 
 def is_started() -> bool:
@@ -92,7 +99,8 @@ def run(
     from pam.train.launch import launch  # takes seconds
 
     own = sys.argv[1:] if argv is None else argv
-    launch(f"pam.bin.{program}", own, max(args.ngpu, 1), args.num_nodes, args.master_addr)
+    here = max(args.ngpu, args.nj)
+    launch(f"pam.bin.{program}", own, here, args.num_nodes, args.master_addr)
     return 0
 
 

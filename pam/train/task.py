@@ -167,7 +167,7 @@ class PaMTask(AbsTask):
             "collate_fn": iter_options.collate_fn,
             "num_workers": args.num_workers,
             "pin_memory": args.ngpu > 0,
-            **limits(config, world()),
+            **limits(config, config.get("gpus", 1)),
             "rank": rank(),
             "world": world(),
         }

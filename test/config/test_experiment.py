@@ -199,11 +199,11 @@ def test_a_budget_has_steps_or_epochs():
 
 def test_a_phase_that_runs_says_how():
     llm = {"optim_conf": {}, "warmup_steps": 1}
-    check_phases(typed(Phases, {"llm": llm}), "none")
+    check_phases(typed(Phases, {"llm": llm}), "none", False)
     with pytest.raises(UserError, match="phases: ctc is missing"):
-        check_phases(typed(Phases, {"llm": llm}), "ctc")
+        check_phases(typed(Phases, {"llm": llm}), "ctc", False)
     with pytest.raises(UserError, match="phases.ctc: optim_conf, warmup_steps is missing"):
-        check_phases(typed(Phases, {"llm": llm, "ctc": {}}), "ctc")
+        check_phases(typed(Phases, {"llm": llm, "ctc": {}}), "ctc", False)
 
 
 def test_the_optimizer_takes_every_option():

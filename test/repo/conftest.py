@@ -73,7 +73,8 @@ def recipes(tmp_path: Path) -> Recipes:
             shutil.copy(script, root / "egs" / recipe)
     options = root / "utils/options.sh"  # on every machine the same number of processes
     text = re.sub(r"^nj= {2}", "nj=2 ", options.read_text(), flags=re.MULTILINE)
-    options.write_text(re.sub(r"^inference_nj= {2}", "inference_nj=1 ", text, flags=re.MULTILINE))
+    text = re.sub(r"^(train|inference)_nj= {2}", r"\1_nj=1 ", text, flags=re.MULTILINE)
+    options.write_text(text)
     run = root / "egs/mini/run.sh"
     run.write_text(re.sub(r'^(\w+)_sets=".*"', shorten, run.read_text(), flags=re.MULTILINE))
     env = {

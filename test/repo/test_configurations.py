@@ -146,7 +146,7 @@ def test_every_option_is_known(scale, system, llm):
     experiment = read_experiment(scale, system, llm)
     for name, budget in experiment.budgets.items():
         check_budget(budget, name, "ctc")
-    check_phases(experiment.phases, "ctc")
+    check_phases(experiment.phases, "ctc", per_gpu=True)
 
 
 def test_the_examples_of_the_help_are_options_that_exist():

@@ -124,6 +124,7 @@ def test_every_gpu_dumps_decodes_and_scores(recipes, monkeypatch):
         assert f"--job {number}/2 " in command and "--ngpu 1" in command
     assert not (decoded / "log/decode.3.log").exists()
     assert "--ngpu 2" in (folder / "dump/log/dump.log").read_text()
+    assert "--ngpu 2 --nj 1 " in next(folder.glob("exp/*/train.log")).read_text()
     assert "--ngpu 1" in (decoded / "log/score.log").read_text()
 
 
@@ -143,7 +144,7 @@ def test_every_job_decodes_a_part_of_every_set(recipes, jobs):
 
 
 def test_processes_follow_the_cores(recipes):
-    """One per core; decoding jobs at most four."""
+    """One per core; those that train or decode at most four."""
     number = cores()
     shutil.copy(ROOT / "utils/options.sh", recipes.root / "utils/options.sh")
     status, output = recipes.run("mini")
@@ -151,7 +152,9 @@ def test_processes_follow_the_cores(recipes):
     folder = recipes.root / "egs/mini"
     assert f"--nj {number} " in (folder / "dump/log/dump.log").read_text().splitlines()[0]
     assert len(list(folder.glob("exp/*/greedy_unseen/log/decode.*.log"))) == min(number, 4)
-    for name in ("nj", "inference_nj"):
+    trains = (folder / "exp/pam_mini_short_s0/train.log").read_text().splitlines()[0]
+    assert f" --nj {min(number, 4)} " in trains
+    for name in ("nj", "train_nj", "inference_nj"):
         status, output = recipes.run("mini", f"--{name}", "0")
         assert status != 0 and f"--{name} 0: expected a number of processes, or nothing" in output
 

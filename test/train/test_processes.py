@@ -91,6 +91,28 @@ def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     assert json.loads((exp / "peak_memory.json").read_text()).keys() == {"gpus", "resident_bytes"}
 
 
+def test_processes_of_a_cpu_split_each_batch(uneven, tmp_path):
+    """`--nj 2` learns what one process learns; `batch.per: gpu` does not count them."""
+    exp, options = uneven
+    options = [*options, *sets({"batch.per": "gpu"}), "--warmup", "none"]
+    train_main(options)
+    exp.rename(tmp_path / "one")
+    command = [sys.executable, "-m", "pam.bin.train", *options, "--nj", "2"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    assert load_yaml(exp / "config.yaml")["gpus"] == 1
+    same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [(["--nj", "0"], "--nj 0: "), (["--nj", "2", "--ngpu", "2"], "omit --nj")],
+)
+def test_numbers_of_processes_that_cannot_be(setup, more, message):
+    with pytest.raises(UserError, match=message):
+        train_main([*setup[1], *more])
+
+
 def test_accumulated_batches_learn_what_the_joint_batch_learns(uneven, tmp_path):
     """Seven utterances of one task: in one batch, and in batches of four and three."""
     exp, options = uneven

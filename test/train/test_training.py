@@ -352,6 +352,7 @@ def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
         (["--set", "tasks=[asr_clean]"], "task 'ac' is not configured"),
         (["--set", "feats=online"], "--set feats=online: give it as the option --feats"),
         (["--set", "pool=after"], "unknown option 'pool'"),
+        (["--set", "phases.llm.lr_rule=sqrt"], "lr_rule: sqrt: .*set batch.per: gpu"),
     ],
 )
 def test_bad_options_are_one_clear_line(setup, extra, message):
