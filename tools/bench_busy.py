@@ -2,15 +2,14 @@
 """Time stages of a recipe, alone and beside a program that keeps one core busy.
 
     tools/bench_busy.py [--recipe mini] [--config conf/tiny.conf] [--stages 2 4 6]
-                        [--settings OMP_NUM_THREADS=1 OMP_NUM_THREADS=2 …] [--limit 1200]
+                        [--settings "train_nj=1" "train_nj=2" …] [--limit 1200]
 
-Prints the seconds of each stage for each setting (an environment variable), alone and beside the
-other program, and their ratio. A stage is stopped after `--limit` seconds. All data is in a
-temporary folder.
+Prints the seconds of each stage for each setting (options of the recipe), alone and beside the
+other program, and their ratio. A training of one process has a thread for each core. A stage is
+stopped after `--limit` seconds. All data is in a temporary folder.
 """
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = ("OMP_NUM_THREADS=1", "OMP_NUM_THREADS=2")
+SETTINGS = ("train_nj=1", "train_nj=2")
 MADE = {2: "dump", 4: "exp", 6: "exp/*/greedy_*"}  # what to remove before the stage runs again
 
 
@@ -42,15 +41,14 @@ class Recipe:
 
     def run(self, first: int, last: int, setting: str, limit: float | None = None) -> float | None:
         """Seconds of these stages; None where they took longer than `limit`."""
-        name, _, value = setting.partition("=")
         places = [f"--{kind}dir={self.work / kind}" for kind in ("data", "dump", "exp")]
         stages = ["--stage", str(first), "--stop_stage", str(last)]
-        command = ["./run.sh", "--config", self.config, *places, *stages]
+        options = [f"--{option}" for option in setting.split()]
+        command = ["./run.sh", "--config", self.config, *options, *places, *stages]
         start = time.monotonic()
         process = subprocess.Popen(
             command,
             cwd=self.folder,
-            env=os.environ | {name: value},
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -74,7 +72,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="mini")
     parser.add_argument("--config", default="conf/tiny.conf")
     parser.add_argument("--stages", type=int, nargs="+", choices=sorted(MADE), default=sorted(MADE))
-    parser.add_argument("--settings", nargs="+", metavar="NAME=VALUE", default=SETTINGS)
+    parser.add_argument("--settings", nargs="+", metavar="'NAME=VALUE …'", default=SETTINGS)
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds of one stage")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

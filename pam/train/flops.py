@@ -35,8 +35,9 @@ from pam.train.probe import Fused, probe_fusion
 
 CLOSING_TOKENS = {"plain": 0, "chat": 6}
 
-# Peak of dense bfloat16 products with float32 sums, FLOP/s. Written from memory: compare a value
-# with NVIDIA's data sheet before you quote an MFU.
+# Peak of dense bfloat16 products with float32 sums, FLOP/s. Compared with copies of NVIDIA's data
+# sheets (half of those with sparsity): A10, A40, A100, H100 SXM and PCIe, H200, L4, L40S. The
+# others are from memory: compare such a value before you quote an MFU.
 PEAK_BF16 = {
     "A10": 125e12,
     "A30": 165e12,
