@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pam.data.workers import end_with_parent
+from pam.device import allow_tf32
 from pam.encoders import load_encoder
 from pam.encoders.shards import Shard, ShardEncoder
 from pam.errors import UserError
@@ -61,6 +62,8 @@ def _start(devices: Any, specs: dict, device: str, threads: int, parent: int) ->
     global _encoder
     end_with_parent(parent)
     os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
+    if device != "cpu":
+        allow_tf32()
     encoders = {name: load_encoder(spec) for name, spec in specs.items()}
     _encoder = ShardEncoder(encoders, device, threads)
 

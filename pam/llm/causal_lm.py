@@ -25,6 +25,7 @@ from pam.llm.fast_layers import FastLayers
 from pam.llm.load import load_frozen, load_tokenizer
 from pam.llm.lora import inject_lora, lora_layers, without_lora
 from pam.llm.prompts import PromptStates, pad_left, stack_prompts
+from pam.llm.recompute import recompute_layers
 from pam.llm.supported import refuse_unsupported
 from pam.llm.template import Template, make_template
 from pam.llm.text import TextEncoder
@@ -52,6 +53,8 @@ class CausalLM(nn.Module):
             tokenizer's own "chat" template, or the template that an experiment was trained with.
         shard: whether the GPUs of a training share the frozen layers, each with a part of every
             layer's weights (`pam.train.sharding`). Decoding needs the whole LLM on one GPU.
+        gradient_checkpointing: whether training keeps only the input of each layer and runs the
+            layer again in the backward pass: less memory, longer steps (`pam.llm.recompute`).
 
     `sharded` tells whether the layers have been sharded.
 
@@ -74,12 +77,13 @@ class CausalLM(nn.Module):
         lora_on_prompt: bool = True,
         template: str | Template = "plain",
         shard: bool = False,
+        gradient_checkpointing: bool = False,
     ):
         super().__init__()
         if h_prompt not in H_PROMPTS:
             raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
         self.h_prompt, self.lora_on_prompt, self.attention = h_prompt, lora_on_prompt, attention
-        self.shard = shard
+        self.shard, self.recompute = shard, gradient_checkpointing
         folder = resolve_model(path)
         self.tokenizer = load_tokenizer(folder)
         self.text_ids = TextEncoder(self.tokenizer)
@@ -88,15 +92,21 @@ class CausalLM(nn.Module):
         self.llm = load_frozen(folder, dtype, attention)
         refuse_unsupported(self, folder)
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
+        if gradient_checkpointing:
+            recompute_layers(self.llm, self.backbone)
         self.eval()
 
     def train(self, mode: bool = True) -> "CausalLM":
         """Only LoRA follows `mode`. The frozen LLM stays in eval mode, without dropout."""
         super().train(False)
-        for layer in lora_layers(self.llm):
-            for dropout in layer.lora_dropout.values():
-                dropout.train(mode and isinstance(dropout, nn.Dropout))
+        for dropout in self.dropouts():
+            dropout.train(mode)
         return self
+
+    def dropouts(self) -> list[nn.Dropout]:
+        """Those of LoRA."""
+        found = [d for layer in lora_layers(self.llm) for d in layer.lora_dropout.values()]
+        return [dropout for dropout in found if isinstance(dropout, nn.Dropout)]
 
     @property
     def backbone(self) -> nn.Module:
@@ -224,7 +234,13 @@ class CausalLM(nn.Module):
     @cached_property
     def fast(self) -> FastLayers | None:
         """The layers for training, if there are such; decoding never asks for them."""
-        return FastLayers.of(self.llm, self.backbone) if self.attention == "eager" else None
+        if self.attention != "eager":
+            return None
+        learns = any(layer.training for layer in self.dropouts())
+        self.train(False)  # dropout would make the probe differ
+        fast = FastLayers.of(self.llm, self.backbone, self.recompute)
+        self.train(learns)
+        return fast
 
     def can_be_fast(self) -> bool:
         """Whether `fast` can be used: on a CPU, in the type that autocast would compute in.

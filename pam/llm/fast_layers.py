@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from pam.encoders.padding import bias_of
@@ -33,19 +34,25 @@ PROBE = 8  # tokens of a row
 
 
 class FastLayers:
-    """The decoder layers of `backbone`, which must be like Llama's."""
+    """The decoder layers of `backbone`, which must be like Llama's.
 
-    def __init__(self, backbone: nn.Module):
+    `recompute`: whether a layer keeps only its input, and runs again in the backward pass.
+    """
+
+    def __init__(self, backbone: nn.Module, recompute: bool = False):
         self.backbone, config = backbone, backbone.config
+        self.recompute = recompute
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.width = backbone.layers[0].self_attn.head_dim
 
     @classmethod
-    def of(cls, llm: PreTrainedModel, backbone: nn.Module) -> "FastLayers | None":
+    def of(
+        cls, llm: PreTrainedModel, backbone: nn.Module, recompute: bool = False
+    ) -> "FastLayers | None":
         """The layers of an LLM, or None if they are not like Llama's."""
         if not like_llama(backbone):
             return None
-        fast = cls(backbone)
+        fast = cls(backbone, recompute)
         try:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 return fast if fast.is_right(llm) else None
@@ -129,7 +136,11 @@ class FastLayers:
             rotation, bias = self.around(embeds, mask, positions)
             x = embeds
             for place, layer in enumerate(self.backbone.layers):
-                x, keys, values = self.layer(layer, x, *past[place], rotation, bias)
+                inputs = layer, x, *past[place], rotation, bias
+                if self.recompute and torch.is_grad_enabled():
+                    x, keys, values = checkpoint(self.layer, *inputs, use_reentrant=False)
+                else:
+                    x, keys, values = self.layer(*inputs)
                 past[place] = keys, values
             return rms_norm(self.backbone.norm, x)
 

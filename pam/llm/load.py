@@ -61,7 +61,10 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except ImportError as error:  # such as flash_attention_2 without its package
+        reason = " ".join(str(error).split())
+        raise UserError(f"llm_conf.attention: {attention}: {reason}: use sdpa") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise not_loaded(folder, error) from error
     missing = sorted(info["missing_keys"])
     if missing:

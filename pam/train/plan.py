@@ -2,9 +2,9 @@ r"""Predict memory, disk and FLOPs of a training run from its configuration alon
 
 Memory of the tensors of one process, with P parameters, b bytes each:
 
-- weights: the frozen LLM in its own type, or its part (`llm_conf.shard`); the encoders in float32,
-  if they run during training; the trained weights in float32, plus the bfloat16 copy of autocast:
-  P (4 + 2);
+- weights: the frozen LLM in its own type, or its part (`llm_conf.shard`); the encoders, each in its
+  own type, if they run during training; the trained weights in float32, plus the bfloat16 copy of
+  autocast: P (4 + 2);
 - gradients (4 P) and AdamW's two moments (8 P) of the trained weights. Each of several GPUs holds
   everything, and 4 P more for the buckets of exchanged gradients;
 - activations that the backward pass needs. A layer of the LLM keeps, per token, with its width D,
@@ -17,7 +17,8 @@ Memory of the tensors of one process, with P parameters, b bytes each:
       \underbrace{\textstyle\sum b I + \sum b r}_{\text{LoRA}}
 
   Frozen linear layers keep nothing. "eager" attention also keeps (4 + b) H bytes for each attended
-  token, since its softmax is in float32. The pass over the prompts has gradients too;
+  token, since its softmax is in float32. The pass over the prompts has gradients too. With
+  `llm_conf.gradient_checkpointing` one layer keeps all this, and the others their input, b D;
 - the LM head: logits, log-probabilities and gradients in float32, 12 V for every answer token;
 - the fusion: counted by running it once, on states of a second or two;
 - the encoders' states twice: as they are read, and with zeros in the padding.
@@ -38,6 +39,7 @@ from torch import nn
 
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.prompts import prompts_of
+from pam.encoders import DTYPES
 from pam.llm.load import torch_type
 from pam.model.sizes import Sizes, llm_with_lora, sizes
 from pam.train.flops import (
@@ -133,12 +135,14 @@ def llm_bytes(llm: nn.Module, config: Mapping[str, Any], batch: Batch, features:
     # Where LoRA leaves the prompt alone, nothing of its pass is kept.
     learns = config["llm_conf"].get("lora_on_prompt", True)
     prompts, rest = learns * batch.prompts * batch.prompt, batch.rows * row
-    per_token = layer_bytes(llm, bf16) * layers
-    total = per_token * (prompts + rest)
+    layer = layer_bytes(llm, bf16) * (prompts + rest)
     if llm_option(config, "attention") == "eager":
         seen = prompts * batch.prompt + rest * (batch.prompt + row)
-        total += layers * llm.config.num_attention_heads * (4 + (2 if bf16 else 4)) * seen
-    return total
+        layer += llm.config.num_attention_heads * (4 + (2 if bf16 else 4)) * seen
+    if llm_option(config, "gradient_checkpointing"):
+        weight = llm.get_input_embeddings().weight.element_size()
+        return layer + layers * weight * llm.config.hidden_size * (prompts + rest)
+    return layer * layers
 
 
 # --- all of it
@@ -216,6 +220,14 @@ def frozen_llm_bytes(config: Mapping[str, Any], counted: Sizes, llm: nn.Module, 
     return values * llm.get_input_embeddings().weight.element_size()
 
 
+def encoder_bytes(config: Mapping[str, Any], counted: Sizes) -> int:
+    """Bytes of the encoders' weights, each in its own type."""
+    return sum(
+        counted.encoders[name] * DTYPES[(spec.get("conf") or {}).get("dtype", "float32")].itemsize
+        for name, spec in config["encoders"].items()
+    )
+
+
 def memory(
     config: Mapping[str, Any],
     counted: Sizes,
@@ -231,7 +243,7 @@ def memory(
     vocabulary = llm.config.vocab_size
     return {
         "LLM": frozen_llm_bytes(config, counted, llm, gpus),
-        "encoders": 4 * sum(counted.encoders.values()) if online else 0,
+        "encoders": encoder_bytes(config, counted) if online else 0,
         "trained weights": trained * (4 + (2 if uses_bf16(config) else 0)),
         "gradients": trained * (8 if gpus > 1 else 4),
         "optimizer": trained * 8,

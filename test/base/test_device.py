@@ -18,8 +18,13 @@ def see(monkeypatch, count):
     "seen, ngpu, device", [(0, 0, "cpu"), (2, 0, "cpu"), (1, 1, "cuda"), (2, 2, "cuda")]
 )
 def test_the_device(monkeypatch, seen, ngpu, device):
+    """On GPUs float32 matrices are multiplied as TF32, on a CPU as they are."""
     see(monkeypatch, seen)
+    before = torch.get_float32_matmul_precision()
+    assert before == "highest"
     assert device_for(ngpu) == device
+    assert torch.get_float32_matmul_precision() == ("high" if device == "cuda" else "highest")
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_gpus_share_the_batch_and_nothing_else():
         assert one.memory[part] == eight.memory[part]
     assert eight.memory["gradients"] == 2 * one.memory["gradients"]
     assert eight.memory["LLM activations"] == pytest.approx(one.memory["LLM activations"] / 8, 0.1)
-    assert one.memory["encoders"] == 4 * sum(one.sizes.encoders.values())
+    assert one.memory["encoders"] == 2 * sum(one.sizes.encoders.values())  # in bfloat16
     # Whisper encodes 30 s of each clip of 15 s.
     whisper = 11.472 + 15.287 + 15.280 + 11.472
     assert one.flops["encoders"] / 1e9 == pytest.approx(whisper, rel=0.001)
@@ -235,11 +235,12 @@ def test_a_training_uses_what_its_plan_says(tiny_config, wide_llm, tmp_path, mon
     status = command.main(["--exp", str(tmp_path / "exp"), "--json"])
     result = json.loads(capsys.readouterr().out)
     assert status == 0 and "predicted_over_measured" not in result
-    # What it took beside the libraries. Measured: 497 MB, of which the plan, which knows nothing of
-    # temporaries and of what is imported late, says 355; without the optimizer it would say 219.
+    # What it took beside the libraries. Measured: 497 MB with AMX, 592 without. The plan, which
+    # knows nothing of temporaries and of what is imported late, says 355; without the optimizer it
+    # would say 219.
     imported = int(re.search(r"imported: (\d+)", done.stdout)[1])
     taken = result["measured_bytes"] - imported
-    assert result["peak_bytes"] == pytest.approx(taken, rel=0.35)
+    assert result["peak_bytes"] == pytest.approx(taken, rel=0.45)
 
 
 def test_wrong_options_are_one_line():
@@ -263,3 +264,12 @@ def test_the_peak_of_a_resumed_run_is_its_largest(tmp_path):
     (tmp_path / MEASURED).write_text(json.dumps({"gpus": 0, "resident_bytes": 2**50}))
     write_peak(tmp_path, 0)
     assert json.loads((tmp_path / MEASURED).read_text())["resident_bytes"] == 2**50
+
+
+def test_gradient_checkpointing_keeps_one_layer_and_the_inputs_of_all():
+    more = ["llm_conf.gradient_checkpointing=true"]
+    plain, own = (
+        make_plan(config_of("paper", "pam", *some), 1).memory["LLM activations"]
+        for some in ([], more)
+    )
+    assert plain / 36 < own < plain / 10  # Qwen2.5-3B has 36 layers

@@ -220,14 +220,15 @@ def test_where_machines_meet(monkeypatch, variables, master, expected):
 
 @pytest.mark.parametrize("on_prompt", ["true", "false"])
 def test_a_sharded_llm_learns_what_a_whole_one_learns(uneven, tmp_path, on_prompt):
-    """In both phases; its checkpoints are those of any other training."""
+    """In both phases, and if its layers are run again in the backward pass (here with `on_prompt`);
+    its checkpoints are those of any other training."""
     exp, options = uneven
     kind = {"llm_conf.lora_on_prompt": on_prompt, "llm_conf.attention": "eager"}
     options += ["--warmup", "ctc", *sets(kind)]
     train_main(options)
     exp.rename(tmp_path / "one")
     with (tmp_path / "log").open("w") as log:
-        options += sets({"llm_conf.shard": "true"})
+        options += sets({"llm_conf.shard": "true", "llm_conf.gradient_checkpointing": on_prompt})
         assert start("train", options, 2, stderr=log).wait() == 0
     assert (tmp_path / "log").read_text().count("the LLM's layers are sharded") == 2  # phases
     for phase in ("warmup", "train"):

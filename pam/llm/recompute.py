@@ -1,0 +1,106 @@
+"""Gradient checkpointing: each decoder layer keeps its input, and runs again in the backward pass.
+
+transformers' own checkpointing drops the KV cache. Here a layer reads a prompt's cache, so it is
+run as a function of its input and of the keys and values before it, which changes no cache.
+"""
+
+# B batch, P positions in the cache, d width of a head
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache, PreTrainedModel
+
+from pam.errors import UserError
+from pam.llm.load import attention_of_cpu
+
+PROBE = 4  # tokens of a part
+EXACT = torch.float32, torch.float64
+LIMIT = 1e-3, 0.05  # largest relative error, in these types and in smaller ones
+
+
+class LayerCache:
+    """The cache of one layer, as its attention uses it; `keys` and `values` [B, heads, P, d]."""
+
+    def __init__(self, keys: Tensor | None, values: Tensor | None):
+        self.keys, self.values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if self.keys is not None:
+            keys = torch.cat([self.keys, keys], dim=-2)
+            values = torch.cat([self.values, values], dim=-2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def recompute_layers(llm: PreTrainedModel, backbone: nn.Module) -> None:
+    """Make each layer of the decoder `backbone` of an LLM run again in the backward pass.
+
+    UserError if a text in two parts, read so, has other states than a plain pass.
+    """
+    layers = getattr(backbone, "layers", None)
+    layers = layers if isinstance(layers, nn.ModuleList) else []
+    for place, layer in enumerate(layers):
+        layer.forward = recomputed(layer.forward, place)
+    with attention_of_cpu(llm):
+        if layers and is_right(llm, backbone):
+            return
+    for layer in layers:
+        del layer.forward
+    raise UserError(
+        f"llm_conf.gradient_checkpointing: LLMs of the family {llm.config.model_type} cannot be "
+        "run again layer by layer: leave it out"
+    )
+
+
+def is_right(llm: PreTrainedModel, backbone: nn.Module) -> bool:
+    """Whether a text in two parts has the states of a plain pass over all of it."""
+    words = llm.get_input_embeddings()(torch.arange(2 * PROBE, device=llm.device))[None].detach()
+    cache = DynamicCache()
+    try:
+        with torch.no_grad():
+            plain = backbone(inputs_embeds=words, use_cache=False).last_hidden_state
+        with torch.enable_grad():
+            for part in words.requires_grad_().split(PROBE, dim=1):
+                inputs = {"inputs_embeds": part, "past_key_values": cache, "use_cache": True}
+                states = backbone(**inputs).last_hidden_state
+            torch.autograd.grad(states.sum(), words)
+    except (IndexError, RuntimeError, TypeError):  # other arguments, or another kind of cache
+        return False
+    plain, limit = plain[:, PROBE:].float(), LIMIT[words.dtype not in EXACT]
+    return bool((states.float() - plain).norm() <= limit * plain.norm())
+
+
+def recomputed(plain: Callable, place: int) -> Callable:
+    """The forward of layer `place`, recomputed in the backward pass. Without gradients it is
+    `plain`."""
+    names = list(inspect.signature(plain).parameters)
+
+    def forward(*given: Any, **others: Any) -> Tensor | tuple:
+        if not torch.is_grad_enabled():
+            return plain(*given, **others)
+        others |= zip(names, given, strict=False)
+        hidden: Tensor = others.pop(names[0])
+        named = next((name for name in others if isinstance(others[name], DynamicCache)), None)
+        cache: DynamicCache | None = others.pop(named, None)
+        known = cache is not None and place < len(cache.layers)
+        past = (cache.layers[place].keys, cache.layers[place].values) if known else (None, None)
+
+        def run(hidden: Tensor, keys: Tensor | None, values: Tensor | None) -> tuple:
+            if cache is None:
+                return (plain(hidden, **others),)
+            own = LayerCache(keys, values)
+            return plain(hidden, **others, **{named: own}), own.keys, own.values
+
+        output, *new = checkpoint(run, hidden, *past, use_reentrant=False)
+        if known:
+            cache.layers[place].keys, cache.layers[place].values = new
+        elif new:
+            cache.update(*new, place)
+        return output
+
+    return forward
