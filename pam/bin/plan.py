@@ -2,11 +2,15 @@
 
     python -m pam.bin.plan --scale paper --system pam --gpus 8
     python -m pam.bin.plan --exp exp/NAME      an experiment's settings and its measured memory
+    python -m pam.bin.plan --scale paper --fit     the largest batch that fits here, by trial
 
 The formulas and their assumptions are in pam/train/plan.py. They count tensors. Training writes its
 peak memory to exp/NAME/peak_memory.json, and --exp prints it next to the plan. On GPUs both
 count tensors, and the exit status is 1 if they differ by more than 20 %. On a CPU the measured
 memory is that of the whole process, which includes libraries, kernels and the allocator.
+
+--fit needs the weights of the encoders and of the LLM. It trains a few steps on random data, in a
+process of its own for each size of batch (pam/train/fit.py).
 """
 
 import argparse
@@ -16,6 +20,7 @@ from typing import Any
 
 from pam.config import load_yaml, read_layers
 from pam.data.audio import FRAMES_PER_SECOND
+from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
@@ -42,6 +47,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. batch.max_utts=8"
     )
+    parser.add_argument(
+        "--fit", action="store_true", help="measure the largest batch, on the first GPU or the CPU"
+    )
+    parser.add_argument(
+        "--fit_gib", type=float, help="memory for --fit on a CPU; default: what is available"
+    )
     parser.add_argument("--json", action="store_true")
     return parser
 
@@ -50,7 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if args.gpus is not None and args.gpus < 0:
         raise UserError(f"--gpus {args.gpus}: expected 0 (CPU) or more")
+    if args.fit_gib is not None and not args.fit:
+        raise UserError(f"--fit_gib {args.fit_gib:g}: give it with --fit")
     config = configuration(args)
+    if args.fit:
+        return fit(args, config)
     measured = read_measured(args.exp) if args.exp else None
     gpus = number_of_gpus(args, measured)
     from pam.train.plan import make_plan  # the import takes seconds: options are checked first
@@ -74,6 +89,36 @@ def main(argv: list[str] | None = None) -> int:
         result["predicted_over_measured"] = round(ratio, 3)
     print(json.dumps(result, indent=2) if args.json else text(result, config))
     return int(abs(ratio - 1) > TOLERANCE)
+
+
+def fit(args: argparse.Namespace, config: dict[str, Any]) -> int:
+    """Print what a step takes with batches of different sizes, and the largest that fits."""
+    from pam.train.fit import available, trials, with_rows
+
+    gpus = number_of_gpus(args, None)
+    device = device_for(min(gpus, 1))
+    if gpus and args.fit_gib is not None:
+        raise UserError(f"--fit_gib {args.fit_gib:g}: a GPU has its own memory: leave it out")
+    limit = None if gpus else round(args.fit_gib * GIB) if args.fit_gib else available()
+    found = trials(config, device, limit)
+    fitting = {rows: trial for rows, trial in found.items() if trial}
+    if args.json:
+        print(json.dumps({rows: trial and vars(trial) for rows, trial in found.items()}, indent=2))
+    else:
+        rows = [
+            [str(n), number(t.peak / GIB), number(t.seconds)] if t else [str(n), "does not fit", ""]
+            for n, t in sorted(found.items())
+        ]
+        print(table(["clips", "peak GiB", "seconds of a step:"], rows))
+    if not fitting:
+        raise UserError("--fit: not even one clip fits: lower batch.max_frames, or see egs/README")
+    if not args.json:
+        batch = with_rows(config, max(fitting))["batch"]
+        print(
+            f"\nThe largest batch that fits: --set batch.max_utts={batch['max_utts']} "
+            f"--set batch.max_frames={batch['max_frames']}. Leave a tenth for fragmentation."
+        )
+    return 0
 
 
 def configuration(args: argparse.Namespace) -> dict[str, Any]:
