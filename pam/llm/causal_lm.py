@@ -92,9 +92,9 @@ class CausalLM(nn.Module):
         self.llm = load_frozen(folder, dtype, attention)
         refuse_unsupported(self, folder)
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
+        self.eval()
         if gradient_checkpointing:
             recompute_layers(self.llm, self.backbone)
-        self.eval()
 
     def train(self, mode: bool = True) -> "CausalLM":
         """Only LoRA follows `mode`. The frozen LLM stays in eval mode, without dropout."""
