@@ -9,7 +9,9 @@ distinct prompt gives h_prompt for the router, and the KV cache for audio and an
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
 
 from pam.encoders.padding import padding_mask
 from pam.errors import UserError
@@ -25,7 +28,7 @@ from pam.llm.fast_layers import FastLayers
 from pam.llm.load import load_frozen, load_tokenizer
 from pam.llm.lora import inject_lora, lora_layers, without_lora
 from pam.llm.prompts import PromptStates, pad_left, stack_prompts
-from pam.llm.recompute import recompute_layers
+from pam.llm.recompute import recomputing, refuse_unless_right
 from pam.llm.supported import refuse_unsupported
 from pam.llm.template import Template, make_template
 from pam.llm.text import TextEncoder
@@ -94,7 +97,7 @@ class CausalLM(nn.Module):
         inject_lora(self.llm, lora_rank, lora_alpha, lora_dropout, lora_targets)
         self.eval()
         if gradient_checkpointing:
-            recompute_layers(self.llm, self.backbone)
+            refuse_unless_right(self.llm, self.backbone)
 
     def train(self, mode: bool = True) -> "CausalLM":
         """Only LoRA follows `mode`. The frozen LLM stays in eval mode, without dropout."""
@@ -112,6 +115,10 @@ class CausalLM(nn.Module):
     def backbone(self) -> nn.Module:
         """The decoder without its LM head."""
         return getattr(self.llm, backbone_name(self.llm))
+
+    def run_backbone(self, **inputs: Any) -> ModelOutput:
+        with recomputing(self.backbone) if self.recompute else nullcontext():
+            return self.backbone(**inputs)
 
     @property
     def width(self) -> int:
@@ -184,7 +191,7 @@ class CausalLM(nn.Module):
         self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]
     ) -> PromptStates:
         mask, cache = padding_mask(lengths, ids.shape[1]), DynamicCache()
-        out = self.backbone(
+        out = self.run_backbone(
             inputs_embeds=self.embed(ids),
             attention_mask=mask.long(),
             past_key_values=cache,
@@ -264,7 +271,7 @@ class CausalLM(nn.Module):
 
         `mask` covers the cache and the new positions. `positions` count real tokens only.
         """
-        out = self.backbone(
+        out = self.run_backbone(
             inputs_embeds=embeds.to(self.embeddings.dtype),
             attention_mask=mask.long(),
             position_ids=positions,

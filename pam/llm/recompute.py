@@ -7,7 +7,8 @@ run as a function of its input and of the keys and values before it, which chang
 # B batch, P positions in the cache, d width of a head
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,24 +38,35 @@ class LayerCache:
         return keys, values
 
 
-def recompute_layers(llm: PreTrainedModel, backbone: nn.Module) -> None:
-    """Make each layer of the decoder `backbone` of an LLM run again in the backward pass.
-
-    UserError if a text in two parts, read so, has other states than a plain pass.
-    """
-    layers = getattr(backbone, "layers", None)
-    layers = layers if isinstance(layers, nn.ModuleList) else []
-    for place, layer in enumerate(layers):
-        layer.forward = recomputed(layer.forward, place)
+def refuse_unless_right(llm: PreTrainedModel, backbone: nn.Module) -> None:
+    """UserError if the layers of the decoder `backbone` of an LLM cannot run again: a text in two
+    parts, read so, has other states than a plain pass."""
     with attention_of_cpu(llm):
-        if layers and is_right(llm, backbone):
-            return
-    for layer in layers:
-        del layer.forward
-    raise UserError(
-        f"llm_conf.gradient_checkpointing: LLMs of the family {llm.config.model_type} cannot be "
-        "run again layer by layer: leave it out"
-    )
+        if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not is_right(
+            llm, backbone
+        ):
+            raise UserError(
+                f"llm_conf.gradient_checkpointing: LLMs of the family {llm.config.model_type} "
+                "cannot be run again layer by layer: leave it out"
+            )
+
+
+@contextmanager
+def recomputing(backbone: nn.Module) -> Iterator[None]:
+    """Context of a forward pass whose layers run again in its backward pass.
+
+    It replaces the layers' `forward`, and puts it back: a copy of the LLM must not get it.
+    """
+    if not torch.is_grad_enabled():
+        yield
+        return
+    for place, layer in enumerate(backbone.layers):
+        layer.forward = recomputed(layer.forward, place)
+    try:
+        yield
+    finally:
+        for layer in backbone.layers:
+            del layer.forward
 
 
 def is_right(llm: PreTrainedModel, backbone: nn.Module) -> bool:
@@ -64,7 +76,7 @@ def is_right(llm: PreTrainedModel, backbone: nn.Module) -> bool:
     try:
         with torch.no_grad():
             plain = backbone(inputs_embeds=words, use_cache=False).last_hidden_state
-        with torch.enable_grad():
+        with torch.enable_grad(), recomputing(backbone):
             for part in words.requires_grad_().split(PROBE, dim=1):
                 inputs = {"inputs_embeds": part, "past_key_values": cache, "use_cache": True}
                 states = backbone(**inputs).last_hidden_state
@@ -76,13 +88,10 @@ def is_right(llm: PreTrainedModel, backbone: nn.Module) -> bool:
 
 
 def recomputed(plain: Callable, place: int) -> Callable:
-    """The forward of layer `place`, recomputed in the backward pass. Without gradients it is
-    `plain`."""
+    """The forward of layer `place`, recomputed in the backward pass."""
     names = list(inspect.signature(plain).parameters)
 
     def forward(*given: Any, **others: Any) -> Tensor | tuple:
-        if not torch.is_grad_enabled():
-            return plain(*given, **others)
         others |= zip(names, given, strict=False)
         hidden: Tensor = others.pop(names[0])
         named = next((name for name in others if isinstance(others[name], DynamicCache)), None)

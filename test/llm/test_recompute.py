@@ -6,7 +6,8 @@ from families import FAMILIES
 from test_fast_layers import gradients, slow, with_lora
 
 from pam.errors import UserError
-from pam.llm.recompute import recompute_layers
+from pam.llm.merged import merged_copy
+from pam.llm.recompute import refuse_unless_right
 
 RECOMPUTED = ["gemma2", "llama", "mistral", "qwen2", "qwen3", "phi3"]  # at least these
 
@@ -60,8 +61,22 @@ def test_every_family_is_recomputed_or_refused(monkeypatch, tiny_llm, family):
     try:
         lm = with_lora(monkeypatch, tiny_llm, family)
         expected = gradients(lm, slow(lm))
-        recompute_layers(lm.llm, lm.backbone)
+        refuse_unless_right(lm.llm, lm.backbone)
     except UserError as error:  # the LLM cannot be used at all, or not so
         assert family not in RECOMPUTED and "\n" not in str(error)
         return
+    lm.recompute = True
     same(gradients(lm, slow(lm)), expected)
+
+
+def test_a_merged_copy_runs_its_own_layers(monkeypatch, tiny_llm):
+    """Also after a pass that recomputed those of the original."""
+    lm = with_lora(monkeypatch, tiny_llm, "llama", attention="sdpa", gradient_checkpointing=True)
+    gradients(lm, lm.read_answers)
+    merged, ran = merged_copy(lm), []
+    for owner in (lm, merged):
+        for layer in owner.backbone.layers:
+            layer.self_attn.register_forward_hook(lambda *_, owner=owner: ran.append(owner))
+    with torch.no_grad():
+        merged.read_prompts(*merged.prompt_batch(["Say it."]))
+    assert ran == [merged] * len(merged.backbone.layers)
