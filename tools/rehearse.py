@@ -40,7 +40,7 @@ from pam.atomic import write_json  # noqa: E402
 from pam.config import load_yaml  # noqa: E402
 from pam.errors import UserError, run_main  # noqa: E402
 from pam.paths import conf_file  # noqa: E402
-from pam.train.memory import MEASURED  # noqa: E402
+from pam.train.memory import MEASURED, available  # noqa: E402
 
 # This process imports no torch: a started process inherits the memory peak of its parent.
 SYSTEM = "pam"
@@ -232,8 +232,7 @@ def wait(process: subprocess.Popen, stop: Path | None) -> tuple[int, Any]:
 def refuse_too_large(plan: dict[str, Any], work: Path, on_gpu: bool) -> None:
     """UserError if the plan needs more memory or disk than the machine has free."""
     memory, trained = plan["memory_bytes"], plan["parameters"]["trainable"]
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    free = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
+    free = available()
     frozen = memory["LLM"] + memory["encoders"]
     resources = {
         "memory": (frozen if on_gpu else plan["peak_bytes"]) + LIBRARIES_BYTES - free,

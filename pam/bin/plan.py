@@ -24,7 +24,7 @@ from pam.device import device_for
 from pam.errors import UserError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
-from pam.train.memory import MEASURED
+from pam.train.memory import MEASURED, available
 from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def fit(args: argparse.Namespace, config: dict[str, Any]) -> int:
     """Print what a step takes with batches of different sizes, and the largest that fits."""
-    from pam.train.fit import available, trials, with_rows
+    from pam.train.fit import trials, with_rows
 
     gpus = number_of_gpus(args, None)
     device = device_for(min(gpus, 1))

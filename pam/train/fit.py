@@ -8,7 +8,6 @@ import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 from pam.log import get_logger
@@ -64,11 +63,3 @@ def in_process(config: Mapping[str, Any], device: str, limit: int | None) -> Tri
             return pool.submit(run_trial, config, device, limit).result()
         except BrokenProcessPool:  # Linux ended it, for lack of memory
             return None
-
-
-def available() -> int:
-    """Bytes of memory that programs may take now (Linux)."""
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo has no MemAvailable")

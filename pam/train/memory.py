@@ -1,4 +1,4 @@
-"""The peak memory of a training process."""
+"""The memory that is free, and the peak memory of a training process."""
 
 import json
 import resource
@@ -17,6 +17,12 @@ def peak_resident() -> int:
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     own = int(status.split("VmHWM:")[1].split()[0])
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
+
+
+def available() -> int:
+    """Bytes of memory that programs may take now (Linux)."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def write_peak(exp: Path, gpus: int) -> None:
