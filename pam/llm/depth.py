@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from pam.errors import UserError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.load import attention_of_cpu
+from pam.llm.probe import differ
 from pam.llm.supported import one_line
-
-LIMIT = 1e-3, 0.05  # largest relative error of the parts, in float32 and in smaller types
 
 
 class Depth:
@@ -149,9 +148,3 @@ class KeysAndValues(nn.Module):
 def first_of(output: Tensor | tuple) -> Tensor:
     """The states in a layer's output; some families return a tuple."""
     return output if isinstance(output, Tensor) else output[0]
-
-
-def differ(got: Tensor, expected: Tensor) -> bool:
-    limit = LIMIT[expected.dtype not in (torch.float32, torch.float64)]
-    expected = expected.float()
-    return not bool((got.float() - expected).norm() <= limit * expected.norm())

@@ -18,10 +18,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from pam.errors import UserError
 from pam.llm.load import attention_of_cpu
+from pam.llm.probe import differ
 
 PROBE = 4  # tokens of a part
-EXACT = torch.float32, torch.float64
-LIMIT = 1e-3, 0.05  # largest relative error, in these types and in smaller ones
 
 
 class LayerCache:
@@ -83,8 +82,7 @@ def is_right(llm: PreTrainedModel, backbone: nn.Module) -> bool:
             torch.autograd.grad(states.sum(), words)
     except (IndexError, RuntimeError, TypeError):  # other arguments, or another kind of cache
         return False
-    plain, limit = plain[:, PROBE:].float(), LIMIT[words.dtype not in EXACT]
-    return bool((states.float() - plain).norm() <= limit * plain.norm())
+    return not differ(states, plain[:, PROBE:])
 
 
 def recomputed(plain: Callable, place: int) -> Callable:
