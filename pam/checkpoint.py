@@ -11,7 +11,7 @@ from torch import save  # another name than torch.save, which `pam.train.trainer
 
 from pam.atomic import atomic_path
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 
 # The exceptions of torch.load for a file that is missing, truncated or not a checkpoint.
 DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError)
@@ -20,7 +20,7 @@ DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.Unpi
 def write_checkpoint(path: str | Path, value: Any) -> None:
     """Write a file that is complete, on the disk itself, once it has its name.
 
-    `UserError` if the disk is full. (torch.save into a file would say "unexpected pos".)
+    `PamError` if the disk is full. (torch.save into a file would say "unexpected pos".)
     """
     content = io.BytesIO()
     save(value, content)
@@ -33,18 +33,18 @@ def write_checkpoint(path: str | Path, value: Any) -> None:
 def read_checkpoint(path: str | Path, device: str = "cpu") -> Any:
     """Read tensors and plain containers of them.
 
-    `UserError` for a file that cannot be read or whose pickle would run code.
+    `PamError` for a file that cannot be read or whose pickle would run code.
     """
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except DAMAGED as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        raise PamError(f"{path} cannot be read: {reason}") from error
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """The weights of a model, by name. `UserError` if the file holds anything else."""
+    """The weights of a model, by name. `PamError` if the file holds anything else."""
     weights = read_checkpoint(path)
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise UserError(f"{path} holds no weights by name")
+        raise PamError(f"{path} holds no weights by name")
     return weights

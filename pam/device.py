@@ -1,25 +1,25 @@
 """The device of a program: check `--ngpu` against the GPUs that torch sees."""
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def device_for(ngpu: int) -> str:
-    """The device of `--ngpu`: "cpu" for 0, else "cuda". `UserError` if torch sees fewer GPUs.
+    """The device of `--ngpu`: "cpu" for 0, else "cuda". `PamError` if torch sees fewer GPUs.
 
     Every program with `--ngpu` calls this before it reads or writes anything. It turns TF32 on.
     """
     if ngpu < 0:
-        raise UserError(f"--ngpu {ngpu}: expected 0 (the CPU) or more")
+        raise PamError(f"--ngpu {ngpu}: expected 0 (the CPU) or more")
     if ngpu == 0:
         return "cpu"
     import torch  # takes seconds
 
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if seen == 0:
-        raise UserError(f"--ngpu {ngpu}: torch sees no GPU: use --ngpu 0 (the CPU)")
+        raise PamError(f"--ngpu {ngpu}: torch sees no GPU: use --ngpu 0 (the CPU)")
     if ngpu > seen:
         found = "1 GPU" if seen == 1 else f"{seen} GPUs"
-        raise UserError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
+        raise PamError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
     allow_tf32()
     return "cuda"
 

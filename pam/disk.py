@@ -1,11 +1,11 @@
-"""Errors of a full or read-only disk as `UserError`, in one line with a remedy."""
+"""Errors of a full or read-only disk as `PamError`, in one line with a remedy."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -18,10 +18,10 @@ REMEDIES = {
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the disk's errors while `path` is written into a `UserError`."""
+    """Turn the disk's errors while `path` is written into a `PamError`."""
     try:
         yield
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        raise UserError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error
+        raise PamError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error

@@ -4,19 +4,19 @@ import sys
 from collections.abc import Callable
 
 
-class UserError(ValueError):
+class PamError(ValueError):
     """Bad input, configuration or environment: one line with the source, the value and the fix."""
 
     def __str__(self) -> str:
         """Its own words: a DataLoader raises it again with the traceback of another process."""
-        return super().__str__().rpartition(f"{__name__}.{UserError.__name__}: ")[2].rstrip("\n")
+        return super().__str__().rpartition(f"{__name__}.{PamError.__name__}: ")[2].rstrip("\n")
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a program's `main` and exit: a `UserError` becomes one line on stderr and status 1."""
+    """Run a program's `main` and exit: a `PamError` becomes one line on stderr and status 1."""
     try:
         status = main()
-    except UserError as error:
+    except PamError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except UnicodeEncodeError as error:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 FILE = ".lock"
@@ -19,7 +19,7 @@ logger = get_logger(__name__)
 def alone(folder: Path, what: str) -> Iterator[None]:
     """Context of a program that writes to `folder`; `what` names its work in messages.
 
-    UserError if another program is in such a context. The lock ends with its process, however that
+    PamError if another program is in such a context. The lock ends with its process, however that
     ends. It is a record lock, which child processes do not hold, and which NFS passes on to other
     machines. A file system without locks gets a warning.
     """
@@ -30,7 +30,7 @@ def alone(folder: Path, what: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in HELD:
                 lock.seek(0)
-                raise UserError(
+                raise PamError(
                     f"{folder}: another {what} is running ({lock.read() or 'unknown'}): wait for "
                     "it, or end it"
                 ) from error

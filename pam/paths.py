@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 # The package is installed in place (pip install -e), so conf/ is next to it.
@@ -21,7 +21,7 @@ def conf_file(kind: str, name: str) -> Path:
         return Path(name)
     file = CONF / kind / f"{name}.yaml"
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file: {nearest(name, conf_names(kind))}")
+        raise PamError(f"{file}: there is no such file: {nearest(name, conf_names(kind))}")
     return file
 
 
@@ -32,13 +32,13 @@ def conf_names(kind: str) -> list[str]:
 def resolve_model(path: str) -> str:
     """`cache:NAME` is a folder under the cache's models/; other paths are folders or hub names.
 
-    `UserError` for a missing cached model: it must never be initialised at random.
+    `PamError` for a missing cached model: it must never be initialised at random.
     """
     if not path.startswith("cache:"):
         return path
     folder = cache_dir() / "models" / path.removeprefix("cache:")
     if not (folder / "config.json").is_file():
-        raise UserError(
+        raise PamError(
             f"model {path!r} is not at {folder}: run tools/fetch_models.py {folder.name}, "
             "or set the model's path to a local folder"
         )

@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -27,12 +27,12 @@ class Registry:
         return sorted(self.entries)
 
     def check(self, name: str) -> None:
-        """`UserError` with the nearest name for an unknown name; nothing is imported."""
+        """`PamError` with the nearest name for an unknown name; nothing is imported."""
         if name not in self.entries:
-            raise UserError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
+            raise PamError(f"unknown {self.kind} {name!r}: {nearest(name, self.entries)}")
 
     def get(self, name: str) -> Any:
-        """The part called `name`. `UserError` with the nearest name if there is none."""
+        """The part called `name`. `PamError` with the nearest name if there is none."""
         self.check(name)
         module, attribute = self.entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)

@@ -45,7 +45,7 @@ from pam.decode.decoder import Decoder  # noqa: E402
 from pam.decode.greedy import token_limits  # noqa: E402
 from pam.decode.request import Request  # noqa: E402
 from pam.device import device_for  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.model.build import load_experiment  # noqa: E402
 
 MODES = {
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--ngpu", type=int, default=0)
     args = parser.parse_args()
     if FAST not in args.modes:
-        raise UserError(f"--modes: needs {FAST!r}, with which the others are compared")
+        raise PamError(f"--modes: needs {FAST!r}, with which the others are compared")
     torch.set_num_threads(args.threads)
     bench = Bench(args)
     modes = bench.modes()

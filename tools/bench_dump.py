@@ -46,7 +46,7 @@ from pam.encoders import AudioEncoder, load_encoder  # noqa: E402
 from pam.encoders.pooling import pool_frames  # noqa: E402
 from pam.encoders.shards import ShardEncoder, flatten, plan  # noqa: E402
 from pam.encoders.ssl import normalized  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import progress  # noqa: E402
 from pam.paths import conf_file  # noqa: E402
 from pam.report.markdown import number, table  # noqa: E402
@@ -131,7 +131,7 @@ def error(one: Path, other: Path, num_states: int) -> float:
     for utt, place in places.items():
         ours, theirs = (load_states(p).astype(np.float64) for p in (place, others[utt]))
         if ours.shape != theirs.shape:
-            raise UserError(f"{utt}: {ours.shape} and {theirs.shape} states")
+            raise PamError(f"{utt}: {ours.shape} and {theirs.shape} states")
         for total, values in ((apart, ours - theirs), (size, theirs)):
             total += np.square(values).reshape(len(values), num_states, -1).sum((0, 2))
     return float(np.sqrt(apart / size).max())

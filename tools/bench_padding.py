@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed o
 
 from bench_train import NOW, Worker, configuration  # noqa: E402
 
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.train.speed import PADDED, counts_of, rates_of  # noqa: E402
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     args.random_llm = None
     args.train = args.train or next(Path("dump/combined").glob("*/train"), None)
     if args.train is None:
-        raise UserError("dump/combined: no training data: run stage 3, or give --train")
+        raise PamError("dump/combined: no training data: run stage 3, or give --train")
     print(f"| configuration | {' | '.join(PADDED)} |")
     print(f"|---|{'---|' * len(PADDED)}")
     found = shares(args)

@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # pam, installed or not
 
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 
 RECORDING_SECONDS, STEP_SECONDS = 100.0, 0.01
 UTTERANCES_OF_A_SPEAKER = 100
@@ -173,7 +173,7 @@ def measure(count: int, step: str, command: list[str]) -> list[Measured]:
         if process.returncode:
             output.seek(0)
             last = output.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise UserError(f"{step} of {count} utterances failed: {' '.join(last)}")
+            raise PamError(f"{step} of {count} utterances failed: {' '.join(last)}")
         output.seek(0)
         lines = output.read().decode().splitlines() if step == START else []
     parts = [json.loads(line) for line in lines if line.startswith("[")]

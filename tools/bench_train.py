@@ -39,7 +39,7 @@ from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 from pam.config import load_yaml  # noqa: E402
 from pam.config.files import set_option  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 
 NOT_TIMED = 4
 NOW, BEFORE, PLAIN = "now", "before", "plain"
@@ -115,7 +115,7 @@ class PlainStep:
 
     def __init__(self, model: torch.nn.Module):
         if model.router is None or not model.llm.lora_on_prompt:
-            raise UserError("--plain: needs a router, and --set llm_conf.lora_on_prompt=true")
+            raise PamError("--plain: needs a router, and --set llm_conf.lora_on_prompt=true")
         from pam.llm.lora import lora_layers
 
         self.model = model
@@ -214,7 +214,7 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise UserError("a worker ended: see its message above")
+            raise PamError("a worker ended: see its message above")
         done = json.loads(line)
         self.seconds.append(done["seconds"] / steps)
         self.losses += done["losses"]
@@ -265,7 +265,7 @@ def main() -> None:
         return
     train = args.train or next(Path("dump/combined").glob("*/train"), None)
     if train is None:
-        raise UserError("dump/combined: no training data: run stage 3, or give --train")
+        raise PamError("dump/combined: no training data: run stage 3, or give --train")
     sides = {NOW: ROOT} | ({BEFORE: args.before.resolve()} if args.before else {})
     sides |= {PLAIN: ROOT} if args.plain else {}
     with tempfile.TemporaryDirectory() as name:

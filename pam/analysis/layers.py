@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.experts import expert_names, experts_have_tasks
 
 BANDS = ("low", "middle", "high")
@@ -49,7 +49,7 @@ def layer_weights(
     for key, name in _experts(state, config).items():
         weight_MS = state[key].float()
         if weight_MS.shape[-1] != total:
-            raise UserError(
+            raise PamError(
                 f"{checkpoint}: {key} weighs {weight_MS.shape[-1]} states, the encoders of the "
                 f"configuration have {total}: checkpoint and config.yaml are of different systems"
             )

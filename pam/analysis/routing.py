@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pam.analysis.perturb import PERTURBATIONS
 from pam.config import check_keys, load_yaml
 from pam.data.prompts import Prompts
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.significance import wilson95
 
 PROBES = Path(__file__).with_name("probes.yaml")
@@ -27,7 +27,7 @@ def load_probes(path: Path = PROBES) -> dict[str, dict[str, list[str]]]:
     for part, groups in probes.items():
         for name, texts in groups.items():
             if not texts or not all(isinstance(text, str) for text in texts):
-                raise UserError(f"{path}: {part}.{name}: expected a list of prompts")
+                raise PamError(f"{path}: {part}.{name}: expected a list of prompts")
     return probes
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pam.analysis.analyse import Analysis, Options
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 from pam.report import figures
 from pam.report.results import read_results
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     device_for(args.ngpu)
     for name in ("utts", "frames", "metric_utts"):
         if getattr(args, name) < (0 if name == "utts" else 1):
-            raise UserError(f"--{name} {getattr(args, name)}: too few")
+            raise PamError(f"--{name} {getattr(args, name)}: too few")
     options = Options(**{field.name: getattr(args, field.name) for field in fields(Options)})
     analysis = Analysis(args.exp, args.data, options)
     for part in analysis.parts():

@@ -10,7 +10,7 @@ from pam.config import load_yaml
 from pam.config.made import Making, add_pending, read_record, record_digest
 from pam.data.digests import LEARNED, data_digest
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 from pam.train.processes import add_machines, from_first, is_first, require_shared, run
 
@@ -99,7 +99,7 @@ def write_model(args: argparse.Namespace) -> None:
     from pam.train.checkpoint import average, choose
 
     if not (args.exp / "curves.json").is_file():
-        raise UserError(f"{args.exp} is not trained: run stage 4 first")
+        raise PamError(f"{args.exp} is not trained: run stage 4 first")
     chosen = choose(args.exp / "train", args.method, args.num, dev_losses(args.exp))
     logger.info("model.pth: mean of %s", ", ".join(path.name for path in chosen))
     write_checkpoint(args.exp / "model.pth", average(chosen))

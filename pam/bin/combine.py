@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pam.config.made import PENDING, Making, add_pending, read_record, settings_of
 from pam.data.digests import LEARNED, data_digest
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 
 STAGE = "combine"
@@ -58,11 +58,11 @@ def making_of(args: argparse.Namespace) -> Making:
 def refuse_unfinished(args: argparse.Namespace) -> None:
     for part in PARTS:
         if not getattr(args, part):
-            raise UserError(f"--{part}_sets is empty: name at least one set")
+            raise PamError(f"--{part}_sets is empty: name at least one set")
         for folder in map(folder_of, getattr(args, part)):
             record = read_record(folder, "dump")
             if not (folder / "wav.scp").is_file() or (record and not record["complete"]):
-                raise UserError(f"{folder} is not complete: run stage 2 first")
+                raise PamError(f"{folder} is not complete: run stage 2 first")
 
 
 def work(args: argparse.Namespace) -> None:

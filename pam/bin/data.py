@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pam.config.made import FOLDER, PENDING, Making, add_pending, given, read_record
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 
 STAGE = "data"
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         making.begin()
         return PENDING
     elif missing:
-        raise UserError(f"{args.out}: the preparation did not make {' '.join(missing)}")
+        raise PamError(f"{args.out}: the preparation did not make {' '.join(missing)}")
     else:
         making.finish(seconds=args.seconds)
     return 0

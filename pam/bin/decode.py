@@ -32,7 +32,7 @@ from pam.decode.settings import (
     check_threshold,
 )
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 
 STAGE = "decode"
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     model = file_digest(args.exp / "model.pth")
     if model is None:
         what = args.exp / "model.pth"
-        raise UserError(f"{what}: no trained model here: run stages 4 and 5 of the recipe first")
+        raise PamError(f"{what}: no trained model here: run stages 4 and 5 of the recipe first")
     config = load_yaml(args.exp / "config.yaml")
     settings = settings_of(args, config)
     jobs = []
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
         if job.making.is_complete():
             logger.info("complete: %s", job.making.folder)
         elif not (data / "wav.scp").is_file():
-            raise UserError(f"{data} is not complete: run stage 2 first")
+            raise PamError(f"{data} is not complete: run stage 2 first")
         else:
             jobs.append(job)
     if args.pending or not jobs:
@@ -202,11 +202,11 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
         args.batch_size = BATCH_SIZE if exact else PLAIN_BATCH_SIZE
     for option in ("batch_size", "max_new_tokens"):
         if getattr(args, option) < 1:
-            raise UserError(f"--{option} {getattr(args, option)}: must be at least 1")
+            raise PamError(f"--{option} {getattr(args, option)}: must be at least 1")
     check_early_exit(args)
     check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
-        raise UserError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
+        raise PamError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
     if args.skip_silence is not None:
         check_threshold(args.skip_silence, "--skip_silence")
     return Settings(
@@ -239,9 +239,9 @@ def check_early_exit(args: argparse.Namespace) -> None:
     if args.early_exit == NONE:
         for option in ("threshold", "exit_stride", "exit_decay", "exit_cache"):
             if getattr(args, option) != getattr(Settings, option):
-                raise UserError(f"--{option} {getattr(args, option)}: needs --early_exit")
+                raise PamError(f"--{option} {getattr(args, option)}: needs --early_exit")
         if args.exit_layer is not None and args.drafter != "exit_layer":
-            raise UserError(
+            raise PamError(
                 f"--exit_layer {args.exit_layer}: needs --early_exit or --drafter exit_layer"
             )
 
@@ -249,13 +249,13 @@ def check_early_exit(args: argparse.Namespace) -> None:
 def check_search(args: argparse.Namespace, exact: bool) -> None:
     """At most one of the searches that are not plain, each with values that it can use."""
     if not 1 <= args.beam <= MOST_BEAMS:
-        raise UserError(f"--beam {args.beam}: must be 1 to {MOST_BEAMS}")
+        raise PamError(f"--beam {args.beam}: must be 1 to {MOST_BEAMS}")
     if not (args.temperature >= 0 and math.isfinite(args.temperature)):
-        raise UserError(f"--temperature {args.temperature}: must be 0 or more")
+        raise PamError(f"--temperature {args.temperature}: must be 0 or more")
     if not 0 < args.top_p <= 1:
-        raise UserError(f"--top_p {args.top_p}: must be above 0, at most 1")
+        raise PamError(f"--top_p {args.top_p}: must be above 0, at most 1")
     if args.top_p < 1 and args.temperature == 0:
-        raise UserError(f"--top_p {args.top_p}: needs --temperature")
+        raise PamError(f"--top_p {args.top_p}: needs --temperature")
     chosen = {
         f"--drafter {args.drafter}": args.drafter != NONE,
         f"--early_exit {args.early_exit}": args.early_exit != NONE,
@@ -264,14 +264,14 @@ def check_search(args: argparse.Namespace, exact: bool) -> None:
     }
     used = [option for option, is_used in chosen.items() if is_used]
     if len(used) > 1:
-        raise UserError(f"{used[0]}: cannot be used with {used[1]}")
+        raise PamError(f"{used[0]}: cannot be used with {used[1]}")
     if used and not exact:
-        raise UserError(f"{used[0]}: needs --exact true")
+        raise PamError(f"{used[0]}: needs --exact true")
 
 
 def one_device(ngpu: int) -> None:
     if ngpu > 1:
-        raise UserError(
+        raise PamError(
             f"--ngpu {ngpu}: a job decodes on one GPU: start {ngpu} jobs, --job 1/{ngpu} and so "
             "on, each with its own CUDA_VISIBLE_DEVICES, like stage 6 of a recipe"
         )
@@ -281,7 +281,7 @@ def share_of(job: str) -> tuple[int, int]:
     """I and N of `I/N`."""
     number, _, jobs = job.partition("/")
     if not (number.isdigit() and jobs.isdigit() and 1 <= int(number) <= int(jobs)):
-        raise UserError(f"--job {job!r}: expected I/N, the I-th of N jobs")
+        raise PamError(f"--job {job!r}: expected I/N, the I-th of N jobs")
     return int(number), int(jobs)
 
 

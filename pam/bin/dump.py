@@ -11,7 +11,7 @@ from pam.bin import data as data_verb
 from pam.config import load_yaml
 from pam.config.made import PENDING, Making, add_pending, given, read_record
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def making_of(args: argparse.Namespace, data: Path) -> Making:
 
 
 def refuse_other_data(args: argparse.Namespace, data: Path) -> None:
-    """UserError if the set is missing, or was prepared with other settings than requested."""
+    """PamError if the set is missing, or was prepared with other settings than requested."""
     if not (data / "wav.scp").is_file():
-        raise UserError(f"{data} is missing: run stage 1 first")
+        raise PamError(f"{data} is missing: run stage 1 first")
     if args.made_with and read_record(data.parent, data_verb.STAGE):
         wanted = given(args.made_with)
         Making(data.parent, data_verb.STAGE, wanted, begun=True, remedy=data_verb.REMEDY).check()
@@ -95,7 +95,7 @@ def limit_of(args: argparse.Namespace, data: Path) -> "LengthLimit":
 def encoders_of(args: argparse.Namespace) -> dict[str, dict]:
     specs = load_yaml(args.scale_config).get("encoders")
     if not specs:
-        raise UserError(f"{args.scale_config}: no encoders: add some, or use --feats online")
+        raise PamError(f"{args.scale_config}: no encoders: add some, or use --feats online")
     return specs
 
 

@@ -14,7 +14,7 @@ from pam.atomic import write_text
 from pam.config.made import Making, file_digest
 from pam.data.digests import data_digest
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.exits.store import compact
 from pam.log import get_logger
 
@@ -70,18 +70,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """UserError for options that do not fit together."""
+    """PamError for options that do not fit together."""
     if args.exp and not args.data:
-        raise UserError("--data is missing: name the sets to read, such as dump/raw/asr_clean_test")
+        raise PamError("--data is missing: name the sets to read, such as dump/raw/asr_clean_test")
     if args.llm and not (args.text and args.out):
-        raise UserError(f"--{'out' if args.text else 'text'} is missing: see --help")
+        raise PamError(f"--{'out' if args.text else 'text'} is missing: see --help")
     if args.utts < 0:
-        raise UserError(f"--utts {args.utts}: expected 0 (all) or more")
+        raise PamError(f"--utts {args.utts}: expected 0 (all) or more")
     for data in args.data:
         if not (data / "utt2task").is_file():
-            raise UserError(f"--data {data}: not a dumped set: run stage 2 first")
+            raise PamError(f"--data {data}: not a dumped set: run stage 2 first")
         if args.answers and not (file := args.answers / data.name / "hyp.jsonl").is_file():
-            raise UserError(f"--answers: {file}: there is no such file: run stage 6 first")
+            raise PamError(f"--answers: {file}: there is no such file: run stage 6 first")
 
 
 def analyse(args: argparse.Namespace) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def write_page(args: argparse.Namespace) -> None:
     from pam.exits.store import read_folder
 
     if args.results is None:
-        raise UserError("--results is missing: the folder with the results, NAME.json")
+        raise PamError("--results is missing: the folder with the results, NAME.json")
     found = read_folder(args.results)
     draw_page(found, args.results)
     write_text(args.page, document(found, args.results, args.page))

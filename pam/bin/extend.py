@@ -18,7 +18,7 @@ from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.data.prompts import load_all_prompts
 from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 from pam.registry import nearest
 from pam.report.markdown import GAP, escape, number, table
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     needed = {args.add_encoder: "scale_config", args.add_task: "prompts"}
     require(args, "exp", "out", *(option for what, option in needed.items() if what))
     if (args.out / "config.yaml").exists() or args.out.resolve() == args.exp.resolve():
-        raise UserError(f"--out {args.out}: this experiment exists already: give another name")
+        raise PamError(f"--out {args.out}: this experiment exists already: give another name")
     from pam.model.extend import add_encoder, add_exit_gate, add_task, read_trained
 
     config, state = read_trained(args.exp)
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         config, state = add_encoder(config, state, args.add_encoder, spec, args.seed)
     elif args.add_exit_gate is not None:
         if args.add_exit_gate < 1:
-            raise UserError(f"--add_exit_gate {args.add_exit_gate}: expected 1 or more")
+            raise PamError(f"--add_exit_gate {args.add_exit_gate}: expected 1 or more")
         config, state = add_exit_gate(config, state, args.add_exit_gate)
     else:
         config, state = add_task(config, state, args.add_task)
@@ -85,13 +85,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def require(args: argparse.Namespace, *names: str) -> None:
     if lacking := [name for name in names if getattr(args, name) is None]:
-        raise UserError(f"--{lacking[0]} is missing: see --help")
+        raise PamError(f"--{lacking[0]} is missing: see --help")
 
 
 def encoder_spec(file: str, name: str) -> dict[str, Any]:
     encoders = load_yaml(file).get("encoders") or {}
     if name not in encoders:
-        raise UserError(f"{file}: no encoder {name!r}: {nearest(name, encoders)}")
+        raise PamError(f"{file}: no encoder {name!r}: {nearest(name, encoders)}")
     return encoders[name]
 
 
@@ -101,19 +101,17 @@ def install_prompts(task: str, file: Path, tasks: list[str]) -> None:
     The file of a new task also has `metric:` and `description:` (pam/data/tasks.py).
     """
     if not file.is_file():
-        raise UserError(f"--prompts {file}: no such file")
+        raise PamError(f"--prompts {file}: no such file")
     text, known = file.read_text(encoding="utf-8"), prompt_files().get(task)
     if known and known.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"--prompts {file}: {known} has other prompts: remove it, or give that file"
-        )
+        raise PamError(f"--prompts {file}: {known} has other prompts: remove it, or give that file")
     home = known or HOME / f"{task}.yaml"
     write_text(home, text)
     forget_tasks()
     try:
         get_task(task)
         load_all_prompts(tasks)
-    except UserError:
+    except PamError:
         if not known:
             home.unlink()
             forget_tasks()
@@ -135,9 +133,9 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}): run stage 8 of the recipe") from error
+        raise PamError(f"{file}: cannot be read ({error}): run stage 8 of the recipe") from error
     if "sets" not in value:
-        raise UserError(f"{file}: no 'sets' in it: it is not the report of an experiment")
+        raise PamError(f"{file}: no 'sets' in it: it is not the report of an experiment")
     return value
 
 

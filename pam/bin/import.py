@@ -8,7 +8,7 @@ from pathlib import Path
 from pam.bin.validate import DEFAULT_AUDIO, examine
 from pam.data.importing import FORMS, Item, LeftOut, to_data_dir
 from pam.data.tasks import get_task
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 
 MANIFESTS = (".jsonl", ".jsonl.gz")
 
@@ -44,7 +44,7 @@ def found(args: argparse.Namespace) -> Iterable[Item | LeftOut]:
     first = args.source[0]
     for source in args.source:
         if not source.exists():
-            raise UserError(f"{source}: no such file or folder: {FORMS}")
+            raise PamError(f"{source}: no such file or folder: {FORMS}")
     if all(source.name.endswith(MANIFESTS) for source in args.source):
         from pam.data.lhotse import read_manifests
 
@@ -57,7 +57,7 @@ def found(args: argparse.Namespace) -> Iterable[Item | LeftOut]:
         return read_samples(shards, *columns)
     if len(args.source) == 1 and first.is_dir():
         return rows(args)
-    raise UserError(f"{first}: unknown form of a corpus: {FORMS}")
+    raise PamError(f"{first}: unknown form of a corpus: {FORMS}")
 
 
 def rows(args: argparse.Namespace) -> Iterator[Item | LeftOut]:

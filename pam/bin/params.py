@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml, read_layers
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.paths import conf_file, conf_names
 from pam.report.markdown import GAP, table
 from pam.train.systems import combine
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     for system in systems:
         try:
             rows.append({"system": Path(system).stem, **system_sizes(args, system)})
-        except UserError as error:
+        except PamError as error:
             if args.system != "all":
                 raise
             print(f"{system} is left out: {error}", file=sys.stderr)

@@ -21,7 +21,7 @@ from typing import Any
 from pam.config import load_yaml, read_layers
 from pam.data.audio import FRAMES_PER_SECOND
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.paths import conf_file
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, available
@@ -60,9 +60,9 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if args.gpus is not None and args.gpus < 0:
-        raise UserError(f"--gpus {args.gpus}: expected 0 (CPU) or more")
+        raise PamError(f"--gpus {args.gpus}: expected 0 (CPU) or more")
     if args.fit_gib is not None and not args.fit:
-        raise UserError(f"--fit_gib {args.fit_gib:g}: give it with --fit")
+        raise PamError(f"--fit_gib {args.fit_gib:g}: give it with --fit")
     config = configuration(args)
     if args.fit:
         return fit(args, config)
@@ -98,7 +98,7 @@ def fit(args: argparse.Namespace, config: dict[str, Any]) -> int:
     gpus = number_of_gpus(args, None)
     device = device_for(min(gpus, 1))
     if gpus and args.fit_gib is not None:
-        raise UserError(f"--fit_gib {args.fit_gib:g}: a GPU has its own memory: leave it out")
+        raise PamError(f"--fit_gib {args.fit_gib:g}: a GPU has its own memory: leave it out")
     limit = None if gpus else round(args.fit_gib * GIB) if args.fit_gib else available()
     found = trials(config, device, limit)
     fitting = {rows: trial for rows, trial in found.items() if trial}
@@ -111,7 +111,7 @@ def fit(args: argparse.Namespace, config: dict[str, Any]) -> int:
         ]
         print(table(["clips", "peak GiB", "seconds of a step:"], rows))
     if not fitting:
-        raise UserError("--fit: not even one clip fits: lower batch.max_frames, or see egs/README")
+        raise PamError("--fit: not even one clip fits: lower batch.max_frames, or see egs/README")
     if not args.json:
         batch = with_rows(config, max(fitting))["batch"]
         print(
@@ -125,7 +125,7 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
     if args.exp:
         if given := [f"--{name}" for name in OF_AN_EXPERIMENT if getattr(args, name)]:
             wrong = ", ".join(given)
-            raise UserError(f"--exp: an experiment has its own settings: leave out {wrong}")
+            raise PamError(f"--exp: an experiment has its own settings: leave out {wrong}")
         return load_yaml(args.exp / "config.yaml")
     llm = conf_file("llm", args.llm) if args.llm else None
     scale = conf_file("scale", args.scale or SCALE)
@@ -137,14 +137,14 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
 def read_measured(exp: Path) -> dict[str, Any]:
     file = exp / MEASURED
     if not file.is_file():
-        raise UserError(f"{file}: not measured: training writes it")
+        raise PamError(f"{file}: not measured: training writes it")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def number_of_gpus(args: argparse.Namespace, measured: dict[str, Any] | None) -> int:
     if measured:
         if args.gpus not in (None, measured["gpus"]):
-            raise UserError(
+            raise PamError(
                 f"--gpus {args.gpus}: {args.exp} was measured with {measured['gpus']}: leave it out"
             )
         return measured["gpus"]

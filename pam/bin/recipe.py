@@ -19,7 +19,7 @@ from pam.config import read_layers
 from pam.config.made import FOLDER, differences, digest, flatten, read_record
 from pam.data.prompts import PROMPT_SPLITS
 from pam.device import cores
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.paths import cache_dir
 from pam.score import CAPTION_METRICS, SBERT
 
@@ -45,7 +45,7 @@ def shell(value: str | Sequence[str]) -> str:
 
 
 def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[str, Any]:
-    """Names and values for utils/recipe.sh; UserError for an invalid option."""
+    """Names and values for utils/recipe.sh; PamError for an invalid option."""
     root = root or Path(os.environ.get("PAM_ROOT", ROOT))
     conf = configuration(options, root / "conf")
     known, own = known_options(recipe, root)
@@ -113,7 +113,7 @@ def known_options(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """UserError for an invalid value. The type of a default (integer, boolean) is that of the
+    """PamError for an invalid value. The type of a default (integer, boolean) is that of the
     option."""
     check_choice("budget", options["budget"], list(conf["budgets"]))
     check_choice("prompts", options["prompts"], PROMPT_SPLITS)
@@ -124,29 +124,29 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
         if default in ("true", "false"):
             check_choice(name, options[name], ("true", "false"))
         elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
-            raise UserError(f"--{name} {options[name]}: expected a whole number")
+            raise PamError(f"--{name} {options[name]}: expected a whole number")
     for name in ("nj", "train_nj", "inference_nj"):
         if not PROCESSES.fullmatch(options[name]):
             what = "expected a number of processes, or nothing"
-            raise UserError(f"--{name} {options[name]}: {what}")
+            raise PamError(f"--{name} {options[name]}: {what}")
     if int(options["num_nodes"]) < 1:
-        raise UserError(f"--num_nodes {options['num_nodes']}: expected 1 machine or more")
+        raise PamError(f"--num_nodes {options['num_nodes']}: expected 1 machine or more")
     if not re.fullmatch(r"[0-9.]+%?", options["max_bad"]):
-        raise UserError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
+        raise PamError(f"--max_bad {options['max_bad']}: expected a share like 0.5%")
     for name in ("min_seconds", "max_seconds"):
         if not SECONDS.fullmatch(options[name]):
             what = "expected seconds, such as 20 or 0.5, or nothing"
-            raise UserError(f"--{name} {options[name]}: {what}")
+            raise PamError(f"--{name} {options[name]}: {what}")
     least, most = options["min_seconds"] or "0", options["max_seconds"]
     if most and float(least) >= float(most):
-        raise UserError(f"--min_seconds {least} --max_seconds {most}: the second must be larger")
+        raise PamError(f"--min_seconds {least} --max_seconds {most}: the second must be larger")
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         known = f"choose from {' '.join(choices)}{guess(value, choices)}"
-        raise UserError(f"--{option} {value}: {known}")
+        raise PamError(f"--{option} {value}: {known}")
 
 
 def guess(value: str, choices: Iterable[str]) -> str:
@@ -190,14 +190,14 @@ def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
         if not (recipe.parent / corpus / "run.sh").is_file():
             known = [file.parent.name for file in sorted(recipe.parent.glob("*/run.sh"))]
             hint = guess(corpus, known)
-            raise UserError(f"--corpora: there is no recipe egs/{corpus}/run.sh{hint}")
+            raise PamError(f"--corpora: there is no recipe egs/{corpus}/run.sh{hint}")
     sets = {name: options[name].split() for name in LISTS}
     for name in LISTS:
         for corpus in corpora if not sets[name] else ():
             sets[name] = sets[name] + lists_of(recipe.parent / corpus)[name]
     train = sets["train_sets"]
     if twice := [name for name in dict.fromkeys(train) if train.count(name) > 1]:
-        raise UserError(f"two corpora have sets of the same name: {' '.join(twice)}")
+        raise PamError(f"two corpora have sets of the same name: {' '.join(twice)}")
     return sets
 
 
@@ -207,7 +207,7 @@ def lists_of(corpus: Path) -> dict[str, list[str]]:
     command = [corpus / "run.sh", "--print", " ".join(LISTS)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"egs/{corpus.name}/run.sh: {done.stderr.strip()}")
+        raise PamError(f"egs/{corpus.name}/run.sh: {done.stderr.strip()}")
     return dict(zip(LISTS, map(str.split, done.stdout.splitlines()), strict=True))
 
 
@@ -244,20 +244,20 @@ def named_in_db(folder: Path) -> dict[str, str]:
         ["bash", "-euc", script, "bash", *names], cwd=folder, stdout=subprocess.PIPE, text=True
     )
     if done.returncode:
-        raise UserError(f"egs/{folder.name}/db.sh: it fails: see the message above")
+        raise PamError(f"egs/{folder.name}/db.sh: it fails: see the message above")
     values = dict(zip(names, done.stdout.split("\0"), strict=False))
     # Symbolic links are not resolved, since their targets may change.
     return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
-    """UserError if dumped audio comes from other folders than db.sh names now."""
+    """PamError if dumped audio comes from other folders than db.sh names now."""
     for name in sets:
         record = read_record(raw / name, "dump") or {"settings": {}}
         recorded = {key: old for key, old in record["settings"].items() if key in folders}
         if lines := differences(recorded, {key: folders[key] for key in recorded}):
             print("\n".join(lines), file=sys.stderr)
-            raise UserError(
+            raise PamError(
                 f"{raw / name} was made with other settings; name that folder, or prepare "
                 "and dump into other folders with --datadir and --dumpdir"
             )

@@ -22,7 +22,7 @@ from pam.config.made import (
     read_records,
     record_digest,
 )
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     for folder in args.needs:
         record = read_record(folder, "score")
         if not (folder / "score.json").is_file() or not record:
-            raise UserError(f"{folder}/score.json is missing: run stage 7 first")
+            raise PamError(f"{folder}/score.json is missing: run stage 7 first")
     makings = [making_of(args, exp) for exp in args.exp]
     if all(making.is_complete() for making in makings) and not args.readme:
         logger.info("complete: %s", " ".join(map(str, products_of(args, args.exp[0]))))

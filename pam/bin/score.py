@@ -25,7 +25,7 @@ from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_text_file
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 from pam.score import ALWAYS, SBERT, metric_names
 
@@ -104,9 +104,9 @@ def making_of(args: argparse.Namespace, folder: Path) -> Making:
     record = read_record(folder, "decode")
     answers = folder / "hyp.jsonl"
     if not answers.is_file():
-        raise UserError(f"{answers}: no such file: run stage 6 first")
+        raise PamError(f"{answers}: no such file: run stage 6 first")
     if record and not record["complete"]:
-        raise UserError(f"{folder} is not decoded: run stage 6 first")
+        raise PamError(f"{folder} is not decoded: run stage 6 first")
     return Making(
         folder,
         STAGE,
@@ -160,11 +160,11 @@ def log_result(result: dict[str, Any]) -> None:
 
 
 def report_missing(needs: dict[str, str], go_on: bool) -> None:
-    """Log each metric that was not measured; then raise `UserError`, unless `go_on`."""
+    """Log each metric that was not measured; then raise `PamError`, unless `go_on`."""
     for name, why in needs.items():
         logger.warning("%s is not measured: %s", name, why)
     if needs and not go_on:
-        raise UserError(
+        raise PamError(
             f"not measured: {', '.join(needs)} (see above); all other metrics are written"
         )
 
@@ -188,12 +188,12 @@ def train_captions(folder: Path | None) -> list[str]:
 
 
 def decoded(decode_dir: Path, names: list[str] | None) -> list[Path]:
-    """The folders of the sets. `UserError` if there is none, or a named one is missing."""
+    """The folders of the sets. `PamError` if there is none, or a named one is missing."""
     if names:
         return [decode_dir / name for name in names]
     folders = sorted(path.parent for path in decode_dir.glob("*/hyp.jsonl"))
     if not folders:
-        raise UserError(f"{decode_dir}: no SET/hyp.jsonl here: run the decode stage first")
+        raise PamError(f"{decode_dir}: no SET/hyp.jsonl here: run the decode stage first")
     return folders
 
 
@@ -201,7 +201,7 @@ def router_making(exp: Path) -> Making:
     """The record of exp/router.json, which is made once per checkpoint."""
     model = file_digest(exp / "model.pth")
     if model is None:
-        raise UserError(f"{exp / 'model.pth'}: no trained model here: run stages 4 and 5 first")
+        raise PamError(f"{exp / 'model.pth'}: no trained model here: run stages 4 and 5 first")
     prompts = prompts_of(load_yaml(exp / "config.yaml"))
     return Making(
         exp, STAGE, {"file": "router.json"}, {"model": model, "prompts": prompts_digest(prompts)}

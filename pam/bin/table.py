@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pam.atomic import write_text
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.log import get_logger
 from pam.paper.figures import draw
 from pam.paper.kinds import summary_document, table_document
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
     names = table_names() if args.table == ALL else [table_name(args.table)]
     if args.out and len(names) > 1:
-        raise UserError(f"--out {args.out}: this is one file for {len(names)} tables: leave it out")
+        raise PamError(f"--out {args.out}: this is one file for {len(names)} tables: leave it out")
     specs = [load_spec(name, args.scale) for name in names]
     folders = [results / args.scale for results in dict.fromkeys(args.results)]
     folder, store = folders[0], read_store(*folders)
@@ -97,11 +97,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:
-    """UserError instead of a second training of an experiment whose result it would replace."""
+    """PamError instead of a second training of an experiment whose result it would replace."""
     if runs:
         file = Path(store[runs[0].name].get(KEPT_IN, folder), f"{runs[0].name}.json")
         lacks = "; ".join(f"{run.name} lacks {', '.join(run.lacks)}" for run in runs)
-        raise UserError(
+        raise PamError(
             f"{folder}: {lacks}, and {expdir}/{runs[0].name} has no model.pth: score it where it "
             f"was trained, or remove {file} to train it here"
         )

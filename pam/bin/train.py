@@ -33,7 +33,7 @@ from pam.data.prompts import load_all_prompts
 from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.lock import alone
 from pam.log import get_logger
 from pam.registry import nearest
@@ -128,7 +128,7 @@ def making_of(args: argparse.Namespace) -> Making:
 def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int]:
     """{"gpus": N} if the batch, and so the result, depends on the number of GPUs.
 
-    UserError if an unfinished training has another number. A complete one keeps its own: later
+    PamError if an unfinished training has another number. A complete one keeps its own: later
     stages need fewer GPUs.
     """
     if batch.get("per") != "gpu":
@@ -139,7 +139,7 @@ def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int
     if before == now or record["complete"]:
         return {"gpus": before}
     if has_weights(args.expdir):
-        raise UserError(
+        raise PamError(
             f"{args.expdir}: it was begun on {before} GPUs, each with a batch of its own "
             f"(batch.per: gpu), not on {now}: give --ngpu and --num_nodes for {before}, or another "
             "--expname"
@@ -150,14 +150,14 @@ def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int
 def init_digest(exp: Path) -> str:
     digest = file_digest(exp / "model.pth")
     if digest is None:
-        raise UserError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
+        raise PamError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
     return digest
 
 
 def warmup_digest(exp: Path) -> str:
     digest = file_digest(exp / "warmup" / "last.pth")
     if digest is None:
-        raise UserError(f"--warm_from {exp}: there is no finished warm-up, warmup/last.pth")
+        raise PamError(f"--warm_from {exp}: there is no finished warm-up, warmup/last.pth")
     return digest
 
 
@@ -191,7 +191,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     """The merged configuration, with the options of the command line and the chosen budget."""
     for assignment in args.set:
         if (key := assignment.partition("=")[0]) in OPTIONS:  # else it would win silently
-            raise UserError(f"--set {assignment}: give it as the option --{key}")
+            raise PamError(f"--set {assignment}: give it as the option --{key}")
     scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
     start = read_init(args.init) if args.init else {}
     if start:
@@ -209,7 +209,7 @@ def effective_config(args: argparse.Namespace) -> dict:
     del config["budgets"]
     config.pop("wandb", None)  # of the user, not of the experiment
     if args.budget not in experiment.budgets:
-        raise UserError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
+        raise PamError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
     config |= gpus_of(args, config["batch"])
     budget = experiment.budgets[args.budget]
     check_budget(budget, args.budget, config["warmup"])
@@ -222,7 +222,7 @@ def effective_config(args: argparse.Namespace) -> dict:
 def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
     """`warmup`, or "none" if the data have no text for the warm-up.
 
-    UserError if the command line requests the warm-up in that case.
+    PamError if the command line requests the warm-up in that case.
     """
     if config["warmup"] != "ctc":
         return config["warmup"]
@@ -232,7 +232,7 @@ def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
     names = ", ".join(config["warmup_tasks"]) or "none"
     why = f"{folder} has no text of the tasks of warmup_tasks ({names})"
     if args.warmup == "ctc":
-        raise UserError(f"--warmup ctc: {why}: give --warmup none, or other tasks")
+        raise PamError(f"--warmup ctc: {why}: give --warmup none, or other tasks")
     get_logger(__name__).info("the CTC warm-up is skipped: %s", why)
     return "none"
 
@@ -258,10 +258,10 @@ def main(argv: list[str] | None = None) -> int:
     if not args.pending:
         device_for(args.ngpu)
     if args.init and args.warmup == "ctc":
-        raise UserError("--warmup ctc: the model of --init needs no warm-up: leave --warmup out")
+        raise PamError("--warmup ctc: the model of --init needs no warm-up: leave --warmup out")
     if args.warm_from and (args.init or args.warmup == "none"):
         other = "--init" if args.init else "--warmup none"
-        raise UserError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
+        raise PamError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
     return run(STAGE, args, argv, lambda: pending(args), lambda making: work(args, making))
 
 
@@ -272,7 +272,7 @@ def pending(args: argparse.Namespace) -> Making | None:
         get_logger(__name__).info("complete: %s", args.expdir)
         return None
     if not (args.train / "wav.scp").is_file() and args.pending:
-        raise UserError(f"{args.train} is not complete: run stage 3 first")
+        raise PamError(f"{args.train} is not complete: run stage 3 first")
     return making
 
 

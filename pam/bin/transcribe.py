@@ -17,7 +17,7 @@ from pam.data.audio import check_audio
 from pam.data.scp import one_line
 from pam.decode.settings import NO_SPEECH, REPEATED, add_skip_silence, check_threshold
 from pam.device import device_for
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 
 if TYPE_CHECKING:
     from pam.decode.answer import Answer
@@ -103,15 +103,15 @@ def check(file: str, copy: IO[bytes]) -> str:
     decoders need to seek."""
     if file != STDIN:
         if Path(file).is_dir():
-            raise UserError(f"{file}: this is a folder: give the audio files in it")
+            raise PamError(f"{file}: this is a folder: give the audio files in it")
         check_audio(file)
         return file
     shutil.copyfileobj(sys.stdin.buffer, copy)
     copy.flush()
     try:
         check_audio(copy.name)
-    except UserError as error:
-        raise UserError(str(error).replace(copy.name, "standard input")) from error
+    except PamError as error:
+        raise PamError(str(error).replace(copy.name, "standard input")) from error
     return copy.name
 
 
@@ -119,7 +119,7 @@ def attempt(function: Callable[..., Result], *args, **kwargs) -> Result | None:
     """The result; None, after one line on stderr, if the audio cannot be used."""
     try:
         return function(*args, **kwargs)
-    except UserError as error:
+    except PamError as error:
         print(f"error: {error}", file=sys.stderr)
         return None
 

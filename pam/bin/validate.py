@@ -9,7 +9,7 @@ from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command, replace
 from pam.data.rules import AudioCheck, Seconds
 from pam.data.scp import Problem, line_numbers
 from pam.data.shards import file_of, is_member, open_member
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 
 LINES_PER_RULE = 10
 IDS_SHOWN = 10
@@ -22,7 +22,7 @@ def audio_exists(path: str) -> str | None:
     try:
         if is_member(path):
             open_member(path)
-    except UserError as error:
+    except PamError as error:
         return str(error)
     return None
 
@@ -31,7 +31,7 @@ def audio_decodes(path: str) -> str | None:
     """The fault of a recording, or None; the whole file is read."""
     try:
         check_audio(path)
-    except UserError as error:
+    except PamError as error:
         return str(error)
     return None
 

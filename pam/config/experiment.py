@@ -9,7 +9,7 @@ from pam.config.files import load_yaml, merge, set_option
 from pam.config.keys import check, defaults_of, keys_of, plain, typed
 from pam.config.schema import ENCODERS, Budget, Experiment, Phases, Scale
 from pam.config.source import attribute_of, registered
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 # Sections that --set may create.
@@ -18,7 +18,7 @@ LENGTHS = ("steps", "epochs")  # keys of a budget that exclude each other
 
 
 def read_layer(path: str | Path) -> dict[str, Any]:
-    """A file of conf/scale, conf/llm or conf/systems. UserError for invalid keys or values."""
+    """A file of conf/scale, conf/llm or conf/systems. PamError for invalid keys or values."""
     layer = load_yaml(path)
     check(layer, keys_of(Experiment), str(path))
     return layer
@@ -43,7 +43,7 @@ def read_experiment(
     llm: str | Path | None = None,
     assignments: Iterable[str] = (),
 ) -> Experiment:
-    """Merge scale < LLM file < system < `assignments` of --set; UserError names file or key."""
+    """Merge scale < LLM file < system < `assignments` of --set; PamError names file or key."""
     return compose(*read_layers(scale, system, llm), assignments)
 
 
@@ -66,7 +66,7 @@ def compose(
 
 def _assign(config: dict[str, Any], assignment: str) -> None:
     if re.match(r"fusions\b", assignment):  # their fusion is already merged
-        raise UserError(f"--set {assignment}: give the options of the fusion as fusion_conf.OPTION")
+        raise PamError(f"--set {assignment}: give the options of the fusion as fusion_conf.OPTION")
     keys, section = set_option(config, assignment, OPTIONAL)
     if keys[0] == "budgets" and keys[-1] in LENGTHS:
         for other in set(LENGTHS) - {keys[-1]}:  # a budget has one
@@ -86,10 +86,10 @@ def select_encoders(
     if chosen is None:
         return dict(encoders)
     if not isinstance(chosen, list) or not chosen:
-        raise UserError(f"use_encoders: {chosen!r}: expected a list of names, like [whisper]")
+        raise PamError(f"use_encoders: {chosen!r}: expected a list of names, like [whisper]")
     picked = [_find(str(name), encoders, stand_ins) for name in chosen]
     if len(set(picked)) < len(picked):
-        raise UserError(
+        raise PamError(
             f"use_encoders: {', '.join(map(str, chosen))} select {', '.join(picked)}: "
             "name each encoder once"
         )
@@ -103,21 +103,19 @@ def _find(
         return name
     family = [encoder for encoder, spec in encoders.items() if spec.get("family") == name]
     if len(family) > 1:
-        raise UserError(f"use_encoders: {name!r} can be {' or '.join(family)}: give one of these")
+        raise PamError(f"use_encoders: {name!r} can be {' or '.join(family)}: give one of these")
     if not family and name not in stand_ins:
         families = [spec["family"] for spec in encoders.values() if "family" in spec]
         known = {*encoders, *families, *stand_ins}
-        raise UserError(f"use_encoders: unknown encoder {name!r}: {nearest(name, known)}")
+        raise PamError(f"use_encoders: unknown encoder {name!r}: {nearest(name, known)}")
     found = family[0] if family else stand_ins[name]
     if found not in encoders:
-        raise UserError(
-            f"stand_ins.{name}: {found!r} is not an encoder: {nearest(found, encoders)}"
-        )
+        raise PamError(f"stand_ins.{name}: {found!r} is not an encoder: {nearest(found, encoders)}")
     return found
 
 
 def check_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> None:
-    """UserError if an encoder's shape differs from that of its model in the family's `models`."""
+    """PamError if an encoder's shape differs from that of its model in the family's `models`."""
     families = registered(ENCODERS)
     for name, spec in encoders.items():
         models = attribute_of(families[spec["family"]], "models") if "family" in spec else None
@@ -125,7 +123,7 @@ def check_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> None:
         shape = (models or {}).get(path) or (models or {}).get(Path(path).name)
         for key, known in zip(("dim", "num_states"), shape or (), strict=False):
             if spec.get(key, known) != known:
-                raise UserError(f"encoders.{name}.{key}: {spec[key]}: {path} has {known}")
+                raise PamError(f"encoders.{name}.{key}: {spec[key]}: {path} has {known}")
 
 
 def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str, Any]:
@@ -135,25 +133,25 @@ def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str,
 
 
 def require(conf: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
-    """UserError that names the missing keys."""
+    """PamError that names the missing keys."""
     if lacking := [key for key in keys if key not in conf]:
-        raise UserError(f"{where}: {', '.join(lacking)} is missing")
+        raise PamError(f"{where}: {', '.join(lacking)} is missing")
 
 
 def check_budget(budget: Budget, name: str, warmup: str) -> None:
-    """UserError if the chosen budget lacks the length of a phase."""
+    """PamError if the chosen budget lacks the length of a phase."""
     needed = {"steps_per_epoch": budget.steps_per_epoch}
     if warmup == "ctc":
         needed["ctc_steps"] = budget.ctc_steps
     needed["steps or epochs"] = budget.steps or budget.epochs
     if lacking := [key for key, value in needed.items() if value is None]:
-        raise UserError(f"budgets.{name}: {', '.join(lacking)} is missing")
+        raise PamError(f"budgets.{name}: {', '.join(lacking)} is missing")
     if budget.steps is not None and budget.epochs is not None:
-        raise UserError(f"budgets.{name}: steps and epochs are both given: remove one of them")
+        raise PamError(f"budgets.{name}: steps and epochs are both given: remove one of them")
 
 
 def check_phases(phases: Phases, warmup: str, per_gpu: bool) -> None:
-    """UserError if a phase that will run lacks a key or has one without effect; `per_gpu`: whether
+    """PamError if a phase that will run lacks a key or has one without effect; `per_gpu`: whether
     each GPU has a batch of its own."""
     running = ["ctc", "llm"] if warmup == "ctc" else ["llm"]
     require(plain(phases), running, "phases")
@@ -161,7 +159,7 @@ def check_phases(phases: Phases, warmup: str, per_gpu: bool) -> None:
         phase = plain(getattr(phases, name))
         require(phase, ("optim_conf", "warmup_steps"), f"phases.{name}")
         if phase.get("lr_rule", "none") != "none" and not per_gpu:
-            raise UserError(
+            raise PamError(
                 f"phases.{name}.lr_rule: {phase['lr_rule']}: it follows the number of GPUs that "
                 "have a batch each: set batch.per: gpu, or leave it out"
             )

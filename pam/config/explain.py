@@ -7,7 +7,7 @@ from pam.config.documents import PaperTable, Prompts, TableScale
 from pam.config.keys import ANY, Key, Keys, keys_of
 from pam.config.schema import ENCODERS, Experiment
 from pam.config.source import attribute_of, registered
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 # The files and the dataclass of each document, by the first word of its keys.
@@ -23,7 +23,7 @@ WIDTH = 100
 def explain(name: str | None = None) -> str:
     """All keys, or those under `name`, such as batch.max_utts, batch or tables.rows.
 
-    UserError for an unknown name.
+    PamError for an unknown name.
     """
     if name is None:
         return "\n\n".join(_document(word) for word in DOCUMENTS)
@@ -36,15 +36,15 @@ def explain(name: str | None = None) -> str:
 
 
 def find_key(path: list[str], document: str, where: str) -> Key:
-    """The key of a path like ["encoders", "whisper", "dim"]. UserError with the nearest name."""
+    """The key of a path like ["encoders", "whisper", "dim"]. PamError with the nearest name."""
     keys: Keys = keys_of(DOCUMENTS[document][1])
     for depth, name in enumerate(path, 1):
         if name not in keys and ANY not in keys:
             known = keys if depth > 1 else [*keys, *filter(None, DOCUMENTS)]
-            raise UserError(f"{where}: unknown option {name!r}: {nearest(name, known)}")
+            raise PamError(f"{where}: unknown option {name!r}: {nearest(name, known)}")
         key = keys.get(name) or keys[ANY]
         if key.keys is None and depth < len(path):
-            raise UserError(f"{where}: {'.'.join(path[:depth])} has no options")
+            raise PamError(f"{where}: {'.'.join(path[:depth])} has no options")
         keys = key.keys() if key.keys else {}
     return key
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 
@@ -32,15 +32,15 @@ def parse_value(text: str) -> Any:
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping. `UserError` names the file, and the line if YAML knows it."""
+    """Read one YAML mapping. `PamError` names the file, and the line if YAML knows it."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise PamError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise PamError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a mapping of options, found {type(value).__name__}")
+        raise PamError(f"{path}: expected a mapping of options, found {type(value).__name__}")
     return value
 
 
@@ -65,7 +65,7 @@ def set_option(
     path, equals, text = assignment.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
-        raise UserError(
+        raise PamError(
             f"--set {assignment!r}: expected KEY=VALUE with KEY like fusion_conf.num_fused"
         )
     node: Any = conf
@@ -74,21 +74,21 @@ def set_option(
             node[key] = {}
         if key not in node:
             where = ": ".join(["--set", ".".join(keys[: depth - 1])]).removesuffix(": ")
-            raise UserError(f"{where}: unknown option {key!r}: {nearest(key, map(str, node))}")
+            raise PamError(f"{where}: unknown option {key!r}: {nearest(key, map(str, node))}")
         node = node[key]
         if not isinstance(node, dict):
-            raise UserError(f"--set {assignment}: {'.'.join(keys[:depth])} has no options")
+            raise PamError(f"--set {assignment}: {'.'.join(keys[:depth])} has no options")
     try:
         node[keys[-1]] = parse_value(text)
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())
-        raise UserError(f"--set {assignment}: not a YAML value: {why}") from error
+        raise PamError(f"--set {assignment}: not a YAML value: {why}") from error
     return keys, node
 
 
 def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    """UserError for an unknown option, with the place and the nearest known option."""
+    """PamError for an unknown option, with the place and the nearest known option."""
     allowed = list(allowed)
     for key in conf:
         if key not in allowed:
-            raise UserError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")
+            raise PamError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 ANY = "*"  # stands for all keys of a section whose keys are the user's own names
@@ -143,26 +143,26 @@ def _section_in(hint: Any) -> tuple[type | None, bool]:
 
 
 def check(conf: Mapping[str, Any], keys: Keys, where: str) -> None:
-    """UserError for the first key, at any depth, that is unknown or has an invalid value."""
+    """PamError for the first key, at any depth, that is unknown or has an invalid value."""
     _check_section(conf, keys, where, ": ")
 
 
 def _check_section(conf: Any, keys: Keys, where: str, joint: str = ".") -> None:
     if not isinstance(conf, Mapping):
-        raise UserError(f"{where}: {conf!r}: expected a section of options")
+        raise PamError(f"{where}: {conf!r}: expected a section of options")
     for name, value in conf.items():
         if name not in keys and ANY not in keys:
-            raise UserError(f"{where}: unknown option {name!r}: {nearest(str(name), keys)}")
+            raise PamError(f"{where}: unknown option {name!r}: {nearest(str(name), keys)}")
         _check_value(value, keys.get(name) or keys[ANY], f"{where}{joint}{name}")
 
 
 def _check_value(value: Any, key: Key, where: str) -> None:
     if key.choices and value not in (known := key.choices()):
-        raise UserError(f"{where}: unknown {key.kind} {value!r}: {nearest(str(value), known)}")
+        raise PamError(f"{where}: unknown {key.kind} {value!r}: {nearest(str(value), known)}")
     if key.keys is not None and key.rule is not LIST:
         _check_section(value, key.keys(), where)
     elif not key.rule.holds(value):
-        raise UserError(f"{where}: {value!r}: expected {key.rule.what}")
+        raise PamError(f"{where}: {value!r}: expected {key.rule.what}")
     elif key.keys is not None:
         for number, entry in enumerate(value, 1):
             _check_section(entry, key.keys(), f"{where} {number}")

@@ -27,7 +27,7 @@ from typing import Any
 from yaml import YAMLError
 
 from pam.config.files import parse_value
-from pam.errors import UserError
+from pam.errors import PamError
 
 FILE = "made.json"
 STAGES = ("data", "dump", "combine", "train", "average", "decode", "score", "report")
@@ -75,7 +75,7 @@ class Making:
     def is_complete(self) -> bool:
         """Whether the folder is complete and was made with these settings and inputs.
 
-        UserError if it was made with others and must not be replaced; it names each difference
+        PamError if it was made with others and must not be replaced; it names each difference
         with both values, and the remedy.
         """
         record = read_record(self.folder, self.stage)
@@ -89,12 +89,12 @@ class Making:
         return is_same and record["complete"] and all(path.exists() for path in self.products)
 
     def check(self) -> list[str]:
-        """The differences from the record; UserError if they are not allowed."""
+        """The differences from the record; PamError if they are not allowed."""
         record = read_record(self.folder, self.stage)
         differences = self._differences(record)
         if differences and self.remedy and (record["complete"] or self.begun):
             print("\n".join(differences), file=sys.stderr)
-            raise UserError(f"{self.folder} was made with other settings; {self.remedy}")
+            raise PamError(f"{self.folder} was made with other settings; {self.remedy}")
         return differences
 
     def resumes(self) -> bool:
@@ -166,7 +166,7 @@ class Making:
     def _refuse_earlier(self) -> None:
         marks = [self.folder / mark for mark in EARLIER]
         if self.begun or any(mark.exists() for mark in marks):
-            raise UserError(
+            raise PamError(
                 f"{self.folder}: an earlier version made it (it has no {FILE} of this stage): "
                 f"{self.remedy or 'remove it'}, then run the same command again"
             )
@@ -228,7 +228,7 @@ def read_records(folder: Path) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise UserError(f"{file}: not valid JSON ({error}): remove {file.parent}") from error
+        raise PamError(f"{file}: not valid JSON ({error}): remove {file.parent}") from error
     return records
 
 

@@ -57,7 +57,7 @@ def options_of(part: str) -> dict[str, Key]:
 
 
 def check_init_options(cls: type, conf: Mapping[str, Any], where: str) -> None:
-    """UserError for an option that `cls`, a part of pam, does not have."""
+    """PamError for an option that `cls`, a part of pam, does not have."""
     check_keys(conf, options_of(f"{cls.__module__}.{cls.__name__}"), where)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from pam.atomic import atomic_path
 from pam.data.scp import read_text_file, write_text_file
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 
 DUMP_AGAIN = "remove that folder's feats.scp and run the dump stage again"
 
@@ -43,19 +43,19 @@ def read_scp(path: str | Path) -> dict[str, str]:
 
 
 def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
-    """Merge several scp files into one. `UserError` for an utterance that is in two of them."""
+    """Merge several scp files into one. `PamError` for an utterance that is in two of them."""
     merged: dict[str, str] = {}
     for part in parts:
         entries = read_scp(part)
         if clash := merged.keys() & entries.keys():
-            raise UserError(f"{part}: {min(clash)!r} is in another part too: {DUMP_AGAIN}")
+            raise PamError(f"{part}: {min(clash)!r} is in another part too: {DUMP_AGAIN}")
         merged |= entries
     write_text_file(out, merged)
     return merged
 
 
 def load(pointer: str) -> np.ndarray:
-    """Read the array at `path:offset`. `UserError` if the archive is missing or truncated."""
+    """Read the array at `path:offset`. `PamError` if the archive is missing or truncated."""
     ark, _, offset = pointer.rpartition(":")
     try:
         with Path(ark).open("rb", buffering=0) as file:
@@ -66,7 +66,7 @@ def load(pointer: str) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(
+        raise PamError(
             f"{pointer}: truncated or missing archive ({reason}): {DUMP_AGAIN}"
         ) from error
 
@@ -75,6 +75,6 @@ def _check(ark: Path, utt: str, array: np.ndarray, written: dict[str, str]) -> N
     if array.dtype != np.float16:
         raise TypeError(f"{ark}: {utt!r} is {array.dtype}, expected float16")
     if utt in written:
-        raise UserError(f"{ark}: {utt!r} comes twice: make the utterance ids unique")
+        raise PamError(f"{ark}: {utt!r} comes twice: make the utterance ids unique")
     if not np.isfinite(array).all():
-        raise UserError(f"{ark}: {utt!r} has NaN or infinite features in float16")
+        raise PamError(f"{ark}: {utt!r} has NaN or infinite features in float16")

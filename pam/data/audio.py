@@ -15,7 +15,7 @@ from pam.data.opening import open_audio
 from pam.data.sound import FOREIGN as FOREIGN
 from pam.data.sound import Audio, two_lengths
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 SAMPLE_RATE = 16000
@@ -40,7 +40,7 @@ def load_audio(
     """Read a file, or its part from `start` to `end` in seconds, as mono at 16 kHz.
 
     Channels are averaged. `path` may be a concatenation (pam/data/concat.py); its pieces are
-    joined. `UserError` for a file that is missing, truncated, corrupt or empty, has an unknown
+    joined. `PamError` for a file that is missing, truncated, corrupt or empty, has an unknown
     format, or has NaN or infinite samples. Repairs are logged once for each file.
     """
     reading = read_audio(path, start, end)
@@ -54,7 +54,7 @@ def stream_audio(
     """The samples of `load_audio` in blocks of about a million, so that hours need little memory.
 
     A file with several channels is decoded twice, because channels that cancel each other show
-    only at its end. `UserError` as of `load_audio`, while the blocks are read.
+    only at its end. `PamError` as of `load_audio`, while the blocks are read.
     """
     pieces = parse_concat(str(path)) if is_concat(path) else [(path, start, end)]
     for piece in pieces:
@@ -103,7 +103,7 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
     """As `load_audio`, but returns the notes instead of logging them."""
     if is_concat(path):
         if start is not None or end is not None:
-            raise UserError(f"{path}: no segments of a concatenation: cut its pieces instead")
+            raise PamError(f"{path}: no segments of a concatenation: cut its pieces instead")
         readings = [read_audio(*piece) for piece in parse_concat(str(path))]
         notes = dict.fromkeys(note for reading in readings for note in reading.notes)
         return Reading(np.concatenate([reading.samples for reading in readings]), tuple(notes))
@@ -133,13 +133,13 @@ def num_samples(path: str | Path) -> int:
 
 
 def stated_seconds(path: str | Path) -> float:
-    """Length of the file from its headers. `UserError` if it cannot be read."""
+    """Length of the file from its headers. `PamError` if it cannot be read."""
     audio = open_audio(path)
     return audio.samples / audio.rate
 
 
 def check_audio(path: str | Path) -> None:
-    """Read a whole file in blocks. `UserError` if `load_audio` would raise it."""
+    """Read a whole file in blocks. `PamError` if `load_audio` would raise it."""
     audio = open_audio(path)
     samples = 0
     for block in audio.blocks(0, audio.samples):
@@ -170,7 +170,7 @@ def write_channel(path: str | Path, source: str | Path, place: int) -> None:
     """Write channel `place` (from 0) of the file `source` as `write_flac` does."""
     audio = open_audio(source)
     if place >= audio.channels:
-        raise UserError(f"{source}: no channel {place} (from 0): it has {audio.channels}")
+        raise PamError(f"{source}: no channel {place} (from 0): it has {audio.channels}")
     blocks = [block_NC[:, place].copy() for block_NC in audio.blocks(0, audio.samples)]
     samples = np.concatenate([*blocks, np.empty(0, np.float32)])
     if audio.rate != SAMPLE_RATE:
@@ -191,7 +191,7 @@ def _bounds(audio: Audio, start: float | None, end: float | None) -> tuple[int, 
     first = round((start or 0.0) * audio.rate)
     last = available if end is None else round(end * audio.rate)
     if not 0 <= first <= last <= available + MAX_OVERSHOOT_SECONDS * audio.rate:
-        raise UserError(
+        raise PamError(
             f"{audio.path}: segment {start} to {end} s lies outside the "
             f"{available / audio.rate:.2f} s of the file: correct its line in segments"
         )
@@ -221,6 +221,6 @@ def _log(notes: Sequence[str]) -> None:
 
 def _check(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
     if not len(samples):
-        raise UserError(f"{path}: 0 samples: remove the utterance")
+        raise PamError(f"{path}: 0 samples: remove the utterance")
     if not np.isfinite(samples).all():
-        raise UserError(f"{path}: NaN or infinite samples: convert the file again or remove it")
+        raise PamError(f"{path}: NaN or infinite samples: convert the file again or remove it")

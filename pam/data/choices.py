@@ -9,7 +9,7 @@ maps a letter with the choices of its own utterance.
 import json
 from collections.abc import Mapping
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def choices_entry(choices: Mapping[str, str]) -> str:
@@ -18,13 +18,13 @@ def choices_entry(choices: Mapping[str, str]) -> str:
 
 
 def parse_choices(entry: str) -> dict[str, str]:
-    """{letter: text}; `UserError` for anything but two or more capital letters with texts."""
+    """{letter: text}; `PamError` for anything but two or more capital letters with texts."""
     try:
         choices = json.loads(entry)
     except ValueError:
         choices = None
     if not isinstance(choices, dict) or len(choices) < 2 or not all(map(_good, choices.items())):
-        raise UserError(f'{entry!r}: not choices: write {{"A": "one", "B": "two"}}')
+        raise PamError(f'{entry!r}: not choices: write {{"A": "one", "B": "two"}}')
     return choices
 
 

@@ -16,7 +16,7 @@ from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file, write_text_file
 from pam.data.tasks import get_task
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAMES_PER_SECOND
@@ -53,7 +53,7 @@ def combine(
     """Write the multitask directory `out`; returns the summary of each set.
 
     Features are read from `encoder_dir`/<encoder>/<set>/. Without encoders (online features)
-    utt2num_frames is the nominal length, 640 samples per frame. `UserError` for an id in two sets
+    utt2num_frames is the nominal length, 640 samples per frame. `PamError` for an id in two sets
     and for an utterance without features of an encoder.
     """
     out = Path(out)
@@ -82,21 +82,21 @@ def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) 
     names = [spec.name for spec in specs]
     for kind, listed in (("set", names), ("encoder", list(encoders))):
         if twice := sorted({name for name in listed if listed.count(name) > 1}):
-            raise UserError(f"{kind} {twice[0]!r} is given twice: name each {kind} once")
+            raise PamError(f"{kind} {twice[0]!r} is given twice: name each {kind} once")
     if not names:
-        raise UserError(f"{out}: nothing to combine: name at least one set")
+        raise PamError(f"{out}: nothing to combine: name at least one set")
     for encoder in encoders:
         if not re.fullmatch(r"\w+", encoder):
-            raise UserError(f"encoder {encoder!r}: use letters, digits and _ in an encoder's name")
+            raise PamError(f"encoder {encoder!r}: use letters, digits and _ in an encoder's name")
     if out.exists() and any(out.iterdir()) and not (out / SUMMARY).exists():
-        raise UserError(f"{out}: is not a combined set: choose another --out")
+        raise PamError(f"{out}: is not a combined set: choose another --out")
 
 
 def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
     """The set and its summary."""
     data = DataDir.read(spec.path)
     if "segments" in data or "utt2num_samples" not in data:
-        raise UserError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
+        raise PamError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
     if spec.task:
         data.files["utt2task"] = dict.fromkeys(data["utt2task"], spec.task)
     samples = sum(map(int, data["utt2num_samples"].values()))
@@ -130,13 +130,13 @@ def _merge_features(
 
 
 def _pick(file: Path, data: DataDir) -> dict[str, str]:
-    """The entries of the set's utterances. `UserError` if one is missing."""
+    """The entries of the set's utterances. `PamError` if one is missing."""
     if not file.exists():
-        raise UserError(f"{file}: missing: run the dump stage for this encoder and set")
+        raise PamError(f"{file}: missing: run the dump stage for this encoder and set")
     entries = read_text_file(file)
     missing = data["text"].keys() - entries.keys()
     if missing:
-        raise UserError(
+        raise PamError(
             f"{file}: {min(missing)!r} is missing ({len(missing)} in all): "
             f"remove the folder {file.parent} and run the dump stage again"
         )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 PREFIX = "concat:"
 Piece = tuple[str, float | None, float | None]  # path, start, end, as load_audio takes them
@@ -33,7 +33,7 @@ def concat_entry(pieces: Sequence[Piece]) -> str:
 
 
 def parse_concat(entry: str) -> list[Piece]:
-    """The pieces of an entry. `UserError` if its syntax is wrong."""
+    """The pieces of an entry. `PamError` if its syntax is wrong."""
     try:
         listed = json.loads(entry.removeprefix(PREFIX))
         pieces = [(part, None, None) if isinstance(part, str) else tuple(part) for part in listed]
@@ -57,6 +57,6 @@ def _is_piece(piece: tuple) -> bool:
     return numbers and (len(times) < 2 or times[0] < times[1])
 
 
-def _malformed(entry: str) -> UserError:
+def _malformed(entry: str) -> PamError:
     short = entry if len(entry) <= 80 else entry[:79] + "…"
-    return UserError(f'{short}: not a concatenation: write concat:["FILE", ["FILE", START, END]]')
+    return PamError(f'{short}: not a concatenation: write concat:["FILE", ["FILE", START, END]]')

@@ -11,7 +11,7 @@ from random import Random
 from typing import TypeVar
 
 from pam.atomic import write_text
-from pam.errors import UserError
+from pam.errors import PamError
 
 LEFT_OUT = "left_out.log"
 Item = TypeVar("Item")
@@ -81,22 +81,22 @@ def list_left_out(folder: Path, faults: Mapping[str, Sequence[str]]) -> None:
 
 @contextmanager
 def reading(table: Path) -> Iterator[None]:
-    """Turn errors of encoding or CSV syntax while `table` is read into a `UserError`."""
+    """Turn errors of encoding or CSV syntax while `table` is read into a `PamError`."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise not_utf8(table) from error
     except csv.Error as error:
-        raise UserError(f"{table}: {error}: check it for an unclosed quotation mark") from error
+        raise PamError(f"{table}: {error}: check it for an unclosed quotation mark") from error
 
 
-def not_utf8(table: Path) -> UserError:
+def not_utf8(table: Path) -> PamError:
     """The error for a file that is not UTF-8: the place of the first bad byte, and a remedy."""
     content = table.read_bytes()
     at = _first_undecodable(content)
     line, byte = content.count(b"\n", 0, at) + 1, content[at] if at < len(content) else 0
     command = f"iconv -f {_likely_encoding(content)} -t UTF-8 {shlex.quote(str(table))}"
-    return UserError(
+    return PamError(
         f"{table}:{line}: not UTF-8 (byte 0x{byte:02x}): fetch it again, or convert it, as with: "
         f"{command} > converted"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_text_file, refuse, restrict
 from pam.data.scp import Problem, line_numbers, scan_text_file, write_text_files
-from pam.errors import UserError
+from pam.errors import PamError
 
 SPK2UTT = "spk2utt"
 FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
@@ -72,18 +72,18 @@ class DataDir:
 
     @classmethod
     def read(cls, path: str | Path) -> "DataDir":
-        """Read a directory; `UserError` at its first fault. Audio files are not opened."""
+        """Read a directory; `PamError` at its first fault. Audio files are not opened."""
         found, problems = check(path)
         errors = [problem for problem in problems if not problem.warning]
         if errors:
             remedy = f"{fix_command(path)} mends them" if found.is_usable else MAKE_AGAIN
-            raise UserError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
+            raise PamError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
         return found
 
     def write(self, path: str | Path) -> None:
         """Write all files and spk2utt, sorted and atomically. Other text files there are removed.
 
-        `UserError` for files that `read` would refuse, before any file is changed.
+        `PamError` for files that `read` would refuse, before any file is changed.
         """
         path = Path(path)
         refuse(path, self.files)
@@ -102,16 +102,16 @@ class DataDir:
         """Only these utterances (an unknown one is an error) and the recordings they use."""
         chosen = set(utterances)
         if unknown := chosen - self["text"].keys():
-            raise UserError(f"subset: {min(unknown)!r} is not an utterance of the directory")
+            raise PamError(f"subset: {min(unknown)!r} is not an utterance of the directory")
         kept = restrict(self.files, chosen)
         return DataDir({name: file for name, file in kept.items() if file or name in REQUIRED})
 
     @classmethod
     def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":
-        """The union of named sets. `UserError` for an id in two sets; it names both."""
+        """The union of named sets. `PamError` for an id in two sets; it names both."""
         segmented = sorted(name for name, part in sets.items() if "segments" in part)
         if 0 < len(segmented) < len(sets):
-            raise UserError(f"only {', '.join(segmented)} have segments: run the dump stage first")
+            raise PamError(f"only {', '.join(segmented)} have segments: run the dump stage first")
         files: dict[str, dict[str, str]] = {}
         for name, part in sets.items():
             for file, entries in part.files.items():
@@ -146,7 +146,7 @@ def check(
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such data directory: run the recipe's data stage first")
+        raise PamError(f"{path}: no such data directory: run the recipe's data stage first")
     names = sorted(file.name for file in path.iterdir())
     problems = [_missing(path, name) for name in sorted({*REQUIRED, SPK2UTT} - {*names})]
     problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
@@ -173,7 +173,7 @@ def fix(
 ) -> list[Problem]:
     """Keep the good entries, sorted and consistent; returns the problems that were repaired.
 
-    The original files are kept in `.backup/`. `UserError` if no good entry is left.
+    The original files are kept in `.backup/`. `PamError` if no good entry is left.
     """
     good, problems = check(path, audio, seconds)
     replace(Path(path), good, problems)
@@ -185,7 +185,7 @@ def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
     errors = [problem for problem in problems if not problem.warning]
     if not good.is_usable:
         why = errors[0] if errors else "it is empty"
-        raise UserError(f"{path}: nothing was changed: no good utterance would be left ({why})")
+        raise PamError(f"{path}: nothing was changed: no good utterance would be left ({why})")
     if errors:
         _back_up(path)
         good.write(path)
@@ -224,8 +224,8 @@ def _back_up(path: Path) -> None:
             (path / ".backup" / file.name).write_bytes(file.read_bytes())
 
 
-def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> UserError:
+def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> PamError:
     first = next(name for name, part in sets.items() if key in part.files.get(file, {}))
-    return UserError(
+    return PamError(
         f"{file}: {key!r} is in both {first} and {second}: give the ids of one set a prefix"
     )

@@ -19,7 +19,7 @@ from pam.data.importing import FORMS, Item, LeftOut
 from pam.data.pack import FOLDER
 from pam.data.parquet import audio_suffix, columns, find_parquet, numbered_rows
 from pam.data.webdataset import ShardWriter, writing_shard
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
@@ -42,11 +42,11 @@ class Columns:
 
 
 def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
-    """The name and the files of a split. `UserError` if there are several and none is named."""
+    """The name and the files of a split. `PamError` if there are several and none is named."""
     if (folder / "dataset_dict.json").is_file():
         names = _read_json(folder / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not all(map(_is_name, names)):
-            raise UserError(f"{folder / 'dataset_dict.json'}: no list of splits: save it again")
+            raise PamError(f"{folder / 'dataset_dict.json'}: no list of splits: save it again")
         name = _chosen(folder, split, names)
         return name, _saved(folder / name)
     if (folder / "state.json").is_file():
@@ -56,7 +56,7 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
     for file in find_parquet(folder):
         splits.setdefault(_split_of(file), []).append(file)
     if not splits:
-        raise UserError(f"{folder}: no state.json and no Parquet file: {FORMS}")
+        raise PamError(f"{folder}: no state.json and no Parquet file: {FORMS}")
     name = _chosen(folder, split, list(splits))
     return name, splits[name]
 
@@ -79,7 +79,7 @@ def _refuse_lacking(file: Path, names: Columns) -> None:
     has = columns(file)
     for option, name in vars(names).items():
         if name and name not in has:
-            raise UserError(
+            raise PamError(
                 f"{file}: no column {name!r}: choose --{option}_column of {', '.join(has)}"
             )
 
@@ -90,7 +90,7 @@ def _item(
     key, speaker = (_name(where, row, name) for name in (names.id, names.speaker))
     text = row[names.text]
     if not isinstance(text, str | None):
-        raise UserError(
+        raise PamError(
             f"{where}: {names.text} is {text!r}, no text: choose another --text_column or cast it"
         )
     audio = _audio(where, row[names.audio], key or default, shards)
@@ -103,7 +103,7 @@ def _name(where: str, row: Mapping[str, Any], column: str | None) -> str | None:
     if column is None:
         return None
     if not isinstance(row[column], str | int):
-        raise UserError(f"{where}: {column} is {row[column]!r}, no name: choose another column")
+        raise PamError(f"{where}: {column} is {row[column]!r}, no name: choose another column")
     return str(row[column])
 
 
@@ -112,7 +112,7 @@ def _audio(where: str, cell: Any, key: str, shards: "_Shards") -> str | LeftOut:
     if not isinstance(cell, Mapping) or not {"bytes", "path"} & cell.keys():
         if cell is None:
             return LeftOut(where, NO_AUDIO)
-        raise UserError(f"{where}: the audio has no bytes and no path: cast the column to Audio()")
+        raise PamError(f"{where}: the audio has no bytes and no path: cast the column to Audio()")
     if content := cell.get("bytes"):
         suffix = audio_suffix(content)
         if not suffix:
@@ -151,10 +151,10 @@ def _saved(folder: Path) -> list[Path]:
     try:
         names = [entry["filename"] for entry in listed]
     except (TypeError, KeyError) as error:
-        raise UserError(f"{state}: no _data_files: save the data set again") from error
+        raise PamError(f"{state}: no _data_files: save the data set again") from error
     for name in names:
         if not _is_name(name):
-            raise UserError(f"{state}: {name!r} is not a file of the folder: save the set again")
+            raise PamError(f"{state}: {name!r} is not a file of the folder: save the set again")
     return [folder / name for name in names]
 
 
@@ -167,7 +167,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}): save the data set again") from error
+        raise PamError(f"{file}: cannot be read ({error}): save the data set again") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -181,7 +181,7 @@ def _chosen(folder: Path, split: str | None, names: list[str]) -> str:
     if split is None and len(names) == 1:
         return names[0]
     if split is None:
-        raise UserError(f"{folder}: several splits: choose one with --split: {', '.join(names)}")
+        raise PamError(f"{folder}: several splits: choose one with --split: {', '.join(names)}")
     if split not in names:
-        raise UserError(f"{folder}: --split {split!r}: {nearest(split, names)}")
+        raise PamError(f"{folder}: --split {split!r}: {nearest(split, names)}")
     return split

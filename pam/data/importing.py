@@ -10,7 +10,7 @@ from pathlib import Path
 from pam.data.corpus import cluster_id, list_left_out, report_left_out
 from pam.data.datadir import DataDir
 from pam.data.scp import one_line
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 FORMS = (
@@ -54,7 +54,7 @@ class LeftOut:
 def to_data_dir(found: Iterable[Item | LeftOut], out: Path, task: str, prefix: str = "") -> DataDir:
     """Write the utterances to `out`; what was left out is listed in out/left_out.log.
 
-    Every id begins with `prefix`, and with the speaker if there is one. `UserError` if an id comes
+    Every id begins with `prefix`, and with the speaker if there is one. `PamError` if an id comes
     twice or no utterance is left.
     """
     left_out: dict[str, list[str]] = {}
@@ -69,7 +69,7 @@ def to_data_dir(found: Iterable[Item | LeftOut], out: Path, task: str, prefix: s
             continue
         utt, speaker = ids(item, prefix)
         if utt in items:
-            raise UserError(
+            raise PamError(
                 f"{item.where}: the id {utt!r} was used before, at {items[utt].where}: "
                 "make the ids unique"
             )
@@ -77,7 +77,7 @@ def to_data_dir(found: Iterable[Item | LeftOut], out: Path, task: str, prefix: s
     report_left_out(logger, str(out), left_out)
     if not items:
         reasons = ", ".join(f"{reason}: {where[0]}" for reason, where in left_out.items())
-        raise UserError(f"{out}: no utterance was found ({reasons or 'the source is empty'})")
+        raise PamError(f"{out}: no utterance was found ({reasons or 'the source is empty'})")
     data = DataDir(
         {"text": texts, "utt2spk": speakers, "utt2task": dict.fromkeys(items, task)}
         | audio_files(items, prefix)
@@ -109,7 +109,7 @@ def audio_files(items: dict[str, Item], prefix: str) -> dict[str, dict[str, str]
     for utt, item in items.items():
         recording = prefix + cluster_id(item.recording or item.id)
         if recordings.setdefault(recording, item.audio) != item.audio:
-            raise UserError(
+            raise PamError(
                 f"{item.where}: the recording {recording!r} was used before, for "
                 f"{recordings[recording]}: make the ids unique"
             )

@@ -19,7 +19,7 @@ from typing import Any
 from pam.data.audio import MAX_OVERSHOOT_SECONDS, write_channel
 from pam.data.corpus import cluster_id
 from pam.data.importing import Item, LeftOut
-from pam.errors import UserError
+from pam.errors import PamError
 
 EPSILON = 0.001  # seconds; a supervision this close to both ends is a whole recording
 SAVE_AUDIO = "write its audio to files with lhotse (save_audios) and import that"
@@ -59,14 +59,14 @@ def read_manifests(
             recording = _recording(where, entry)
             recordings[recording.id] = recording
     if by_kind["supervisions"] and not recordings:
-        raise UserError(f"{by_kind['supervisions'][0]}: name its manifest of recordings too")
+        raise PamError(f"{by_kind['supervisions'][0]}: name its manifest of recordings too")
     if recordings and not by_kind["supervisions"]:
-        raise UserError(f"{by_kind['recordings'][0]}: name its manifest of supervisions too")
+        raise PamError(f"{by_kind['recordings'][0]}: name its manifest of supervisions too")
     for manifest in by_kind["supervisions"]:
         for where, entry in _lines(manifest):
             name = _field(where, entry, "recording_id", str)
             if name not in recordings:
-                raise UserError(f"{where}: no recording {name!r}: name its manifest too")
+                raise PamError(f"{where}: no recording {name!r}: name its manifest too")
             yield _item(where, entry, recordings[name], audio)
     for manifest in by_kind["cuts"]:
         for where, entry in _lines(manifest):
@@ -81,8 +81,8 @@ def _kind(manifest: Path) -> str:
             return "cuts"
         if "recording_id" in entry and "duration" in entry:
             return "supervisions"
-        raise UserError(f"{where}: no recording, supervision or cut: name manifests of lhotse")
-    raise UserError(f"{manifest}: empty: make the manifest again")
+        raise PamError(f"{where}: no recording, supervision or cut: name manifests of lhotse")
+    raise PamError(f"{manifest}: empty: make the manifest again")
 
 
 def _lines(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -94,34 +94,34 @@ def _lines(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             for number, line in enumerate(lines, start=1):
                 entry = json.loads(line)
                 if not isinstance(entry, dict):
-                    raise UserError(f"{manifest}:{number}: {line.strip()[:60]!r} is no object")
+                    raise PamError(f"{manifest}:{number}: {line.strip()[:60]!r} is no object")
                 yield f"{manifest}:{number}", entry
     except json.JSONDecodeError as error:
-        raise UserError(f"{manifest}:{number}: not JSON ({error}): make it again") from error
+        raise PamError(f"{manifest}:{number}: not JSON ({error}): make it again") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{manifest}: truncated or unreadable ({error}): copy it again") from error
+        raise PamError(f"{manifest}: truncated or unreadable ({error}): copy it again") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{manifest}:{number + 1}: not UTF-8: make it again") from error
+        raise PamError(f"{manifest}:{number + 1}: not UTF-8: make it again") from error
 
 
 def _field(where: str, entry: Mapping[str, Any], name: str, *kinds: type) -> Any:
     if not isinstance(entry, Mapping):
-        raise UserError(f"{where}: {entry!r} is no object: make the manifest again")
+        raise PamError(f"{where}: {entry!r} is no object: make the manifest again")
     value = entry.get(name)
     if not isinstance(value, kinds) or isinstance(value, bool):
-        raise UserError(f"{where}: {name} is {value!r}: make the manifest again")
+        raise PamError(f"{where}: {name} is {value!r}: make the manifest again")
     return value
 
 
 def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
     name = _field(where, entry, "id", str)
     if entry.get("transforms"):
-        raise UserError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
+        raise PamError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
     files = []
     for source in _field(where, entry, "sources", list):
         kind = _field(where, source, "type", str)
         if kind != "file":
-            raise UserError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
+            raise PamError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
         channels = tuple(_field(where, source, "channels", list))
         files.append((_field(where, source, "source", str), channels))
     return Recording(name, tuple(files), float(_field(where, entry, "duration", int, float)))
@@ -130,7 +130,7 @@ def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
 def _cut(where: str, cut: Mapping[str, Any], audio: "_Audio") -> Iterator[Item | LeftOut]:
     kind = cut.get("type")
     if kind not in ("MonoCut", "MultiCut"):
-        raise UserError(f"{where}: cut {cut.get('id')!r} is a {kind}: {SAVE_AUDIO}")
+        raise PamError(f"{where}: cut {cut.get('id')!r} is a {kind}: {SAVE_AUDIO}")
     recording = _recording(where, _field(where, cut, "recording", dict))
     start = float(_field(where, cut, "start", int, float))
     end = start + float(_field(where, cut, "duration", int, float))
@@ -192,16 +192,16 @@ class _Audio:
         chosen = named[0] if self.channel is None else self.channel
         if self.channel is None and len(named) > 1:
             listed = ", ".join(map(str, named))
-            raise UserError(f"{where}: several channels ({listed}): choose one with --channel")
+            raise PamError(f"{where}: several channels ({listed}): choose one with --channel")
         if chosen not in recording.channels:
             listed = ", ".join(map(str, recording.channels))
-            raise UserError(f"{where}: no channel {chosen!r}: {recording.id!r} has {listed}")
+            raise PamError(f"{where}: no channel {chosen!r}: {recording.id!r} has {listed}")
         return chosen
 
     def _path(self, where: str, source: str) -> str:
         path = (self.root / source).absolute()
         if not path.is_file():
-            raise UserError(f"{where}: {path}: no such audio file: give its folder by --audio_root")
+            raise PamError(f"{where}: {path}: no such audio file: give its folder by --audio_root")
         return str(path)
 
 

@@ -18,7 +18,7 @@ ID = re.compile(rb"[^ \t]+")
 
 class MappedText(Mapping[str, str]):
     """The entries of a text file, which must stay as it is: a new version is another file that is
-    renamed. `UserError` as of `read_text_file`."""
+    renamed. `PamError` as of `read_text_file`."""
 
     def __init__(self, path: str | Path):
         try:

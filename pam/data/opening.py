@@ -27,7 +27,7 @@ from pam.data.sound import (
     unreadable,
 )
 from pam.data.tags import Bytes, junk_length, leading_tags
-from pam.errors import UserError
+from pam.errors import PamError
 
 HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
 BARE = (".gsm", ".vox")  # these never have a header; other files without one are damaged
@@ -42,17 +42,17 @@ FILES_KEPT = 8  # cached, since the segments of one recording follow each other
 
 
 def open_audio(path: str | Path) -> Audio:
-    """Read a file's headers. `UserError` if it is missing, truncated or not audio."""
+    """Read a file's headers. `PamError` if it is missing, truncated or not audio."""
     path = str(path)
     if path.rstrip().endswith("|"):
-        raise UserError(f"{path}: commands are not run: convert to an audio file and give its path")
+        raise PamError(f"{path}: commands are not run: convert to an audio file and give its path")
     if not file_of(path).is_file():
-        raise UserError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
+        raise PamError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
     try:
         state = file_of(path).stat()
         return _looked_at(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): change its rights") from error
+        raise PamError(f"{path}: cannot be read ({error.strerror}): change its rights") from error
 
 
 @lru_cache(maxsize=FILES_KEPT)
@@ -67,7 +67,7 @@ def _looked_at(path: str, size: int, _time: int) -> Audio:
         content = bytes(data) if _suffix(path) == ".raw" else None
         try:
             opened = sound_file(path, content)
-        except UserError as error:
+        except PamError as error:
             return _mended(path, data, error)
         with opened:
             return _audio(path, opened, data, content)
@@ -92,7 +92,7 @@ def _suffix(path: str) -> str:
     return Path(path).suffix.lower()
 
 
-def _mended(path: str, data: Bytes, error: UserError) -> Audio:
+def _mended(path: str, data: Bytes, error: PamError) -> Audio:
     """A file that libsndfile cannot read, opened with corrected sizes in its headers."""
     extent = containers.extent(data)
     if extent is None:
@@ -107,10 +107,10 @@ def _mended(path: str, data: Bytes, error: UserError) -> Audio:
         return _audio(path, opened, data, content)
 
 
-def _headerless(path: str) -> UserError:
+def _headerless(path: str) -> PamError:
     form = ["-f", "s16le", "-ar", "16000", "-ac", "1"]
     command = shlex.join(["ffmpeg", *form, "-i", path, str(Path(path).with_suffix(".flac"))])
-    return UserError(
+    return PamError(
         f"{path}: no header with rate and format: convert it, for example with: {command}"
     )
 
@@ -279,7 +279,7 @@ def _mpeg(audio: Audio, opened: SoundFile, data: Bytes) -> Audio:
 
 
 def _mpeg_notes(audio: Audio, found: mpeg.Mpeg, slack: int) -> tuple[str, ...]:
-    """Notes about small faults of the frames; `UserError` for large ones."""
+    """Notes about small faults of the frames; `PamError` for large ones."""
     held = found.frames * found.samples_per_frame
     if found.promised is None:
         there = held + found.lost * found.samples_per_frame

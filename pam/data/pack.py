@@ -20,7 +20,7 @@ from pam.data.opening import BARE, HEADERLESS
 from pam.data.parquet import audio_suffix
 from pam.data.shards import file_of, is_member, open_member
 from pam.data.webdataset import TarMember, members, writing_shard
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import progress
 
 FOLDER = "shards"
@@ -40,7 +40,7 @@ class Sample:
 def pack(data_dir: Path, out: Path, limit: int) -> DataDir:
     """Write the directory `out`, with shards of about `limit` bytes; returns its files."""
     if out.resolve() == data_dir.resolve():
-        raise UserError(f"{out}: is the directory that is packed: choose another folder")
+        raise PamError(f"{out}: is the directory that is packed: choose another folder")
     data, name = DataDir.read(data_dir), data_dir.absolute().name
     plan = list(_cut(_samples(data), limit))
     places: dict[str, str] = {}
@@ -68,7 +68,7 @@ def _samples(data: DataDir) -> Iterator[Sample]:
             base = f"{name}-{place}" if is_concat(entry) else name
             key = base.replace(".", "_")  # a key ends at the first dot
             if key in keys:
-                raise UserError(f"wav.scp: {name!r}: {key!r} is another key too: rename one id")
+                raise PamError(f"wav.scp: {name!r}: {key!r} is another key too: rename one id")
             keys.add(key)
             about = _about(data, name) if base in data["text"] else {}
             yield _sample(key, file, about)
@@ -81,11 +81,11 @@ def _about(data: DataDir, utt: str) -> dict[str, bytes]:
 
 def _sample(key: str, file: str, about: dict[str, bytes]) -> Sample:
     if Path(file).suffix.lower() in (*HEADERLESS, *BARE):
-        raise UserError(f"{file}: audio without a header cannot be packed: convert it to FLAC")
+        raise PamError(f"{file}: audio without a header cannot be packed: convert it to FLAC")
     try:
         state = file_of(file).stat()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}): correct wav.scp") from error
+        raise PamError(f"{file}: cannot be read ({error.strerror}): correct wav.scp") from error
     size = open_member(file).size if is_member(file) else state.st_size
     return Sample(key, file, size, int(state.st_mtime), about)
 
@@ -109,7 +109,7 @@ def _there(shard: Path, part: Sequence[Sample]) -> dict[str, str] | None:
         return None
     try:
         found = list(members(shard))
-    except UserError:  # it is written again
+    except PamError:  # it is written again
         return None
     places, rest = {}, iter(found)
     for sample in part:
@@ -142,7 +142,7 @@ def _write(shard: Path, part: Sequence[Sample], out: Path) -> dict[str, str]:
             content = _content(sample.audio)
             named = "" if is_member(sample.audio) else Path(sample.audio).suffix.lower()
             if not (suffix := audio_suffix(content) or named):
-                raise UserError(f"{sample.audio}: unknown kind of audio: convert it to FLAC")
+                raise PamError(f"{sample.audio}: unknown kind of audio: convert it to FLAC")
             places[sample.audio] = tar.add(sample.key + suffix, content, sample.time)
             for name, fact in sample.about.items():
                 tar.add(f"{sample.key}.{name}", fact)

@@ -19,7 +19,7 @@ from pyarrow.parquet import ParquetFile
 from pam.atomic import atomic_path
 from pam.data.mpeg import parse_frame
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROWS_AT_ONCE = 8  # with audio they take some megabytes
 BUFFER_BYTES = 1 << 20
@@ -64,7 +64,7 @@ def numbered_rows(
     with _opened(file) as opened:
         if lacking := [name for name in names if name not in opened.columns]:
             has = ", ".join(opened.columns)
-            raise UserError(
+            raise PamError(
                 f"{file}: no column {lacking[0]!r}, it has {has}: check that it is the right set"
             )
         for first, batch in opened.batches(list(names), chosen):
@@ -163,4 +163,4 @@ def _opened(file: Path) -> Iterator[_Parquet | _Stream]:
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
-        raise UserError(f"{file}: truncated or no {kind} file ({reason}): copy it again") from error
+        raise PamError(f"{file}: truncated or no {kind} file ({reason}): copy it again") from error

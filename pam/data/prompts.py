@@ -10,7 +10,7 @@ from typing import Any
 
 from pam.config import check_keys, load_yaml
 from pam.data.tasks import plain_files, prompt_files
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 MERGED_TASKS = ("asr_clean", "asr_noisy")
@@ -38,11 +38,11 @@ class Prompts:
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[str, ...]:
-        """The split `name`, one of `PROMPT_SPLITS`. `UserError` if the task does not have it."""
+        """The split `name`, one of `PROMPT_SPLITS`. `PamError` if the task does not have it."""
         if name not in PROMPT_SPLITS:
-            raise UserError(f"prompts {name!r}: {nearest(name, PROMPT_SPLITS)}")
+            raise PamError(f"prompts {name!r}: {nearest(name, PROMPT_SPLITS)}")
         if name == PLAIN and not self.plain:
-            raise UserError(
+            raise PamError(
                 "prompts 'plain': a task of these sets has no plain requests: "
                 f"add some to conf/prompts/{PLAIN}.yaml or choose another split"
             )
@@ -89,7 +89,7 @@ def load_prompts(
             distinguish the two tasks then.
 
     Raises:
-        UserError: the file is missing, or an entry is empty, has several lines, is not a text, or
+        PamError: the file is missing, or an entry is empty, has several lines, is not a text, or
             is a duplicate.
     """
     return _prompts_of(task, _files(folder), _read_plain(folder), merge_asr_prompts)
@@ -119,16 +119,16 @@ def load_all_prompts(
     """{task: prompts} for `tasks`, by default for all tasks.
 
     Raises:
-        UserError: as `load_prompts`; also if two tasks share a prompt.
+        PamError: as `load_prompts`; also if two tasks share a prompt.
     """
     files = _files(folder)
     names = list(tasks) if tasks is not None else list(files)
     if not names:
-        raise UserError(f"{folder}: no prompts: expected one file TASK.yaml for each task")
+        raise PamError(f"{folder}: no prompts: expected one file TASK.yaml for each task")
     requests = _read_plain(folder)
     for request in requests:
         for task in request.tasks - files.keys():
-            raise UserError(f"{request.where}: no task {task!r}: {nearest(task, files)}")
+            raise PamError(f"{request.where}: no task {task!r}: {nearest(task, files)}")
     _check_unique(
         [*(_read(files, name)[1] for name in names), [(r.where, r.text) for r in requests]]
     )
@@ -195,10 +195,10 @@ def _read_plain(folder: str | Path | None) -> list[_Request]:
         check_keys(conf, PLAIN_PARTS, str(path))
         for part, sections in conf.items():
             if not isinstance(sections, Mapping):
-                raise UserError(f"{path}: {part}: expected sections like 'ac:' with requests")
+                raise PamError(f"{path}: {part}: expected sections like 'ac:' with requests")
             for names, texts in sections.items():
                 if not isinstance(texts, list):
-                    raise UserError(f"{path}: {part}, {names}: expected a list of requests")
+                    raise PamError(f"{path}: {part}, {names}: expected a list of requests")
                 for number, text in enumerate(texts, 1):
                     where = f"{path}: {part}, {names}, {number}"
                     _check_text(text, where)
@@ -209,16 +209,16 @@ def _read_plain(folder: str | Path | None) -> list[_Request]:
 def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], list[Entry]]:
     """The splits of one file, and all its entries with their places."""
     if task not in files:
-        raise UserError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
+        raise PamError(f"no prompts for task {task!r}: {nearest(task, files)}; or add {task}.yaml")
     path = files[task]
     conf = load_yaml(path)
     check_keys(conf, ("task", "metric", "description", "train", "unseen"), str(path))
     if conf.get("task") != task:
-        raise UserError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
+        raise PamError(f"{path}: its task is {conf.get('task')!r}: write 'task: {task}'")
     entries = []
     for split in ("train", "unseen"):
         if not isinstance(conf.get(split), list) or not conf[split]:
-            raise UserError(f"{path}: {split!r} is not a list of prompts: give at least one")
+            raise PamError(f"{path}: {split!r} is not a list of prompts: give at least one")
         for number, text in enumerate(conf[split], 1):
             where = f"{path}: {split} prompt {number}"
             _check_text(text, where)
@@ -228,17 +228,17 @@ def _read(files: Mapping[str, Path], task: str) -> tuple[dict[str, list[str]], l
 
 def _check_text(text: Any, where: str) -> None:
     if not isinstance(text, str):
-        raise UserError(f"{where} {text!r}: not a text: put it in quotes")
+        raise PamError(f"{where} {text!r}: not a text: put it in quotes")
     if text != " ".join(text.split()):
-        raise UserError(f"{where} {text!r}: write it in one line, with single spaces")
+        raise PamError(f"{where} {text!r}: write it in one line, with single spaces")
     if not normalise(text):
-        raise UserError(f"{where} {text!r}: has no words: write or remove it")
+        raise PamError(f"{where} {text!r}: has no words: write or remove it")
 
 
 def _check_unique(parts: Iterable[Sequence[Entry]]) -> None:
-    """`UserError` if a prompt occurs twice, in one split, two splits or two tasks."""
+    """`PamError` if a prompt occurs twice, in one split, two splits or two tasks."""
     places: dict[str, str] = {}
     for where, text in (entry for part in parts for entry in part):
         first = places.setdefault(normalise(text), where)
         if first != where:
-            raise UserError(f"{where} {text!r}: the same as {first}: rewrite or remove one")
+            raise PamError(f"{where} {text!r}: the same as {first}: rewrite or remove one")

@@ -17,7 +17,7 @@ from pam.atomic import write_text
 from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.scan import Clip, Scan, read_data, scan
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.lock import alone
 from pam.log import get_logger
 
@@ -53,7 +53,7 @@ def dump_audio(
 ) -> dict[str, str]:
     """Dump the audio of the set at `data_dir` to `out` (…/raw/SET); returns the bad utterances.
 
-    UserError if more than the share `max_bad` of the utterances are bad, and for other faults that
+    PamError if more than the share `max_bad` of the utterances are bad, and for other faults that
     the user can correct. Finished work is kept.
     """
     out = Path(out)
@@ -99,7 +99,7 @@ def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
         logger.info("%s: %d utterances are %s, dropped", out.name, count, reason)
     if len(dropped) == len(found.clips):
         utt, (seconds, reason) = min(dropped.items())
-        raise UserError(
+        raise PamError(
             f"{what} are dropped by their length, so none is left; the first is {utt}, "
             f"{seconds:.2f} s, {reason}: choose other limits"
         )
@@ -108,14 +108,14 @@ def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:
 
 
 def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) -> None:
-    """Write bad_utts; UserError if too many utterances are bad or none is good."""
+    """Write bad_utts; PamError if too many utterances are bad or none is good."""
     write_text(out / "bad_utts", "".join(f"{utt}\t{bad[utt]}\n" for utt in sorted(bad)))
     if not bad:
         return
     first = min(bad)
     what = f"{out / 'bad_utts'}: {len(bad)} of {total} utterances are bad, the first is {first}"
     if len(bad) > max_bad * total or len(bad) == total:
-        raise UserError(
+        raise PamError(
             f"{what} ({bad[first]}): more than --max_bad {max_bad:.2%}, mend the data or raise it"
         )
     logger.warning("%s (%s)", what, bad[first])

@@ -13,7 +13,7 @@ from pam.data.choices import parse_choices
 from pam.data.concat import files_of
 from pam.data.scp import Problem, id_fault, line_numbers
 from pam.data.tasks import all_tasks, unknown_task
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
@@ -109,7 +109,7 @@ class Rules:
         for recording, path in self.kept["wav.scp"].items():
             try:
                 length = seconds(path)
-            except UserError as error:
+            except PamError as error:
                 self.report("wav.scp", recording, ("bad audio", "", str(error)))
                 bad.add(recording)
             else:
@@ -189,7 +189,7 @@ def _audio_fault(value: str, audio: AudioCheck | None) -> Fault | None:
         return "commands are not run:", value, "convert to an audio file and give its path"
     try:
         files = files_of(value)
-    except UserError as error:
+    except PamError as error:
         return "bad audio", "", str(error)
     wrong = next(filter(None, map(audio, files)), None) if audio else None
     return ("bad audio", "", wrong) if wrong else None
@@ -202,7 +202,7 @@ def _task(value: str) -> Fault | None:
 def _choices(value: str) -> Fault | None:
     try:
         parse_choices(value)
-    except UserError as error:
+    except PamError as error:
         return "bad choices", "", str(error)
     return None
 
@@ -235,7 +235,7 @@ def _seconds(value: str) -> float:
 
 
 def refuse(path: Path, files: Files) -> None:
-    """`UserError` for the first fault of files before they are written to `path`."""
+    """`PamError` for the first fault of files before they are written to `path`."""
     for name in files:
         if not is_text_file(name):
             known = [
@@ -248,12 +248,12 @@ def refuse(path: Path, files: Files) -> None:
                 "utt2dur",
                 "utt2cluster",
             ]
-            raise UserError(f"{path / name}: unknown text file: {nearest(name, known)}")
+            raise PamError(f"{path / name}: unknown text file: {nearest(name, known)}")
     for name in REQUIRED:
         if not files.get(name):
-            raise UserError(f"{path / name}: missing: fill {name!r} before writing")
+            raise PamError(f"{path / name}: missing: fill {name!r} before writing")
     rules = Rules(path, files, from_files=False)
     rules.run(audio=None)
     for problem in rules.problems:
         if not problem.warning:
-            raise UserError(str(problem))
+            raise PamError(str(problem))

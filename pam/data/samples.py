@@ -13,7 +13,7 @@ from pam.data.importing import Item, LeftOut
 from pam.data.parquet import SUFFIXES, audio_suffix
 from pam.data.shards import open_member
 from pam.data.webdataset import TarMember, samples
-from pam.errors import UserError
+from pam.errors import PamError
 
 AUDIO = {suffix[1:] for suffix in SUFFIXES} | {"aif", "oga", "opus"}
 BEGINNING = 16
@@ -43,7 +43,7 @@ def _item(
     sounds = [m for m in found if (m.suffix == audio if audio else _is_named_audio(m))]
     if len(sounds) > 1:
         names = ", ".join(member.suffix for member in sounds)
-        raise UserError(f"{where}: several audio files ({names}): choose one with --audio_column")
+        raise PamError(f"{where}: several audio files ({names}): choose one with --audio_column")
     if not sounds:
         return LeftOut(where, "without audio")
     if not audio_suffix(open_member(sounds[0].entry).read(BEGINNING)):
@@ -54,7 +54,7 @@ def _item(
     if not text and "txt" in by_suffix:
         words = _decoded(where, by_suffix["txt"])
     if not isinstance(words, str | None):
-        raise UserError(f"{where}: {text or 'text'} is {words!r}, not a text: write it as a string")
+        raise PamError(f"{where}: {text or 'text'} is {words!r}, not a text: write it as a string")
     name = facts.get(speaker)
     return Item(where, key, sounds[0].entry, words or "", None if name is None else str(name))
 
@@ -71,9 +71,9 @@ def _facts(where: str, by_suffix: dict[str, TarMember]) -> dict[str, Any]:
     try:
         facts = json.loads(content)
     except ValueError as error:
-        raise UserError(f"{where}: its json is damaged ({error}): pack it again") from error
+        raise PamError(f"{where}: its json is damaged ({error}): pack it again") from error
     if not isinstance(facts, dict):
-        raise UserError(f"{where}: its json is {content[:60]!r}: write an object with fields")
+        raise PamError(f"{where}: its json is {content[:60]!r}: write an object with fields")
     return facts
 
 
@@ -81,4 +81,4 @@ def _decoded(where: str, member: TarMember) -> str:
     try:
         return member.content().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: {member.suffix} is not UTF-8: pack it as UTF-8") from error
+        raise PamError(f"{where}: {member.suffix} is not UTF-8: pack it as UTF-8") from error

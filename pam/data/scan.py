@@ -27,7 +27,7 @@ from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
 from pam.data.scp import Problem
 from pam.data.shards import file_of
 from pam.data.workers import run_tasks
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger, progress
 
 REFERABLE = ("FLAC", "WAV", "WAVEX")
@@ -71,7 +71,7 @@ class Scan:
 def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     """The directory without utterances that have an empty transcript, and these utterances.
 
-    `UserError` for all other faults.
+    `PamError` for all other faults.
     """
     data, problems = check(path)
     errors = [problem for problem in problems if not problem.warning]
@@ -79,7 +79,7 @@ def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     others = [problem for problem in errors if _first(problem) not in bad]
     if others:
         remedy = f"{fix_command(path)} mends them" if data.is_usable else MAKE_AGAIN
-        raise UserError(f"{others[0]} ({len(others)} errors in all, {remedy})")
+        raise PamError(f"{others[0]} ({len(others)} errors in all, {remedy})")
     return data, bad
 
 
@@ -126,7 +126,7 @@ def key_of(path: str, start: float | None, end: float | None) -> str:
     """Identifies an utterance's source: its entry, and the size and time of its existing files."""
     try:
         stamps = [_size_and_time(file) for file in files_of(path)]
-    except UserError:  # an invalid entry is reported when it is converted
+    except PamError:  # an invalid entry is reported when it is converted
         stamps = []
     entry = digest_of([json.dumps([path, start, end])])[:12]
     return f"{entry}-" if None in stamps else f"{entry}-{digest_of(map(repr, stamps))[:12]}"
@@ -212,7 +212,7 @@ class Converter:
                 source.flac.unlink(missing_ok=True)
             try:
                 clips.append(convert(source))
-            except UserError as error:
+            except PamError as error:
                 if "cannot be written" in str(error):  # our disk, not the user's audio
                     raise
                 bad[utt] = str(error)
@@ -220,7 +220,7 @@ class Converter:
 
 
 def convert(source: Source) -> Clip:
-    """Check one utterance's audio and write it as FLAC if needed. `UserError` if it is bad."""
+    """Check one utterance's audio and write it as FLAC if needed. `PamError` if it is bad."""
     if _is_copied(source):  # by an earlier run that was killed
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
     reading = read_audio(source.path, source.start, source.end)

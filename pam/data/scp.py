@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pam.atomic import atomic_path
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 
 # Control characters except the tab, and other characters that some readers treat as a line end.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -138,15 +138,15 @@ def scan_text_file(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
 
 
 def read_text_file(path: str | Path) -> dict[str, str]:
-    """Read a file of `id value` lines; `UserError` at the first fault."""
+    """Read a file of `id value` lines; `PamError` at the first fault."""
     entries, problems = scan_text_file(path)
     if problems:
-        raise UserError(str(problems[0]))
+        raise PamError(str(problems[0]))
     return entries
 
 
 def write_text_file(path: str | Path, entries: Mapping[str, str]) -> None:
-    """Write sorted `id value` lines atomically. `UserError` for invalid entries."""
+    """Write sorted `id value` lines atomically. `PamError` for invalid entries."""
     write_text_files({Path(path): entries}, before_renaming=lambda: None)
 
 
@@ -174,7 +174,7 @@ def _write_lines(part: Path, path: Path, entries: Mapping[str, str]) -> None:
 
 def _refuse_entry(path: Path, key: str, value: str) -> None:
     if fault := id_fault(key) or value_fault(value, is_of_paths(path)):
-        raise UserError(f"{path}: {fault[0]} {_short(f'{key} {value}', 200)}: {fault[1]}")
+        raise PamError(f"{path}: {fault[0]} {_short(f'{key} {value}', 200)}: {fault[1]}")
 
 
 def line_numbers(path: str | Path) -> dict[str, int]:
@@ -208,7 +208,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file:
             yield from enumerate(file, start=1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}): create it") from error
+        raise PamError(f"{path}: cannot be read ({error.strerror}): create it") from error
 
 
 def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backports import tarfile
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 ENTRY = re.compile(r"(.+\.tar):(\d{1,18})", re.DOTALL)
 BLOCK = tarfile.BLOCKSIZE  # bytes of a header; contents are padded to a multiple of it
@@ -60,7 +60,7 @@ class Member(io.RawIOBase):
 
 
 def open_member(entry: str) -> Member:
-    """The member of an entry. `UserError` if the shard is missing or truncated, or has no file
+    """The member of an entry. `PamError` if the shard is missing or truncated, or has no file
     there."""
     found = ENTRY.fullmatch(entry)
     path, begin = found[1], int(found[2])
@@ -69,14 +69,14 @@ def open_member(entry: str) -> Member:
         header = os.pread(shard.fd, BLOCK, begin - BLOCK) if begin >= BLOCK else b""
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise UserError(
+        raise PamError(
             f"{entry}: no file of the shard begins at this byte: {PACK_AGAIN}"
         ) from error
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        raise UserError(f"{entry}: {info.name!r} is a link or no plain file: {PACK_AGAIN}")
+        raise PamError(f"{entry}: {info.name!r} is a link or no plain file: {PACK_AGAIN}")
     if begin + info.size > shard.size:
         held = max(shard.size - begin, 0)
-        raise UserError(
+        raise PamError(
             f"{entry}: truncated shard ({info.name!r} has {info.size} bytes, {held} are there): "
             "copy it again"
         )
@@ -103,7 +103,7 @@ def _shard(entry: str, path: str) -> _Shard:
         state = Path(path).stat()
         return _opened(path, state.st_ino, state.st_size, state.st_mtime_ns)
     except OSError as error:
-        raise UserError(
+        raise PamError(
             f"{entry}: the shard cannot be read ({error.strerror}): {PACK_AGAIN}"
         ) from error
 

@@ -12,7 +12,7 @@ import soundfile
 from jaxtyping import Float
 
 from pam.data.shards import is_member, open_buffered
-from pam.errors import UserError
+from pam.errors import PamError
 
 BLOCK_SAMPLES = 1 << 20  # read in blocks, since a wrong header may state any number of samples
 MPEG_PREROLL = 10 * 1152  # a frame may need bits of earlier frames
@@ -76,7 +76,7 @@ class Audio:
     def blocks(self, first: int, last: int) -> Iterator[Float[np.ndarray, "N C"]]:
         """The samples from `first` to `last`. Up to `slack` of them may be missing.
 
-        `UserError` if more than that cannot be decoded.
+        `PamError` if more than that cannot be decoded.
         """
         begin, decoded = 0, 0
         for piece in self.pieces:
@@ -129,26 +129,26 @@ def decodable(path: str, content: bytes | None) -> int:
     return samples
 
 
-def unreadable(path: str, reason: str) -> UserError:
+def unreadable(path: str, reason: str) -> PamError:
     """The error for a file that libsndfile cannot read, or that is incomplete."""
     name = Path(path)
     if name.suffix.lower() in FOREIGN:
         command = shlex.join(["ffmpeg", "-i", path, str(name.with_suffix(".flac"))])
-        return UserError(
+        return PamError(
             f"{path}: {name.suffix[1:]} is not supported: convert it, for example with: {command}"
         )
     reason = " ".join(reason.split()).rstrip(".")
-    return UserError(f"{path}: truncated or corrupt audio ({reason}): fetch or convert it again")
+    return PamError(f"{path}: truncated or corrupt audio ({reason}): fetch or convert it again")
 
 
-def shorter(path: str, promised: int, held: int, rate: int) -> UserError:
+def shorter(path: str, promised: int, held: int, rate: int) -> PamError:
     """The error for a file that holds less than its header states."""
     return unreadable(path, two_lengths(promised, held, rate))
 
 
-def longer(path: str, promised: int, held: int, rate: int) -> UserError:
+def longer(path: str, promised: int, held: int, rate: int) -> PamError:
     """The error for a file that holds more than its header states."""
-    return UserError(
+    return PamError(
         f"{path}: {two_lengths(promised, held, rate)}: its header is wrong, or files were joined: "
         "convert it again"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pam.config import load_yaml
 from pam.config.documents import metric_names
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 # The package is installed in place (pip install -e), so conf/ and egs/ are next to it.
@@ -50,7 +50,7 @@ def prompt_files(root: Path = ROOT) -> dict[str, Path]:
             continue
         first = found.setdefault(file.stem, file)
         if first != file:
-            raise UserError(f"{file}: task {file.stem!r} is in {first} too: give it another name")
+            raise PamError(f"{file}: task {file.stem!r} is in {first} too: give it another name")
     return found
 
 
@@ -79,10 +79,10 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`. `UserError` with the nearest name if there is none."""
+    """The task called `name`. `PamError` with the nearest name if there is none."""
     tasks = all_tasks()
     if name not in tasks:
-        raise UserError(f"unknown task {name!r}: {unknown_task(name)}")
+        raise PamError(f"unknown task {name!r}: {unknown_task(name)}")
     return tasks[name]
 
 
@@ -95,5 +95,5 @@ def _read_head(name: str, path: Path) -> tuple[str, str, str]:
     head = load_yaml(path)
     if head.get("metric") not in metric_names():
         remedy = f"write one of {', '.join(metric_names())}"
-        raise UserError(f"{path}: metric {head.get('metric')!r} of a new task: {remedy}")
+        raise PamError(f"{path}: metric {head.get('metric')!r} of a new task: {remedy}")
     return name, head["metric"], str(head.get("description", name))

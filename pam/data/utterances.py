@@ -19,7 +19,7 @@ from pam.data.choices import parse_choices
 from pam.data.datadir import DataDir
 from pam.data.mapped import MappedText
 from pam.data.prompts import Prompts, draw
-from pam.errors import UserError
+from pam.errors import PamError
 
 AUDIO = "speech"  # key of the audio in a batch; states have their encoder's name
 DUMP_AND_COMBINE = "run stages 2 and 3 with the same options"
@@ -105,12 +105,12 @@ def read_inputs(
     """The inputs of the utterances `utts` of a directory; `feats`: "online" for audio.
 
     A combined directory holds feats_ENCODER.scp. For DUMP/raw/SET the features are in
-    DUMP/ENCODER/SET. `UserError` if features of the directory or of an utterance are missing.
+    DUMP/ENCODER/SET. `PamError` if features of the directory or of an utterance are missing.
     """
     if feats == "online":
         files = [folder / name for name in ("wav.scp", "segments")]
         if not files[0].is_file():
-            raise UserError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
+            raise PamError(f"{files[0]}: missing: {DUMP_AND_COMBINE}")
         return Inputs(DataDir({f.name: MappedText(f) for f in files if f.is_file()}), {})
     states = {}
     for encoder in encoders:
@@ -118,12 +118,12 @@ def read_inputs(
         if not inside.is_file():
             scp = (encoder_dir or folder.parent.parent) / encoder / folder.name / "feats.scp"
         if not scp.is_file():
-            raise UserError(
+            raise PamError(
                 f"{scp}: no features of {encoder}; {inside}: missing: {DUMP_AND_COMBINE}"
             )
         states[encoder] = MappedText(scp)
         if missing := set(utts).difference(states[encoder]):
-            raise UserError(
+            raise PamError(
                 f"{scp}: {len(missing)} utterances have no features, the first is {min(missing)}: "
                 "remove feats.scp and run the dump stage again"
             )

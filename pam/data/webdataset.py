@@ -19,7 +19,7 @@ from backports import tarfile
 from pam.atomic import atomic_path
 from pam.data.shards import BLOCK, open_member
 from pam.disk import writing
-from pam.errors import UserError
+from pam.errors import PamError
 
 COPY_AGAIN = "copy or pack it again"
 
@@ -47,7 +47,7 @@ class TarMember:
 
 
 def samples(shard: Path) -> Iterator[tuple[str, list[TarMember]]]:
-    """Yield (key, its members) of a shard. `UserError` as of `members`."""
+    """Yield (key, its members) of a shard. `PamError` as of `members`."""
     for key, group in groupby(members(shard), key=lambda member: member.key):
         yield key, list(group)
 
@@ -55,7 +55,7 @@ def samples(shard: Path) -> Iterator[tuple[str, list[TarMember]]]:
 def members(shard: Path) -> Iterator[TarMember]:
     """Yield the files of a shard.
 
-    `UserError` if it is truncated or compressed, if tars were joined, and for a link, a device, or
+    `PamError` if it is truncated or compressed, if tars were joined, and for a link, a device, or
     a name that leaves the folder.
     """
     path = str(shard.absolute())
@@ -70,7 +70,7 @@ def members(shard: Path) -> Iterator[TarMember]:
             _check_end(shard, file, tar.offset)
     except (tarfile.TarError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(
+        raise PamError(
             f"{shard}: truncated, compressed or no tar file ({reason}): {COPY_AGAIN}, uncompressed"
         ) from error
 
@@ -78,9 +78,9 @@ def members(shard: Path) -> Iterator[TarMember]:
 def _refuse(shard: Path, info: tarfile.TarInfo) -> None:
     name = PurePosixPath(info.name)
     if name.is_absolute() or ".." in name.parts:
-        raise UserError(f"{shard}: {info.name!r}: the name leaves the folder: {COPY_AGAIN}")
+        raise PamError(f"{shard}: {info.name!r}: the name leaves the folder: {COPY_AGAIN}")
     if not info.isdir() and info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        raise UserError(f"{shard}: {info.name!r} is a link or no plain file: {COPY_AGAIN}")
+        raise PamError(f"{shard}: {info.name!r} is a link or no plain file: {COPY_AGAIN}")
 
 
 def _check_end(shard: Path, file: io.BufferedReader, end: int) -> None:
@@ -89,10 +89,10 @@ def _check_end(shard: Path, file: io.BufferedReader, end: int) -> None:
     file.seek(end)
     rest = file.read(2 * BLOCK)
     if len(rest) < 2 * BLOCK or any(rest):
-        raise UserError(f"{shard}: truncated or damaged after byte {end}: {COPY_AGAIN}")
+        raise PamError(f"{shard}: truncated or damaged after byte {end}: {COPY_AGAIN}")
     while block := file.read(1 << 20):
         if any(block):
-            raise UserError(f"{shard}: tars were joined: only the first is read: {COPY_AGAIN}")
+            raise PamError(f"{shard}: tars were joined: only the first is read: {COPY_AGAIN}")
 
 
 class ShardWriter:

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 SECONDS_BETWEEN_LOOKS = 0.5
 Task = TypeVar("Task")
@@ -42,7 +42,7 @@ def run_tasks(
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise UserError(
+            raise PamError(
                 "a worker process was killed, perhaps for lack of memory: lower --nj; "
                 "the same command resumes"
             ) from error

@@ -20,7 +20,7 @@ from pam.decode.decoder import Decoder
 from pam.decode.join import join_answers, transcribes
 from pam.decode.request import Request
 from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, NONE, Settings, check_threshold
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 from pam.model.build import load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
@@ -48,7 +48,7 @@ class SpeechLLM:
     def from_pretrained(
         cls, exp: str | Path, device: str = "cpu", exact: bool = EXACT
     ) -> "SpeechLLM":
-        """The model of exp/NAME. `UserError` if there is none or its parts do not fit."""
+        """The model of exp/NAME. `PamError` if there is none or its parts do not fit."""
         model = load_experiment(exp, online=True).to(device)
         return cls(model, read_longest(Path(exp)), exact)
 
@@ -72,12 +72,12 @@ class SpeechLLM:
         An answer, or that of a piece, has at most `max_new_tokens` tokens. `max_tokens_per_second`
         limits it further by the clip's length, but never below 16 tokens (0: no such limit). It is
         empty where `no_speech` reaches `skip_silence` (None: never). Messages call the recording
-        `name`; the default is the file's path. `UserError` for audio that cannot be used and for an
+        `name`; the default is the file's path. `PamError` for audio that cannot be used and for an
         empty prompt.
         """
         check_prompt(prompt)
         if max_new_tokens < 1:
-            raise UserError(f"max_new_tokens {max_new_tokens}: must be at least 1")
+            raise PamError(f"max_new_tokens {max_new_tokens}: must be at least 1")
         if skip_silence is not None:
             check_threshold(skip_silence)
         name = name or (str(audio) if isinstance(audio, str | Path) else "audio array")
@@ -89,8 +89,8 @@ class SpeechLLM:
                 answers += self._answer(
                     group, prompt, max_new_tokens, max_tokens_per_second, skip_silence
                 )
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from error
+            except PamError as error:
+                raise PamError(f"{name}: {error}") from error
             if len(times) > 1:
                 get_logger(__name__).info("%s: %d pieces to %.0f s", name, len(times), times[-1][1])
         if len(answers) == 1:
@@ -142,7 +142,7 @@ class SpeechLLM:
 
 def check_prompt(prompt: str) -> None:
     if not prompt.strip():
-        raise UserError("the prompt is empty: write what the model should do with the audio")
+        raise PamError("the prompt is empty: write what the model should do with the audio")
 
 
 def as_clip(
@@ -153,12 +153,12 @@ def as_clip(
         return load_audio(audio)
     samples = np.asarray(audio)
     if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
-        raise UserError(
+        raise PamError(
             f"audio array of shape {samples.shape} and type {samples.dtype}: "
             "give mono floating-point samples, one dimension"
         )
     if not samples.size or not np.isfinite(samples).all():
-        raise UserError("audio array: empty, or has NaN or infinite samples")
+        raise PamError("audio array: empty, or has NaN or infinite samples")
     if sample_rate != SAMPLE_RATE:
         import soxr
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
 from pam.data.tasks import get_task
-from pam.errors import UserError
+from pam.errors import PamError
 
 # Where a score is 0.5, and how far from there it is 0.27 or 0.73.
 SILENT_DB = -55.0, 3.0  # dBFS, the loudest 100 ms
@@ -71,9 +71,9 @@ def no_speech_of(data: DataDir, utt: str, needed: bool) -> float | None:
     path, start, end = data.audio(utt)
     try:
         samples = load_audio(path, start, end)
-    except UserError as error:
+    except PamError as error:
         if needed:
-            raise UserError(f"--skip_silence: no audio of {utt}: {error}") from error
+            raise PamError(f"--skip_silence: no audio of {utt}: {error}") from error
         return None
     return no_speech(samples, get_task(data["utt2task"][utt]).metric == "wer")
 

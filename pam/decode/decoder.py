@@ -22,7 +22,7 @@ from pam.decode.row import Row
 from pam.decode.sample import Sampling
 from pam.decode.search import Greedy, Strategy, search
 from pam.decode.settings import NONE, Settings
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.merged import merged_copy
 from pam.log import get_logger
 from pam.model.speech_llm import ESPnetPaMModel
@@ -64,7 +64,7 @@ class Decoder:
                 "decoding one utterance at a time and without drafts, since with this LLM %s", fault
             )
         else:
-            raise UserError(f"with this LLM, only greedy search can be used: {fault}")
+            raise PamError(f"with this LLM, only greedy search can be used: {fault}")
 
     def make_strategy(self) -> Strategy:
         settings = self.settings
@@ -102,7 +102,7 @@ class Decoder:
     def search(self, inputs: Sequence[Fused], slots: int) -> Iterator[Answered]:
         if slots > self.window:
             if not self.settings.is_greedy:
-                raise UserError(
+                raise PamError(
                     f"an utterance needs {slots} tokens, more than the LLM's attention window of "
                     f"{self.window:g}: only greedy search can be used"
                 )

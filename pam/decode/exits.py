@@ -22,7 +22,7 @@ from pam.decode.chunks import in_chunks
 from pam.decode.engine import Engine, Item
 from pam.decode.row import Row
 from pam.decode.search import Strategy
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.criteria import CRITERIA, Check
 from pam.llm.depth import Depth
@@ -54,34 +54,34 @@ class Exits:
     cache: str = "recompute"
 
     def check(self, layers: int, gate: ExitGate | None) -> None:
-        """`UserError` for a value that an LLM with so many layers and this gate cannot use."""
+        """`PamError` for a value that an LLM with so many layers and this gate cannot use."""
         names = {STATIC, *CRITERIA}
         if self.criterion not in names:
-            raise UserError(f"early_exit {self.criterion!r}: {nearest(self.criterion, names)}")
+            raise PamError(f"early_exit {self.criterion!r}: {nearest(self.criterion, names)}")
         if self.cache not in CACHES:
-            raise UserError(f"exit_cache {self.cache!r}: {nearest(self.cache, CACHES)}")
+            raise PamError(f"exit_cache {self.cache!r}: {nearest(self.cache, CACHES)}")
         low, high = (1, layers) if self.criterion in COUNTS else (0, 1)
         if not low <= self.threshold <= high:
-            raise UserError(
+            raise PamError(
                 f"threshold {self.threshold:g}: must be {low} to {high} for {self.criterion}"
             )
         if not 1 <= self.first <= layers:
-            raise UserError(f"exit_layer {self.first}: must be 1 to {layers}, the last layer")
+            raise PamError(f"exit_layer {self.first}: must be 1 to {layers}, the last layer")
         if self.stride < 1:
-            raise UserError(f"exit_stride {self.stride}: must be at least 1")
+            raise PamError(f"exit_stride {self.stride}: must be at least 1")
         if self.decay < 0:
-            raise UserError(f"exit_decay {self.decay:g}: must be 0 or more")
+            raise PamError(f"exit_decay {self.decay:g}: must be 0 or more")
         if self.criterion == "gate":
             self.check_gate(layers, gate)
 
     def check_gate(self, layers: int, gate: ExitGate | None) -> None:
         if gate is None:
-            raise UserError(
+            raise PamError(
                 "early_exit gate: this experiment has no trained gate: train one with "
                 "model_conf.exits.gate"
             )
         if missing := set(self.stops(layers)) - {*gate.layers, layers}:
-            raise UserError(
+            raise PamError(
                 f"early_exit gate: layer {min(missing)} has no gate: choose exit_layer and "
                 f"exit_stride so that all checked layers are among {gate.layers}"
             )

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from dataclasses import dataclass
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 EXACT = True
 NONE = "none"  # no drafter, no early exit
@@ -66,6 +66,6 @@ def add_skip_silence(parser: ArgumentParser) -> None:
 
 
 def check_threshold(score: float, name: str = "skip_silence") -> None:
-    """`UserError` if a threshold of a score is not in 0 to 1."""
+    """`PamError` if a threshold of a score is not in 0 to 1."""
     if not 0 <= score <= 1:
-        raise UserError(f"{name} {score:g}: the score is from 0 to 1; {NO_SPEECH} is a good value")
+        raise PamError(f"{name} {score:g}: the score is from 0 to 1; {NO_SPEECH} is a good value")

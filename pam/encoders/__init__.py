@@ -30,7 +30,7 @@ from pam.config import check_init_options, check_keys
 from pam.data.audio import SAMPLE_RATE
 from pam.encoders.pooling import clip_length, pool_frames
 from pam.encoders.precision import keep_narrow_convolutions_in_float32
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import Registry
 
 ENCODERS = Registry(
@@ -72,7 +72,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, dtype: Dtype = "float32"):
         super().__init__()
         if dtype not in DTYPES:
-            raise UserError(f"encoder dtype {dtype!r}: known: {', '.join(DTYPES)}")
+            raise PamError(f"encoder dtype {dtype!r}: known: {', '.join(DTYPES)}")
         self.dtype = DTYPES[dtype]
 
     def native_length(self, samples: int) -> int:
@@ -98,7 +98,7 @@ class AudioEncoder(nn.Module):
     ) -> tuple[Float[Tensor, "B S T D"], Bool[Tensor, "B T"]]:
         """States and mask (True = real frame); T = output_length(longest clip).
 
-        Frames beyond a clip's end are zero. Raises UserError for a clip that is too short.
+        Frames beyond a clip's end are zero. Raises PamError for a clip that is too short.
         """
         states, frames = self.native(audio, lengths)
         return pool_frames(states, frames, self.hop_samples, lengths)
@@ -108,7 +108,7 @@ class AudioEncoder(nn.Module):
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> tuple[Float[Tensor, "B S J D"], Int[Tensor, "B"]]:
         """States at the encoder's own rate (one frame per `hop_samples`), and real frames of each
-        clip. Values beyond the real frames are arbitrary. Raises UserError as `forward` does."""
+        clip. Values beyond the real frames are arbitrary. Raises PamError as `forward` does."""
         native = [self._checked_length(n, audio.shape[1]) for n in lengths.tolist()]
         audio = audio[:, : int(lengths.max())]
         real_BN = torch.arange(audio.shape[1], device=audio.device) < lengths[:, None]
@@ -131,7 +131,7 @@ class AudioEncoder(nn.Module):
             raise ValueError(f"a length of {samples} samples in a batch of {longest}")
         frames = self.native_length(samples)
         if frames < 1:
-            raise UserError(f"a clip of {samples} samples is too short for {type(self).__name__}")
+            raise PamError(f"a clip of {samples} samples is too short for {type(self).__name__}")
         return frames
 
     def freeze(self) -> None:
@@ -162,14 +162,14 @@ def load_encoder(spec: Mapping[str, Any]) -> AudioEncoder:
     check_keys(spec, ["family", "path", "conf", "dim", "num_states"], "encoder")
     for key in ("family", "path"):
         if key not in spec:
-            raise UserError(f"encoder {dict(spec)}: {key!r} is missing")
+            raise PamError(f"encoder {dict(spec)}: {key!r} is missing")
     cls, conf = ENCODERS.get(spec["family"]), spec.get("conf") or {}
     check_init_options(cls, conf, f"conf of {cls.__name__}")
     encoder = cls(spec["path"], **conf)
     for key in ("dim", "num_states"):
         actual = getattr(encoder, key)
         if spec.get(key, actual) != actual:
-            raise UserError(
+            raise PamError(
                 f"encoder {spec['path']!r}: {key} is {actual}, the configuration says {spec[key]}"
             )
     return encoder

@@ -41,7 +41,7 @@ from pam.encoders.shards import (
     predicted_bytes,
     read_receipts,
 )
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.lock import alone
 from pam.log import get_logger, progress
 
@@ -79,7 +79,7 @@ def dump(
 
     `encoders` are those of `options` where the caller has loaded them already.
 
-    Raises UserError when more than `max_bad` of the utterances are bad, when the disk is too
+    Raises PamError when more than `max_bad` of the utterances are bad, when the disk is too
     small, and for other mistakes of the user; finished shards are kept.
     """
     if not options.encoders:
@@ -198,7 +198,7 @@ def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: Du
     sizes = f"{total / GIGABYTE:.2f} GB ({each}), {free / GIGABYTE:.2f} GB are free"
     logger.info("%s: states to write: %s", where, sizes)
     if total > free:
-        raise UserError(
+        raise PamError(
             f"{where}: the states need {sizes}: free some space, choose another --dumpdir, "
             "or use --feats online"
         )

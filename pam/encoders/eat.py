@@ -21,7 +21,7 @@ from pam.encoders import Dtype
 from pam.encoders.loading import load_pretrained, read_original, require
 from pam.encoders.padding import attention_bias
 from pam.encoders.patches import BANDS, MEL_BANDS, PATCH, PatchEncoder, log_mel
-from pam.errors import UserError
+from pam.errors import PamError
 
 MEAN, STD = -4.268, 4.569  # of AudioSet
 LONGEST_WAVE = 10_000
@@ -157,7 +157,7 @@ def _read_original(path: str) -> tuple[EatConfig, dict[str, Tensor]]:
     try:
         config = EatConfig(**{name: cfg["model"][name] for name in names})
     except (KeyError, TypeError) as error:
-        raise UserError(
+        raise PamError(
             f"model {path!r}: its cfg does not describe EAT ({error} is missing): is it a "
             "pre-training checkpoint?"
         ) from error

@@ -24,7 +24,7 @@ from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
-from pam.errors import UserError
+from pam.errors import PamError
 
 FFT_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
@@ -194,7 +194,7 @@ def _read_original(path: str) -> tuple[EcapaConfig, Mapping[str, Tensor]]:
     """SpeechBrain's file holds weights alone; all but the dilations shows in their shapes."""
     weights = read_checkpoint(path)
     if not isinstance(weights, dict) or "blocks.0.conv.conv.weight" not in weights:
-        raise UserError(f"model {path!r} holds no 'blocks.0.conv.conv.weight': is it ECAPA-TDNN's?")
+        raise PamError(f"model {path!r} holds no 'blocks.0.conv.conv.weight': is it ECAPA-TDNN's?")
     # Every convolution and norm of SpeechBrain lies in a wrapper of the same name.
     wrapper = re.compile(r"\b(conv\d?|norm)\.(conv|norm)\.")
     weights = {wrapper.sub(r"\1.", key): value for key, value in weights.items()}
@@ -210,7 +210,7 @@ def _read_original(path: str) -> tuple[EcapaConfig, Mapping[str, Tensor]]:
         se_channels=weights["blocks.1.se_block.conv1.weight"].shape[0],
     )
     if len(config.kernel_sizes) != len(config.dilations):
-        raise UserError(
+        raise PamError(
             f"model {path!r} has {len(config.kernel_sizes)} blocks, only "
             f"{len(config.dilations)} are supported"
         )

@@ -16,7 +16,7 @@ from pam.data.workers import end_with_parent
 from pam.device import allow_tf32
 from pam.encoders import load_encoder
 from pam.encoders.shards import Shard, ShardEncoder
-from pam.errors import UserError
+from pam.errors import PamError
 
 DEVICE = "cuda"
 _encoder: ShardEncoder  # of this process
@@ -44,7 +44,7 @@ def encode_on_gpus(
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise UserError(
+            raise PamError(
                 "a process on a GPU ended, perhaps for lack of memory: see above; "
                 "the same command resumes"
             ) from error

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from pam.checkpoint import read_checkpoint
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import resolve_model
 
 
@@ -33,7 +33,7 @@ def load_pretrained(
     rename the checkpoint's keys. optional: patterns of weights that may be missing (unused here).
     foreign: patterns of the checkpoint's keys that belong to parts we leave out (a decoder, a
     head). original: the configuration and weights that `path` was found to hold, where
-    `from_pretrained` cannot read it. Raises UserError; nothing is ever initialised at random.
+    `from_pretrained` cannot read it. Raises PamError; nothing is ever initialised at random.
     """
     if original:
         folder, options = None, options | {"config": original[0], "state_dict": dict(original[1])}
@@ -50,7 +50,7 @@ def load_pretrained(
                 **options,
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UserError(
+        raise PamError(
             f"model {path!r} cannot be loaded: {' '.join(str(error).split())}"
         ) from error
     _refuse(path, "lacks the weights", info["missing_keys"], optional)
@@ -64,7 +64,7 @@ def read_original(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """`cfg` and `model` of a checkpoint as fairseq and its kin save it, a single .pt file."""
     checkpoint = read_checkpoint(path)
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= {"cfg", "model"}:
-        raise UserError(
+        raise PamError(
             f"model {path!r} is not a dictionary with 'cfg' and 'model': is it the original file?"
         )
     return checkpoint["cfg"], checkpoint["model"]
@@ -74,7 +74,7 @@ def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> N
     """Refuse a checkpoint whose architecture differs from the one that is implemented."""
     for key, value in values.items():
         if getattr(config, key) != value:
-            raise UserError(
+            raise PamError(
                 f"model {path!r}: {key} is {getattr(config, key)!r}, only {value!r} is supported"
             )
 
@@ -98,6 +98,6 @@ def _refuse(path: str, what: str, keys: Iterable[str], patterns: Iterable[str]) 
     bad = sorted(key for key in keys if not any(re.search(p, key) for p in patterns))
     if bad:
         some = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-        raise UserError(
+        raise PamError(
             f"model {path!r} {what} {some} ({len(bad)}): is it a checkpoint of this family?"
         )

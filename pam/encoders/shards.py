@@ -27,7 +27,7 @@ from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import AudioEncoder
-from pam.errors import UserError
+from pam.errors import PamError
 
 STAGE = "dump"  # in made.json
 SHARD_SECONDS = 600
@@ -151,7 +151,7 @@ def loaded(
 def load(clip: Clip) -> Tensor:
     audio = load_audio(clip.path)
     if len(audio) != clip.samples:
-        raise UserError(
+        raise PamError(
             f"{clip.path}: {len(audio)} samples, {clip.samples} when it was checked: "
             "the audio changed, remove the set's dump folders and run again"
         )

@@ -19,7 +19,7 @@ from transformers.utils import cached_file
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length, padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import resolve_model
 
 NORM_EPSILON = 1e-7
@@ -50,11 +50,11 @@ class SelfSupervisedEncoder(AudioEncoder):
             foreign=[r"^(lm_head|project_hid|project_q|quantizer|projector|classifier)\b"],
         )
         if getattr(self.model, "adapter", None) is not None:
-            raise UserError(f"model {path!r} has an adapter (add_adapter): not supported")
+            raise PamError(f"model {path!r} has an adapter (add_adapter): not supported")
         config = self.model.config
         self.front_end_shape = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         if math.prod(config.conv_stride) != self.hop_samples:
-            raise UserError(
+            raise PamError(
                 f"model {path!r}: its convolutions stride {math.prod(config.conv_stride)} samples, "
                 f"those of its family {self.hop_samples}: not supported"
             )
@@ -150,7 +150,7 @@ def _read_do_normalize(path: str) -> bool:
         resolve_model(path), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
     )
     if file is None:
-        raise UserError(
+        raise PamError(
             f"model {path!r} has no preprocessor_config.json, so whether it expects normalised "
             "audio is unknown: set the encoder's conf to {normalize: true} or {normalize: false}"
         )

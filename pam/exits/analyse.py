@@ -7,7 +7,7 @@ from typing import Any
 from pam.config import load_yaml
 from pam.device import device_for
 from pam.environment import commit, machine, now
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.exits import answers as reading
 from pam.exits.cost import cost_of
 from pam.exits.measure import Answer, measure_all
@@ -34,10 +34,10 @@ class Analysis:
             self.lm, self.gate = CausalLM(args.llm, lora_rank=0), None
         try:
             self.depth = Depth(self.lm, self.sublayers)
-        except UserError as error:
+        except PamError as error:
             if args.layers_only:
                 raise
-            raise UserError(f"{error}; --layers_only leaves out the points in a layer") from error
+            raise PamError(f"{error}; --layers_only leaves out the points in a layer") from error
         self.cost = cost_of(self.lm.llm, self.depth.layers)
         self.counts = reading.token_counts(self.lm, args.train) if args.train else None
         self.found = found or self.head()

@@ -16,7 +16,7 @@ from pam.data.sample import even_places
 from pam.data.scp import read_text_file
 from pam.data.utterances import Utterance, batch_of, read_inputs, read_utterances
 from pam.decode.greedy import PromptMemory
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.exits.measure import Read
 from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
@@ -49,7 +49,7 @@ def speech_answers(
     memory = PromptMemory(model)
     for utterance in progress(chosen, len(chosen), data_dir.name):
         if utterance.id not in texts:
-            raise UserError(f"{decoded}/{data_dir.name}/hyp.jsonl: no answer of {utterance.id}")
+            raise PamError(f"{decoded}/{data_dir.name}/hyp.jsonl: no answer of {utterance.id}")
         ids = [*model.llm.answer_ids(texts[utterance.id]), model.llm.eos]
         batch = batch_of([inputs[utterance.id]], model.device)
         states = read_one(model, depth, memory, utterance, batch, ids, sublayers)
@@ -93,12 +93,12 @@ def text_answers(
     The first token of a block is not predicted, unless the LLM has a token that begins a text.
     """
     if not file.is_file():
-        raise UserError(f"--text {file}: there is no such file")
+        raise PamError(f"--text {file}: there is no such file")
     ids = lm.text_ids(file.read_text(encoding="utf-8"))
     blocks = [ids[start : start + tokens] for start in range(0, len(ids) - 1, tokens)]
     blocks = [block for block in blocks if len(block) > 1]
     if not blocks:
-        raise UserError(f"--text {file}: it has {len(ids)} tokens: give a text of two or more")
+        raise PamError(f"--text {file}: it has {len(ids)} tokens: give a text of two or more")
     opening = list(lm.template.opening)
     chosen = even_places(count or len(blocks), len(blocks))
     for number in progress(chosen, len(chosen), file.name):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def compact(found: Mapping[str, Any]) -> str:
@@ -20,16 +20,16 @@ def compact(found: Mapping[str, Any]) -> str:
 
 
 def read_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    """{NAME: content of NAME.json} in C order; UserError if there is none or one is damaged."""
+    """{NAME: content of NAME.json} in C order; PamError if there is none or one is damaged."""
     found = {}
     for file in sorted(folder.glob("*.json")):
         try:
             found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
             found[file.stem]["sets"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file}: not a result of pam.bin.exit_analysis: {error!r}") from error
+            raise PamError(f"{file}: not a result of pam.bin.exit_analysis: {error!r}") from error
     if not found:
-        raise UserError(f"{folder}: no result of pam.bin.exit_analysis in it")
+        raise PamError(f"{folder}: no result of pam.bin.exit_analysis in it")
     return found
 
 

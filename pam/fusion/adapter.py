@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pam.config import check_init_options
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.base import Fusion
 
 ADAPTERS = ("mlp", "linear")
@@ -60,7 +60,7 @@ class PreFusionAdapter(nn.Module):
     ):
         super().__init__()
         if kind not in ADAPTERS:
-            raise UserError(
+            raise PamError(
                 f"fusion_conf.adapter.kind: {kind!r} is not one of {', '.join(ADAPTERS)}"
             )
         self.norm, self.stack, self.dropout = norm, stack, dropout

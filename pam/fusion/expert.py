@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 WEIGHTS = ("free", "softmax")
 
@@ -49,7 +49,7 @@ class Expert(nn.Module):
     ):
         super().__init__()
         if weights not in WEIGHTS:
-            raise UserError(f"fusion_conf.weights: {weights!r} is not one of {', '.join(WEIGHTS)}")
+            raise PamError(f"fusion_conf.weights: {weights!r} is not one of {', '.join(WEIGHTS)}")
         total = sum(states)
         self.states, self.softmax = list(states), weights == "softmax"
         # Both start as the plain mean over all states.

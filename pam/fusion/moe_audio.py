@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pam.encoders.padding import padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.pam import PromptAwareMixture
 from pam.fusion.router import Router
 
@@ -54,7 +54,7 @@ class AudioRoutedMixture(PromptAwareMixture):
         options = {"num_fused": num_fused, "rank": rank, "weights": weights, "shared": shared}
         super().__init__(dims, states, width, num_experts, adapter=adapter, **options)
         if level not in LEVELS:
-            raise UserError(f"fusion_conf.level: {level!r} is not one of {', '.join(LEVELS)}")
+            raise PamError(f"fusion_conf.level: {level!r} is not one of {', '.join(LEVELS)}")
         self.needs_gate = False  # its own router, in the fusion
         self.by_frame = level == "frame"
         self.router = Router(len(dims) * width, num_experts, gate="probability")

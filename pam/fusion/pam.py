@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.adapter import AdapterFusion
 from pam.fusion.expert import Expert
 
@@ -47,7 +47,7 @@ class PromptAwareMixture(AdapterFusion):
     ):
         super().__init__(dims, states, width, num_experts, adapter)
         if not (shared or routed):
-            raise UserError("fusion_conf: shared and routed are both off: there is no expert")
+            raise PamError("fusion_conf: shared and routed are both off: there is no expert")
         self.needs_gate = routed
         options = {"num_fused": num_fused, "rank": rank, "weights": weights}
         self.shared = Expert(states, width, **options) if shared else None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 GATES = ("indicator", "probability")
 
@@ -36,7 +36,7 @@ class Router(nn.Module):
     ):
         super().__init__()
         if gate not in GATES:
-            raise UserError(f"router_conf.gate: {gate!r} is not one of {', '.join(GATES)}")
+            raise PamError(f"router_conf.gate: {gate!r} is not one of {', '.join(GATES)}")
         self.scaled = gate == "probability"
         self.ffn = nn.Linear(width, num_experts)
         self.shift = nn.Parameter(torch.zeros(width)) if standardize else None

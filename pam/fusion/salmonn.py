@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from pam.encoders.padding import padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.base import Fusion
 
 
@@ -59,12 +59,12 @@ class Salmonn(Fusion):
     ):
         super().__init__()
         if window < 0 or queries < 1:
-            raise UserError(
+            raise PamError(
                 f"fusion_conf: window {window} and queries {queries}: "
                 "expected 0 or more frames, and at least one query"
             )
         if hidden % heads:
-            raise UserError(f"fusion_conf.hidden: {hidden} is no multiple of heads, {heads}")
+            raise PamError(f"fusion_conf.hidden: {hidden} is no multiple of heads, {heads}")
         self.window = window
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for dim in dims])
         config = Blip2QFormerConfig(

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.adapter import AdapterFusion
 
 
@@ -23,7 +23,7 @@ class Single(AdapterFusion):
     ):
         super().__init__(dims, states, width, num_experts, adapter)
         if len(dims) != 1:
-            raise UserError(f"fusion 'single' takes one encoder, {len(dims)} are configured")
+            raise PamError(f"fusion 'single' takes one encoder, {len(dims)} are configured")
         self.ffn_o = nn.Linear(width, width)
 
     def forward(

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from pam.encoders.padding import padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.fast_layers import FastLayers
 from pam.llm.load import load_frozen, load_tokenizer
 from pam.llm.lora import inject_lora, lora_layers, without_lora
@@ -62,7 +62,7 @@ class CausalLM(nn.Module):
     `sharded` tells whether the layers have been sharded.
 
     Raises:
-        UserError: the files are not a causal LLM, or the LLM cannot read a text in parts.
+        PamError: the files are not a causal LLM, or the LLM cannot read a text in parts.
     """
 
     sharded = False
@@ -84,7 +84,7 @@ class CausalLM(nn.Module):
     ):
         super().__init__()
         if h_prompt not in H_PROMPTS:
-            raise UserError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
+            raise PamError(f"llm_conf.h_prompt: {h_prompt!r} is not one of {', '.join(H_PROMPTS)}")
         self.h_prompt, self.lora_on_prompt, self.attention = h_prompt, lora_on_prompt, attention
         self.shard, self.recompute = shard, gradient_checkpointing
         folder = resolve_model(path)

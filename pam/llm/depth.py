@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.load import attention_of_cpu
 from pam.llm.probe import differ
@@ -25,7 +25,7 @@ from pam.llm.supported import one_line
 class Depth:
     """The layers of `lm`, an LLM like Llama: a plain stack of layers and a final norm.
 
-    `UserError` names the family of another LLM. With `sublayers`, the layers must also have the
+    `PamError` names the family of another LLM. With `sublayers`, the layers must also have the
     form x' = x + attention(norm(x)), x'' = x' + FFN(norm(x')).
     """
 
@@ -39,7 +39,7 @@ class Depth:
             reason = self.fault(sublayers)
         if reason is not None:
             family = lm.llm.config.model_type
-            raise UserError(f"early exit: LLMs of the family {family} cannot be used: {reason}")
+            raise PamError(f"early exit: LLMs of the family {family} cannot be used: {reason}")
 
     def __len__(self) -> int:
         """L, the number of layers."""

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import resolve_model
 
 
@@ -27,13 +27,13 @@ def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 
 def load_config(folder: str) -> PreTrainedConfig:
-    """The configuration of a causal LLM. `UserError` for other kinds of models."""
+    """The configuration of a causal LLM. `PamError` for other kinds of models."""
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise not_loaded(folder, error) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(
+        raise PamError(
             f"llm_conf.path: {folder!r} is a {config.model_type} model, "
             "which transformers does not offer as a causal LLM"
         )
@@ -51,7 +51,7 @@ def llm_layers(path: str) -> int:
 
 
 def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
-    """The pretrained LLM without gradients. `UserError` if weights are missing."""
+    """The pretrained LLM without gradients. `PamError` if weights are missing."""
     config = load_config(folder)
     try:
         llm, info = AutoModelForCausalLM.from_pretrained(
@@ -63,12 +63,12 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
         )
     except ImportError as error:  # such as flash_attention_2 without its package
         reason = " ".join(str(error).split())
-        raise UserError(f"llm_conf.attention: {attention}: {reason}: use sdpa") from error
+        raise PamError(f"llm_conf.attention: {attention}: {reason}: use sdpa") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise not_loaded(folder, error) from error
     missing = sorted(info["missing_keys"])
     if missing:
-        raise UserError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
+        raise PamError(f"{folder}: {len(missing)} weights of the LLM are missing: {missing[0]} …")
     return llm.requires_grad_(False)
 
 
@@ -86,13 +86,13 @@ def attention_of_cpu(llm: PreTrainedModel) -> Iterator[None]:
         llm.set_attn_implementation(chosen)
 
 
-def not_loaded(folder: str, error: Exception) -> UserError:
+def not_loaded(folder: str, error: Exception) -> PamError:
     reason = " ".join(str(error).split())
-    return UserError(f"llm_conf.path: {folder!r} cannot be loaded as an LLM: {reason}")
+    return PamError(f"llm_conf.path: {folder!r} cannot be loaded as an LLM: {reason}")
 
 
 def torch_type(name: str) -> torch.dtype:
     """The type called `name`, as in "bfloat16"."""
     if not isinstance(getattr(torch, name, None), torch.dtype):
-        raise UserError(f"llm_conf.dtype: {name!r} is not a type of torch")
+        raise PamError(f"llm_conf.dtype: {name!r} is not a type of torch")
     return getattr(torch, name)

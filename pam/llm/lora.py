@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.load import attention_of_cpu
 from pam.llm.lora_linear import Group, LoRALinear
 from pam.registry import nearest
@@ -93,10 +93,10 @@ def target_layers(llm: PreTrainedModel, targets: Sequence[str] | str) -> list[st
         named = {name for name in layers if f".{name}".endswith(f".{target}")}
         if target != ALL_LINEAR and not named:
             known = {ALL_LINEAR, *(name.rpartition(".")[2] for name in layers)}
-            raise UserError(f"llm_conf.lora_targets: {target!r}: {nearest(target, known)}")
+            raise PamError(f"llm_conf.lora_targets: {target!r}: {nearest(target, known)}")
         chosen |= set(layers) if target == ALL_LINEAR else named
     if not chosen:
-        raise UserError(f"llm_conf.lora_targets: it is empty: give {ALL_LINEAR}, or lora_rank 0")
+        raise PamError(f"llm_conf.lora_targets: it is empty: give {ALL_LINEAR}, or lora_rank 0")
     return [name for name in layers if name in chosen]
 
 
@@ -116,7 +116,7 @@ def inject_lora(
         try:
             inject_adapter_in_model(config, llm)
         except ValueError as error:
-            raise UserError(f"llm_conf.lora_targets: {error}") from error
+            raise PamError(f"llm_conf.lora_targets: {error}") from error
     for name, parameter in llm.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:

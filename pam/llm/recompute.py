@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, PreTrainedModel
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.load import attention_of_cpu
 from pam.llm.probe import differ
 
@@ -38,13 +38,13 @@ class LayerCache:
 
 
 def refuse_unless_right(llm: PreTrainedModel, backbone: nn.Module) -> None:
-    """UserError if the layers of the decoder `backbone` of an LLM cannot run again: a text in two
+    """PamError if the layers of the decoder `backbone` of an LLM cannot run again: a text in two
     parts, read so, has other states than a plain pass."""
     with attention_of_cpu(llm):
         if not isinstance(getattr(backbone, "layers", None), nn.ModuleList) or not is_right(
             llm, backbone
         ):
-            raise UserError(
+            raise PamError(
                 f"llm_conf.gradient_checkpointing: LLMs of the family {llm.config.model_type} "
                 "cannot be run again layer by layer: leave it out"
             )

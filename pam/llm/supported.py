@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.load import attention_of_cpu
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EXACT, ROUGH = 1e-3, 0.3  # largest relative error in float32, and in smaller ty
 
 
 def refuse_unsupported(lm: "CausalLM", folder: str) -> None:
-    """`UserError` with the reason if the LLM cannot be used."""
+    """`PamError` with the reason if the LLM cannot be used."""
     reason = without_plain_cache(lm.llm)
     if reason is None:
         try:
@@ -38,7 +38,7 @@ def refuse_unsupported(lm: "CausalLM", folder: str) -> None:
         except Exception as error:  # a family's code may fail in any way
             reason = f"it cannot be read in parts ({type(error).__name__}: {one_line(error)})"
     if reason is not None:
-        raise UserError(
+        raise PamError(
             f"llm_conf.path: {folder!r}: LLMs of the family {lm.llm.config.model_type} cannot be "
             f"used: {reason}"
         )

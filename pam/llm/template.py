@@ -23,7 +23,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from pam.atomic import write_json
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.text import markup_ids
 from pam.registry import nearest
 
@@ -59,22 +59,20 @@ class Template:
             opening, closing = (tuple(map(int, kept.pop(key))) for key in ("opening", "closing"))
             return cls(opening, closing, **kept)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{exp / FILE}: not a template of an experiment: {error!r}") from error
+            raise PamError(f"{exp / FILE}: not a template of an experiment: {error!r}") from error
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> Template:
     """No template: the answer begins with a space, like a word after other words."""
     if tokenizer.eos_token_id is None:
-        raise UserError(
-            f"llm_conf.path: the tokenizer of {tokenizer.name_or_path} has no eos_token"
-        )
+        raise PamError(f"llm_conf.path: the tokenizer of {tokenizer.name_or_path} has no eos_token")
     return Template(tuple(tokenizer("").input_ids), (), " ", tokenizer.eos_token_id)
 
 
 def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
     """The tokens of the chat template around its texts."""
     if not tokenizer.chat_template:
-        raise UserError(
+        raise PamError(
             f"llm_conf.template: the tokenizer of {tokenizer.name_or_path} has no chat template: "
             "use plain, or an instruct model"
         )
@@ -83,14 +81,14 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
     asked = render(tokenizer, turns[:1], add_generation_prompt=True)
     answered = render(tokenizer, turns)
     if asked.count(USER) != 1 or answered.count(ANSWER) != 1:
-        raise UserError(
+        raise PamError(
             f"llm_conf.template: the chat template of {tokenizer.name_or_path} does not hold each "
             "turn's text once: use plain"
         )
     opening, closing = asked.split(USER)
     after = markup_ids(tokenizer, answered.split(ANSWER)[1])
     if not after or after[0] not in tokenizer.added_tokens_decoder:
-        raise UserError(
+        raise PamError(
             f"llm_conf.template: the chat template of {tokenizer.name_or_path} ends an answer with "
             "no special token: use plain"
         )
@@ -99,13 +97,13 @@ def chat_template(tokenizer: PreTrainedTokenizerBase) -> Template:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options) -> str:
-    """The template's text with a fixed date. `UserError` if the template fails."""
+    """The template's text with a fixed date. `PamError` if the template fails."""
     options |= {"date_string": TODAY.strftime("%d %b %Y"), "tokenize": False}
     try:
         dated = fixed_clock() + tokenizer.get_chat_template()
         return tokenizer.apply_chat_template(turns, chat_template=dated, **options)
     except (TemplateError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(
+        raise PamError(
             f"llm_conf.template: the chat template of {tokenizer.name_or_path} refuses a user's "
             f"turn and its answer: {' '.join(str(error).split())}: use plain, or another model"
         ) from error
@@ -126,5 +124,5 @@ TEMPLATES: Mapping[str, Callable[[PreTrainedTokenizerBase], Template]] = {
 
 def make_template(tokenizer: PreTrainedTokenizerBase, name: str) -> Template:
     if name not in TEMPLATES:
-        raise UserError(f"llm_conf.template: {name!r}: {nearest(name, TEMPLATES)}")
+        raise PamError(f"llm_conf.template: {name!r}: {nearest(name, TEMPLATES)}")
     return TEMPLATES[name](tokenizer)

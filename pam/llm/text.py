@@ -11,7 +11,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def markup_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -48,7 +48,7 @@ class TextEncoder:
         else:
             ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         if self.holds_control(ids, text):
-            raise UserError(
+            raise PamError(
                 f"the tokenizer of {self.tokenizer.name_or_path} cannot encode {text!r} without a "
                 "control token: change the text"
             )

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 FOLDER = Path(__file__).with_name("architectures")
@@ -40,7 +40,7 @@ def architecture(path: str) -> dict[str, Any]:
     if (own := Path(path) / "architecture.json").is_file():
         file = own
     if not file.is_file():
-        raise UserError(
+        raise PamError(
             f"{path}: unknown architecture: {nearest(name, architecture_names())}; "
             f"describe it in {file}"
         )

@@ -7,7 +7,7 @@ import torch
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 
 
@@ -43,7 +43,7 @@ class TrainableOnlyModel(AbsESPnetModel):
             for pattern, rows in entries.items():
                 names = fnmatch.filter(learned, pattern)
                 if not names:
-                    raise UserError(f"trainable: {pattern!r}: {nearest(pattern, learned)}")
+                    raise PamError(f"trainable: {pattern!r}: {nearest(pattern, learned)}")
                 chosen |= dict.fromkeys(names, rows)
         for name, parameter in learned.items():
             if name not in chosen:
@@ -58,17 +58,17 @@ class TrainableOnlyModel(AbsESPnetModel):
         return type(everything)((k, v) for k, v in everything.items() if k in keep)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
-        """Load learned weights. `UserError` names the first weight that does not fit."""
+        """Load learned weights. `PamError` names the first weight that does not fit."""
         for name, parameter in self.named_parameters():
             if name in state_dict and state_dict[name].shape != parameter.shape:
-                raise UserError(
+                raise PamError(
                     f"the checkpoint is of another system: {name} is {[*state_dict[name].shape]}, "
                     f"not {[*parameter.shape]}"
                 )
         result = super().load_state_dict(state_dict, strict=False, **kwargs)
         missing = sorted(self.learned_names() - set(state_dict))
         if strict and (missing or result.unexpected_keys):
-            raise UserError(
+            raise PamError(
                 f"the checkpoint is of another system: missing {missing[:1]}, "
                 f"unexpected {result.unexpected_keys[:1]}"
             )
@@ -85,7 +85,7 @@ def train_rows(parameter: nn.Parameter, rows: Sequence[int], name: str) -> None:
     The attribute `partial` disables weight decay, which would change the other rows too.
     """
     if wrong := [row for row in rows if not 0 <= row < len(parameter)]:
-        raise UserError(f"trainable: {name} has {len(parameter)} rows, so no row {wrong[0]}")
+        raise PamError(f"trainable: {name} has {len(parameter)} rows, so no row {wrong[0]}")
     moves = torch.zeros(len(parameter), *[1] * (parameter.dim() - 1))
     moves[list(rows)] = 1
     parameter.register_hook(lambda gradient: gradient * moves.to(gradient.device))

@@ -10,7 +10,7 @@ from torch import nn
 from pam.checkpoint import read_weights
 from pam.config import check_init_options, check_keys, load_yaml
 from pam.encoders import load_encoder
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import build_fusion
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
@@ -24,11 +24,11 @@ PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks"
 def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderShape]:
     """Shapes of the configured encoders (`encoders:` of a scale)."""
     if not encoders:
-        raise UserError("encoders: at least one encoder must be configured")
+        raise PamError("encoders: at least one encoder must be configured")
     for name, conf in encoders.items():
         check_keys(conf, ENCODER_KEYS, f"encoders.{name}")
         if not {"family", "path", "dim", "num_states"} <= set(conf):
-            raise UserError(f"encoders.{name}: needs family, path, dim and num_states")
+            raise PamError(f"encoders.{name}: needs family, path, dim and num_states")
     return [EncoderShape(name, c["dim"], c["num_states"]) for name, c in encoders.items()]
 
 
@@ -50,7 +50,7 @@ def build_mixture(config: Mapping[str, Any], width: int) -> tuple[nn.Module, Rou
 
 
 def load_encoders(encoders: Mapping[str, Mapping[str, Any]]) -> nn.ModuleDict:
-    """The frozen encoders. `UserError` if a shape differs from the configuration."""
+    """The frozen encoders. `PamError` if a shape differs from the configuration."""
     return nn.ModuleDict({name: load_encoder(conf) for name, conf in encoders.items()})
 
 
@@ -64,16 +64,16 @@ def build_model(
     default it is made from the tokenizer.
     """
     if lacking := [part for part in PARTS if part not in config]:
-        raise UserError(f"not a configuration of a Speech LLM: {', '.join(lacking)} is missing")
+        raise PamError(f"not a configuration of a Speech LLM: {', '.join(lacking)} is missing")
     if config.get("pool", "before") != "before":  # an option of earlier versions
-        raise UserError(
+        raise PamError(
             f"pool: {config['pool']}: frames are now averaged before FFN_e only: train it again"
         )
     shapes = encoder_shapes(config["encoders"])
     check_init_options(ESPnetPaMModel, config["model_conf"], "model_conf")
     llm_conf = dict(config["llm_conf"])
     if "path" not in llm_conf:
-        raise UserError("llm_conf: needs a path")
+        raise PamError("llm_conf: needs a path")
     path = llm_conf.pop("path")
     check_init_options(CausalLM, llm_conf, "llm_conf")
     if template is not None:
@@ -99,15 +99,15 @@ def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
 
 
 def trained_weights(exp: Path) -> Path:
-    """exp/NAME/model.pth; `UserError` if it does not exist."""
+    """exp/NAME/model.pth; `PamError` if it does not exist."""
     checkpoint = exp / "model.pth"
     if not checkpoint.is_file():
-        raise UserError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+        raise PamError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
     return checkpoint
 
 
 def read_learned(exp: Path) -> dict[str, torch.Tensor]:
-    """The weights in exp/NAME/model.pth. `UserError` if it is missing or holds other content."""
+    """The weights in exp/NAME/model.pth. `PamError` if it is missing or holds other content."""
     return read_weights(trained_weights(exp))
 
 
@@ -116,7 +116,7 @@ def load_learned(model: ESPnetPaMModel, exp: Path) -> None:
     weights = read_learned(exp)
     try:
         model.load_state_dict(weights)
-    except UserError as error:
-        raise UserError(
+    except PamError as error:
+        raise PamError(
             f"{exp / 'model.pth'} does not fit {exp / 'config.yaml'}: {error}"
         ) from error

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
 
@@ -54,7 +54,7 @@ class ExitLoss:
         self.layers = exit_layers(len(self.depth), stride)
         self.per_batch = len(self.layers) if per_batch is None else per_batch
         if self.per_batch > len(self.layers):
-            raise UserError(
+            raise PamError(
                 f"model_conf.exits.per_batch: {per_batch}: with stride {stride} there are "
                 f"{len(self.layers)} layers before the last"
             )
@@ -97,7 +97,7 @@ class ExitLoss:
 def exit_layers(llm_layers: int, stride: int) -> list[int]:
     """The multiples of `stride` below L."""
     if stride >= llm_layers:
-        raise UserError(
+        raise PamError(
             f"model_conf.exits.stride: {stride}: the LLM has {llm_layers} layers: "
             f"choose 1 to {llm_layers - 1}"
         )

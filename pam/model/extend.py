@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pam.config import load_yaml
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.probe import run_once
 from pam.llm.load import llm_layers, llm_width
 from pam.model.build import build_mixture, encoder_shapes, read_learned
@@ -42,7 +42,7 @@ def add_encoder(
 ) -> tuple[Config, State]:
     """The system with the new encoder `name`; `spec` is as under `encoders:` of a scale."""
     if name in config["encoders"]:
-        raise UserError(f"--add_encoder {name}: the system has it already")
+        raise PamError(f"--add_encoder {name}: the system has it already")
     added = config["fusion_conf"].get("extended", 0) + 1
     extended = config | {
         "encoders": config["encoders"] | {name: dict(spec)},
@@ -61,16 +61,16 @@ def add_encoder(
 def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
     """The system with a new expert for `task`; only this expert is trained afterwards."""
     if task in config["tasks"]:
-        raise UserError(f"--add_task {task}: the system has it already")
+        raise PamError(f"--add_task {task}: the system has it already")
     extended = config | {"tasks": [*config["tasks"], task], "warmup": "none"}
     width, number = llm_width(config["llm_conf"]["path"]), len(config["tasks"])
     fusion, router = build_mixture(extended, width)
     if len(getattr(fusion, "experts", ())) != number + 1:
-        raise UserError(
+        raise PamError(
             f"--add_task: fusion {config['fusion']!r} has no expert for each task: train it on all"
         )
     refuse_shared_gates(config, router)
-    mixture(config, state, width)  # raises UserError for a missing weight
+    mixture(config, state, width)  # raises PamError for a missing weight
     experts = {
         key: mean_of_experts(state, key.rpartition(f"experts.{number}.")[2], number)
         for key in (f"fusion.{k}" for k in fusion.state_dict())
@@ -91,7 +91,7 @@ def add_task(config: Config, state: State, task: str) -> tuple[Config, State]:
 def add_exit_gate(config: Config, state: State, stride: int) -> tuple[Config, State]:
     """The system with an untrained exit gate at every `stride`-th layer of its LLM."""
     if "exit_gate.weight" in state:
-        raise UserError("--add_exit_gate: the system has one already")
+        raise PamError("--add_exit_gate: the system has one already")
     path = config["llm_conf"]["path"]
     gate = ExitGate(exit_layers(llm_layers(path), stride), llm_width(path))
     exits = {"gate": True, "stride": stride}
@@ -104,23 +104,23 @@ def add_exit_gate(config: Config, state: State, stride: int) -> tuple[Config, St
 
 
 def refuse_shared_gates(config: Config, router: nn.Module | None) -> None:
-    """UserError if a further expert would change the gates of the others."""
+    """PamError if a further expert would change the gates of the others."""
     if router is None or not experts_have_tasks(config):
-        raise UserError("--add_task: the experts of this system belong to no task: train it on all")
+        raise PamError("--add_task: the experts of this system belong to no task: train it on all")
     if router.scaled:
-        raise UserError(
+        raise PamError(
             "--add_task: router_conf.gate 'probability': a further expert would lower the gates of "
             "the others: train it on all"
         )
 
 
 def mixture(config: Config, state: State, width: int) -> tuple[nn.Module, nn.Module | None]:
-    """The trained fusion and router. UserError if the checkpoint lacks a weight."""
+    """The trained fusion and router. PamError if the checkpoint lacks a weight."""
     fusion, router = build_mixture(config, width)
     for part, prefix in ((fusion, "fusion."), (router, "router.")):
         if part is not None:
             if lacking := {prefix + key for key in part.state_dict()} - state.keys():
-                raise UserError(f"model.pth is of another system: {min(lacking)} is missing")
+                raise PamError(f"model.pth is of another system: {min(lacking)} is missing")
             fill(part, state, prefix, None)
     return fusion, router
 
@@ -136,11 +136,11 @@ def fill(part: nn.Module, state: State, prefix: str, fit: Any) -> None:
         if old is not None and old.shape != fresh.shape:
             old = fit(old, fresh) if fit else None
             if old is None:
-                raise UserError(f"{prefix}{key}: a weight of this shape cannot be extended")
+                raise PamError(f"{prefix}{key}: a weight of this shape cannot be extended")
         filled[key] = fresh if old is None else old
     unknown = {k for k in state if k.startswith(prefix)} - {prefix + k for k in filled}
     if unknown:
-        raise UserError(f"{min(unknown)}: the extended system has no such weight")
+        raise PamError(f"{min(unknown)}: the extended system has no such weight")
     part.load_state_dict(filled)
 
 
@@ -165,7 +165,7 @@ def mean_of_experts(state: State, name: str, number: int) -> Tensor:
 
 @torch.no_grad()
 def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping[str, Any]) -> None:
-    """UserError if the features of random states have changed."""
+    """PamError if the features of random states have changed."""
     generator = torch.Generator().manual_seed(0)
     experts = len(config["tasks"])
     shapes = [(s.num_states, s.dim) for s in encoder_shapes(config["encoders"])]
@@ -178,7 +178,7 @@ def refuse_changes(config: Config, old: nn.Module, new: nn.Module, spec: Mapping
     if before.shape != after.shape or not torch.allclose(
         before, after, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())
     ):
-        raise UserError(
+        raise PamError(
             f"fusion {config['fusion']!r} cannot take a further encoder without changing its "
             "features: train a new system"
         )

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pam.config import check_init_options
 from pam.data.utterances import AUDIO
 from pam.encoders.padding import padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
@@ -85,9 +85,9 @@ class ESPnetPaMModel(TrainableOnlyModel):
             ("routing", routing, ROUTINGS),
         ):
             if value not in known:
-                raise UserError(f"model_conf.{name}: {value!r} is not one of {', '.join(known)}")
+                raise PamError(f"model_conf.{name}: {value!r} is not one of {', '.join(known)}")
         if router is not None and not routing_loss and not router.scaled:
-            raise UserError(
+            raise PamError(
                 "router_conf.gate: 'indicator' lets no gradient reach the router: "
                 "without model_conf.routing_loss it must be 'probability'"
             )
@@ -95,7 +95,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         self.encoders = encoders
         self.shapes, self.tasks = list(shapes), list(tasks)
         if not 0 <= word_dropout < 1:
-            raise UserError(f"model_conf.word_dropout: {word_dropout} is not in [0, 1)")
+            raise PamError(f"model_conf.word_dropout: {word_dropout} is not in [0, 1)")
         self.routing, self.routing_loss, self.bf16 = routing, routing_loss, bf16
         self.word_dropout = word_dropout
         self.gain = nn.Parameter(torch.ones(())) if feature_scale == "embedding" else None
@@ -158,7 +158,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""
         if self.encoders is None:
-            raise UserError("the encoders are not loaded: build the model with online=True")
+            raise PamError("the encoders are not loaded: build the model with online=True")
         out = {}
         for shape in self.shapes:
             states_BSTC, mask_BT = self.encoders[shape.name](speech, lengths)
@@ -211,9 +211,9 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     @torch.no_grad()
     def prompt_posteriors(self, prompts: Sequence[str]) -> Float[Tensor, "N R"]:
-        """p of equation 8 for each prompt. `UserError` for a system without a router."""
+        """p of equation 8 for each prompt. `PamError` for a system without a router."""
         if self.router is None:
-            raise UserError("this system has no router")
+            raise PamError("this system has no router")
         return self.router(self.pooled_prompts(prompts)).softmax(-1)
 
     def route(

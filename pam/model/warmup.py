@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pam.checkpoint import read_weights
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.base import TrainableOnlyModel
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.joint import own_counts, shares
@@ -70,11 +70,11 @@ class CTCWarmupModel(TrainableOnlyModel):
 
 
 def load_warm_fusion(model: ESPnetPaMModel, checkpoint: str | Path) -> None:
-    """Load a warm-up's checkpoint into the fusion of `model`. `UserError` if it does not fit."""
+    """Load a warm-up's checkpoint into the fusion of `model`. `PamError` if it does not fit."""
     weights = read_weights(checkpoint)
     prefix = "model.fusion."
     fusion = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     try:
         model.fusion.load_state_dict(fusion)
     except RuntimeError as error:
-        raise UserError(f"{checkpoint}: the warm-up is of another system") from error
+        raise PamError(f"{checkpoint}: the warm-up is of another system") from error

@@ -9,7 +9,7 @@ from typing import Any
 from pam.config import keys_of, load_yaml, plain, require, typed
 from pam.config.documents import PaperTable, TableRow, TableScale
 from pam.config.keys import check
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.registry import nearest
 from pam.score.compare import Cell
 from pam.score.metric import metric_called
@@ -114,7 +114,7 @@ def table_name(text: str) -> str:
     known = table_names()
     name = f"table{int(text):02d}" if text.isdecimal() else text
     if name not in known:
-        raise UserError(f"--table {text!r}: {nearest(name, known)}, all")
+        raise PamError(f"--table {text!r}: {nearest(name, known)}, all")
     return name
 
 
@@ -122,7 +122,7 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
     """conf/tables/NAME.yaml at a scale.
 
     Raises:
-        UserError: an unknown key, row, system, set, encoder or LLM, with the file.
+        PamError: an unknown key, row, system, set, encoder or LLM, with the file.
     """
     file = conf / "tables" / f"{name}.yaml"
     table, has = _read(file), _scale(scale, conf)
@@ -166,7 +166,7 @@ def _scale(scale: str, conf: Path) -> TableScale:
     file = conf / "tables" / f"{SCALES}.yaml"
     scales = load_yaml(file)
     if scale not in scales:
-        raise UserError(f"{file}: has no scale {scale!r}: {nearest(scale, scales)}")
+        raise PamError(f"{file}: has no scale {scale!r}: {nearest(scale, scales)}")
     check(scales[scale], keys_of(TableScale), f"{file}: {scale}")
     return typed(TableScale, scales[scale])
 
@@ -183,14 +183,14 @@ def _row(name: str, row: TableRow, has: TableScale, systems: Sequence[str], wher
     given = plain(row)
     if "mean" in given or "best" in given:
         if len(given) > 1:
-            raise UserError(f"{where}: {' and '.join(given)}: leave out one of them")
+            raise PamError(f"{where}: {' and '.join(given)}: leave out one of them")
         how, members = given.popitem()
         return Row(name, how, members=tuple(members))
     if row.system not in systems:
         hint = nearest(str(row.system), systems)
-        raise UserError(f"{where}: unknown system {row.system!r}: {hint}")
+        raise PamError(f"{where}: unknown system {row.system!r}: {hint}")
     if row.llm and row.llm not in has.llms:
-        raise UserError(f"{where}: unknown LLM {row.llm!r}: {nearest(row.llm, has.llms)}")
+        raise PamError(f"{where}: unknown LLM {row.llm!r}: {nearest(row.llm, has.llms)}")
     names = row.encoders or []
     encoders = {encoder: has.encoders[encoder] for encoder in names if encoder in has.encoders}
     llm = row.llm and has.llms[row.llm]
@@ -217,7 +217,7 @@ def _column(name: str, has: TableScale, file: Path) -> Column:
     """`audiocaps_qa_meteor` is METEOR on the set that the scale has for `audiocaps_qa`."""
     place, _, metric = name.rpartition("_")
     if place not in has.sets:
-        raise UserError(f"{file}: column {name!r}: unknown set: {nearest(place, has.sets)}")
+        raise PamError(f"{file}: column {name!r}: unknown set: {nearest(place, has.sets)}")
     reason = _missing(has.sets[place])
     return Column(name, metric, None if reason else has.sets[place], reason)
 
@@ -231,7 +231,7 @@ def _claim(claim: Mapping[str, Any], shown: Sequence[str]) -> Claim:
 
 
 def _check_names(spec: TableSpec, file: Path) -> None:
-    """UserError for the name of a row or column that does not exist."""
+    """PamError for the name of a row or column that does not exist."""
     rows = [spec.reference] if spec.reference else []
     rows += [name for row in spec.rows.values() for name in row.members]
     delta = spec.conf.delta
@@ -244,4 +244,4 @@ def _check_names(spec: TableSpec, file: Path) -> None:
     ):
         for name in names:
             if name not in known:
-                raise UserError(f"{file}: unknown {kind} {name!r}: {nearest(name, known)}")
+                raise PamError(f"{file}: unknown {kind} {name!r}: {nearest(name, known)}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paper.spec import Row
 from pam.report.results import read_json
 
@@ -19,7 +19,7 @@ def read_store(*folders: Path) -> dict[str, dict[str, Any]]:
     of the same name, the first folder counts.
 
     Raises:
-        UserError: a damaged file, with its name.
+        PamError: a damaged file, with its name.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
@@ -27,7 +27,7 @@ def read_store(*folders: Path) -> dict[str, dict[str, Any]]:
             result = read_json(path, dict) | {"name": path.stem}
             for key in NEEDED:
                 if key not in result:
-                    raise UserError(f"{path}: no {key!r} in it: remove it and run the report again")
+                    raise PamError(f"{path}: no {key!r} in it: remove it and run the report again")
             found[path.stem] = result | ({KEPT_IN: str(folder)} if folders[1:] else {})
     return dict(sorted(found.items()))
 

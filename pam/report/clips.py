@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pam.data.audio import SAMPLE_RATE, load_audio
 from pam.data.datadir import DataDir
 from pam.data.sample import even_places
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 from pam.report.answers import DecodedSet
 
@@ -106,7 +106,7 @@ def _otherwise(folder: Path, directory: DataDir | None, count: int) -> str:
 def _directory(folder: Path) -> DataDir | None:
     try:
         return DataDir.read(folder)
-    except UserError as error:
+    except PamError as error:
         logger.warning("no audio in the page: %s", error)
         return None
 
@@ -115,7 +115,7 @@ def _clip(directory: DataDir, utt: str) -> str | None:
     """The encoded clip; None, with a warning, if it cannot be read."""
     try:
         return encode(load_audio(*directory.audio(utt)))
-    except UserError as error:
+    except PamError as error:
         logger.warning("no audio of %s in the page: %s", utt, error)
     except KeyError:
         logger.warning("no audio of %s in the page: it is not in the data directory", utt)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pam.atomic import write_text
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.report import tables
 from pam.report.blocks import to_markdown
 from pam.report.markdown import escape
@@ -17,13 +17,13 @@ def update_readme(path: Path, experiments: Sequence[Results]) -> None:
     """Replace the text between the markers in the README at `path`.
 
     Raises:
-        UserError: the markers are missing or in the wrong order.
+        PamError: the markers are missing or in the wrong order.
     """
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"{path}: the results need the lines {BEGIN} and {END}: add them")
+        raise PamError(f"{path}: the results need the lines {BEGIN} and {END}: add them")
     write_text(path, f"{before}{BEGIN}\n{block(experiments)}\n{END}{after}")
 
 

@@ -12,7 +12,7 @@ from pam.config import load_yaml
 from pam.config.made import read_record, stage_seconds
 from pam.data.sample import even_places
 from pam.environment import environment
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.items import read_items
 
 MAIN_TAG = "greedy_unseen"
@@ -30,11 +30,11 @@ def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
     is that of the training, or the present one if the training did not record it.
 
     Raises:
-        UserError: `exp` is not an experiment, or one of its files is damaged.
+        PamError: `exp` is not an experiment, or one of its files is damaged.
     """
     exp = Path(exp)
     if not (exp / "config.yaml").is_file():
-        raise UserError(f"{exp}: not an experiment: it has no config.yaml (training writes it)")
+        raise PamError(f"{exp}: not an experiment: it has no config.yaml (training writes it)")
     config = load_yaml(exp / "config.yaml")
     made_in = read_json(exp / "environment.json", dict) or environment()
     decodings = read_decodings(exp, samples)
@@ -69,7 +69,7 @@ def read_decodings(exp: Path, samples: int) -> dict[str, dict[str, dict[str, Any
     for path in sorted(exp.glob("*/*/score*.json")):
         score = read_json(path, dict) or {}
         if missing := {"set", "task", "metric", "value", "count"} - score.keys():
-            raise UserError(f"{path}: no {min(missing)!r} in it: run the score stage again")
+            raise PamError(f"{path}: no {min(missing)!r} in it: run the score stage again")
         found.setdefault(path.parent.parent.name, {})[score["set"]] = {
             "score": score,
             "decoding": (read_record(path.parent, "decode") or {}).get("settings", {}),
@@ -109,7 +109,7 @@ def read_json(path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}): remove it and run its stage") from error
+        raise PamError(f"{path}: not valid JSON ({error}): remove it and run its stage") from error
     if not isinstance(value, kind):
-        raise UserError(f"{path}: expected a {kind.__name__}, found a {type(value).__name__}")
+        raise PamError(f"{path}: expected a {kind.__name__}, found a {type(value).__name__}")
     return value

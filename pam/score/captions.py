@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import CAPTION_METRICS
 from pam.score.items import Item
 from pam.score.metric import value_of
@@ -23,7 +23,7 @@ def further(
     for name in names:
         try:
             kept, more = CAPTION_METRICS.get(name)().measure(items, sbert)
-        except UserError as error:
+        except PamError as error:
             results[name] = {"missing": str(error)}
             continue
         statistics[name] = kept

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import SBERT
 from pam.score.items import Item
 from pam.score.java import PLAIN, Program, require_java, time_limit, tokenize
@@ -73,9 +73,7 @@ def as_number(answer: str) -> float:
     try:
         return float(answer)
     except ValueError as error:
-        raise UserError(
-            f"METEOR 1.5: its jar answered {answer!r}, which is not a number"
-        ) from error
+        raise PamError(f"METEOR 1.5: its jar answered {answer!r}, which is not a number") from error
 
 
 def cider(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pam.checkpoint import read_checkpoint
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import cache_dir, resolve_model
 from pam.score import SBERT
 from pam.score import sbert as sentence_bert
@@ -98,13 +98,13 @@ def error_probabilities(detector: ErrorDetector, captions: Sequence[str]) -> lis
 
 @functools.cache
 def load_detector(path: Path) -> ErrorDetector:
-    """Load the published checkpoint. `UserError` names a missing file and its place."""
+    """Load the published checkpoint. `PamError` names a missing file and its place."""
     if not path.is_file():
-        raise UserError(f"FENSE needs {path.name} of {SOURCE} (sha256 {SHA256}): put it at {path}")
+        raise PamError(f"FENSE needs {path.name} of {SOURCE} (sha256 {SHA256}): put it at {path}")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
-        raise UserError(f"{path}: sha256 is {found}, expected {SHA256}: fetch it again")
+        raise PamError(f"{path}: sha256 is {found}, expected {SHA256}: fetch it again")
     saved = read_checkpoint(path)
     # Older versions of transformers saved the position ids, which are just 0, 1, 2, …
     weights = {k: v for k, v in saved["state_dict"].items() if not k.endswith("position_ids")}

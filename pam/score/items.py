@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ def clusters_of(items: Sequence[Item]) -> list[str] | None:
 
 
 def read_items(path: str | Path) -> list[Item]:
-    """The items of a hyp.jsonl. `UserError` names the first invalid line."""
+    """The items of a hyp.jsonl. `PamError` names the first invalid line."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file: run python -m pam.bin.decode for this set first")
+        raise PamError(f"{path}: no such file: run python -m pam.bin.decode for this set first")
     items = list(_items(path))
     if not items:
-        raise UserError(f"{path}: holds no utterance")
+        raise PamError(f"{path}: holds no utterance")
     if len({item.id for item in items}) < len(items):
-        raise UserError(f"{path}: an utterance occurs twice: delete the file and decode again")
+        raise PamError(f"{path}: an utterance occurs twice: delete the file and decode again")
     return items
 
 
@@ -66,6 +66,6 @@ def _items(path: Path) -> Iterator[Item]:
                 entry = {key: value for key, value in json.loads(line).items() if key in known}
                 yield Item(**{**entry, "refs": tuple(entry.get("refs") or ())})
             except (ValueError, TypeError, AttributeError) as error:
-                raise UserError(
+                raise PamError(
                     f"{path}:{number}: not a decoded utterance ({error}): delete and decode again"
                 ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.normalize import one_line
 
 START_SECONDS = 60  # a program without an answer by then hangs; METEOR takes 7 s to load
@@ -29,7 +29,7 @@ PLAIN = (
 
 def require_java(metric: str) -> None:
     if shutil.which("java") is None:
-        raise UserError(f"{metric} needs Java: install a JRE (Debian: default-jre-headless)")
+        raise PamError(f"{metric} needs Java: install a JRE (Debian: default-jre-headless)")
 
 
 def time_limit(texts: int) -> float:
@@ -38,7 +38,7 @@ def time_limit(texts: int) -> float:
 
 
 class Program:
-    """A running Java program. If it ends early, `UserError` gives the cause.
+    """A running Java program. If it ends early, `PamError` gives the cause.
 
     It is killed after `seconds`, and at the end of the `with` statement.
     """
@@ -59,7 +59,7 @@ class Program:
                 start_new_session=True,  # its child processes are killed with it
             )
         except OSError as error:
-            raise UserError(f"{name}: java cannot be started: {error}") from error
+            raise PamError(f"{name}: java cannot be started: {error}") from error
         self._timer = threading.Timer(seconds, self._time_out)
         self._timer.daemon = True
         self._timer.start()
@@ -90,14 +90,14 @@ class Program:
         if not lines[-1].endswith("\n"):
             self._process.stdout.close()
             self._wait_for_end()
-            raise UserError(f"{self.name}: its jar failed: {self.reason()}")
+            raise PamError(f"{self.name}: its jar failed: {self.reason()}")
         return [text.rstrip("\r\n") for text in lines]
 
     def output(self, text: str = "") -> str:
         """Send `text`, wait for the program's end and return all its output."""
         out, _ = self._process.communicate(text)
         if self._process.returncode:
-            raise UserError(f"{self.name}: its jar failed: {self.reason()}")
+            raise PamError(f"{self.name}: its jar failed: {self.reason()}")
         return out
 
     def messages(self) -> str:
@@ -149,7 +149,7 @@ def java_version() -> int:
         java.output()
         text = java.messages()
     if not (found := re.search(r'version "(?:1\.)?(\d+)', text)):
-        raise UserError(f"java -version: no version in {text.strip()!r}: repair the installation")
+        raise PamError(f"java -version: no version in {text.strip()!r}: repair the installation")
     return int(found[1])
 
 
@@ -165,6 +165,6 @@ def tokenize(texts: Sequence[str]) -> list[str]:
         tokenized = program.output(lines).split("\n")[:-1]
         if len(tokenized) != len(texts):
             counts = f"{len(texts)} captions in, {len(tokenized)} out"
-            raise UserError(f"{jar}: {counts}: {program.reason()}")
+            raise PamError(f"{jar}: {counts}: {program.reason()}")
     kept = ([w for w in line.split() if w not in ptbtokenizer.PUNCTUATIONS] for line in tokenized)
     return [" ".join(words) for words in kept]

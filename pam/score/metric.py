@@ -58,7 +58,7 @@ class Metric:
     ) -> tuple[Statistics, dict[str, Any]]:
         """The statistics of the utterances, and further entries for score.json.
 
-        `sbert` is the model of metrics that compare sentences. `UserError` if something is missing.
+        `sbert` is the model of metrics that compare sentences. `PamError` if something is missing.
         """
         raise NotImplementedError
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import resolve_model
 from pam.score import SBERT
 from pam.score.items import Item
@@ -51,14 +51,14 @@ def _model(path: str):
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise UserError("sBERT needs sentence-transformers: run tools/install.sh") from error
+        raise PamError("sBERT needs sentence-transformers: run tools/install.sh") from error
     try:
         return SentenceTransformer(resolve_model(path))
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
+        if isinstance(error, PamError):
             raise
         why = str(error).strip().splitlines()[0]
-        raise UserError(
+        raise PamError(
             f"sBERT: {path!r} is not a model folder and cannot be fetched ({why}): "
             "set --sbert to a folder of sentence-transformers"
         ) from error

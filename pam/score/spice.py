@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import cache_dir
 from pam.score import SBERT
 from pam.score.coco import tokenized
@@ -54,10 +54,10 @@ def measure(items: Sequence[Item]) -> tuple[Statistics, dict[str, Any]]:
         with Program("SPICE", command, time_limit(entries), Path(folder)) as jar:
             jar.output()
             if not answered.is_file():
-                raise UserError(f"SPICE: its jar failed: {jar.reason()}")
+                raise PamError(f"SPICE: its jar failed: {jar.reason()}")
         points = read_answers(answered)
     if missing := hypotheses.keys() - points.keys():
-        raise UserError(f"SPICE: its jar left out {len(missing)} of {len(hypotheses)} captions")
+        raise PamError(f"SPICE: its jar left out {len(missing)} of {len(hypotheses)} captions")
     return Statistics([points[number] for number in hypotheses]), {}
 
 
@@ -67,7 +67,7 @@ def read_answers(file: Path) -> dict[int, float]:
         answers = json.loads(file.read_text(encoding="utf-8"))
         return {answer["image_id"]: float(answer["scores"]["All"]["f"]) for answer in answers}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"SPICE: its jar's answer cannot be read ({error})") from error
+        raise PamError(f"SPICE: its jar's answer cannot be read ({error})") from error
 
 
 def time_limit(entries: Sequence[Mapping[str, Any]]) -> float:
@@ -76,16 +76,16 @@ def time_limit(entries: Sequence[Mapping[str, Any]]) -> float:
 
 
 def java_command() -> list[str]:
-    """The start of SPICE's command line. `UserError` names missing files and their places."""
+    """The start of SPICE's command line. `PamError` names missing files and their places."""
     folder = cache_dir() / "spice"
     if missing := [jar for jar in JARS if not (folder / jar).is_file()]:
-        raise UserError(
+        raise PamError(
             f"SPICE needs {' and '.join(JARS)} in {folder} (missing: {', '.join(missing)}): "
             f"take both out of {ARCHIVE}"
         )
     version = java_version()
     if version > LAST_WITH_JAVASCRIPT and not list(folder.glob("nashorn-core-*.jar")):
-        raise UserError(
+        raise PamError(
             f"SPICE needs a JavaScript engine, which Java {version} does not have: put "
             f"nashorn-core and its asm jars (Maven: org.openjdk.nashorn) into {folder}, or use "
             f"Java 8 to {LAST_WITH_JAVASCRIPT}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.significance import Clusters, matched_pairs, paired_bootstrap
 
 
@@ -46,12 +46,12 @@ def write_utterances(
 
 
 def read_utterances(path: Path) -> tuple[list[str], dict[str, Statistics]]:
-    """The ids, and the statistics of every metric. `UserError` for any other file."""
+    """The ids, and the statistics of every metric. `PamError` for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return content["ids"], {k: Statistics(**v) for k, v in content["metrics"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: {error}: run the score stage again") from error
+        raise PamError(f"{path}: {error}: run the score stage again") from error
 
 
 def read_clusters(path: Path) -> list[str] | None:

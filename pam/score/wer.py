@@ -7,7 +7,7 @@ from typing import Any
 
 import jiwer
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.items import Item, clusters_of
 from pam.score.metric import Metric, Options
 from pam.score.normalize import NORMALIZERS, basic
@@ -51,7 +51,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
     """
     basic = pooled(items, NORMALIZERS["basic"], seed)
     if basic is None:
-        raise UserError(
+        raise PamError(
             f"{items[0].id} …: none of the {len(items)} references holds a word, so there is no "
             "WER: correct `text` or leave the set out"
         )

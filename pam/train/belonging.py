@@ -9,7 +9,7 @@ from pam.config.made import digest, read_record
 from pam.data.digests import LEARNED, data_digest
 from pam.data.scp import read_text_file
 from pam.encoders.shards import STAGE, bytes_of, fingerprint
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.speech_llm import ESPnetPaMModel
 
 KEY = "belongs_to"  # in checkpoint.pth and midpoint.pth
@@ -40,11 +40,11 @@ def states_of(model: ESPnetPaMModel, name: str, train: Path) -> str:
 
 
 def refuse_another(file: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """UserError if a checkpoint belongs to something else; `found` is its content."""
+    """PamError if a checkpoint belongs to something else; `found` is its content."""
     before = found.get(KEY, now)  # earlier versions wrote none
     for name, value in now.items():
         if before[name] != value:
-            raise UserError(
+            raise PamError(
                 f"{file}: was trained with other {name}: {before[name]}, now {value}: "
                 "restore them, or give another --expname"
             )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pam.checkpoint import read_weights
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def average(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -15,7 +15,7 @@ def average(paths: Sequence[Path]) -> dict[str, Tensor]:
     states = [read_weights(path) for path in paths]
     names = states[0].keys()
     if any(state.keys() != names for state in states):
-        raise UserError(f"{paths[0].parent}: the checkpoints are of different systems")
+        raise PamError(f"{paths[0].parent}: the checkpoints are of different systems")
     return {
         name: torch.stack([state[name].double() for state in states])
         .mean(0)
@@ -29,10 +29,10 @@ def choose(folder: Path, method: str, number: int, losses: Mapping[int, float]) 
     first).
 
     `losses` maps each candidate epoch to its dev loss. `last.pth` stands for the last epoch if that
-    has no file of its own. UserError if there are too few epochs or a checkpoint was not kept.
+    has no file of its own. PamError if there are too few epochs or a checkpoint was not kept.
     """
     if not 1 <= number <= len(losses):
-        raise UserError(
+        raise PamError(
             f"--num {number}: {folder} has {len(losses)} epochs with a finite dev loss: "
             f"choose 1 to {len(losses)}"
         )
@@ -43,7 +43,7 @@ def choose(folder: Path, method: str, number: int, losses: Mapping[int, float]) 
         chosen[last] = folder / "last.pth"
     missing = [path.name for path in chosen.values() if not path.is_file()]
     if missing:
-        raise UserError(
+        raise PamError(
             f"{folder}: {', '.join(missing)} not kept: lower --num, or train with a larger "
             f"keep_nbest_models ({number} or more)"
         )

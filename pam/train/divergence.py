@@ -13,7 +13,7 @@ import torch
 from espnet2.train.reporter import Average, SubReporter, aggregate
 from torch import nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 # In the statistics, nonfinite_TASK is the share of the task's batches whose loss is not finite.
 NONFINITE = "nonfinite_"
@@ -62,7 +62,7 @@ def rank(reporter: SubReporter) -> None:
 
 
 def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
-    """UserError if the dev loss of the last epoch of the training in `folder` is not finite.
+    """PamError if the dev loss of the last epoch of the training in `folder` is not finite.
 
     Earlier epochs may have such a loss: the choice of checkpoints skips them.
     """
@@ -71,10 +71,10 @@ def refuse_nonfinite_dev_loss(stats: Stats, folder: Path) -> None:
         raise diverged(folder, last, f"the dev loss of {', '.join(tasks)} is not finite")
 
 
-def diverged(folder: Path, epoch: int, what: str) -> UserError:
+def diverged(folder: Path, epoch: int, what: str) -> PamError:
     """The error of a diverged training. `folder` is exp/NAME/PHASE."""
     rates = RATES[folder.name]
-    return UserError(
+    return PamError(
         f"{folder}: the training diverged in epoch {epoch}: {what}: lower {rates}; then "
         f"give another --expname or remove {folder.parent}"
     )

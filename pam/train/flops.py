@@ -152,7 +152,7 @@ def frames_of(batch: Mapping[str, Any]) -> list[float]:
 def training_flops(config: Mapping[str, Any]) -> StepFlops:
     """The cost of training steps of an effective configuration (exp/NAME/config.yaml).
 
-    `UserError` if the architecture of an encoder that runs, or of the LLM, is unknown
+    `PamError` if the architecture of an encoder that runs, or of the LLM, is unknown
     (`pam.model.architecture`).
     """
     llm, frozen = llm_with_lora(config["llm_conf"])

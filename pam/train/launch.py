@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.train.processes import LOST, USER_ERROR
 from pam.train.signals import SECONDS_TO_SAVE, STOPPED
 
@@ -35,7 +35,7 @@ def launch(
 ) -> None:
     """Run `python -m MODULE ARGV` in `processes` processes of this machine, and wait.
 
-    UserError if one of them fails: with its own UserError, or with what ended it.
+    PamError if one of them fails: with its own PamError, or with what ended it.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # one message: ours
     if processes > 1:  # else the threads of each process are as many as there are cores
@@ -55,7 +55,7 @@ def launch(
     except ChildFailedError as error:
         if (status := error.get_first_failure()[1].exitcode) in STOPPED:
             sys.exit(status)
-        raise UserError(reason(error.failures)) from None
+        raise PamError(reason(error.failures)) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
 
@@ -94,7 +94,7 @@ def meeting(num_nodes: int, master: str | None) -> dict[str, Any]:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         if master is None:
-            raise UserError(
+            raise PamError(
                 f"--num_nodes {num_nodes}: where do they meet? Give --master_addr HOST, or start "
                 "the command on each machine with srun"
             )
@@ -112,10 +112,10 @@ def meeting(num_nodes: int, master: str | None) -> dict[str, Any]:
 
 
 def refuse_another_step(num_nodes: int) -> None:
-    """UserError if srun did not start one task on each of `num_nodes` machines."""
+    """PamError if srun did not start one task on each of `num_nodes` machines."""
     nodes, tasks = (os.environ.get(f"SLURM_{name}") for name in ("STEP_NUM_NODES", "NTASKS"))
     if (nodes, tasks) != (str(num_nodes), str(num_nodes)):
-        raise UserError(
+        raise PamError(
             f"--num_nodes {num_nodes}: srun started {tasks} tasks on {nodes} machines: "
             f"give it --nodes={num_nodes} --ntasks-per-node=1"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pam.atomic import write_json, write_text
 from pam.checkpoint import write_checkpoint
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.template import FILE as TEMPLATE
 from pam.log import get_logger
 from pam.train.divergence import RANKS, flagged, refuse_nonfinite_dev_loss
@@ -71,10 +71,10 @@ def steps_of(budget: Mapping[str, Any], tasks: Callable[[], Sequence[TaskBatches
 
 
 def updates_of(steps: int, budget: Mapping[str, Any], accum_grad: int) -> int:
-    """The largest number of updates in an epoch. UserError if that is zero."""
+    """The largest number of updates in an epoch. PamError if that is zero."""
     longest = min(steps, budget["steps_per_epoch"])
     if accum_grad > longest:
-        raise UserError(
+        raise PamError(
             f"accum_grad: {accum_grad} batches make an update, but an epoch has only {longest} "
             "(steps and steps_per_epoch of the budget): lower accum_grad or raise these"
         )
@@ -158,21 +158,21 @@ def run_phase(
 
 
 def finish(checkpoint: Path, done: Path) -> None:
-    """Write the last model. UserError if the dev loss of the last epoch is not finite."""
+    """Write the last model. PamError if the dev loss of the last epoch is not finite."""
     trained = load_checkpoint(checkpoint)
     refuse_nonfinite_dev_loss(trained["reporter"]["stats"], checkpoint.parent)
     write_checkpoint(done, trained["model"])
 
 
 def resumes(checkpoint: Path, epochs: int) -> bool:
-    """Whether there is a checkpoint. UserError if training cannot go on from it."""
+    """Whether there is a checkpoint. PamError if training cannot go on from it."""
     if checkpoint.is_file():
         refuse_lost(load_checkpoint(checkpoint), epochs, checkpoint.parent)
     return checkpoint.is_file()
 
 
 def refuse_lost(trained: Mapping[str, Any], epochs: int, folder: Path) -> None:
-    """UserError if a checkpoint has diverged and training cannot go on from it.
+    """PamError if a checkpoint has diverged and training cannot go on from it.
 
     That is so after the last epoch, and if the weights are not finite.
     """

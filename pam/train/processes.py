@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from pam.config.made import PENDING, Making
 from pam.data.workers import end_with_parent
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
-USER_ERROR = f"{UserError.__name__}: "  # how the launcher knows one
+USER_ERROR = f"{PamError.__name__}: "  # how the launcher knows one
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 LOST = "the connection to another process failed, perhaps because it has ended"
 
@@ -47,13 +47,13 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 
 def processes_of(args: argparse.Namespace) -> int:
-    """The number of processes of a program with these options. UserError if it is not positive."""
+    """The number of processes of a program with these options. PamError if it is not positive."""
     if args.num_nodes < 1:
-        raise UserError(f"--num_nodes {args.num_nodes}: expected 1 machine or more")
+        raise PamError(f"--num_nodes {args.num_nodes}: expected 1 machine or more")
     if args.nj < 1:
-        raise UserError(f"--nj {args.nj}: expected 1 process or more")
+        raise PamError(f"--nj {args.nj}: expected 1 process or more")
     if args.nj > 1 and args.ngpu:
-        raise UserError(f"--nj {args.nj} --ngpu {args.ngpu}: each GPU has one process: omit --nj")
+        raise PamError(f"--nj {args.nj} --ngpu {args.ngpu}: each GPU has one process: omit --nj")
     return world() if is_started() else max(args.ngpu, args.nj) * args.num_nodes
 
 
@@ -108,7 +108,7 @@ def run(
 def joined(ngpu: int) -> Iterator[None]:
     """Context for the work of all processes; `ngpu`: GPUs of this machine, 0 for its CPU.
 
-    A UserError ends the process; its launcher prints it once.
+    A PamError ends the process; its launcher prints it once.
     """
     if not is_started():
         yield
@@ -126,7 +126,7 @@ def joined(ngpu: int) -> Iterator[None]:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo")
         yield
         torch.distributed.destroy_process_group()  # else its threads may abort at exit
-    except UserError as error:
+    except PamError as error:
         tell_launcher(USER_ERROR + str(error))
         sys.exit(1)
     except RuntimeError as error:
@@ -138,23 +138,23 @@ def joined(ngpu: int) -> Iterator[None]:
 
 @contextmanager
 def readers_explained() -> Iterator[None]:
-    """Turn the error for a DataLoader's process that was killed into a UserError."""
+    """Turn the error for a DataLoader's process that was killed into a PamError."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(
+        raise PamError(
             "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
             "the same command resumes"
         ) from error
 
 
 def refuse_another_number(ngpu: int) -> None:
-    """UserError if torchrun started another number of processes than there are GPUs."""
+    """PamError if torchrun started another number of processes than there are GPUs."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ngpu))
     if ngpu and ngpu != here:
-        raise UserError(
+        raise PamError(
             f"--ngpu {ngpu}: torchrun started {here} processes on this machine: give --ngpu {here}"
         )
 
@@ -172,7 +172,7 @@ def tell_launcher(message: str) -> None:
 def from_first(decide: Callable[[], T]) -> T:
     """What `decide` returns in the first process, for all processes, which wait for it.
 
-    It runs in the first process only. Its UserError is raised in all of them.
+    It runs in the first process only. Its PamError is raised in all of them.
     """
     if world() == 1:
         return decide()
@@ -182,12 +182,12 @@ def from_first(decide: Callable[[], T]) -> T:
     if is_first():
         try:
             found = [(decide(), None)]
-        except UserError as error:
+        except PamError as error:
             found = [(None, str(error))]
     broadcast_object_list(found)
     value, error = found[0]
     if error is not None:
-        raise UserError(error)
+        raise PamError(error)
     return value
 
 
@@ -203,8 +203,8 @@ def gathered(own: list[T]) -> list[T]:
 
 
 def require_shared(file: Path) -> None:
-    """UserError if a process does not see a file of the first one."""
+    """PamError if a process does not see a file of the first one."""
     if not file.is_file():
-        raise UserError(
+        raise PamError(
             f"{file}: {os.uname().nodename} does not see it: all machines must share the folder"
         )

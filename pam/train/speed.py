@@ -22,7 +22,7 @@ from torch import Tensor
 from pam.atomic import write_json
 from pam.config import load_yaml
 from pam.data.audio import FRAMES_PER_SECOND
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import cheapest_split
 from pam.log import get_logger, progress_bar, remaining
 from pam.model.speech_llm import ESPnetPaMModel
@@ -101,7 +101,7 @@ class Utilization:
         if self.peak:
             try:
                 self.step = training_flops(load_yaml(pam_config))
-            except UserError as error:
+            except PamError as error:
                 logger.warning("MFU is not measured: %s", error)
 
     def of(self, batch: Mapping[str, Tensor], seconds: float) -> dict[str, float]:

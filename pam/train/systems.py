@@ -21,7 +21,7 @@ def combine(
 
 
 def effective(experiment: Experiment, tasks: Iterable[str] = TASKS) -> dict[str, Any]:
-    """The effective configuration, as in exp/NAME/config.yaml. UserError for an unknown task."""
+    """The effective configuration, as in exp/NAME/config.yaml. PamError for an unknown task."""
     for task in experiment.warmup_tasks:
         get_task(task)
     return plain(experiment) | {"tasks": experiment.tasks or list(tasks)}

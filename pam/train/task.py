@@ -15,7 +15,7 @@ from pam.data.mapped import MappedText
 from pam.data.prompts import prompts_of
 from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
 from pam.model.build import build_model, load_learned
@@ -193,11 +193,11 @@ def part_of(name: str) -> str:
 
 
 def read_utt2task(folder: Path, tasks: list[str]) -> dict[str, str]:
-    """Task of every utterance. UserError for a task that is not in the configuration."""
+    """Task of every utterance. PamError for a task that is not in the configuration."""
     utt2task = read_text_file(folder / "utt2task")
     for utt, task in utt2task.items():
         if task not in tasks:
-            raise UserError(
+            raise PamError(
                 f"{folder}/utt2task: {utt}: task {task!r} is not configured: {', '.join(tasks)}"
             )
     return utt2task
@@ -244,7 +244,7 @@ def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str
 
 
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:
-    """The inputs of all utterances of a combined directory; `UserError` if some are missing."""
+    """The inputs of all utterances of a combined directory; `PamError` if some are missing."""
     utts = MappedText(folder / "text")
     return read_inputs(folder, config["encoders"], config["feats"], utts)
 

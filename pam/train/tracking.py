@@ -3,29 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def wandb_options(conf: Mapping[str, str] | None, name: str) -> dict[str, Any]:
     """ESPnet's options for a run `name` of `conf` (`Wandb` of pam.config.schema); {} without it.
 
-    UserError if there is no project, package or login.
+    PamError if there is no project, package or login.
     """
     if not conf:
         return {}
     if "project" not in conf:
-        raise UserError("wandb: it has no project: give wandb.project too")
+        raise PamError("wandb: it has no project: give wandb.project too")
     try:
         import wandb
     except ImportError as error:
-        raise UserError(
+        raise PamError(
             f"wandb.project={conf['project']}: the package wandb is not installed: "
             "pip install .[wandb], or leave the key out"
         ) from error
     try:
         wandb.login()
     except wandb.errors.UsageError as error:  # ESPnet would train without it
-        raise UserError(
+        raise PamError(
             f"wandb.project={conf['project']}: {error}: run `wandb login`, or set "
             "WANDB_MODE=offline"
         ) from error

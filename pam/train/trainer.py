@@ -166,7 +166,7 @@ class PaMTrainer(Trainer):
 
     @classmethod
     def refuse(cls, folder: Path, reporter) -> None:
-        """Raise UserError: no update of the epoch had a finite gradient."""
+        """Raise PamError: no update of the epoch had a finite gradient."""
         tasks = ", ".join(flagged_so_far(reporter))
         loss = f"; the loss of {tasks} is not finite" if tasks else ""
         raise diverged(folder, reporter.get_epoch(), f"no update had a finite gradient{loss}")

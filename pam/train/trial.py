@@ -17,7 +17,7 @@ from torch import Tensor
 from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.prompts import prompts_of
 from pam.data.utterances import AUDIO
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.collate import Collate
@@ -63,7 +63,7 @@ def run_trial(config: Mapping[str, Any], device: str, limit: int | None = None) 
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     try:
         seconds = train(config, device)
-    except (MemoryError, RuntimeError, UserError) as error:
+    except (MemoryError, RuntimeError, PamError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         return None

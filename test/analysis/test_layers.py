@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pam.analysis.layers import band_shares, bands, layer_weights, shares
-from pam.errors import UserError
+from pam.errors import PamError
 
 CONFIG = {
     "encoders": {"one": {"num_states": 2}, "two": {"num_states": 3}},
@@ -46,7 +46,7 @@ def test_softmax_weights_are_shown_as_they_are_applied(tmp_path):
 
 
 def test_a_checkpoint_of_other_encoders(tmp_path):
-    with pytest.raises(UserError, match="weighs 7 states, the encoders .* have 5"):
+    with pytest.raises(PamError, match="weighs 7 states, the encoders .* have 5"):
         layer_weights(checkpoint(tmp_path / "model.pth", 7), CONFIG)
 
 

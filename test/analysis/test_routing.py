@@ -5,7 +5,7 @@ from pam.analysis.perturb import PERTURBATIONS, typos
 from pam.analysis.routing import analyse_routing, load_probes, margins
 from pam.data.prompts import Prompts, load_all_prompts, normalise
 from pam.data.tasks import TASKS
-from pam.errors import UserError
+from pam.errors import PamError
 
 PROMPT = "Write down what the speaker says, please!"
 
@@ -62,7 +62,7 @@ def test_probes_are_for_the_tasks_and_in_no_pool():
 def test_damaged_probes(tmp_path):
     path = tmp_path / "probes.yaml"
     path.write_text("paraphrases: {ac: []}\n")
-    with pytest.raises(UserError, match=r"paraphrases\.ac: expected a list"):
+    with pytest.raises(PamError, match=r"paraphrases\.ac: expected a list"):
         load_probes(path)
 
 

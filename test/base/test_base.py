@@ -4,7 +4,7 @@ import pytest
 
 from pam.atomic import atomic_path, write_json
 from pam.config import check_keys, load_yaml, merge, parse_value, set_option
-from pam.errors import UserError, run_main
+from pam.errors import PamError, run_main
 from pam.paths import resolve_model
 from pam.registry import Registry
 
@@ -12,7 +12,7 @@ from pam.registry import Registry
 def test_table_imports_on_demand_and_suggests():
     registry = Registry("colour", {"red": "collections:OrderedDict", "green": "nowhere:Nothing"})
     assert registry.get("red").__name__ == "OrderedDict"
-    with pytest.raises(UserError, match=r"unknown colour 'rde': did you mean 'red'\? known: green"):
+    with pytest.raises(PamError, match=r"unknown colour 'rde': did you mean 'red'\? known: green"):
         registry.get("rde")
 
 
@@ -44,7 +44,7 @@ def test_set_option_needs_an_existing_parent():
     conf = {"fusion_conf": {"num_fused": 3}}
     set_option(conf, "fusion_conf.num_fused=5")
     assert conf == {"fusion_conf": {"num_fused": 5}}
-    with pytest.raises(UserError, match="fusoin_conf"):
+    with pytest.raises(PamError, match="fusoin_conf"):
         set_option(conf, "fusoin_conf.num_fused=5")
 
 
@@ -59,7 +59,7 @@ def test_set_option_needs_an_existing_parent():
     ],
 )
 def test_a_setting_that_cannot_be_made_is_one_clear_line(assignment, message):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         set_option({"a": {"b": {}, "n": 1}}, assignment)
     assert message in str(error.value) and "\n" not in str(error.value)
 
@@ -71,16 +71,16 @@ def test_an_optional_section_is_begun():
 
 
 def test_unknown_options_are_errors():
-    with pytest.raises(UserError, match="unknown option 'num_fussed': did you mean 'num_fused'"):
+    with pytest.raises(PamError, match="unknown option 'num_fussed': did you mean 'num_fused'"):
         check_keys({"num_fussed": 3}, ["num_fused"], "conf/x.yaml")
 
 
 def test_yaml_errors_name_the_file(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [1,\nb: 2")
-    with pytest.raises(UserError, match="bad.yaml: not valid YAML"):
+    with pytest.raises(PamError, match="bad.yaml: not valid YAML"):
         load_yaml(bad)
-    with pytest.raises(UserError, match="missing.yaml: cannot be read"):
+    with pytest.raises(PamError, match="missing.yaml: cannot be read"):
         load_yaml(tmp_path / "missing.yaml")
 
 
@@ -96,14 +96,14 @@ def test_atomic_path_leaves_nothing_half_written(tmp_path):
 
 def test_a_missing_model_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PAM_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="fetch_models.py whisper-tiny-en"):
+    with pytest.raises(PamError, match="fetch_models.py whisper-tiny-en"):
         resolve_model("cache:whisper-tiny-en")
     assert resolve_model("openai/whisper-small") == "openai/whisper-small"
 
 
 def test_user_errors_end_a_program_in_one_line(capsys):
     def main():
-        raise UserError("data/x/text:3: empty transcript")
+        raise PamError("data/x/text:3: empty transcript")
 
     with pytest.raises(SystemExit) as stop:
         run_main(main)

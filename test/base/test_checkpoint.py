@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pam.checkpoint import read_checkpoint, read_weights
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 class Code:
@@ -23,14 +23,14 @@ def test_damaged_files_and_code_are_one_clear_line(tmp_path, capsys):
     whole = path.read_bytes()
     for damaged in (b"", b"half a file", whole[:100], whole[:-200]):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="model.pth cannot be read: ") as error:
+        with pytest.raises(PamError, match="model.pth cannot be read: ") as error:
             read_checkpoint(path)
         assert "\n" not in str(error.value)
     torch.save({"w": Code()}, path)
-    with pytest.raises(UserError, match="model.pth cannot be read: "):
+    with pytest.raises(PamError, match="model.pth cannot be read: "):
         read_checkpoint(path)
     assert "ran its code" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="none.pth cannot be read: .*No such file"):
+    with pytest.raises(PamError, match="none.pth cannot be read: .*No such file"):
         read_checkpoint(tmp_path / "none.pth")
 
 
@@ -38,7 +38,7 @@ def test_damaged_files_and_code_are_one_clear_line(tmp_path, capsys):
 def test_weights_are_tensors_by_name(tmp_path, content):
     path = tmp_path / "model.pth"
     torch.save(content, path)
-    with pytest.raises(UserError, match="model.pth holds no weights by name"):
+    with pytest.raises(PamError, match="model.pth holds no weights by name"):
         read_weights(path)
     torch.save({"w": torch.ones(2)}, path)
     assert read_weights(path)["w"].tolist() == [1, 1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pam.device import device_for
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def see(monkeypatch, count):
@@ -38,7 +38,7 @@ def test_the_device(monkeypatch, seen, ngpu, device):
 )
 def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, message):
     see(monkeypatch, seen)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         device_for(ngpu)
 
 
@@ -57,5 +57,5 @@ def test_programs_say_it_before_they_read_anything(monkeypatch, tmp_path, verb, 
     see(monkeypatch, 0)
     options = [part for option in paths for part in (option, str(tmp_path / "nowhere"))]
     main = importlib.import_module(f"pam.bin.{verb}").main
-    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU"):
+    with pytest.raises(PamError, match="--ngpu 1: torch sees no GPU"):
         main([*options, "--ngpu", "1"])

@@ -3,14 +3,14 @@
 import pytest
 from processes import locked_by_another
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.lock import FILE, alone
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
     with locked_by_another(tmp_path / "exp", "training") as pid:
         expected = f"another training is running \\(process {pid} on .+\\): wait for it"
-        with pytest.raises(UserError, match=expected), alone(tmp_path / "exp", "training"):
+        with pytest.raises(PamError, match=expected), alone(tmp_path / "exp", "training"):
             pass
     with alone(tmp_path / "exp", "training"):
         assert (tmp_path / "exp" / FILE).read_text() != ""

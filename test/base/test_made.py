@@ -15,7 +15,7 @@ from pam.config.made import (
     settings_of,
     stage_seconds,
 )
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def making(folder, settings=None, **others):
@@ -41,7 +41,7 @@ def test_other_settings_are_named_with_both_values_and_the_remedy(tmp_path, caps
     with making(tmp_path, {"seed": 0, "size": "tiny", "old": [1]}).work():
         pass
     other = making(tmp_path, {"seed": 1, "size": "tiny", "new": "1e-4"})
-    with pytest.raises(UserError, match="made was made with other settings; give another --name"):
+    with pytest.raises(PamError, match="made was made with other settings; give another --name"):
         other.is_complete()
     assert capsys.readouterr().err.splitlines() == [
         "  it was made with: seed: 0",
@@ -69,7 +69,7 @@ def test_an_unfinished_attempt_binds_once_there_is_something_of_it(tmp_path):
     assert not making(tmp_path).is_complete() and making(tmp_path).resumes()
     other = making(tmp_path, {"seed": 1})
     assert not other.is_complete() and not other.resumes()
-    with pytest.raises(UserError, match="was made with other settings"):
+    with pytest.raises(PamError, match="was made with other settings"):
         making(tmp_path, {"seed": 1}, begun=True).is_complete()
     other.begin()
     assert read_record(tmp_path / "made", "train")["settings"] == {"seed": 1}
@@ -111,7 +111,7 @@ def test_other_inputs_are_made_anew_and_what_is_gone_is_as_it_was(tmp_path, now,
     assert making(tmp_path, inputs={"data": now}).is_complete() == same
     assert making(tmp_path, inputs={"data": "d1", "more": now}).is_complete() == (now is None)
     if not same:
-        with pytest.raises(UserError, match="was made with other settings"):
+        with pytest.raises(PamError, match="was made with other settings"):
             making(tmp_path, inputs={"data": now}, keeps_inputs=True).is_complete()
 
 
@@ -130,14 +130,14 @@ def test_other_code_and_products_that_are_gone_are_made_anew(tmp_path):
 def test_what_an_earlier_version_made_is_refused(tmp_path, mark):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / mark).touch()
-    with pytest.raises(UserError, match="made: an earlier version made it .*: give another --name"):
+    with pytest.raises(PamError, match="made: an earlier version made it .*: give another --name"):
         making(tmp_path).is_complete()
 
 
 def test_a_damaged_record_names_its_file(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / FILE).write_text("{")
-    with pytest.raises(UserError, match=r"made\.json: not valid JSON .*: remove "):
+    with pytest.raises(PamError, match=r"made\.json: not valid JSON .*: remove "):
         making(tmp_path).is_complete()
 
 
@@ -175,6 +175,6 @@ def test_a_full_disk_does_not_hide_the_first_error(tmp_path, monkeypatch):
     def refused(*_):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match="the first"), made.work():
+    with pytest.raises(PamError, match="the first"), made.work():
         monkeypatch.setattr(Making, "_write", refused)
-        raise UserError("the first")
+        raise PamError("the first")

@@ -16,7 +16,7 @@ from pam.config import (
     select_encoders,
     typed,
 )
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.train.systems import combine
 
 ENCODERS = {
@@ -54,13 +54,13 @@ def test_names_families_and_stand_ins(chosen, expected):
     ],
 )
 def test_bad_choices_are_one_clear_line(chosen, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         select_encoders(ENCODERS, chosen, STAND_INS)
 
 
 def test_a_family_of_two_must_be_told_apart():
     two = ENCODERS | {"whisper_b": {"family": "whisper", "dim": 4}}
-    with pytest.raises(UserError, match="'whisper' can be whisper_a or whisper_b"):
+    with pytest.raises(PamError, match="'whisper' can be whisper_a or whisper_b"):
         select_encoders(two, ["whisper"], {})
     assert list(select_encoders(two, ["whisper_b"], {})) == ["whisper_b"]
 
@@ -143,7 +143,7 @@ GOOD = {
 )
 def test_wrong_keys_and_values_at_any_depth_are_one_clear_line(assignment, message):
     combine(GOOD, {"fusion": "pam"})
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         combine(GOOD, {"fusion": "pam"}, [assignment])
     assert message in str(error.value) and "\n" not in str(error.value)
 
@@ -178,20 +178,20 @@ def test_a_wrong_key_or_option_of_a_file_names_the_file(tmp_path, scale, system,
     files = tmp_path / "scale.yaml", tmp_path / "system.yaml"
     for file, text in zip(files, (scale, system), strict=True):
         file.write_text(f"{text}\n")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         read_layers(*files)
 
 
 def test_a_budget_says_how_long_every_phase_is():
     check_budget(Budget(steps=1, steps_per_epoch=1), "short", "none")
-    with pytest.raises(UserError, match="budgets.short: ctc_steps is missing"):
+    with pytest.raises(PamError, match="budgets.short: ctc_steps is missing"):
         check_budget(Budget(steps=1, steps_per_epoch=1), "short", "ctc")
-    with pytest.raises(UserError, match="budgets.b: steps_per_epoch, steps or epochs is missing"):
+    with pytest.raises(PamError, match="budgets.b: steps_per_epoch, steps or epochs is missing"):
         check_budget(Budget(), "b", "none")
 
 
 def test_a_budget_has_steps_or_epochs():
-    with pytest.raises(UserError, match="budgets.b: steps and epochs are both given"):
+    with pytest.raises(PamError, match="budgets.b: steps and epochs are both given"):
         check_budget(Budget(steps=1, epochs=1, steps_per_epoch=1), "b", "none")
     config = combine(GOOD, {"fusion": "pam"}, ["budgets.short.steps=7"])
     assert config["budgets"]["short"] == {"ctc_steps": 1, "steps": 7, "steps_per_epoch": 5}
@@ -200,9 +200,9 @@ def test_a_budget_has_steps_or_epochs():
 def test_a_phase_that_runs_says_how():
     llm = {"optim_conf": {}, "warmup_steps": 1}
     check_phases(typed(Phases, {"llm": llm}), "none", False)
-    with pytest.raises(UserError, match="phases: ctc is missing"):
+    with pytest.raises(PamError, match="phases: ctc is missing"):
         check_phases(typed(Phases, {"llm": llm}), "ctc", False)
-    with pytest.raises(UserError, match="phases.ctc: optim_conf, warmup_steps is missing"):
+    with pytest.raises(PamError, match="phases.ctc: optim_conf, warmup_steps is missing"):
         check_phases(typed(Phases, {"llm": llm, "ctc": {}}), "ctc", False)
 
 

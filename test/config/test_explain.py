@@ -12,7 +12,7 @@ from pam.bin import config as command
 from pam.config import load_yaml
 from pam.config.explain import DOCUMENTS, every_key, explain, find_key
 from pam.config.keys import ANY, check, keys_of
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "conf").rglob("*.yaml"))
@@ -111,7 +111,7 @@ def test_one_key_and_one_section():
     ],
 )
 def test_an_unknown_key_is_one_clear_line(key, message):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         explain(key)
     assert message in str(error.value) and "\n" not in str(error.value)
 

@@ -8,7 +8,7 @@ from pam.config.keys import check
 from pam.config.schema import ENCODERS, FUSIONS, LLM, MODEL, ROUTER
 from pam.config.source import PAM, attribute_of, options_of, registered
 from pam.encoders import ENCODERS as ENCODER_CLASSES
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import FUSIONS as FUSION_CLASSES
 from pam.registry import Registry
 
@@ -95,7 +95,7 @@ def test_what_a_part_inherits_and_refers_to(tmp_path, monkeypatch):
         ({"flag": None}, "f: flag: None: expected true or false"),
         ({"size": "big"}, "f: size: 'big': expected one of small, large"),
     ]:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             check(wrong, own, "f")
 
 

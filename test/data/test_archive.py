@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pam.data import archive
-from pam.errors import UserError
+from pam.errors import PamError
 
 FLOAT16 = arrays.arrays(
     np.float16,
@@ -63,7 +63,7 @@ def test_merge(tmp_path):
     merged = archive.merge_scp(parts, tmp_path / "feats.scp")
     assert list(archive.read_scp(tmp_path / "feats.scp").items()) == sorted(merged.items())
     np.testing.assert_array_equal(archive.load(merged["spk-4"]), items["spk-4"])
-    with pytest.raises(UserError, match=r"0.scp: 'spk-0' is in another part"):
+    with pytest.raises(PamError, match=r"0.scp: 'spk-0' is in another part"):
         archive.merge_scp([*parts, tmp_path / "0.scp"], tmp_path / "twice.scp")
     assert not (tmp_path / "twice.scp").exists()
 
@@ -73,16 +73,16 @@ def test_truncated(tmp_path, keep):
     pointers = archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some(1).items())
     with (tmp_path / "a.ark").open("r+b") as file:
         file.truncate(len("spk-0 ") + keep)
-    with pytest.raises(UserError, match=r"a\.ark:6: truncated or missing.*dump stage"):
+    with pytest.raises(PamError, match=r"a\.ark:6: truncated or missing.*dump stage"):
         archive.load(pointers["spk-0"])
 
 
 def test_missing_ark_and_wrong_offset(tmp_path):
-    with pytest.raises(UserError, match="none.ark:3: truncated or missing"):
+    with pytest.raises(PamError, match="none.ark:3: truncated or missing"):
         archive.load(f"{tmp_path}/none.ark:3")
     pointers = archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some(1).items())
     for wrong in (pointers["spk-0"] + "1", pointers["spk-0"].rpartition(":")[0]):
-        with pytest.raises(UserError, match="truncated or missing"):
+        with pytest.raises(PamError, match="truncated or missing"):
             archive.load(wrong)
 
 
@@ -93,21 +93,21 @@ class Bomb:
 
 def test_pickles_are_not_read(tmp_path):
     (tmp_path / "pkl.ark").write_bytes(b"utt PKL" + pickle.dumps(Bomb()))
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         archive.load(f"{tmp_path}/pkl.ark:4")
     kaldiio.save_ark(
         str(tmp_path / "object.ark"), {"utt": np.array([Bomb()])}, write_function="numpy"
     )
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         archive.load(f"{tmp_path}/object.ark:4")
 
 
 def test_full_disk_leaves_nothing(tmp_path):
     (tmp_path / "a.ark.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"a\.ark: .*the disk is full: free some space"):
+    with pytest.raises(PamError, match=r"a\.ark: .*the disk is full: free some space"):
         archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some().items())
     (tmp_path / "a.scp.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"a\.scp: .*the disk is full"):
+    with pytest.raises(PamError, match=r"a\.scp: .*the disk is full"):
         archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some().items())
     assert [file.name for file in tmp_path.iterdir()] == ["a.ark"]  # no scp: not complete
 
@@ -127,9 +127,9 @@ def test_refused_items(tmp_path):
         archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", items)
 
     good = np.zeros((2, 2), np.float16)
-    with pytest.raises(UserError, match="'u' comes twice"):
+    with pytest.raises(PamError, match="'u' comes twice"):
         write(("u", good), ("u", good))
-    with pytest.raises(UserError, match="'u' has NaN or infinite"):
+    with pytest.raises(PamError, match="'u' has NaN or infinite"):
         write(("u", np.array([np.inf], np.float16)))
     with pytest.raises(TypeError, match="float32"):
         write(("u", good.astype(np.float32)))

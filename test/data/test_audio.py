@@ -17,7 +17,7 @@ from pam.data.audio import (
     stated_seconds,
     write_flac,
 )
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def sine(seconds=1.0, rate=SAMPLE_RATE, hertz=440.0):
@@ -29,12 +29,12 @@ def cut(path, share):
 
 
 def one_line_error(path, *arguments):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         load_audio(path, *arguments)
     message = str(error.value)
     assert "\n" not in message and str(path) in message
     if not arguments:  # reading it block by block finds the same
-        with pytest.raises(UserError) as other:
+        with pytest.raises(PamError) as other:
             check_audio(path)
         assert str(other.value) == message
     return message
@@ -179,7 +179,7 @@ def test_long_audio_is_checked_in_blocks(tmp_path, monkeypatch):
     soundfile.write(path, samples, 8000, subtype="FLOAT")
     assert "NaN or infinite" in one_line_error(path)
     tracemalloc.start()
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         check_audio(path)
     assert tracemalloc.get_traced_memory()[1] < 30_000  # of the 32,000 bytes of samples
     tracemalloc.stop()
@@ -215,14 +215,14 @@ def test_write_flac_clips_and_refuses(tmp_path):
     write_flac(path, np.array([2.0, -2.0, 0.5], np.float32))
     np.testing.assert_allclose(load_audio(path), [1.0, -1.0, 0.5], atol=2**-15)
     for bad in (np.zeros(0), np.array([np.nan])):
-        with pytest.raises(UserError, match="samples"):
+        with pytest.raises(PamError, match="samples"):
             write_flac(tmp_path / "b.flac", bad.astype(np.float32))
     assert not (tmp_path / "b.flac").exists()
 
 
 def test_full_disk(tmp_path):
     (tmp_path / "a.flac.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="the disk is full"):
+    with pytest.raises(PamError, match="the disk is full"):
         write_flac(tmp_path / "a.flac", sine().astype(np.float32))
     assert not list(tmp_path.iterdir())
 

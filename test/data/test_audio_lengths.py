@@ -10,7 +10,7 @@ import soundfile
 from audio_files import SAMPLES, STATED, encode
 
 from pam.data.audio import check_audio, num_samples, read_audio, stated_seconds
-from pam.errors import UserError
+from pam.errors import PamError
 
 ALL, TWICE, REFUSED = "all", "twice", "refused"
 NOTED = "all, noted"  # its header is wrong, or states nothing
@@ -58,10 +58,10 @@ def read(path, samples=SAMPLES, rate=16000):
     """(outcome, samples at the file's rate, all that is told the user) by all ways to read it."""
     try:
         reading = read_audio(path)
-    except UserError as error:
+    except PamError as error:
         message = str(error)
         assert message.startswith(f"{path}: ") and "\n" not in message
-        with pytest.raises(UserError):
+        with pytest.raises(PamError):
             check_audio(path)
         return REFUSED, 0, message
     check_audio(path)

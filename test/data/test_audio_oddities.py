@@ -11,7 +11,7 @@ from audio_files import SAMPLES, STATED, encode, ogg_sum, sound
 
 from pam.data import flac, mpeg
 from pam.data.audio import check_audio, load_audio, num_samples, read_audio, stated_seconds
-from pam.errors import UserError
+from pam.errors import PamError
 
 MPEG_DELAY = 2400  # samples at 16 kHz that an encoder adds
 
@@ -122,14 +122,14 @@ def test_wavs_out_of_a_pipe(tmp_path, size, subtype):
 def test_wavs_that_are_not_whole(tmp_path, name, content):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"promises \d+ (samples .*|bytes .*), it holds \d+"):
+    with pytest.raises(PamError, match=r"promises \d+ (samples .*|bytes .*), it holds \d+"):
         load_audio(path)
 
 
 def test_an_empty_wav_with_a_title_is_empty(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(encode("WAV", samples=0) + INFO)
-    with pytest.raises(UserError, match="a.wav: 0 samples"):
+    with pytest.raises(PamError, match="a.wav: 0 samples"):
         load_audio(path)
 
 
@@ -226,9 +226,9 @@ REFUSED_MP3S = {
 def test_mp3s_that_are_not_whole(tmp_path, name):
     path = tmp_path / "a.mp3"
     path.write_bytes(REFUSED_MP3S[name])
-    with pytest.raises(UserError, match=r"a.mp3: truncated or corrupt audio \(.*\d+"):
+    with pytest.raises(PamError, match=r"a.mp3: truncated or corrupt audio \(.*\d+"):
         load_audio(path)
-    with pytest.raises(UserError, match=r"a.mp3: "):
+    with pytest.raises(PamError, match=r"a.mp3: "):
         check_audio(path)
 
 
@@ -264,7 +264,7 @@ def test_mp3_in_a_wav(tmp_path, stated):
     assert abs(len(load_audio(path)) - LONG) <= MPEG_DELAY
     path.write_bytes(content[: len(content) // 2])
     if stated == "size":
-        with pytest.raises(UserError, match="promises"):
+        with pytest.raises(PamError, match="promises"):
             load_audio(path)
 
 
@@ -314,7 +314,7 @@ def test_ogg(tmp_path, subtype):
     lost["cut"] = content[:-100]
     for name, made in lost.items():
         path.write_bytes(made)
-        with pytest.raises(UserError, match=r"a.ogg: "):
+        with pytest.raises(PamError, match=r"a.ogg: "):
             print(name, len(load_audio(path)))
 
 
@@ -340,7 +340,7 @@ def test_flac(tmp_path):
     np.testing.assert_array_equal(load_audio(path, 1.0, 2.0), np.r_[samples, samples][16000:32000])
     for made in (unknown[: len(unknown) // 2], unknown + FLAC[:-100], FLAC[:9000] + FLAC[9100:]):
         path.write_bytes(made)
-        with pytest.raises(UserError, match=r"a.flac: truncated or corrupt"):
+        with pytest.raises(PamError, match=r"a.flac: truncated or corrupt"):
             load_audio(path)
 
 
@@ -388,7 +388,7 @@ def test_files_without_a_header(tmp_path, name):
     path = tmp_path / name
     path.write_bytes((10000 * sound()).astype("<i2").tobytes())
     for function in (load_audio, check_audio, num_samples, stated_seconds):
-        with pytest.raises(UserError) as error:
+        with pytest.raises(PamError) as error:
             function(path)
         message = str(error.value)
         assert message.startswith(f"{path}: no header") and "\n" not in message
@@ -402,7 +402,7 @@ def test_files_without_a_header(tmp_path, name):
 def test_a_page_of_text_is_no_audio(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"<html>404 not found</html>" * 100)
-    with pytest.raises(UserError, match="truncated or corrupt"):
+    with pytest.raises(PamError, match="truncated or corrupt"):
         load_audio(path)
 
 

@@ -10,7 +10,7 @@ from pam.data import archive
 from pam.data.combine import SetSpec, combine
 from pam.data.datadir import DataDir, validate
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 
 ENCODERS = {"whisper_tiny_en": 3, "wakehubert_tiny": 2}
 
@@ -104,7 +104,7 @@ def test_online_features_have_nominal_lengths(dump):
 
 def test_id_in_two_sets_names_both(dump):
     make_set(dump, "snv_train", "snv", ["ann-22", "x-1"])
-    with pytest.raises(UserError, match="'ann-22' is in both asr_clean_train and snv_train: give"):
+    with pytest.raises(PamError, match="'ann-22' is in both asr_clean_train and snv_train: give"):
         run(dump, "asr_clean_train", "ac_train", "snv_train")
     assert not (dump / "train").exists() and not (dump / "train.part").exists()
 
@@ -112,10 +112,10 @@ def test_id_in_two_sets_names_both(dump):
 def test_utterance_that_an_encoder_lacks_is_named(dump):
     file = dump / "wakehubert_tiny" / "ac_train" / "feats.scp"
     write_text_file(file, {"bark-1": read_text_file(file)["bark-1"]})
-    with pytest.raises(UserError, match=r"wakehubert_tiny/ac_train/feats.scp: 'rain-1' is missing"):
+    with pytest.raises(PamError, match=r"wakehubert_tiny/ac_train/feats.scp: 'rain-1' is missing"):
         run(dump)
     file.unlink()
-    with pytest.raises(UserError, match=r"feats.scp: missing: run the dump stage"):
+    with pytest.raises(PamError, match=r"feats.scp: missing: run the dump stage"):
         run(dump)
     assert not (dump / "train").exists()
 
@@ -123,7 +123,7 @@ def test_utterance_that_an_encoder_lacks_is_named(dump):
 def test_failure_keeps_the_combined_set_of_before(dump):
     run(dump)
     before = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         run(dump, encoders=["wakehubert_tiny", "beats"])
     assert before == {file.name: file.read_bytes() for file in (dump / "train").iterdir()}
 
@@ -139,15 +139,15 @@ def test_entries_that_are_not_used_are_counted(dump, caplog):
 
 def test_wrong_sets_and_names(dump):
     (dump / "raw" / "ac_train" / "utt2num_samples").unlink()
-    with pytest.raises(UserError, match="ac_train: not dumped .*: run the dump stage first"):
+    with pytest.raises(PamError, match="ac_train: not dumped .*: run the dump stage first"):
         run(dump)
-    with pytest.raises(UserError, match="set 'asr_clean_train' is given twice"):
+    with pytest.raises(PamError, match="set 'asr_clean_train' is given twice"):
         run(dump, "asr_clean_train", "asr_clean_train")
-    with pytest.raises(UserError, match="encoder 'a-b': use letters"):
+    with pytest.raises(PamError, match="encoder 'a-b': use letters"):
         run(dump, "asr_clean_train", encoders=["a-b"])
-    with pytest.raises(UserError, match="raw: is not a combined set"):
+    with pytest.raises(PamError, match="raw: is not a combined set"):
         combine(specs(dump, "asr_clean_train"), dump / "raw")
-    with pytest.raises(UserError, match="no such data directory"):
+    with pytest.raises(PamError, match="no such data directory"):
         run(dump, "none")
 
 
@@ -159,5 +159,5 @@ def test_command_and_task_of_a_set(dump):
     )
     assert DataDir.read(dump / "all/train")["utt2task"]["ann-1"] == "asr_noisy"
     assert set(DataDir.read(dump / "all/dev")["utt2task"].values()) == {"ac"}
-    with pytest.raises(UserError, match="unknown task 'asr_clen': did you mean 'asr_clean'"):
+    with pytest.raises(PamError, match="unknown task 'asr_clen': did you mean 'asr_clean'"):
         SetSpec.parse(f"{dump}/raw/ac_train:asr_clen")

@@ -7,7 +7,7 @@ import soundfile
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry, files_of, is_concat, parse_concat
 from pam.data.datadir import DataDir, validate
-from pam.errors import UserError
+from pam.errors import PamError
 
 NAMES = ("-it's é.wav", "two words.flac")
 
@@ -48,15 +48,15 @@ def test_paths_become_absolute(monkeypatch, tmp_path):
      '[["a.wav", "0", "1"]]', '[[null, 0, 1]]', '[""]', '[["a.wav", true, 2]]'],
 )  # fmt: skip
 def test_malformed_entries_are_refused(entry):
-    with pytest.raises(UserError, match="not a concatenation: write"):
+    with pytest.raises(PamError, match="not a concatenation: write"):
         parse_concat(f"concat:{entry}")
 
 
 def test_a_bad_piece_is_named(clips, tmp_path):
     entry = concat_entry([(clips[0], None, None), (str(tmp_path / "none.mp3"), None, None)])
-    with pytest.raises(UserError, match="none.mp3: no such audio file"):
+    with pytest.raises(PamError, match="none.mp3: no such audio file"):
         load_audio(entry)
-    with pytest.raises(UserError, match="no segments of a concatenation"):
+    with pytest.raises(PamError, match="no segments of a concatenation"):
         load_audio(concat_entry([(clips[0], None, None)]), 0.0, 0.5)
 
 
@@ -78,5 +78,5 @@ def test_in_a_data_directory(clips, tmp_path):
     problems = validate(tmp_path / "data", lambda path: path.endswith(".flac") and "bad" or None)
     assert [p.rule for p in problems if not p.warning][0] == "bad audio"
     files["wav.scp"]["u2"] = "concat:[1]"
-    with pytest.raises(UserError, match="not a concatenation"):
+    with pytest.raises(PamError, match="not a concatenation"):
         DataDir(files).write(tmp_path / "other")

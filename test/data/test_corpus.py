@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from pam.data.corpus import LEFT_OUT, even_sample, even_sample_of_usable, list_left_out, reading
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 @pytest.mark.parametrize(("total", "count"), [(2520, 1000), (10, 3), (7, 7), (5, 9), (1000, 1)])
@@ -52,7 +52,7 @@ def test_more_are_drawn_for_those_that_cannot_be_used():
 def test_a_table_that_is_no_utf8_names_its_line(tmp_path, is_csv, content, where, encoding):
     table = tmp_path / "my table.csv"
     table.write_bytes(content)
-    with pytest.raises(UserError) as raised, reading(table):
+    with pytest.raises(PamError) as raised, reading(table):
         if is_csv:  # it is read a block at a time
             with table.open(encoding="utf-8", newline="") as file:
                 list(csv.reader(file))

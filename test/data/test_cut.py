@@ -17,7 +17,7 @@ from pam.data.cut import (
     overlap_seconds,
     quietest,
 )
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def noise(seconds, seed=0):
@@ -141,9 +141,9 @@ def test_a_bad_file_is_the_same_error(tmp_path, content, message):
         soundfile.write(path, np.empty(0), 16000)
     elif content:
         path.write_bytes(content)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         load_audio(path)
-    with pytest.raises(UserError) as other:
+    with pytest.raises(PamError) as other:
         list(stream_audio(path))
     assert str(other.value) == str(error.value) and message in str(error.value)
 
@@ -153,7 +153,7 @@ def test_nan_in_a_later_block(tmp_path, monkeypatch):
     samples[15000] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     monkeypatch.setattr("pam.data.sound.BLOCK_SAMPLES", 1000)
-    with pytest.raises(UserError, match="NaN or infinite"):
+    with pytest.raises(PamError, match="NaN or infinite"):
         list(stream_audio(tmp_path / "a.wav"))
 
 

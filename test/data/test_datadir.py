@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from small_dirs import UTTS, data_dirs, messages, segmented, text_files
 
 from pam.data.datadir import DataDir, spk2utt
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def test_files_as_written(folder):
@@ -57,7 +57,7 @@ def test_rewriting_removes_files_that_are_gone(folder):
 def test_write_refuses_what_read_would(folder):
     def refused(match, **changed):
         before = {file.name: file.read_bytes() for file in folder.iterdir()}
-        with pytest.raises(UserError, match=match):
+        with pytest.raises(PamError, match=match):
             DataDir(text_files() | changed).write(folder)
         assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -74,7 +74,7 @@ def test_write_refuses_what_read_would(folder):
 def test_full_disk_leaves_the_directory_as_it_was(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     (folder / "text.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="text: cannot be written: the disk is full"):
+    with pytest.raises(PamError, match="text: cannot be written: the disk is full"):
         DataDir(text_files(["carl-1"])).write(folder)
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -96,7 +96,7 @@ def test_subset():
     part = data.subset(["ann-2", "ann-1"])
     assert part.utterances == ["ann-1", "ann-2"] and "prompt" not in part
     assert list(part["wav.scp"]) == ["rec1"]
-    with pytest.raises(UserError, match="'carl-1' is not an utterance"):
+    with pytest.raises(PamError, match="'carl-1' is not an utterance"):
         data.subset(["carl-1"])
 
 
@@ -106,7 +106,7 @@ def test_combine():
     both = DataDir.combine({"first": first, "second": second})
     assert both.utterances == [*UTTS, "carl-1"] and both["prompt"] == {"carl-1": "Who?"}
     assert len(first) == 3
-    with pytest.raises(UserError, match="'ann-1' is in both first and again: give the ids"):
+    with pytest.raises(PamError, match="'ann-1' is in both first and again: give the ids"):
         DataDir.combine({"first": first, "second": second, "again": DataDir(text_files())})
-    with pytest.raises(UserError, match="only s have segments: run the dump stage first"):
+    with pytest.raises(PamError, match="only s have segments: run the dump stage first"):
         DataDir.combine({"first": first, "s": DataDir(segmented())})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_dirs import UTTS, data_dirs, edit
 
 from pam.data.datadir import DataDir, check, fix
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def test_fix_keeps_a_backup_and_tells_all(folder):
@@ -79,7 +79,7 @@ def assert_fixable(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     try:
         problems = fix(folder)
-    except UserError as error:
+    except PamError as error:
         assert "nothing was changed" in str(error) and "\n" not in str(error)
         assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
         return

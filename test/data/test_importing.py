@@ -18,7 +18,7 @@ from pam.data.audio import load_audio
 from pam.data.datadir import DataDir
 from pam.data.shards import is_member
 from pam.data.webdataset import writing_shard
-from pam.errors import UserError
+from pam.errors import PamError
 
 import_verb = importlib.import_module("pam.bin.import")
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ def imported(source, out, *options):
 
 def refusal(tmp_path, source, *options):
     """The message about a source that cannot be imported: one line, and nothing was written."""
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(PamError) as raised:
         imported(source, tmp_path / "refused", *options)
     assert not (tmp_path / "refused/wav.scp").exists()
     assert "\n" not in str(raised.value)
@@ -518,6 +518,6 @@ def test_the_program(tmp_path):
 def test_an_import_that_fails_leaves_no_directory_that_looks_complete(tmp_path):
     imported(saved(tmp_path / "ds", rows(3), 1), tmp_path / "set")
     (tmp_path / "ds/data-00000-of-00001.arrow").write_bytes(b"damaged")
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         imported(tmp_path / "ds", tmp_path / "set")
     assert not (tmp_path / "set/wav.scp").exists()  # its shards are gone

@@ -9,7 +9,7 @@ from small_dirs import IDS, VALUES
 
 from pam.data.mapped import MappedText
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 @given(st.dictionaries(IDS, VALUES, max_size=20), st.lists(IDS, max_size=5))
@@ -38,9 +38,9 @@ FAULTS = ["b x\na y\n", "a x\na y\n", "a x", "a\n", "\n", "a \u00a0x\n", "a x\r\
 @pytest.mark.parametrize("text", FAULTS)
 def test_faults_are_those_of_reading(tmp_path, text):
     (tmp_path / "text").write_bytes(text.encode())
-    with pytest.raises(UserError) as expected:
+    with pytest.raises(PamError) as expected:
         read_text_file(tmp_path / "text")
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(PamError) as raised:
         MappedText(tmp_path / "text")
     assert str(raised.value) == str(expected.value)
 
@@ -48,7 +48,7 @@ def test_faults_are_those_of_reading(tmp_path, text):
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "text").write_bytes(b"a \xff\n")
     for file, message in ((tmp_path / "text", "not UTF-8"), (tmp_path / "gone", "cannot be read")):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             MappedText(file)
 
 

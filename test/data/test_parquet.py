@@ -15,7 +15,7 @@ from imitations import encoded, write_arrow, write_parquet
 from pam.data import parquet
 from pam.data.audio import load_audio
 from pam.data.parquet import audio_file, columns, find_audio, numbered_rows, rows
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"n": n, "text": f"naïve {n}", "audio": {"bytes": bytes([n]), "path": None}}
@@ -38,7 +38,7 @@ def test_rows_of_all_files(file):
     assert list(numbered_rows(file, ["audio"])) == [
         (n, {"audio": row["audio"]}) for n, row in enumerate(ROWS)
     ]
-    with pytest.raises(UserError, match=rf"{file.name}: no column 'm', it has n, text, audio"):
+    with pytest.raises(PamError, match=rf"{file.name}: no column 'm', it has n, text, audio"):
         next(rows([file], ["n", "m"]))
 
 
@@ -91,13 +91,13 @@ def test_memory_is_not_that_of_a_group(tmp_path, suffix):
 def test_damaged_files(file, content):
     file.write_bytes(content)
     kind = {".parquet": "Parquet", ".arrow": "Arrow"}[file.suffix]
-    with pytest.raises(UserError, match=rf"{file.name}: truncated or no {kind} file .*: copy it"):
+    with pytest.raises(PamError, match=rf"{file.name}: truncated or no {kind} file .*: copy it"):
         next(rows([file], ["n"]))
 
 
 def test_truncated_files(file):
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(UserError, match="truncated or no (Parquet|Arrow) file"):
+    with pytest.raises(PamError, match="truncated or no (Parquet|Arrow) file"):
         list(rows([file], ["n"]))
 
 

@@ -18,7 +18,7 @@ from pam.data.prompts import (
     prompts_of,
 )
 from pam.data.tasks import TASKS
-from pam.errors import UserError
+from pam.errors import PamError
 
 MAX_JACCARD = 0.6  # shared words / all words of two prompts; the closest two have 0.58
 CUES = {  # word stems, one of which says which of the two kinds of speech a prompt is about
@@ -186,7 +186,7 @@ def plain(folder: Path, text: str) -> Path:
 def test_a_broken_file_of_plain_requests_is_refused_with_its_place(tmp_path, text, message):
     write(tmp_path, "ac")
     path = plain(tmp_path, text)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         load_all_prompts(folder=tmp_path)
     assert str(error.value).startswith(str(path)) and message in str(error.value)
 
@@ -201,7 +201,7 @@ def test_plain_requests_of_a_folder(tmp_path):
     assert found["ac"].plain == ("Sound", "sound", "SOUND")
     assert set(found["ac"].shared) == {"Hear it.", "hear it", "HEAR IT."} and "plain" not in found
     assert found["ac"].is_seen("HEAR IT.") and not found["ac"].is_seen("Sound")
-    with pytest.raises(UserError, match="has no plain requests"):
+    with pytest.raises(PamError, match="has no plain requests"):
         draw(found["snv"], "utt1", split="plain")
 
 
@@ -250,7 +250,7 @@ BROKEN = {
 def test_a_broken_file_is_refused_with_its_place(tmp_path, name):
     change, message = BROKEN[name]
     path = write(tmp_path, "ac", **change)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         load_prompts("ac", tmp_path)
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
@@ -259,20 +259,18 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path, name):
 def test_a_prompt_of_two_tasks_is_refused(tmp_path):
     write(tmp_path, "ac")
     write(tmp_path, "snv", train=["Count."], unseen=["Type it!"])
-    with pytest.raises(UserError, match=r"snv.yaml: unseen prompt 1 'Type it!': the same as .*ac"):
+    with pytest.raises(PamError, match=r"snv.yaml: unseen prompt 1 'Type it!': the same as .*ac"):
         load_all_prompts(folder=tmp_path)
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path):
     write(tmp_path, "asr_clean")
-    with pytest.raises(
-        UserError, match="no prompts for task 'asr_claen': did you mean 'asr_clean'"
-    ):
+    with pytest.raises(PamError, match="no prompts for task 'asr_claen': did you mean 'asr_clean'"):
         load_prompts("asr_claen", tmp_path)
-    with pytest.raises(UserError, match="no prompts: expected one file"):
+    with pytest.raises(PamError, match="no prompts: expected one file"):
         load_all_prompts(folder=tmp_path / "nowhere")
 
 
 def test_an_unknown_pool_is_refused():
-    with pytest.raises(UserError, match="prompts 'unsen': did you mean 'unseen'"):
+    with pytest.raises(PamError, match="prompts 'unsen': did you mean 'unseen'"):
         draw(Prompts(("a",), ("b",)), "utt1", split="unsen")

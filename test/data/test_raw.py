@@ -19,7 +19,7 @@ from pam.data.audio import load_audio
 from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit, dump_audio
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def write_set(folder: Path, wav: Path, segments: dict[str, str], rate: int = 16000) -> Path:
@@ -49,7 +49,7 @@ SHORT, LATE = {"z-1": "0.5 0.51"}, {"z-2": "0.5 9"}
 def test_bad_utterances_are_listed_and_left_out(tmp_path):
     data = write_set(tmp_path / "set", tmp_path / "x.wav", GOOD | SHORT | LATE)
     out = tmp_path / "raw/set"
-    with pytest.raises(UserError, match="2 of 4 utterances are bad, the first is z-1.*too short"):
+    with pytest.raises(PamError, match="2 of 4 utterances are bad, the first is z-1.*too short"):
         dump_audio(data, out)
     assert not (out / "wav.scp").exists()
     assert set(dump_audio(data, out, max_bad=0.5)) == {"z-1", "z-2"}
@@ -104,10 +104,10 @@ def converted(monkeypatch) -> list[str]:
 def test_a_file_that_was_bad_and_is_replaced_is_looked_at_again(tmp_path, monkeypatch, rate):
     """The same path, the same command; what was good is not done twice."""
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0, "a-3": 1}, rate)
-    with pytest.raises(UserError, match="1 of 3 utterances are bad, the first is a-2"):
+    with pytest.raises(PamError, match="1 of 3 utterances are bad, the first is a-2"):
         dump_audio(data, tmp_path / "raw")
     seen = converted(monkeypatch)
-    with pytest.raises(UserError, match="1 of 3 utterances are bad"):
+    with pytest.raises(PamError, match="1 of 3 utterances are bad"):
         dump_audio(data, tmp_path / "raw")
     assert seen == []
     write_file(tmp_path / "wav/a-2.wav", 0.5, rate)
@@ -120,7 +120,7 @@ def test_a_file_that_was_bad_and_is_replaced_is_looked_at_again(tmp_path, monkey
 def test_a_file_that_comes_later_is_found(tmp_path):
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 1})
     (tmp_path / "wav/a-2.wav").rename(tmp_path / "a-2.wav")
-    with pytest.raises(UserError, match="a-2.*no such audio file"):
+    with pytest.raises(PamError, match="a-2.*no such audio file"):
         dump_audio(data, tmp_path / "raw")
     (tmp_path / "a-2.wav").rename(tmp_path / "wav/a-2.wav")
     assert dump_audio(data, tmp_path / "raw") == {}
@@ -131,7 +131,7 @@ def test_a_piece_of_a_concatenation_may_be_replaced_too(tmp_path):
     both = concat_entry([(path, None, None) for path in data["wav.scp"].values()])
     data.files["wav.scp"] = {"a-1": both, "a-2": data["wav.scp"]["a-1"]}
     data.write(tmp_path / "wav/set")
-    with pytest.raises(UserError, match="1 of 2 utterances are bad, the first is a-1"):
+    with pytest.raises(PamError, match="1 of 2 utterances are bad, the first is a-1"):
         dump_audio(tmp_path / "wav/set", tmp_path / "raw")
     write_file(tmp_path / "wav/a-2.wav", 0.5)
     assert dump_audio(tmp_path / "wav/set", tmp_path / "raw") == {}
@@ -142,7 +142,7 @@ def test_a_corrected_file_costs_its_changed_lines_only(tmp_path, monkeypatch):
     """Also where a line is dropped: all others have another number then."""
     utts = {f"a-{n}": 1 for n in range(5)} | {"a-2": 0}
     data = write_files(tmp_path / "wav", utts, rate=8000)
-    with pytest.raises(UserError, match="1 of 5"):
+    with pytest.raises(PamError, match="1 of 5"):
         dump_audio(data, tmp_path / "raw")
     seen, read = converted(monkeypatch), DataDir.read(data)
     kept = read.subset(["a-0", "a-3", "a-4"])
@@ -155,7 +155,7 @@ def test_a_corrected_file_costs_its_changed_lines_only(tmp_path, monkeypatch):
 
 def test_a_raised_tolerance_does_nothing_twice(tmp_path, monkeypatch):
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 0, "a-3": 1})
-    with pytest.raises(UserError, match="more than --max_bad 0.50%, mend the data or raise it"):
+    with pytest.raises(PamError, match="more than --max_bad 0.50%, mend the data or raise it"):
         dump_audio(data, tmp_path / "raw")
     seen = converted(monkeypatch)
     assert set(dump_audio(data, tmp_path / "raw", max_bad=0.4)) == {"a-2"} and seen == []
@@ -197,7 +197,7 @@ def test_lengths_are_limited_counted_and_listed(tmp_path, caplog, monkeypatch):
     seen = converted(monkeypatch)
     dump_audio(data, out, limit=LengthLimit(0.5))
     assert DataDir.read(out).utterances == ["a-2", "a-3", "a-4", "a-5"] and seen == []
-    with pytest.raises(UserError, match="5 of 5 utterances are dropped .*choose other limits"):
+    with pytest.raises(PamError, match="5 of 5 utterances are dropped .*choose other limits"):
         dump_audio(data, out, limit=LengthLimit(most=0.001))
 
 
@@ -217,17 +217,17 @@ def test_limits_from_the_command_line(tmp_path):
         raw = tmp_path / "raw" / str(kept)
         dump_main([*limits, *more, "--out", str(raw)])
         assert len(DataDir.read(raw / "set")) == kept
-    with pytest.raises(UserError, match="2/set was made with other settings; .*--dumpdir"):
+    with pytest.raises(PamError, match="2/set was made with other settings; .*--dumpdir"):
         dump_main([*limits, "--out", str(tmp_path / "raw/2")])
 
 
 def test_a_clip_that_is_too_short_names_its_file(tmp_path):
     """The user's own, not the copy."""
     data = write_files(tmp_path / "my wav", {"a-1": 1, "a-2": 0.01}, rate=8000)
-    with pytest.raises(UserError, match=f"is a-2 .{tmp_path}/my wav/a-2.wav: 160 samples are too"):
+    with pytest.raises(PamError, match=f"is a-2 .{tmp_path}/my wav/a-2.wav: 160 samples are too"):
         dump_audio(data, tmp_path / "raw")
     data = write_set(tmp_path / "set", tmp_path / "x.wav", GOOD | SHORT)
-    with pytest.raises(UserError, match="is z-1 .*/x.wav from 0.5 to 0.51 s: 160 samples are too"):
+    with pytest.raises(PamError, match="is z-1 .*/x.wav from 0.5 to 0.51 s: 160 samples are too"):
         dump_audio(data, tmp_path / "raw2")
 
 

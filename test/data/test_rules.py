@@ -4,16 +4,16 @@ import pytest
 from small_dirs import UTTS, edit, fixed, messages, segmented, text_files
 
 from pam.data.datadir import DataDir, fix
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 @pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk", "utt2task"])
 def test_missing_file(folder, name):
     (folder / name).unlink()
     assert f"{name}: missing file: run the recipe's data stage again" in messages(folder)
-    with pytest.raises(UserError, match="missing file"):
+    with pytest.raises(PamError, match="missing file"):
         DataDir.read(folder)
-    with pytest.raises(UserError, match=f"nothing was changed.*{name}: missing file"):
+    with pytest.raises(PamError, match=f"nothing was changed.*{name}: missing file"):
         fix(folder)
 
 
@@ -24,7 +24,7 @@ def test_missing_spk2utt_is_made(folder):
 
 
 def test_missing_directory(tmp_path):
-    with pytest.raises(UserError, match="no such data directory: run the recipe's data stage"):
+    with pytest.raises(PamError, match="no such data directory: run the recipe's data stage"):
         DataDir.read(tmp_path / "none")
 
 
@@ -34,7 +34,7 @@ def test_unsorted(folder):
     assert messages(folder)[0] == (
         "text:2: not sorted: after 'bob-1' comes 'ann-2': sort with LC_ALL=C"
     )
-    with pytest.raises(UserError, match="not sorted.*2 errors in all, utils/fix_data_dir.sh"):
+    with pytest.raises(PamError, match="not sorted.*2 errors in all, utils/fix_data_dir.sh"):
         DataDir.read(folder)
     assert fixed(folder) == UTTS
 
@@ -83,7 +83,7 @@ def test_transcript_with_an_odd_character_is_mended(folder, name, odd):
     (folder / name).write_bytes(before.replace(b"of ann-2", f"of{odd}ann-2".encode()))
     (found,) = messages(folder)
     assert found.startswith(f"{name}:2: character U+{ord(odd[0]):04X} (")
-    with pytest.raises(UserError, match="1 errors in all, utils/fix_data_dir.sh .* mends them"):
+    with pytest.raises(PamError, match="1 errors in all, utils/fix_data_dir.sh .* mends them"):
         DataDir.read(folder)
     assert fixed(folder) == UTTS and (folder / name).read_bytes() == before
 
@@ -133,7 +133,7 @@ def test_id_in_one_file_and_not_in_the_other(folder, file):
 def test_empty_file(folder):
     (folder / "text").write_text("")
     assert len(messages(folder)) == 3
-    with pytest.raises(UserError, match="nothing was changed: no good utterance would be left"):
+    with pytest.raises(PamError, match="nothing was changed: no good utterance would be left"):
         fix(folder)
     assert (folder / "utt2spk").read_text() and not (folder / ".backup").exists()
 

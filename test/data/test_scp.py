@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pam.data import scp
-from pam.errors import UserError
+from pam.errors import PamError
 
 NO_ID = {"exclude_categories": ["Cc", "Cf", "Cs", "Z"], "exclude_characters": "/"}
 IDS = st.text(st.characters(**NO_ID), min_size=1, max_size=20)
@@ -36,7 +36,7 @@ def test_what_would_not_read_back_is_not_written(tmp_path_factory, entries):
     path = tmp_path_factory.mktemp("scp") / "text"
     try:
         scp.write_text_file(path, entries)
-    except UserError:
+    except PamError:
         assert not list(path.parent.iterdir())
     else:
         assert scp.read_text_file(path) == entries
@@ -82,7 +82,7 @@ def test_bad_line_is_told_and_left_out(tmp_path, raw, message):
     entries, problems = scan(tmp_path, raw)
     assert entries == {"a": "x", "c": "z"}
     assert len(problems) == 1 and problems[0].startswith(message), problems
-    with pytest.raises(UserError, match="text:2: "):
+    with pytest.raises(PamError, match="text:2: "):
         scp.read_text_file(tmp_path / "text")
 
 
@@ -136,7 +136,7 @@ def test_values_of_odd_characters_are_mended(tmp_path, value, mended):
     assert entries == {"a": mended} and len(problems) == 1
     assert "or run utils/fix_data_dir.sh" in problems[0]
     assert scp.one_line(value) == mended and scp.value_fault(mended) is None
-    with pytest.raises(UserError, match="text: (character|line break)"):
+    with pytest.raises(PamError, match="text: (character|line break)"):
         scp.write_text_file(tmp_path / "text", {"a": value})
 
 
@@ -177,7 +177,7 @@ def test_tabs_and_several_spaces_separate(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"none: cannot be read \(No such file"):
+    with pytest.raises(PamError, match=r"none: cannot be read \(No such file"):
         scp.read_text_file(tmp_path / "none")
 
 
@@ -188,6 +188,6 @@ def test_long_values_are_shortened_in_messages(tmp_path):
 
 def test_full_disk(tmp_path):
     (tmp_path / "text.part").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="text: cannot be written: the disk is full"):
+    with pytest.raises(PamError, match="text: cannot be written: the disk is full"):
         scp.write_text_file(tmp_path / "text", {"a": "x"})
     assert not list(tmp_path.iterdir())

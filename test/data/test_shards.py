@@ -28,7 +28,7 @@ from pam.data.raw import dump_audio
 from pam.data.shards import file_of, is_member, open_member
 from pam.data.utterances import AUDIO, read_inputs
 from pam.data.webdataset import members, samples, writing_shard
-from pam.errors import UserError
+from pam.errors import PamError
 
 KINDS = [
     ("WAV", "PCM_16", "wav"), ("WAV", "PCM_24", "wav"), ("FLAC", "PCM_16", "flac"),
@@ -63,7 +63,7 @@ def test_a_member_is_read_as_its_file_is(tmp_path, form, subtype, suffix):
 def test_truncated_audio_inside_a_whole_shard(tmp_path, form):
     content = encode(form)
     entry = pack_members(tmp_path / "s.tar", {"a.x": content[: len(content) // 2]})["a.x"]
-    with pytest.raises(UserError, match=rf"^{re.escape(entry)}: .*: fetch or convert it again$"):
+    with pytest.raises(PamError, match=rf"^{re.escape(entry)}: .*: fetch or convert it again$"):
         check_audio(entry)
 
 
@@ -90,7 +90,7 @@ def test_an_offset_that_is_none(tmp_path, offset):
     if offset == 512:
         assert len(load_audio(entry)) == SAMPLES
         return
-    with pytest.raises(UserError, match=rf"^{re.escape(entry)}: no file of the shard begins"):
+    with pytest.raises(PamError, match=rf"^{re.escape(entry)}: no file of the shard begins"):
         load_audio(entry)
     assert validate_verb.audio_exists(entry).startswith(f"{entry}: no file of the shard")
 
@@ -100,14 +100,14 @@ def test_a_missing_a_truncated_and_a_replaced_shard(tmp_path):
     entry = pack_members(shard, {"a.wav": encode("WAV")})["a.wav"]
     assert validate_verb.audio_exists(entry) is None and len(load_audio(entry)) == SAMPLES
     os.truncate(shard, 4000)
-    with pytest.raises(UserError, match=r"truncated shard \('a.wav' has 40044 bytes, 3488 are th"):
+    with pytest.raises(PamError, match=r"truncated shard \('a.wav' has 40044 bytes, 3488 are th"):
         load_audio(entry)
     pack_members(shard, {"a.wav": encode("WAV", samples=100)})
     assert len(load_audio(entry)) == 100  # the open handle is not that of the old shard
     shard.unlink()
-    with pytest.raises(UserError, match="no such audio file"):
+    with pytest.raises(PamError, match="no such audio file"):
         load_audio(entry)
-    with pytest.raises(UserError, match="cannot be read .No such file"):
+    with pytest.raises(PamError, match="cannot be read .No such file"):
         open_member(entry)
     assert "no such audio file" in validate_verb.audio_exists(entry)
 
@@ -176,7 +176,7 @@ DAMAGED = {
 def test_damaged_shards_give_one_line(tmp_path, name):
     make, message = DAMAGED[name]
     make(tmp_path / "s.tar")
-    with pytest.raises(UserError, match=message) as raised:
+    with pytest.raises(PamError, match=message) as raised:
         list(members(tmp_path / "s.tar"))
     assert "\n" not in str(raised.value) and str(raised.value).startswith(f"{tmp_path / 's.tar'}: ")
 
@@ -364,7 +364,7 @@ def test_only_what_has_changed_is_packed_again(tmp_path):
 
 def test_a_directory_is_not_packed_into_itself(tmp_path):
     data = corpus(tmp_path)
-    with pytest.raises(UserError, match="is the directory that is packed: choose another"):
+    with pytest.raises(PamError, match="is the directory that is packed: choose another"):
         pack(data, data / "../set", MEGABYTE)
     assert (data / "wav.scp").is_file()
 
@@ -375,13 +375,13 @@ def test_what_cannot_be_packed(tmp_path):
         write(tmp_path / f"{utt}.wav", encoded(0.1, 16000, 0))
         files["wav.scp"][utt] = str(tmp_path / f"{utt}.wav")
     DataDir(files).write(tmp_path / "same")
-    with pytest.raises(UserError, match="'a_b' is another key too: rename one id"):
+    with pytest.raises(PamError, match="'a_b' is another key too: rename one id"):
         pack(tmp_path / "same", tmp_path / "out", MEGABYTE)
     for name, message in (("gone.wav", "No such file"), ("x.raw", "without a header")):
         DataDir(text_files(["a"]) | {"wav.scp": {"a": str(tmp_path / name)}}).write(
             tmp_path / "one"
         )
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             pack(tmp_path / "one", tmp_path / "out", MEGABYTE)
     assert not list((tmp_path / "out").rglob("*.tar"))
 

@@ -4,7 +4,7 @@ import pytest
 
 from pam.config.documents import metric_names
 from pam.data.tasks import TASKS, all_tasks, get_task, prompt_files, task_names
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def test_order_is_the_experts():
@@ -18,7 +18,7 @@ def test_metrics():
 
 
 def test_unknown_task_suggests():
-    with pytest.raises(UserError, match=r"unknown task 'asr_clena': did you mean 'asr_clean'\?"):
+    with pytest.raises(PamError, match=r"unknown task 'asr_clena': did you mean 'asr_clean'\?"):
         get_task("asr_clena")
 
 
@@ -44,12 +44,12 @@ def test_a_recipe_brings_a_task(tmp_path):
 
 def test_a_new_task_says_its_metric(tmp_path):
     add_task(tmp_path, "birds", "song", "task: song\ntrain: [a]\nunseen: [b]\n")
-    with pytest.raises(UserError, match="song.yaml: metric None of a new task: write one of wer"):
+    with pytest.raises(PamError, match="song.yaml: metric None of a new task: write one of wer"):
         all_tasks(tmp_path)
 
 
 def test_two_recipes_cannot_bring_the_same_task(tmp_path):
     for recipe in ("birds", "cars"):
         add_task(tmp_path, recipe, "song")
-    with pytest.raises(UserError, match="cars/.*'song' is in .*birds"):
+    with pytest.raises(PamError, match="cars/.*'song' is in .*birds"):
         all_tasks(tmp_path)

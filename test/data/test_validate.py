@@ -10,7 +10,7 @@ import soundfile
 
 from pam.bin.validate import main
 from pam.data.datadir import DataDir
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 UTTS = ["ann-1", "ann-2", "bob-1"]
@@ -104,7 +104,7 @@ def test_no_hint_where_nothing_would_be_left(folder, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     assert "no utterance is good: correct the lines, or run the recipe's data stage again" in last
     (folder / "utt2task").unlink()
-    with pytest.raises(UserError, match="errors in all, run the recipe's data stage again"):
+    with pytest.raises(PamError, match="errors in all, run the recipe's data stage again"):
         DataDir.read(folder)
 
 

@@ -9,7 +9,7 @@ import pytest
 from processes import wait_for
 
 from pam.data.workers import run_tasks
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def die(task: int) -> int:
@@ -19,7 +19,7 @@ def die(task: int) -> int:
 
 
 def test_a_killed_worker_is_an_error_not_a_hang():
-    with pytest.raises(UserError, match="worker process was killed.*lower --nj"):
+    with pytest.raises(PamError, match="worker process was killed.*lower --nj"):
         list(run_tasks(die, [0, 1, 2, 3], nj=2))
 
 

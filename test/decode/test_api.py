@@ -12,7 +12,7 @@ from pam.bin import transcribe
 from pam.decode.api import SpeechLLM, as_clip
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered
-from pam.errors import UserError
+from pam.errors import PamError
 
 FRAME = 640  # samples of a frame at 25 Hz
 
@@ -26,7 +26,7 @@ class ToyEncoder(nn.Module):
 
     def forward(self, audio, lengths):
         if int(lengths.min()) < FRAME:
-            raise UserError(f"a clip of {int(lengths.min())} samples is too short for ToyEncoder")
+            raise PamError(f"a clip of {int(lengths.min())} samples is too short for ToyEncoder")
         frames = lengths // FRAME
         longest = int(frames.max())
         blocks_BT = audio[:, : longest * FRAME].unflatten(1, (longest, FRAME)).abs().mean(2)
@@ -94,13 +94,13 @@ def test_other_rates_are_resampled():
     ],
 )
 def test_bad_audio_is_one_line(speech_llm, audio, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(PamError, match=message) as caught:
         speech_llm.generate(audio, "Write it down.")
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_prompt_is_an_error(speech_llm, wav):
-    with pytest.raises(UserError, match="prompt is empty"):
+    with pytest.raises(PamError, match="prompt is empty"):
         speech_llm.generate(wav, "  ")
 
 
@@ -185,7 +185,7 @@ def test_standard_input(command, wav, tmp_path, capsys, monkeypatch, content, st
 
 def test_transcribe_without_a_gpu(wav, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--ngpu 1: torch sees no GPU"):
+    with pytest.raises(PamError, match="--ngpu 1: torch sees no GPU"):
         transcribe.main(["--exp", "e", "--prompt", "p", "--ngpu", "1", str(wav)])
 
 
@@ -286,7 +286,7 @@ def test_transcribe_says_what_is_doubtful(command, speech_llm, tmp_path, capsys)
     assert command("--skip_silence", "0.5", file) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{file}: \n") and "  no speech (score 1.00): skipped" in out
-    with pytest.raises(UserError, match="--skip_silence 1.5: the score is from 0 to 1"):
+    with pytest.raises(PamError, match="--skip_silence 1.5: the score is from 0 to 1"):
         command("--skip_silence", "1.5", file)
 
 
@@ -331,5 +331,5 @@ def test_transcribe_with_only_bad_files_loads_no_model(tmp_path, monkeypatch, ca
 
 
 def test_transcribe_with_a_wrong_experiment(wav, tmp_path):
-    with pytest.raises(UserError, match="no trained model here"):
+    with pytest.raises(PamError, match="no trained model here"):
         transcribe.main(["--exp", str(tmp_path), "--prompt", "p", str(wav)])

@@ -8,7 +8,7 @@ from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.decode.checks import checked, no_speech, no_speech_of, repetition
 from pam.decode.settings import NO_SPEECH, REPEATED, check_threshold
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def white(seconds, db=-20.0, seed=0):
@@ -125,7 +125,7 @@ def test_the_score_follows_the_task(data):
 def test_audio_that_is_gone(data):
     data.files["wav.scp"]["a"] = "/nowhere/a.wav"
     assert no_speech_of(data, "a", needed=False) is None
-    with pytest.raises(UserError, match="--skip_silence: no audio of a: .*no such audio file"):
+    with pytest.raises(PamError, match="--skip_silence: no audio of a: .*no such audio file"):
         no_speech_of(data, "a", needed=True)
 
 
@@ -140,6 +140,6 @@ def test_a_skipped_line_says_so():
 
 @pytest.mark.parametrize("score", [-0.1, 1.01, float("nan")])
 def test_a_threshold_out_of_range(score):
-    with pytest.raises(UserError, match=r"skip_silence \S+: the score is from 0 to 1"):
+    with pytest.raises(PamError, match=r"skip_silence \S+: the score is from 0 to 1"):
         check_threshold(score)
     check_threshold(NO_SPEECH)

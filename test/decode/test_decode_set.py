@@ -19,7 +19,7 @@ from pam.data.utterances import read_utterances
 from pam.decode.decode_set import Part, decode_part
 from pam.decode.decoder import Decoder
 from pam.decode.drafters import DRAFTERS
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
 
@@ -200,7 +200,7 @@ def test_what_answers_depend_on_is_recorded(exp, data, tmp_path, option, monkeyp
     made = read_record(tmp_path / "out" / "set", "decode")["settings"]
     assert (made["batch_size"], made["exact"], made["dtype"]) == (8, False, "float32")
     calls = count_parts(monkeypatch)
-    with pytest.raises(UserError, match="set was made with other settings; .*--inference_tag"):
+    with pytest.raises(PamError, match="set was made with other settings; .*--inference_tag"):
         run(exp, data, tmp_path / "out", "--exact", "false", *option)
     assert option[0].removeprefix("--") in capsys.readouterr().err and not calls
     run(exp, data, tmp_path / "other", "--exact", "false", *option)
@@ -247,7 +247,7 @@ def test_parts_of_other_settings_are_not_joined(exp, data, tmp_path):
     options = ["--exp", exp, "--data", data, "--out", tmp_path, "--max_new_tokens", 6]
     for more in (["--job", "1/2"], ["--job", "2/3"]):
         decode.main([str(option) for option in (*options, *more)])
-    with pytest.raises(UserError, match="set was made with other settings"):
+    with pytest.raises(PamError, match="set was made with other settings"):
         decode.main([str(option) for option in (*options, "--job", "2/2", "--seed", 1)])
     assert not (tmp_path / "set" / "hyp.jsonl").exists()
     decode.main([str(option) for option in (*options, "--job", "2/2")])
@@ -256,7 +256,7 @@ def test_parts_of_other_settings_are_not_joined(exp, data, tmp_path):
 
 @pytest.mark.parametrize("job", ["0/2", "3/2", "1", "1/x", "-1/2"])
 def test_a_job_is_one_of_some(exp, data, tmp_path, job):
-    with pytest.raises(UserError, match="expected I/N"):
+    with pytest.raises(PamError, match="expected I/N"):
         run(exp, data, tmp_path / "out", f"--job={job}")
 
 
@@ -273,7 +273,7 @@ def test_a_job_is_one_of_some(exp, data, tmp_path, job):
     ],
 )
 def test_options_that_cannot_be(exp, data, tmp_path, option, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         run(exp, data, tmp_path / "out", *option)
 
 
@@ -305,7 +305,7 @@ def with_audio(data, tmp_path):
 
 def test_silence_is_skipped_if_asked_for(exp, data, tmp_path):
     """Only the silent clip's answer goes; the scores of all are in the lines."""
-    with pytest.raises(UserError, match="--skip_silence: no audio of .*no such audio file"):
+    with pytest.raises(PamError, match="--skip_silence: no audio of .*no such audio file"):
         run(exp, data, tmp_path / "gone", "--skip_silence", "0.5")
     with_audio(data, tmp_path)
     plain = {line["id"]: line for line in run(exp, data, tmp_path / "plain")}
@@ -326,7 +326,7 @@ def test_a_decoding_of_an_earlier_version_stays(exp, data, tmp_path, monkeypatch
     calls = count_parts(monkeypatch)
     run(exp, data, out)
     assert not calls
-    with pytest.raises(UserError, match="set was made with other settings"):
+    with pytest.raises(PamError, match="set was made with other settings"):
         run(exp, data, out, "--skip_silence", "0.5")
 
 
@@ -359,7 +359,7 @@ def test_a_complete_set_is_skipped_and_other_settings_are_refused(exp, data, tmp
     calls = count_parts(monkeypatch)
     run(exp, data, out)
     assert not calls
-    with pytest.raises(UserError, match="set was made with other settings"):
+    with pytest.raises(PamError, match="set was made with other settings"):
         run(exp, data, out, "--prompts", "seen")
     (out / "set" / "hyp.jsonl").unlink()
     run(exp, data, out)
@@ -373,7 +373,7 @@ def test_a_complete_set_is_skipped_and_other_settings_are_refused(exp, data, tmp
     )
     assert len(calls) == 2
     (out / "set" / "made.json").write_text("{")
-    with pytest.raises(UserError, match=r"set/made\.json: not valid JSON"):
+    with pytest.raises(PamError, match=r"set/made\.json: not valid JSON"):
         run(exp, data, out)
 
 
@@ -407,15 +407,15 @@ def test_missing_features_name_the_file(exp, data, tmp_path):
     scp = tmp_path / "dump" / "second" / "set" / "feats.scp"
     lines = scp.read_text().splitlines(keepends=True)
     scp.write_text("".join(lines[1:]))
-    with pytest.raises(UserError, match=r"second/set/feats\.scp: 1 utterances.*B-2"):
+    with pytest.raises(PamError, match=r"second/set/feats\.scp: 1 utterances.*B-2"):
         run(exp, data, tmp_path / "out")
     scp.unlink()
-    with pytest.raises(UserError, match="no features of second"):
+    with pytest.raises(PamError, match="no features of second"):
         run(exp, data, tmp_path / "out")
 
 
 def test_a_folder_without_a_model(data, tmp_path):
-    with pytest.raises(UserError, match=r"model\.pth: no trained model"):
+    with pytest.raises(PamError, match=r"model\.pth: no trained model"):
         run(tmp_path / "exp" / "other", data, tmp_path / "out")
 
 
@@ -423,7 +423,7 @@ def test_a_checkpoint_of_another_system(exp, data, tmp_path):
     weights = torch.load(exp / "model.pth", weights_only=True)
     weights = {name: value for name, value in weights.items() if not name.startswith("router")}
     torch.save(weights, exp / "model.pth")
-    with pytest.raises(UserError, match=r"model\.pth does not fit .*config\.yaml") as caught:
+    with pytest.raises(PamError, match=r"model\.pth does not fit .*config\.yaml") as caught:
         run(exp, data, tmp_path / "out")
     assert "\n" not in str(caught.value)
 
@@ -499,5 +499,5 @@ def test_a_drafter_changes_no_answer(exp, data, tmp_path):
     ],
 )
 def test_options_that_do_not_fit_each_other(exp, data, tmp_path, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         run(exp, data, tmp_path / "out", *options)

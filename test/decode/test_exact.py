@@ -16,7 +16,7 @@ from pam.decode.exact import READ_ROWS, padded, power_above
 from pam.decode.greedy import greedy
 from pam.decode.request import Request
 from pam.decode.settings import Settings
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,5 +172,5 @@ def test_an_llm_without_engine_decodes_one_by_one(tiny_model, monkeypatch, caplo
     assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9)] == expected
     assert "at a time and without drafts, since with this LLM it is too odd" in caplog.text
     assert [a.tokens for a in answer(tiny_model, clips, PROMPTS, 9, drafter="ctc")] == expected
-    with pytest.raises(UserError, match="only greedy search can be used: it is too odd"):
+    with pytest.raises(PamError, match="only greedy search can be used: it is too odd"):
         answer(tiny_model, clips, PROMPTS, 9, beam=2)

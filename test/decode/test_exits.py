@@ -10,7 +10,7 @@ from pam.decode.engine import Engine
 from pam.decode.exits import EarlyExit, Exits
 from pam.decode.row import Row
 from pam.decode.search import Greedy, search
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.criteria import CRITERIA, Check
 from pam.llm.prompts import PromptStates
@@ -179,7 +179,7 @@ def test_the_gate_decides(lm):
         for strategy in (early, static)
     ]
     assert found[0] == found[1]
-    with pytest.raises(UserError, match=r"layer 3 has no gate: .* among \[2, 4\]"):
+    with pytest.raises(PamError, match=r"layer 3 has no gate: .* among \[2, 4\]"):
         EarlyExit(lm, Exits("gate", 0.5, first=2), ExitGate([2, 4], lm.width))
     EarlyExit(lm, Exits("gate", 0.5, first=2, stride=2), ExitGate([2, 4], lm.width))
 
@@ -239,5 +239,5 @@ def test_checked_layers():
     ],
 )
 def test_values_that_cannot_be(lm, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         EarlyExit(lm, Exits(**options))

@@ -14,7 +14,7 @@ from pam.decode.drafters.prompt_lookup import lookup
 from pam.decode.engine import ITEMS, Engine
 from pam.decode.row import Row
 from pam.decode.search import SHORTEST_DRAFT, TRIAL, Greedy, search
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.merged import merged_copy
 from pam.llm.prompts import PromptStates
 
@@ -209,7 +209,7 @@ def test_first_layers_draft_what_they_predict(lm):
 
 @pytest.mark.parametrize("layer", [0, 2, 3, -1])
 def test_an_exit_layer_is_below_the_last(lm, layer):
-    with pytest.raises(UserError, match=f"exit_layer {layer}: must be 1 to 1, below the last"):
+    with pytest.raises(PamError, match=f"exit_layer {layer}: must be 1 to 1, below the last"):
         ExitLayerDrafter(lm, layer)
 
 

@@ -9,7 +9,7 @@ from transformers import HubertConfig, HubertModel
 from pam.config.source import attribute_of, registered
 from pam.encoders import ENCODERS, load_encoder
 from pam.encoders.pooling import pool_frames
-from pam.errors import UserError
+from pam.errors import PamError
 
 # Of the largest state. Worst measured over all cases: 1.4e-6 (wav2vec2_large).
 TOLERANCE = 5e-5
@@ -57,7 +57,7 @@ def test_output_length_is_what_forward_gives(encoder, seconds):
     samples = round(seconds * 16000)
     frames = encoder.output_length(samples)
     if frames == 0:
-        with pytest.raises(UserError, match=f"{samples} samples is too short"):
+        with pytest.raises(PamError, match=f"{samples} samples is too short"):
             run_one(encoder, noise(samples))
     else:
         assert run_one(encoder, noise(samples)).shape[1] == frames
@@ -85,7 +85,7 @@ def test_other_strides_than_the_familys_are_an_error(tmp_path):
     strides = (5, 2, 2, 2, 2, 2, 1)
     HubertModel(HubertConfig(**SSL_SHAPE, conv_stride=strides)).save_pretrained(tmp_path)
     spec = {"family": "hubert", "path": str(tmp_path), "conf": {"normalize": True}}
-    with pytest.raises(UserError, match="its convolutions stride 160 samples, those of .* 320"):
+    with pytest.raises(PamError, match="its convolutions stride 160 samples, those of .* 320"):
         load_encoder(spec)
 
 
@@ -203,5 +203,5 @@ def test_a_front_end_that_disagrees_with_its_lengths_fails(tiny_specs, monkeypat
     ],
 )
 def test_wrong_specs_say_what_to_mend(spec, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         load_encoder(spec)

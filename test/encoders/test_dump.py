@@ -26,7 +26,7 @@ from pam.data.scan import scan
 from pam.data.scp import read_text_file
 from pam.encoders import gpus, load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
-from pam.errors import UserError
+from pam.errors import PamError
 
 NAMES = {"enc_a": "whisper_unpadded", "enc_b": "moonshine"}
 RATES = {"s-1": 16000, "s-2": 8000, "s-3": 44100, "s-4": 16000, "s-5": 16000}
@@ -187,7 +187,7 @@ REASONS = {
 @pytest.mark.parametrize("kind", REASONS)
 def test_bad_utterances_are_listed_and_left_out(data, options, kind):
     add_utterance(data, "s-9", *make_bad(kind, data.parent.parent / "wav"))
-    with pytest.raises(UserError, match=rf"1 of 6 .*s-9 .*{REASONS[kind]}.*--max_bad 0.50%"):
+    with pytest.raises(PamError, match=rf"1 of 6 .*s-9 .*{REASONS[kind]}.*--max_bad 0.50%"):
         dump(data, out_of(options), options)
     assert not (out_of(options) / "wav.scp").exists()
     assert not list(options.encoder_dir.glob("*/set/feats.scp"))
@@ -236,7 +236,7 @@ def test_states_that_do_not_fit_float16_make_an_utterance_bad(data, options, mon
 def test_other_faults_of_the_directory_are_not_passed_over(data, options):
     text = (data / "text").read_text().splitlines()
     (data / "text").write_text("\n".join(reversed(text)) + "\n")
-    with pytest.raises(UserError, match="not sorted"):
+    with pytest.raises(PamError, match="not sorted"):
         dump(data, out_of(options), options)
 
 
@@ -307,7 +307,7 @@ def test_other_settings_or_audio_start_again(data, options, tiny_specs):
 def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
     usage = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("pam.encoders.dump.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match=r"states need 0.00 GB \(enc_a .*use --feats online"):
+    with pytest.raises(PamError, match=r"states need 0.00 GB \(enc_a .*use --feats online"):
         dump(data, out_of(options), options)
     assert not list(options.encoder_dir.glob("*/set/*.ark"))
 
@@ -321,7 +321,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(data, options, monkeypatc
             raise OSError(errno.ENOSPC, "No space left on device")
         return flatten(states)
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="disk is full"):
+    with monkeypatch.context() as patch, pytest.raises(PamError, match="disk is full"):
         patch.setattr(shards, "flatten", full)
         dump(data, out_of(options), options)
     assert not list(options.encoder_dir.rglob("*.ark.part"))
@@ -401,7 +401,7 @@ def test_a_fault_on_a_gpu_is_raised(data, options, monkeypatch):
     monkeypatch.setattr("pam.encoders.gpus.DEVICE", "cpu")
     monkeypatch.setattr("pam.encoders.dump.scan", changed(data))
     options.gpus = 1
-    with pytest.raises(UserError, match="20800 samples, 36800 when it was checked"):
+    with pytest.raises(PamError, match="20800 samples, 36800 when it was checked"):
         dump(data, out_of(options), options)
 
 
@@ -426,7 +426,7 @@ def test_threads_read_ahead_in_order(monkeypatch):
 
 
 def test_a_second_dump_of_the_same_set_is_refused(data, options):
-    refused = pytest.raises(UserError, match="another dump of this set is running")
+    refused = pytest.raises(PamError, match="another dump of this set is running")
     with locked_by_another(out_of(options), "dump of this set"), refused:
         dump(data, out_of(options), options)
     assert dump(data, out_of(options), options) == {}
@@ -453,5 +453,5 @@ def test_command_line(data, options, tmp_path, tiny_specs, capsys):
         main([*arguments, "--max_bad", "150%"])
     assert re.search("expected a share", capsys.readouterr().err)
     config.write_text("encoders: {}\n")
-    with pytest.raises(UserError, match="no encoders"):
+    with pytest.raises(PamError, match="no encoders"):
         main(arguments)

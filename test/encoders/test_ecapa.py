@@ -13,7 +13,7 @@ from torch import Tensor
 from pam.encoders import load_encoder
 from pam.encoders.ecapa import mel_filters
 from pam.encoders.pooling import pool_frames
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.architecture import on_meta
 
 DILATIONS = [1, 2, 3, 4]
@@ -169,5 +169,5 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path, key, value, message):
     weights = ecapa_weights() | {key: value}
     path = tmp_path / "embedding_model.ckpt"
     torch.save({k: v for k, v in weights.items() if v is not None}, path)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         load_encoder({"family": "ecapa", "path": str(path)})

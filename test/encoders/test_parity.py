@@ -15,7 +15,7 @@ from transformers import (
 
 from pam.encoders import load_encoder
 from pam.encoders.pooling import pool_frames
-from pam.errors import UserError
+from pam.errors import PamError
 
 SAMPLES = 20_000
 SSL_CASES = [
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tiny_specs, tmp_path):
         key = next(k for k in weights if "1." in k and k.endswith("weight") and "decoder" not in k)
         kept = {k: v for k, v in weights.items() if k != key}
         save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(UserError, match=f"lacks the weights .*{key[-12:]}"):
+        with pytest.raises(PamError, match=f"lacks the weights .*{key[-12:]}"):
             load_encoder({**spec, "path": str(folder)})
 
 
@@ -223,15 +223,15 @@ def test_a_checkpoint_that_is_cut_off_is_one_line(tiny_specs, tmp_path):
     shutil.copytree(tiny_specs["moonshine"]["path"], folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match="damaged' cannot be loaded: ") as error:
+    with pytest.raises(PamError, match="damaged' cannot be loaded: ") as error:
         load_encoder({"family": "moonshine", "path": str(folder)})
     assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_another_family_is_refused(tiny_specs):
-    with pytest.raises(UserError, match="whisper|moonshine|checkpoint of this family"):
+    with pytest.raises(PamError, match="whisper|moonshine|checkpoint of this family"):
         load_encoder({"family": "whisper", "path": tiny_specs["moonshine"]["path"]})
-    with pytest.raises(UserError):
+    with pytest.raises(PamError):
         load_encoder({"family": "hubert", "path": tiny_specs["wavlm"]["path"]})
 
 
@@ -255,6 +255,6 @@ def test_whether_to_normalise_must_be_known(tiny_specs, tmp_path):
     spec = tiny_specs["hubert"]
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes(Path(spec["path"], name).read_bytes())
-    with pytest.raises(UserError, match="has no preprocessor_config.json"):
+    with pytest.raises(PamError, match="has no preprocessor_config.json"):
         load_encoder({**spec, "path": str(tmp_path)})
     assert load_encoder({**spec, "path": str(tmp_path), "conf": {"normalize": True}}).normalize

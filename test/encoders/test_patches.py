@@ -14,7 +14,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from pam.encoders import load_encoder
-from pam.errors import UserError
+from pam.errors import PamError
 
 # 16 windows a step: nothing left over, nothing left over but samples, one window over, one missing.
 SAMPLES = [2560 * 3 + 240, 2560 * 3 + 399, 2560 * 3 + 400, 2560 * 4 + 239, 500]
@@ -283,7 +283,7 @@ def change_beats(path: Path, cfg: dict | None = None, weights: dict | None = Non
 )
 def test_beats_that_is_not_whole_or_not_ours_is_refused(tmp_path, cfg, weights, message):
     path = change_beats(tmp_path / "beats.pt", cfg, weights)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         load_encoder({"family": "beats", "path": path})
 
 
@@ -301,22 +301,22 @@ def test_original_files_that_are_something_else_are_refused(tmp_path, capsys):
     ]:
         torch.save(content, path)
         for family in PLAIN:
-            with pytest.raises(UserError, match=message):
+            with pytest.raises(PamError, match=message):
                 load_encoder({"family": family, "path": str(path)})
     assert "ran its code" not in capsys.readouterr().out
     for damaged in (b"half a file", path.read_bytes()[:100], b""):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="cannot be read") as error:
+        with pytest.raises(PamError, match="cannot be read") as error:
             load_encoder({"family": "beats", "path": str(path)})
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="missing.pt.* cannot be read"):
+    with pytest.raises(PamError, match="missing.pt.* cannot be read"):
         load_encoder({"family": "beats", "path": str(tmp_path / "missing.pt")})
-    with pytest.raises(UserError, match="does not describe EAT"):
+    with pytest.raises(PamError, match="does not describe EAT"):
         load_encoder({"family": "eat", "path": str(save_beats(tmp_path))})
 
 
 def test_eat_with_another_shape_of_patch_is_refused(tmp_path):
     save_eat(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(EAT_CONFIG | {"stride": 10}))
-    with pytest.raises(UserError, match="stride is 10, only 16 is supported"):
+    with pytest.raises(PamError, match="stride is 10, only 16 is supported"):
         load_encoder({"family": "eat", "path": str(tmp_path)})

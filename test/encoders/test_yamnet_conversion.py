@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pam.encoders import load_encoder
 from pam.encoders.yamnet import SameConv
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def graph(model: torch.nn.Module) -> tuple[list[dict], list[dict], dict[str, Tensor]]:
@@ -126,7 +126,7 @@ def test_other_graphs_are_refused(tiny_encoders, convert, case):
     damage, message = WRONG[case]
     tensors, operators, _ = deepcopy(graph(tiny_encoders["yamnet"].model))
     damage(tensors, operators)
-    with pytest.raises(UserError, match=f"blob: not YAMNet's graph: .*{message}") as error:
+    with pytest.raises(PamError, match=f"blob: not YAMNet's graph: .*{message}") as error:
         convert(tensors, operators)
     assert "\n" not in str(error.value)
 
@@ -135,7 +135,7 @@ def test_other_graphs_are_refused(tiny_encoders, convert, case):
 def test_files_that_are_cut_off_are_one_line(tiny_encoders, convert, kept):
     """From the end, where the tables lie that the beginning points to, or altogether."""
     data = tflite_bytes(*graph(tiny_encoders["yamnet"].model)[:2])
-    with pytest.raises(UserError, match="blob: not a graph of TensorFlow Lite, or d") as error:
+    with pytest.raises(PamError, match="blob: not a graph of TensorFlow Lite, or d") as error:
         convert(data[: kept if isinstance(kept, int) else int(kept * len(data))])
     assert "\n" not in str(error.value)
 
@@ -149,5 +149,5 @@ def test_files_with_wrong_bytes_end_in_one_line_or_well(tiny_encoders, convert, 
         data[at] = generator.integers(256)
     try:
         convert(bytes(data))
-    except UserError as error:
+    except PamError as error:
         assert "\n" not in str(error)

@@ -13,7 +13,7 @@ from toys import build_with_lora
 
 from pam.bin import exit_analysis
 from pam.data.datadir import DataDir
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.exits.cost import Cost
 from pam.exits.measure import BLOCK, Answer, measure, measure_all
 from pam.exits.page import document
@@ -175,7 +175,7 @@ def test_a_bare_llm_on_a_text(tiny_llm, tmp_path):
 def test_a_mistake_is_one_line(trained, argv, message):
     exp, data = trained
     argv = [{"EXP": str(exp), "DATA": str(data)}.get(word, word) for word in argv]
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         exit_analysis.main(argv)
     assert "\n" not in str(error.value)
 

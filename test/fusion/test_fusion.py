@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import build_fusion
 from pam.fusion.adapter import PreFusionAdapter, stack_frames
 from pam.fusion.router import Router
@@ -136,14 +136,14 @@ def test_average_and_concat_at_limits():
 
 
 def test_single_takes_one_encoder():
-    with pytest.raises(UserError, match="takes one encoder, 2 are configured"):
+    with pytest.raises(PamError, match="takes one encoder, 2 are configured"):
         make("single")
 
 
 def test_unknown_names_and_options_are_errors():
-    with pytest.raises(UserError, match="unknown fusion 'pan': did you mean 'pam'"):
+    with pytest.raises(PamError, match="unknown fusion 'pan': did you mean 'pam'"):
         build_fusion("pan", DIMS, STATES, WIDTH, EXPERTS, {})
-    with pytest.raises(UserError, match="unknown option 'num_fussed'"):
+    with pytest.raises(PamError, match="unknown option 'num_fussed'"):
         build_fusion("pam", DIMS, STATES, WIDTH, EXPERTS, {"num_fussed": 3})
     for conf, value in (
         ({"weights": "hard"}, "'hard' is not one of free, softmax"),
@@ -151,7 +151,7 @@ def test_unknown_names_and_options_are_errors():
         ({"shared": False, "routed": False}, "there is no expert"),
         ({"adapter": {"knd": "mlp"}}, "unknown option 'knd': did you mean 'kind'"),
     ):
-        with pytest.raises(UserError, match=value):
+        with pytest.raises(PamError, match=value):
             build_fusion("pam", DIMS, STATES, WIDTH, EXPERTS, conf)
 
 
@@ -184,7 +184,7 @@ def test_router_gates():
     assert router.gate(logits, torch.tensor([3])).tolist() == [[0, 0, 0, 1]]
     scaled = Router(WIDTH, EXPERTS, gate="probability").gate(logits)
     torch.testing.assert_close(scaled, logits.softmax(-1) * torch.tensor([0.0, 1, 0, 0]))
-    with pytest.raises(UserError, match="router_conf.gate"):
+    with pytest.raises(PamError, match="router_conf.gate"):
         Router(WIDTH, EXPERTS, gate="sof")
 
 
@@ -246,7 +246,7 @@ def test_every_utterance_is_routed_by_its_mean():
         routed = plain_expert(fusion.experts[expert], fusion.adapters, mine)
         torch.testing.assert_close(out[row : row + 1], shared + p * routed)
     assert len({expert for expert, _ in choices}) > 1
-    with pytest.raises(UserError, match="'clip' is not one of frame, utterance"):
+    with pytest.raises(PamError, match="'clip' is not one of frame, utterance"):
         make("moe_audio", level="clip")
 
 
@@ -308,7 +308,7 @@ def test_salmonn_refuses_sizes_that_cannot_be():
         ({"window": -1}, "expected 0 or more frames"),
         ({"queries": 0}, "at least one query"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             make("salmonn", **SALMONN | conf)
 
 

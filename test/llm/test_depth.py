@@ -6,7 +6,7 @@ from families import tiny_of
 from test_families import load
 from transformers import DynamicCache
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.depth import Depth
 
 STACKS = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text", "phi3", "olmo2"]
@@ -97,7 +97,7 @@ def test_the_points_in_a_layer_are_after_attention_and_after_ffn(
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_family_that_is_no_plain_stack_is_refused(monkeypatch, tiny_llm, family):
     lm = load(monkeypatch, tiny_llm, tiny_of(family))
-    with pytest.raises(UserError, match=f"family {family} cannot be used: .*") as error:
+    with pytest.raises(PamError, match=f"family {family} cannot be used: .*") as error:
         Depth(lm)
     error.match(REFUSED[family])
     assert "\n" not in str(error.value)
@@ -106,7 +106,7 @@ def test_a_family_that_is_no_plain_stack_is_refused(monkeypatch, tiny_llm, famil
 @pytest.mark.parametrize("family", ["gemma3_text", "olmo2"])
 def test_a_family_of_other_layers_has_no_points_in_them(monkeypatch, tiny_llm, family):
     lm = load(monkeypatch, tiny_llm, tiny_of(family))
-    with pytest.raises(UserError, match="its layers ") as error:
+    with pytest.raises(PamError, match="its layers ") as error:
         Depth(lm, sublayers=True)
     assert "\n" not in str(error.value)
 
@@ -122,5 +122,5 @@ def test_parts_that_give_other_states_are_refused(monkeypatch, tiny_llm):
         return out
 
     monkeypatch.setattr(lm.backbone, "forward", forward)
-    with pytest.raises(UserError, match="its layers in parts give other states than one pass"):
+    with pytest.raises(PamError, match="its layers in parts give other states than one pass"):
         Depth(lm)

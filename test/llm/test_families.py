@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES, tiny_of
 
 from pam.encoders.padding import padding_mask
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm import causal_lm
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import pad_left
@@ -90,7 +90,7 @@ def assert_batches_give_what_rows_give(lm):
 def test_parts_give_the_familys_own_logits_or_it_is_refused(monkeypatch, tiny_llm, family):
     llm = tiny_of(family)
     if family in REFUSED:
-        with pytest.raises(UserError, match=f"family {llm.config.model_type} cannot") as error:
+        with pytest.raises(PamError, match=f"family {llm.config.model_type} cannot") as error:
             load(monkeypatch, tiny_llm, llm)
         assert "\n" not in str(error.value)
         error.match(REFUSED[family])

@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES, tiny_of
 from test_families import load
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import cheapest_split
 from pam.llm.merged import merged_copy
 
@@ -81,7 +81,7 @@ def test_every_family_is_right_or_left_to_transformers(monkeypatch, tiny_llm, fa
     """Windows, scaled residuals, capped scores and the like are found by structure or probe."""
     try:
         lm = with_lora(monkeypatch, tiny_llm, family)
-    except UserError:  # the LLM cannot be used at all
+    except PamError:  # the LLM cannot be used at all
         return
     if lm.fast is None:
         return

@@ -6,7 +6,7 @@ from families import tiny_of
 from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm import causal_lm
 from pam.llm.causal_lm import CausalLM
 from pam.llm.lora import lora_layers
@@ -43,7 +43,7 @@ def test_gpt2s_transposed_layers_are_adapted(monkeypatch, tiny_llm, recwarn, tar
 
 
 def test_a_misspelt_target_of_gpt2_names_those_that_it_has(monkeypatch, tiny_llm):
-    with pytest.raises(UserError, match="'q_proj': .*known: all-linear, c_attn, c_fc, c_proj$"):
+    with pytest.raises(PamError, match="'q_proj': .*known: all-linear, c_attn, c_fc, c_proj$"):
         load(monkeypatch, tiny_llm, tiny_of("gpt2"))
 
 

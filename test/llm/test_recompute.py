@@ -5,7 +5,7 @@ import torch
 from families import FAMILIES
 from test_fast_layers import gradients, slow, with_lora
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.merged import merged_copy
 from pam.llm.recompute import refuse_unless_right
 
@@ -62,7 +62,7 @@ def test_every_family_is_recomputed_or_refused(monkeypatch, tiny_llm, family):
         lm = with_lora(monkeypatch, tiny_llm, family)
         expected = gradients(lm, slow(lm))
         refuse_unless_right(lm.llm, lm.backbone)
-    except UserError as error:  # the LLM cannot be used at all, or not so
+    except PamError as error:  # the LLM cannot be used at all, or not so
         assert family not in RECOMPUTED and "\n" not in str(error)
         return
     lm.recompute = True

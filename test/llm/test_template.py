@@ -11,7 +11,7 @@ from toys import make_batch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pam.decode.greedy import greedy
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import make_template
 from pam.model.build import build_model
@@ -159,18 +159,18 @@ def test_the_date_of_a_template_is_fixed(tokenizer):
 )
 def test_templates_that_cannot_be_used(tokenizer, chat, message):
     tokenizer.chat_template = chat
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         make_template(tokenizer, "chat")
 
 
 def test_other_errors(tokenizer, tmp_path):
-    with pytest.raises(UserError, match="llm_conf.template: 'chta': did you mean 'chat'"):
+    with pytest.raises(PamError, match="llm_conf.template: 'chta': did you mean 'chat'"):
         make_template(tokenizer, "chta")
     tokenizer.eos_token = None
-    with pytest.raises(UserError, match="has no eos_token"):
+    with pytest.raises(PamError, match="has no eos_token"):
         make_template(tokenizer, "plain")
     for path in (str(tmp_path), "/nowhere/at/all", "nobody/no-such-llm", "cache:no-such-llm"):
-        with pytest.raises(UserError, match="cannot be loaded as an LLM|fetch_models.py") as error:
+        with pytest.raises(PamError, match="cannot be loaded as an LLM|fetch_models.py") as error:
             CausalLM(path)
         assert path in str(error.value) and "\n" not in str(error.value)
 
@@ -187,7 +187,7 @@ def test_damaged_weights_are_one_line(tiny_llm, tmp_path, damage):
     else:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    with pytest.raises(UserError, match="damaged' cannot be loaded as an LLM: ") as error:
+    with pytest.raises(PamError, match="damaged' cannot be loaded as an LLM: ") as error:
         CausalLM(str(folder))
     assert "\n" not in str(error.value)
 
@@ -223,7 +223,7 @@ def test_lora_targets(request, family, targets, layers):
     ],
 )
 def test_lora_targets_that_match_nothing(tiny_llm, targets, message):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         CausalLM(tiny_llm, lora_rank=2, lora_targets=targets)
     assert "\n" not in str(error.value)
 

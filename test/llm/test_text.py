@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_python import PreTrainedTokenizer
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template, make_template
 from pam.llm.text import TextEncoder, markup_ids
@@ -115,7 +115,7 @@ def test_a_control_token_that_a_user_spells_is_its_letters(kind):
 
 def test_a_text_that_cannot_be_written_is_one_line():
     tokenizer = fast(unigram(), unk_token="<unk>")
-    with pytest.raises(UserError, match="cannot encode 'é<unk>' without a control token"):
+    with pytest.raises(PamError, match="cannot encode 'é<unk>' without a control token"):
         TextEncoder(tokenizer)("é<unk>")  # é is unknown to it
     assert TextEncoder(tokenizer)("é") == [0]
 
@@ -183,7 +183,7 @@ def test_a_dated_template_is_the_same_tomorrow(monkeypatch, tokenizer, date, wri
 )
 def test_a_template_that_raises_is_one_line(tokenizer, chat, reason):
     tokenizer.chat_template = chat
-    with pytest.raises(UserError, match=f"chat template of .*{reason}.*: use plain") as error:
+    with pytest.raises(PamError, match=f"chat template of .*{reason}.*: use plain") as error:
         make_template(tokenizer, "chat")
     assert "\n" not in str(error.value)
 
@@ -196,5 +196,5 @@ def test_an_experiment_keeps_its_template(tiny_config, tmp_path):
     model = build_model(tiny_config, template=Template.read(tmp_path))
     assert model.llm.prompt_ids("a")[:2] == [5, 6] and model.llm.eos == 3
     (tmp_path / "template.json").write_text('{"opening": []}')
-    with pytest.raises(UserError, match="template.json: not a template of an experiment"):
+    with pytest.raises(PamError, match="template.json: not a template of an experiment"):
         Template.read(tmp_path)

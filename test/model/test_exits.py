@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from toys import build_with_lora, plain_row
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model
 from pam.model.exits import draw_layers, exit_layers
 
@@ -197,7 +197,7 @@ def test_a_training_batch_needs_a_draw(config_of, batch):
     ],
 )
 def test_wrong_options_are_one_line(config_of, exits, message):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         build_model(config_of(**exits))
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,7 @@ from toys import make_batch
 
 from pam.bin import extend
 from pam.config import load_yaml
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import FUSIONS, build_fusion
 from pam.fusion.probe import run_once
 from pam.model.build import build_model, load_experiment
@@ -132,7 +132,7 @@ def test_every_fusion_is_extended_or_refused(tiny_config, exp, scale, tmp_path, 
     save(exp, config)
     try:
         model = add_encoder(exp, tmp_path / "new", scale)
-    except UserError as error:
+    except PamError as error:
         assert name not in EXTENDABLE, error
         assert "\n" not in str(error)
         assert not (tmp_path / "new").exists()
@@ -152,21 +152,21 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(
     """Nothing may stand in for it as it was initialised."""
     weights = save(exp, three_tasks).state_dict()
     torch.save({key: value for key, value in weights.items() if key != lost}, exp / "model.pth")
-    with pytest.raises(UserError, match=f"another system: {lost} is missing"):
+    with pytest.raises(PamError, match=f"another system: {lost} is missing"):
         if new == "encoder":
             add_encoder(exp, tmp_path / "new", scale)
         else:
             add_task(exp, tmp_path / "new", ac_prompts)
     assert not (tmp_path / "new").exists()
     (exp / "model.pth").write_bytes(b"half a file")
-    with pytest.raises(UserError, match="model.pth cannot be read: ") as error:
+    with pytest.raises(PamError, match="model.pth cannot be read: ") as error:
         add_encoder(exp, tmp_path / "new", scale)
     assert "\n" not in str(error.value)
 
 
 def test_softmax_weights_cannot_be_extended(tiny_config, exp, scale, tmp_path):
     save(exp, tiny_config | {"fusion_conf": {"weights": "softmax"}})
-    with pytest.raises(UserError, match="'pam' cannot take a further encoder without"):
+    with pytest.raises(PamError, match="'pam' cannot take a further encoder without"):
         add_encoder(exp, tmp_path / "new", scale)
 
 
@@ -252,13 +252,13 @@ def test_trainable_patterns_of_a_configuration(tiny_config, tmp_path, batch):
     assert moving and all("lora_" in name or name.startswith("router.") for name in moving)
     everything = build_model(tiny_config).state_dict()
     assert model.state_dict().keys() == everything.keys()  # checkpoints stay whole
-    with pytest.raises(UserError, match="missing .'fusion"):
+    with pytest.raises(PamError, match="missing .'fusion"):
         model.load_state_dict({k: v for k, v in everything.items() if "fusion" not in k})
     for patterns, message in (
         (["fusion.expert.*"], "trainable: 'fusion.expert.*': "),
         ([{"router.ffn.*": [4]}], "router.ffn.weight has 4 rows, so no row 4"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             build_model(tiny_config | {"trainable": patterns})
 
 
@@ -266,7 +266,7 @@ def test_a_task_that_is_not_described_leaves_no_file(three_tasks, exp, tmp_path,
     save(exp, three_tasks)
     file = tmp_path / "muzak.yaml"
     file.write_text("task: muzak\ntrain: [Name the tune.]\nunseen: [Which song is it?]\n")
-    with pytest.raises(UserError, match="unknown task 'muzak'"):
+    with pytest.raises(PamError, match="unknown task 'muzak'"):
         add_task(exp, tmp_path / "new", file, task="muzak")
     assert not (ac_prompts.parent / "prompts/muzak.yaml").exists()
     assert not (tmp_path / "new").exists()
@@ -274,7 +274,7 @@ def test_a_task_that_is_not_described_leaves_no_file(three_tasks, exp, tmp_path,
 
 def test_fusions_without_experts_take_no_task(three_tasks, exp, tmp_path, ac_prompts):
     save(exp, three_tasks | {"fusion": "concat", "fusion_conf": {}})
-    with pytest.raises(UserError, match="fusion 'concat' has no expert for each task"):
+    with pytest.raises(PamError, match="fusion 'concat' has no expert for each task"):
         add_task(exp, tmp_path / "new", ac_prompts)
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
 
@@ -296,7 +296,7 @@ def test_gates_that_a_further_expert_would_change_are_refused(
 ):
     """Of R equal logits a softmax makes 1/R, of one more 1/(R + 1)."""
     save(exp, three_tasks | system)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         add_task(exp, tmp_path / "new", ac_prompts)
     assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
@@ -325,7 +325,7 @@ def test_mistakes_are_one_line(three_tasks, exp, scale, tmp_path, options, messa
         str(tmp_path / "new"),
         *(places.get(o, o) for o in options),
     ]
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         extend.main(options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "new").exists()
@@ -335,7 +335,7 @@ def test_prompts_that_clash_are_not_installed(three_tasks, exp, tmp_path, ac_pro
     save(exp, three_tasks)
     first = load_yaml(ac_prompts.parent / "prompts/snv.yaml")["train"][0]
     ac_prompts.write_text(yaml.safe_dump({"task": "ac", "train": [first], "unseen": ["b"]}))
-    with pytest.raises(UserError, match="the same as"):
+    with pytest.raises(PamError, match="the same as"):
         add_task(exp, tmp_path / "new", ac_prompts)
     assert not (ac_prompts.parent / "prompts/ac.yaml").exists()
     assert not (tmp_path / "new").exists()
@@ -360,7 +360,7 @@ def test_comparison_says_what_was_lost(tmp_path, capsys):
     )
     assert "| s_test | snv | accuracy % | 50.00 | 53.00 | -3.00 |" in out
     assert "| unseen prompts | all | routing accuracy % | 99.00 | 98.00 | 1.00 |" in out
-    with pytest.raises(UserError, match="nowhere.*run stage 8"):
+    with pytest.raises(PamError, match="nowhere.*run stage 8"):
         extend.main(["--compare", str(tmp_path / "old"), str(tmp_path / "nowhere")])
 
 
@@ -390,6 +390,6 @@ def test_an_exit_gate_that_cannot_be_added_is_one_line(tiny_config, exp, tmp_pat
         (exp, "newer", "0", "--add_exit_gate 0: expected 1 or more"),
         (exp, "newer", "2", "exits.stride: 2: the LLM has 2 layers: choose 1 to 1"),
     ):
-        with pytest.raises(UserError, match=message) as error:
+        with pytest.raises(PamError, match=message) as error:
             add_gate(source, tmp_path / out, stride)
         assert "\n" not in str(error.value) and not (tmp_path / out).exists()

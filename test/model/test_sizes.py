@@ -8,7 +8,7 @@ from toys import write_architectures
 
 from pam.bin import params
 from pam.config import load_yaml, read_layers
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import FUSIONS
 from pam.model import architecture as architectures
 from pam.model.architecture import architecture, architecture_names, count, encoder_flops, on_meta
@@ -119,7 +119,7 @@ def test_flops_of_a_transformer():
 def test_names(tmp_path):
     assert architecture("Qwen/Qwen2.5-3B-Instruct") == architecture("/models/qwen2.5-3b/")
     assert architecture("cache:whisper-tiny-en")["config"]["d_model"] == 384
-    with pytest.raises(UserError, match="unknown architecture: did you mean 'whisper-ti"):
+    with pytest.raises(PamError, match="unknown architecture: did you mean 'whisper-ti"):
         architecture("openai/whisper-tiney")
     assert len(architecture_names()) >= 19
 
@@ -148,8 +148,8 @@ def test_json_has_every_system(capsys):
 
 def test_wrong_options_are_one_line():
     with pytest.raises(
-        UserError, match="systems/pm.yaml: there is no such file: did you mean 'pam'"
+        PamError, match="systems/pm.yaml: there is no such file: did you mean 'pam'"
     ):
         params.main(["--system", "pm"])
-    with pytest.raises(UserError, match="unknown option 'rnk'"):
+    with pytest.raises(PamError, match="unknown option 'rnk'"):
         params.main(["--system", "pam", "--set", "fusion_conf.rnk=3"])

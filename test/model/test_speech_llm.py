@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from toys import build_with_lora, make_batch, plain_row
 
 from pam.decode.greedy import PromptMemory, greedy
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model, load_experiment
 from pam.model.speech_llm import ESPnetPaMModel, routing_loss
 from pam.train.hearing import shuffled_audio
@@ -198,27 +198,27 @@ def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_conf
     (tmp_path / "config.yaml").write_text(
         yaml.safe_dump(tiny_config | {"fusion": "concat", "fusion_conf": {}})
     )
-    with pytest.raises(UserError, match="model.pth does not fit .*another system"):
+    with pytest.raises(PamError, match="model.pth does not fit .*another system"):
         load_experiment(tmp_path)
     other = tiny_config | {"fusion_conf": {"num_fused": 3}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(other))
     shapes = r"shared.weight is \[2, 5\], not \[3, 5\]"
-    with pytest.raises(UserError, match=f"does not fit .*another system: .*{shapes}") as error:
+    with pytest.raises(PamError, match=f"does not fit .*another system: .*{shapes}") as error:
         load_experiment(tmp_path)
     assert "\n" not in str(error.value)
     (tmp_path / "model.pth").write_bytes((tmp_path / "model.pth").read_bytes()[:500])
-    with pytest.raises(UserError, match="model.pth cannot be read: "):
+    with pytest.raises(PamError, match="model.pth cannot be read: "):
         load_experiment(tmp_path)
     (tmp_path / "config.yaml").write_text("seed: 1\n")
-    with pytest.raises(UserError, match="encoders, llm_conf, .* is missing"):
+    with pytest.raises(PamError, match="encoders, llm_conf, .* is missing"):
         load_experiment(tmp_path)
-    with pytest.raises(UserError, match="no trained model here: run stages 4 and 5"):
+    with pytest.raises(PamError, match="no trained model here: run stages 4 and 5"):
         load_experiment(tmp_path / "nowhere")
 
 
 def test_an_experiment_that_averaged_frames_after_ffn_e_is_refused(tiny_config):
     """Earlier versions had `pool: after`; with `before` they did what is done now."""
-    with pytest.raises(UserError, match="pool: after: frames are now averaged before FFN_e only"):
+    with pytest.raises(PamError, match="pool: after: frames are now averaged before FFN_e only"):
         build_model(tiny_config | {"pool": "after"})
     build_model(tiny_config | {"pool": "before"})
 
@@ -255,7 +255,7 @@ def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch)
     ],
 )
 def test_bad_configurations(tiny_config, part, value, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         build_model(tiny_config | {part: value})
 
 
@@ -291,7 +291,7 @@ def test_lora_can_leave_the_prompt_alone(tiny_model, tiny_config, batch):
 
 def test_unknown_lora_target(tiny_config):
     llm_conf = tiny_config["llm_conf"] | {"lora_targets": ["q_prog"]}
-    with pytest.raises(UserError, match="lora_targets.*q_prog"):
+    with pytest.raises(PamError, match="lora_targets.*q_prog"):
         build_model(tiny_config | {"llm_conf": llm_conf})
 
 

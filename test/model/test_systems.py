@@ -14,7 +14,7 @@ from pam.decode.drafters import DRAFTERS
 from pam.decode.greedy import greedy
 from pam.decode.request import Request
 from pam.decode.settings import Settings
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import build_model, load_experiment
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.experts import experts_have_tasks
@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_system_is_one_clear_line(config, tiny_config, t
     )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(theirs.state_dict(), tmp_path / "model.pth")
-    with pytest.raises(UserError, match="does not fit .*is of another system: ") as error:
+    with pytest.raises(PamError, match="does not fit .*is of another system: ") as error:
         load_experiment(tmp_path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
@@ -254,7 +254,7 @@ def test_a_checkpoint_of_another_system_is_one_clear_line(config, tiny_config, t
     ],
 )
 def test_wrong_options_are_one_clear_line(scale, system_file, change, message):
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         build_model(combine(scale, load_yaml(system_file), [change]))
     assert "\n" not in str(error.value)
 
@@ -328,5 +328,5 @@ def test_any_number_of_tasks(scale, name, count):
 
 def test_a_router_that_nothing_teaches_is_an_error(scale):
     system = {"fusion": "pam", "model_conf": {"routing_loss": False}}
-    with pytest.raises(UserError, match="no gradient reach the router.*'probability'"):
+    with pytest.raises(PamError, match="no gradient reach the router.*'probability'"):
         build_model(combine(scale, system))

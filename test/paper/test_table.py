@@ -7,7 +7,7 @@ import pytest
 from stored_results import LEVELS, SHORT, grid, render, result, table_1, write
 
 from pam.bin import table
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paper.cells import table_cells
 from pam.paper.claims import (
     FAILS,
@@ -434,7 +434,7 @@ def test_all_tables_and_their_summary(tmp_path):
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
     assert "**holds** (on the sets that this scale has): PaM is better than every single" in text
     assert "best\\_2" in text or "best_2" in text  # the whole errata
-    with pytest.raises(UserError, match="one file for"):
+    with pytest.raises(PamError, match="one file for"):
         table.main(["--table", "all", "--results", str(results), "--out", "x.md"])
 
 
@@ -446,16 +446,16 @@ def test_all_tables_and_their_summary(tmp_path):
     ],
 )
 def test_wrong_names_say_what_is_right(tmp_path, argv, message):
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(PamError, match=re.escape(message)):
         table.main([*argv, "--results", str(tmp_path)])
 
 
 def test_a_damaged_result_is_named(tmp_path):
     results = write(tmp_path, {"x": {"system": "pam"}})
-    with pytest.raises(UserError, match=r"x\.json: no 'scale' in it"):
+    with pytest.raises(PamError, match=r"x\.json: no 'scale' in it"):
         render(results)
     (results / "mini/x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x\.json: not valid JSON"):
+    with pytest.raises(PamError, match=r"x\.json: not valid JSON"):
         render(results)
 
 

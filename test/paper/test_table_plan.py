@@ -4,7 +4,7 @@ import pytest
 from stored_results import LEVELS, SHORT, table_1, write
 
 from pam.bin import table
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def test_the_plan_names_each_experiment_once(tmp_path, capsys):
@@ -65,7 +65,7 @@ def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, c
     assert "missing: cider of pam_mini_short_s0, about 4 min\n" in capsys.readouterr().out
     model.unlink()
     for action in ("--plan", "--dry_run"):
-        with pytest.raises(UserError, match="pam_mini_short_s0 lacks cider, and .* no model.pth"):
+        with pytest.raises(PamError, match="pam_mini_short_s0 lacks cider, and .* no model.pth"):
             table.main([*argv, action])
     capsys.readouterr()
     argv[5] = "meteor,cider"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pam.config import load_yaml
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paper.kinds import KINDS
 from pam.paper.printed import load_paper
 from pam.paper.spec import CONF, load_spec, table_name, table_names
@@ -121,7 +121,7 @@ def write(tmp_path: Path, **changes) -> Path:
     ],
 )
 def test_wrong_names_are_errors(tmp_path, changes, message):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(PamError) as caught:
         load_spec("t", "mini", write(tmp_path, **changes))
     assert message in str(caught.value) and "t.yaml" in str(caught.value)
 

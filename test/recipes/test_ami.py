@@ -19,7 +19,7 @@ import soundfile
 from pam.data.audio import load_audio
 from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/ami"
@@ -394,5 +394,5 @@ def test_download(served, tmp_path):
 
 
 def test_annotations_are_named_when_missing(tmp_path):
-    with pytest.raises(UserError, match="unpack ami_public_manual_1.6.2.zip there"):
+    with pytest.raises(PamError, match="unpack ami_public_manual_1.6.2.zip there"):
         ami_nxt.annotations_in(tmp_path)

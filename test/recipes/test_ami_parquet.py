@@ -8,7 +8,7 @@ import pytest
 from imitations import AMI_GOOD, ami_parquet, ami_row, level, preparation, write_parquet
 
 from pam.data.datadir import DataDir, validate
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/ami"
@@ -63,7 +63,7 @@ def test_a_copy_without_audio_is_refused(tmp_path):
     for name in ("train", "validation", "test"):
         write_parquet(tmp_path / f"{name}.parquet", [ami_row(100, 200, "HI", None)])
     module = preparation("ami")
-    with pytest.raises(UserError, match="no audio in the set train: copy the data set with it"):
+    with pytest.raises(PamError, match="no audio in the set train: copy the data set with it"):
         module.main(["--parquet", str(tmp_path), "--out", str(tmp_path / "data")])
     listed = (tmp_path / "data/ami_train/left_out.log").read_text()
     assert listed.startswith("no audio\tAMI_EN2001a_H04_MEO069_0000100_0000200 (row 0 of")
@@ -72,10 +72,10 @@ def test_a_copy_without_audio_is_refused(tmp_path):
 def test_another_configuration_is_refused(tmp_path):
     file = tmp_path / "train.parquet"
     write_parquet(file, [{"audio_id": "AMI_EN2001a_SDM_MEO069_0000500_0000600", "text": "x"}])
-    with pytest.raises(UserError, match="row 0: audio_id 'AMI_EN2001a_SDM.*use the config ihm"):
+    with pytest.raises(PamError, match="row 0: audio_id 'AMI_EN2001a_SDM.*use the config ihm"):
         list(reader.read_rows([file], {}))
     write_parquet(file, [{"id": "x", "text": "y"}])
-    with pytest.raises(UserError, match="no column 'audio_id', it has id, text"):
+    with pytest.raises(PamError, match="no column 'audio_id', it has id, text"):
         list(reader.read_rows([file], {}))
 
 
@@ -88,7 +88,7 @@ def test_files_of_the_splits(tmp_path):
         (tmp_path / name).touch()
     found = reader.files_in(tmp_path)
     assert {name: len(files) for name, files in found.items()} == {"train": 2, "dev": 1, "test": 1}
-    with pytest.raises(UserError, match="no \\*.parquet or \\*.arrow files"):
+    with pytest.raises(PamError, match="no \\*.parquet or \\*.arrow files"):
         reader.files_in(tmp_path / "none")
 
 

@@ -21,7 +21,7 @@ from imitations import (
 
 from pam.data.audio import load_audio
 from pam.data.datadir import DataDir, validate
-from pam.errors import UserError
+from pam.errors import PamError
 
 module = preparation("audiocaps")
 
@@ -114,12 +114,12 @@ def test_audio_bench(tmp_path, caplog):
 def test_unusable_parquet_is_named(tmp_path):
     pointer = "version https://git-lfs.github.com/spec/v1\n"
     write(tmp_path / "a/audiocaps_qa_test/t.parquet", pointer)
-    with pytest.raises(UserError, match="t.parquet: truncated or no Parquet file"):
+    with pytest.raises(PamError, match="t.parquet: truncated or no Parquet file"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path / "a")
     write_parquet(tmp_path / "b/audiocaps_qa_test/t.parquet", [
         {"context": {"bytes": None, "path": "x.wav"}, "instruction": "a", "answer": "b"}
     ])  # fmt: skip
-    with pytest.raises(UserError, match="row 0: no audio in it: copy the data set with its"):
+    with pytest.raises(PamError, match="row 0: no audio in it: copy the data set with its"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path / "b")
 
 
@@ -146,14 +146,14 @@ def test_unusable_parquet_is_named(tmp_path):
 )
 def test_tables_that_cannot_be_used_are_named(tmp_path, text, message):
     (tmp_path / "train.csv").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         prepare(tmp_path / "data", SETS[0], audiocaps=tmp_path)
 
 
 def test_a_name_in_a_copy_cannot_lead_out_of_the_folder(tmp_path):
     row = {"youtube_id": "../../../evil", "start_time": 1, "caption": "x", "audio": audio_cell(0)}
     write_parquet(tmp_path / "corpus/train-0.parquet", [row])
-    with pytest.raises(UserError, match="train-0.parquet:1: youtube_id .* cannot be a name"):
+    with pytest.raises(PamError, match="train-0.parquet:1: youtube_id .* cannot be a name"):
         prepare(tmp_path / "out/data", SETS[0], audiocaps=tmp_path / "corpus")
     assert not list(tmp_path.rglob("*evil*"))
 
@@ -163,7 +163,7 @@ def test_a_name_in_a_copy_cannot_lead_out_of_the_folder(tmp_path):
 def test_a_row_without_question_or_answer_is_named(tmp_path, column, value):
     row = {"context": audio_cell(0), "instruction": "Why?", "answer": "So."}
     write_parquet(tmp_path / "audiocaps_qa_test/t.parquet", [row, row | {column: value}])
-    with pytest.raises(UserError, match=f"audiocaps_qa_test, row 1: no {column}"):
+    with pytest.raises(PamError, match=f"audiocaps_qa_test, row 1: no {column}"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path)
 
 
@@ -173,11 +173,11 @@ def test_what_is_not_set_is_named(tmp_path):
         ({"audiocaps": "/nowhere"}, "/nowhere: no such folder: correct AUDIOCAPS"),
         ({"audiocaps": tmp_path}, r"train.csv: missing, and no train\*.parquet below"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             prepare(tmp_path / "data", SETS[0], **options)
-    with pytest.raises(UserError, match="AUDIOBENCH is not set"):
+    with pytest.raises(PamError, match="AUDIOBENCH is not set"):
         prepare(tmp_path / "data", BENCH[0])
-    with pytest.raises(UserError, match=r"audiocaps_qa_test: no \*.parquet"):
+    with pytest.raises(PamError, match=r"audiocaps_qa_test: no \*.parquet"):
         prepare(tmp_path / "data", BENCH[1], audiobench=tmp_path)
 
 
@@ -273,7 +273,7 @@ def test_names_that_say_too_little_are_not_guessed(tmp_path, names):
     corpus = write_table(tmp_path / "corpus", "test", [(7, "a", 5), (8, "a", 50)])
     for name in names:
         write(corpus / name, encoded(0.5, 16000, 1))
-    with pytest.raises(UserError, match="none of the 2 clips of test.csv: a_5: no such clip: "):
+    with pytest.raises(PamError, match="none of the 2 clips of test.csv: a_5: no such clip: "):
         prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
 
 
@@ -291,7 +291,7 @@ def test_names_of_another_kind_are_shown_with_those_that_are_known(tmp_path, cap
     corpus = write_table(tmp_path / "corpus", "test", [(n, f"v{n}", 5) for n in range(3)])
     for name in ("clip-one", "clip-two"):
         write(corpus / f"wav/{name}.wav", encoded(0.5, 16000, 1))
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(PamError) as raised:
         prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
     message = str(raised.value)
     assert "v0_5" in message and "YOUTUBEID_START.wav (or ID_START_END, YID_START" in message

@@ -14,7 +14,7 @@ from backports import tarfile
 
 from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs/librispeech"
@@ -196,9 +196,9 @@ def test_download(tmp_path, monkeypatch, download):
 
 def test_download_refuses(tmp_path, download):
     (tmp_path / "dev-clean.tar.gz").write_bytes(b"another file")
-    with pytest.raises(UserError, match="md5 .* expected 42e2234"):
+    with pytest.raises(PamError, match="md5 .* expected 42e2234"):
         download.main([str(tmp_path / "x"), "dev-clean", "--url", tmp_path.as_uri()])
-    with pytest.raises(UserError, match="did you mean 'dev-clean'"):
+    with pytest.raises(PamError, match="did you mean 'dev-clean'"):
         download.main([str(tmp_path), "dev-claen"])
-    with pytest.raises(UserError, match="LIBRISPEECH is not set"):
+    with pytest.raises(PamError, match="LIBRISPEECH is not set"):
         download.main([""])

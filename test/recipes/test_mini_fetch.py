@@ -10,7 +10,7 @@ from backports import tarfile
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 from tools import fetch_corpora as fetch  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def test_a_changed_file_is_refused(package, tmp_path):
     toy = package({"a": b"1"})
     path = tmp_path / "downloads" / toy.file
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(UserError, match=f"{toy.sha256}.*remove the file"):
+    with pytest.raises(PamError, match=f"{toy.sha256}.*remove the file"):
         fetch.unpacked("toy")
     assert not (tmp_path / "corpora" / "toy").exists()
 
@@ -86,7 +86,7 @@ def test_without_apt_the_error_names_the_file_and_its_place(package, tmp_path, m
     toy = package({"a": b"1"})
     (tmp_path / "downloads" / toy.file).unlink()
     monkeypatch.setattr(fetch.shutil, "which", lambda name: None)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(PamError) as error:
         fetch.fetch("toy")
     for part in (toy.file, toy.sha256, str(tmp_path / "downloads")):
         assert part in str(error.value)
@@ -103,12 +103,12 @@ def test_another_version_in_the_registry_is_named(package, tmp_path, monkeypatch
     for tool in bin_dir.iterdir():
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_dir}:/usr/bin:/bin")
-    with pytest.raises(UserError, match="offers version 2.0.*pinned to 1.0"):
+    with pytest.raises(PamError, match="offers version 2.0.*pinned to 1.0"):
         fetch.fetch("toy")
 
 
 def test_an_unknown_package_lists_the_known_ones():
-    with pytest.raises(UserError, match="qabcs-data"):
+    with pytest.raises(PamError, match="qabcs-data"):
         fetch.fetch("qabcs")
 
 

@@ -24,7 +24,7 @@ from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed 
 from mini_speakers import ANSWERS, Segment, Voice, counted_items, joined, speaker_order  # noqa: E402
 from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, is_usable, split_of, spoken_text  # noqa: E402
 
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 
 PEOPLE = {
     name: [Voice(name, tuple(f"{name}{i}" for i in range(9)))]
@@ -157,7 +157,7 @@ def test_table_of_sounds_is_sound():
 def test_a_bad_table_names_its_line(tmp_path):
     bad = tmp_path / "sounds.tsv"
     bad.write_text("# head\ndog\ta dog\tbarks\tbarking\tx:dog\ncat\ta cat\tmeows\tmeowing\tx:dog\n")
-    with pytest.raises(UserError, match="sounds.tsv:3"):
+    with pytest.raises(PamError, match="sounds.tsv:3"):
         read_sounds(bad)
 
 
@@ -177,7 +177,7 @@ def test_a_clip_names_exactly_one_file():
     assert find_clip("a:y/dog", files) == Path("2")
     assert find_clip("b:dog", files) == Path("4")
     for clip in ("a:dog", "a:og", "c:dog"):
-        with pytest.raises(UserError, match="files"):
+        with pytest.raises(PamError, match="files"):
             find_clip(clip, files)
 
 
@@ -293,5 +293,5 @@ def test_resource_files_are_read_plain_and_compressed(tmp_path):
     path.write_bytes(head + tree + data + names)
     assert list(read_rcc(path)) == [("animals/dog.wav", sound), ("animals/cat.wav", sound)]
     path.write_bytes(b"PK" + bytes(30))
-    with pytest.raises(UserError, match="not a Qt resource"):
+    with pytest.raises(PamError, match="not a Qt resource"):
         list(read_rcc(path))

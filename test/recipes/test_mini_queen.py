@@ -14,7 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "egs/mini/local")]
 
 from mini_queen import Game, VoiceLine, read_script, split_line  # noqa: E402
 
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 
 HEADER = bytes(20)
 RATE = 11025
@@ -115,7 +115,7 @@ def test_a_line_without_a_voice_is_left_out(tmp_path):
 
 def test_a_cut_scene_with_other_steps_is_refused(tmp_path):
     game = Game(game_file(tmp_path / "queen.1c", CUT, missing=2))
-    with pytest.raises(UserError, match=r"C1A\.CUT: its steps do not fill"):
+    with pytest.raises(PamError, match=r"C1A\.CUT: its steps do not fill"):
         read_script(game)
 
 
@@ -133,7 +133,7 @@ def test_a_voice_is_16_khz(tmp_path):
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "queen.1c"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="MP3 voices"):
+    with pytest.raises(PamError, match="MP3 voices"):
         Game(path)
 
 

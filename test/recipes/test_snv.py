@@ -14,7 +14,7 @@ from imitations import SPEAKERS, air_bench, common_voice, preparation
 from pam.data.audio import load_audio
 from pam.data.concat import files_of, is_concat
 from pam.data.datadir import DataDir, validate
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import accuracy
 from pam.score.items import Item
 
@@ -151,7 +151,7 @@ def test_tables_that_cannot_be_used_are_named(voices, tmp_path, change, message)
     (tmp_path / "train.tsv").write_bytes(raw.replace(b"\n", b"\r\n") + b"\r\n")
     assert read_speakers(tmp_path, "train") == read_speakers(voices, "train")
     (tmp_path / "train.tsv").write_bytes(change(raw))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         read_speakers(tmp_path, "train")
 
 
@@ -165,7 +165,7 @@ def test_questions_that_cannot_be_used(tmp_path, caplog):
     assert len(data) == 1 and "5 questions left out, None: no question, or no" in caplog.text
     for content in ({"data": entries}, [*entries, None], "text"):
         meta.write_text(json.dumps(content))
-        with pytest.raises(UserError, match="Foundation_meta.json: not a list of questions"):
+        with pytest.raises(PamError, match="Foundation_meta.json: not a list of questions"):
             prepare(tmp_path / "data", "snv_airbench", air_bench=tmp_path / "bench")
 
 
@@ -218,17 +218,17 @@ def test_official_answers_are_scored_by_their_own_choices(bench, tmp_path):
     ],
 )
 def test_what_is_missing_is_named(tmp_path, sets, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         prepare(tmp_path, sets, **options)
 
 
 def test_impossible_draws_are_refused(voices, tmp_path):
-    with pytest.raises(UserError, match="4 people need at least 4; or give 0"):
+    with pytest.raises(PamError, match="4 people need at least 4; or give 0"):
         prepare(tmp_path, TRAIN, common_voice=voices, segments=2)
-    with pytest.raises(UserError, match="--num_items 0: give 1 or more"):
+    with pytest.raises(PamError, match="--num_items 0: give 1 or more"):
         prepare(tmp_path, TRAIN, common_voice=voices, num_items=0)
-    with pytest.raises(UserError, match="2 people have 6 clips or more, 4 are needed"):
+    with pytest.raises(PamError, match="2 people have 6 clips or more, 4 are needed"):
         prepare(tmp_path, TRAIN, common_voice=voices, segments=6)
     (voices / "other.tsv").write_text("a\tb\n")
-    with pytest.raises(UserError, match="no columns client_id and path"):
+    with pytest.raises(PamError, match="no columns client_id and path"):
         read_speakers(voices, "other")

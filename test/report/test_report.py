@@ -7,7 +7,7 @@ import yaml
 
 from pam.bin import report
 from pam.config.made import Making
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.report import tables
 from pam.report.blocks import to_markdown
 
@@ -314,18 +314,18 @@ def test_unseen_prompts_are_the_main_decoding(tmp_path):
 
 
 def test_wrong_or_damaged_experiments_are_one_line(tmp_path):
-    with pytest.raises(UserError, match="not an experiment"):
+    with pytest.raises(PamError, match="not an experiment"):
         run(tmp_path)
     exp = make(tmp_path)
     (exp / "router.json").write_text("{")
-    with pytest.raises(UserError, match=r"router\.json: not valid JSON"):
+    with pytest.raises(PamError, match=r"router\.json: not valid JSON"):
         run(exp)
     (exp / "router.json").write_text("[]")
-    with pytest.raises(UserError, match=r"router\.json: expected a dict"):
+    with pytest.raises(PamError, match=r"router\.json: expected a dict"):
         run(exp)
     (exp / "router.json").unlink()
     write_json(exp / "greedy_unseen/ac_test/score.json", {"set": "x"})
-    with pytest.raises(UserError, match=r"score\.json: no 'count' in it"):
+    with pytest.raises(PamError, match=r"score\.json: no 'count' in it"):
         run(exp)
 
 
@@ -344,7 +344,7 @@ def test_the_readme_gets_the_tables_and_keeps_the_rest(tmp_path):
     assert text.endswith("\n<!-- results: end -->\nbottom\n") and "old" not in text
     assert text.count("12.50 (5 / 40, 95 % CI 3.2–20.8)") == 1 and "1.2500" in text
     readme.write_text("no markers")
-    with pytest.raises(UserError, match="README.md: the results need the lines"):
+    with pytest.raises(PamError, match="README.md: the results need the lines"):
         report.main([*options, "--readme", str(readme)])
     assert readme.read_text() == "no markers"
 

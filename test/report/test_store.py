@@ -8,7 +8,7 @@ from stored_results import result
 
 from pam.bin import report
 from pam.config.made import Making
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paper.store import read_store
 from pam.report.store import sums_of, write_stored
 from pam.score.compare import ratio
@@ -117,7 +117,7 @@ def test_only_the_decoding_with_unseen_prompts_is_kept(tmp_path):
 def test_statistics_that_are_missing_are_named(tmp_path):
     exp = make(tmp_path)
     (exp / "greedy_unseen/ac_test/utterances.json").unlink()
-    with pytest.raises(UserError, match=r"utterances\.json.*run the score stage again"):
+    with pytest.raises(PamError, match=r"utterances\.json.*run the score stage again"):
         store(tmp_path, exp)
 
 

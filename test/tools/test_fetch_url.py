@@ -18,7 +18,7 @@ from backports import tarfile
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 from tools import fetch_url  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
 
@@ -88,7 +88,7 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 def test_an_earlier_run_is_resumed(server, tmp_path):
     server.cut = [1000] * fetch_url.TRIES
-    with pytest.raises(UserError, match=r"ended after 5000 of 10240 .*it resumes; .*got/file"):
+    with pytest.raises(PamError, match=r"ended after 5000 of 10240 .*it resumes; .*got/file"):
         fetch(server, tmp_path)
     assert not (tmp_path / "got/file").exists()
     server.asked.clear()
@@ -109,21 +109,21 @@ def test_a_part_that_is_complete_or_of_another_file(server, tmp_path, part):
 
 
 def test_another_md5_is_refused_and_not_kept(server, tmp_path):
-    with pytest.raises(UserError, match="md5 .* expected 0000: it is removed, fetch http"):
+    with pytest.raises(PamError, match="md5 .* expected 0000: it is removed, fetch http"):
         fetch(server, tmp_path, md5="0000")
     assert not list((tmp_path / "got").iterdir())
     (tmp_path / "got/file").write_bytes(b"put there by hand")
-    with pytest.raises(UserError, match="got/file: md5 .*: remove it, or put the right file"):
+    with pytest.raises(PamError, match="got/file: md5 .*: remove it, or put the right file"):
         fetch(server, tmp_path)
 
 
 def test_a_refused_address_is_asked_once(server, tmp_path):
     server.status = 404
-    with pytest.raises(UserError, match="404.*put it at"):
+    with pytest.raises(PamError, match="404.*put it at"):
         fetch(server, tmp_path)
     assert len(server.asked) == 1
     server.status = 503
-    with pytest.raises(UserError, match="503"):
+    with pytest.raises(PamError, match="503"):
         fetch(server, tmp_path)
     assert len(server.asked) == 1 + fetch_url.TRIES
 
@@ -131,7 +131,7 @@ def test_a_refused_address_is_asked_once(server, tmp_path):
 def test_a_small_disk_is_refused_before_writing(server, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("tools.fetch_url.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="free some space"):
+    with pytest.raises(PamError, match="free some space"):
         fetch(server, tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_folder_of_an_archive_appears_complete(tmp_path, name):
     files = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert files == ["a/b/y.txt", "a/x.txt"]
     assert (unpack(archive, tmp_path / "all") / "top/c.txt").read_text() == "c"
-    with pytest.raises(UserError, match="no folder 'top/d' in it"):
+    with pytest.raises(PamError, match="no folder 'top/d' in it"):
         unpack(archive, tmp_path / "d", "top/d")
 
 
@@ -167,7 +167,7 @@ def test_a_folder_of_an_archive_appears_complete(tmp_path, name):
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil-of-a-test", "..\\evil"])
 def test_members_that_lead_outside_are_refused(tmp_path, suffix, name):
     archive = pack(tmp_path / f"bad.{suffix}", {"a/good": "x", name: "evil"})
-    with pytest.raises(UserError, match="leads out of the folder: not unpacked"):
+    with pytest.raises(PamError, match="leads out of the folder: not unpacked"):
         unpack(archive, tmp_path / "in/out")
     assert not list(tmp_path.rglob("*evil*")) and not (tmp_path / "in/out").exists()
     assert not Path("/tmp/evil-of-a-test").exists()
@@ -176,7 +176,7 @@ def test_members_that_lead_outside_are_refused(tmp_path, suffix, name):
 @pytest.mark.parametrize("target", ["/etc", "../../.."])
 def test_links_that_lead_outside_are_refused(tmp_path, target):
     archive = pack(tmp_path / "bad.tar.gz", {"a/link": f"-> {target}", "a/link/evil": "evil"})
-    with pytest.raises(UserError, match="not unpacked, get the archive elsewhere"):
+    with pytest.raises(PamError, match="not unpacked, get the archive elsewhere"):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -185,7 +185,7 @@ def test_links_that_lead_outside_are_refused(tmp_path, target):
 def test_damaged_archives(tmp_path, name):
     archive = pack(tmp_path / name, {"a/x": "x" * 1000, "a/y": "y" * 1000})
     archive.write_bytes(archive.read_bytes()[:100])
-    with pytest.raises(UserError, match="damaged archive .*: remove it and run again"):
+    with pytest.raises(PamError, match="damaged archive .*: remove it and run again"):
         unpack(archive, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
@@ -210,7 +210,7 @@ def test_an_archive_is_unpacked_by_one_program(tmp_path):
     archive = pack(tmp_path / "a.tar.gz", {"top/x.txt": "x"})
     with archive.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another program fetches or unpacks it"):
+        with pytest.raises(PamError, match="another program fetches or unpacks it"):
             unpack(archive, tmp_path / "out")
     assert (unpack(archive, tmp_path / "out") / "top/x.txt").is_file()
 

@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from pam.errors import UserError  # noqa: E402
+from pam.errors import PamError  # noqa: E402
 from tools import rehearse  # noqa: E402
 
 SSL = {
@@ -86,11 +86,11 @@ def test_every_program_runs_and_the_training_resumes(tmp_path, tiny_scale, tiny_
 def test_a_machine_that_is_too_small_is_refused(tmp_path):
     memory = {"LLM": 1e15, "encoders": 1e9}
     plan = {"memory_bytes": memory, "parameters": {"trainable": 1}, "peak_bytes": 1e15}
-    with pytest.raises(UserError, match="GiB of memory are lacking"):
+    with pytest.raises(PamError, match="GiB of memory are lacking"):
         rehearse.refuse_too_large(plan, tmp_path, on_gpu=False)
 
 
 def test_a_part_that_fails_is_named(tmp_path):
     running = rehearse.Rehearsal(tmp_path, threads=1, ngpu=0)
-    with pytest.raises(UserError, match="average: ended with status 3: why"):
+    with pytest.raises(PamError, match="average: ended with status 3: why"):
         running.run("average", "-c", "print('why'); raise SystemExit(3)")

@@ -8,7 +8,7 @@ import torch
 from pam.bin.average import dev_losses
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.checkpoint import average
 from pam.train.phases import refuse_lost
@@ -45,7 +45,7 @@ def test_a_training_that_diverges_is_an_error_and_stays_one(setup, phase):
         options += ["--warmup", "none"]
     for _ in range(2):
         with pytest.raises(
-            UserError, match=rf"{phase}: the training diverged in epoch \d: "
+            PamError, match=rf"{phase}: the training diverged in epoch \d: "
         ) as told:
             train_main(options)
         assert "asr_clean" in str(told.value) and "is not finite: lower " in str(told.value)
@@ -63,7 +63,7 @@ def test_a_dev_loss_that_is_not_finite_is_no_checkpoint(
     spoil(monkeypatch, {epoch: 1})
     options = [*options, "--warmup", "none", "--set", "keep_nbest_models=3"]
     if epoch == 3:
-        with pytest.raises(UserError, match="in epoch 3: the dev loss of ac is not finite"):
+        with pytest.raises(PamError, match="in epoch 3: the dev loss of ac is not finite"):
             train_main(options)
         assert not (exp / "train" / "last.pth").exists()
         return
@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_are_not_gone_on_from(tmp_path):
     good, bad = torch.zeros(2), torch.tensor([0.0, torch.nan])
     refuse_lost({"reporter": {"stats": stats}, "model": {"w": good}}, 2, folder)
     for weights, epochs in ((bad, 2), (good, 1)):
-        with pytest.raises(UserError, match="in epoch 1: the dev loss of ac is not finite"):
+        with pytest.raises(PamError, match="in epoch 1: the dev loss of ac is not finite"):
             refuse_lost({"reporter": {"stats": stats}, "model": {"w": weights}}, epochs, folder)
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pam.bin import plan as command
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.train import fit
 
 
@@ -49,11 +49,11 @@ def test_a_trial_measures_real_steps(scale, monkeypatch, capsys):
 def test_where_nothing_fits_is_one_line(scale, capsys):
     """The limit is below what the process has when it begins."""
     options = ["--scale", scale, "--system", "concat", "--gpus", "0", "--fit", "--fit_gib", "0.01"]
-    with pytest.raises(UserError, match="not even one clip fits"):
+    with pytest.raises(PamError, match="not even one clip fits"):
         command.main(options)
     assert capsys.readouterr().out.count("does not fit") == 2
 
 
 def test_what_fit_needs():
-    with pytest.raises(UserError, match="--fit_gib 2: give it with --fit"):
+    with pytest.raises(PamError, match="--fit_gib 2: give it with --fit"):
         command.main(["--scale", "mini", "--fit_gib", "2"])

@@ -16,7 +16,7 @@ from toydata import make_combined
 
 from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train import belonging, midpoint, signals, task
 from pam.train.trainer import load_checkpoint
@@ -158,7 +158,7 @@ def test_a_checkpoint_of_something_else_is_refused(setup, monkeypatch, name, pha
             stop_after(own, file, after)
             with pytest.raises(SystemExit):
                 train_main(options)
-        with pytest.raises(UserError, match=f"{phase}/.*pth: was trained with other {name}: "):
+        with pytest.raises(PamError, match=f"{phase}/.*pth: was trained with other {name}: "):
             train_main(options)
 
 
@@ -179,7 +179,7 @@ def test_a_second_training_in_a_folder_is_refused(setup):
     exp, options = setup
     with (
         locked_by_another(exp, "training"),
-        pytest.raises(UserError, match=r"another training is running \(proc"),
+        pytest.raises(PamError, match=r"another training is running \(proc"),
     ):
         train_main(options)
     train_main(options)
@@ -204,7 +204,7 @@ def test_a_full_disk_loses_nothing(setup, monkeypatch):
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with monkeypatch.context() as full:
         full.setattr(midpoint.Midpoint, "save", save_on_a_full_disk)
-        with pytest.raises(UserError, match="midpoint.pth: cannot be written: "):
+        with pytest.raises(PamError, match="midpoint.pth: cannot be written: "):
             train_main(options)
     signal.signal(signal.SIGXFSZ, before)
     assert torch.load(exp / "warmup" / midpoint.FILE, weights_only=True)["batches"] == 1
@@ -270,7 +270,7 @@ def test_a_signal_for_the_processes_that_read_is_no_error(setup, monkeypatch, tm
 
 def test_a_reader_that_was_killed_is_one_line(setup, monkeypatch):
     exp, options = setup
-    with monkeypatch.context() as once, pytest.raises(UserError, match="lower num_workers"):
+    with monkeypatch.context() as once, pytest.raises(PamError, match="lower num_workers"):
         to_readers(once, signal.SIGKILL)
         train_main([*options, "--set", "num_workers=1"])
     train_main(options)
@@ -283,7 +283,7 @@ def test_an_error_of_a_reader_is_one_line(setup, tmp_path):
     options = [*options, "--train", str(own), "--set", "num_workers=1"]
     for archive in own.rglob("*.ark"):
         archive.unlink()
-    with pytest.raises(UserError) as ended:
+    with pytest.raises(PamError) as ended:
         train_main(options)
     assert "\n" not in str(ended.value) and ".ark" in str(ended.value)
 

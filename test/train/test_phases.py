@@ -3,7 +3,7 @@
 import pytest
 
 from pam.config import load_yaml
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import conf_file
 from pam.train.phases import (
     Length,
@@ -70,11 +70,11 @@ def test_an_update_that_an_epoch_has_no_batches_for_is_refused(phase, tmp_path):
     budget = {"steps": 12, "ctc_steps": 12, "steps_per_epoch": 4}
     config = {"accum_grad": 5, "budget_conf": budget}
     with pytest.raises(
-        UserError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
+        PamError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
     ):
         length_of(config, phase, tmp_path)
     config["budget_conf"] = budget | {"steps": 3, "ctc_steps": 3, "steps_per_epoch": 100}
-    with pytest.raises(UserError, match="an epoch has only 3"):
+    with pytest.raises(PamError, match="an epoch has only 3"):
         length_of(config, phase, tmp_path)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pam.bin import plan as command
 from pam.config import read_layers
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.fusion import FUSIONS
 from pam.llm.lora import inject_lora
 from pam.model import architecture as architectures
@@ -158,7 +158,7 @@ def test_the_command(capsys):
 
 def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of("mini", "concat")))
-    with pytest.raises(UserError, match="not measured: training writes it"):
+    with pytest.raises(PamError, match="not measured: training writes it"):
         command.main(["--exp", str(tmp_path)])
     for option, value in (
         ("--set", "batch.max_utts=1"),
@@ -167,7 +167,7 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
         ("--scale", "mini"),
         ("--system", "concat"),
     ):
-        with pytest.raises(UserError, match=f"its own settings: leave out {option}"):
+        with pytest.raises(PamError, match=f"its own settings: leave out {option}"):
             command.main(["--exp", str(tmp_path), option, value])
     predicted = make_plan(config_of("mini", "concat"), 1).peak
     for factor, status in ((1.15, 0), (1.4, 1)):
@@ -182,7 +182,7 @@ def test_an_experiment_is_compared_with_what_it_used(tmp_path, capsys):
     for mine, other in (("0", "1"), ("1", "0")):
         used = {"gpus": int(mine), "resident_bytes": 1, "gpu_bytes": 1}
         (tmp_path / MEASURED).write_text(json.dumps(used))
-        with pytest.raises(UserError, match=f"--gpus {other}: .* was measured with {mine}"):
+        with pytest.raises(PamError, match=f"--gpus {other}: .* was measured with {mine}"):
             command.main(["--exp", str(tmp_path), "--gpus", other])
         assert command.main(["--exp", str(tmp_path), "--gpus", mine]) == int(mine)
 
@@ -244,9 +244,9 @@ def test_a_training_uses_what_its_plan_says(tiny_config, wide_llm, tmp_path, mon
 
 
 def test_wrong_options_are_one_line():
-    with pytest.raises(UserError, match="--gpus -1: expected 0"):
+    with pytest.raises(PamError, match="--gpus -1: expected 0"):
         command.main(["--gpus", "-1"])
-    with pytest.raises(UserError, match="did you mean 'paper'"):
+    with pytest.raises(PamError, match="did you mean 'paper'"):
         command.main(["--scale", "papr"])
 
 

@@ -18,7 +18,7 @@ from pam.bin.train import get_parser, making_of
 from pam.bin.train import main as train_main
 from pam.config import load_yaml
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.model.build import load_experiment
 from pam.train import launch
 
@@ -109,7 +109,7 @@ def test_processes_of_a_cpu_split_each_batch(uneven, tmp_path):
     [(["--nj", "0"], "--nj 0: "), (["--nj", "2", "--ngpu", "2"], "omit --nj")],
 )
 def test_numbers_of_processes_that_cannot_be(setup, more, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         train_main([*setup[1], *more])
 
 
@@ -147,7 +147,7 @@ def test_a_batch_for_each_gpu_is_a_larger_batch(uneven, tmp_path):
     made = json.loads((exp / "made.json").read_text())
     made["train"]["complete"] = False
     (exp / "made.json").write_text(json.dumps(made))
-    with pytest.raises(UserError, match="begun on 2 GPUs.* not on 1: give --ngpu"):
+    with pytest.raises(PamError, match="begun on 2 GPUs.* not on 1: give --ngpu"):
         train_main([*options, *sets(each)])
 
 
@@ -196,7 +196,7 @@ def test_machines_that_cannot_meet(setup, monkeypatch, variables, message):
     _, options = setup
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         train_main([*options, "--num_nodes", "3"])
 
 

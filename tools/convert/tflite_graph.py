@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tflite
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 # The element types of the format that we meet.
 ELEMENT = {
@@ -46,7 +46,7 @@ def read_tflite(path: Path) -> tuple[dict[int, np.ndarray], list[Node]]:
         nodes = [_node(model, graph.Operators(i)) for i in range(graph.OperatorsLength())]
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a graph of TensorFlow Lite, or damaged: {reason}") from error
+        raise PamError(f"{path}: not a graph of TensorFlow Lite, or damaged: {reason}") from error
     return constants, nodes
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 
 def rename(key: str, pairs: Iterable[tuple[str, str]]) -> str:
@@ -19,7 +19,7 @@ def load_exactly(model: nn.Module, weights: Mapping[str, Tensor], tied: Iterable
     result = model.load_state_dict(weights, strict=False)
     missing = sorted(set(result.missing_keys) - set(tied))
     if missing or result.unexpected_keys:
-        raise UserError(
+        raise PamError(
             f"the checkpoint does not fit {type(model).__name__}: "
             f"missing {missing[:3]}, unknown {sorted(result.unexpected_keys)[:3]}"
         )

@@ -16,7 +16,7 @@ from tflite import ActivationFunctionType, Padding
 from convert.tflite_graph import CONVOLUTIONS, Node, read_tflite
 from convert.weights import load_exactly
 from pam.encoders.yamnet import YamnetConfig, YamnetModel
-from pam.errors import UserError
+from pam.errors import PamError
 
 # Axes in TensorFlow Lite: output, height, width, input; depthwise: 1, height, width, channel.
 TO_TORCH = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2)}
@@ -34,7 +34,7 @@ def convert(source: Path, folder: Path) -> None:
         layers = _layers(nodes)
         weights = _weights(layers, constants)
     except ValueError as error:
-        raise UserError(f"{source}: not YAMNet's graph: {error}") from error
+        raise PamError(f"{source}: not YAMNet's graph: {error}") from error
     widths = [len(weights[f"{name}.bias"]) for name in layers if not name.endswith("depthwise")]
     strides = [layers[name].options["strides"][0] for name in layers if "pointwise" not in name]
     config = YamnetConfig(channels=widths, strides=strides)

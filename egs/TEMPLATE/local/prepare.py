@@ -18,7 +18,7 @@ from pam.data.corpus import even_sample, reading  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.scp import one_line  # noqa: E402
 from pam.data.tasks import get_task  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 
 # Lines of each file, an even sample; None: all.
 SIZES = {"tiny": 8, "short": 1000, "long": None}
@@ -26,21 +26,21 @@ Row = tuple[Path, str, str]  # audio, speaker, text
 
 
 def read_rows(tsv: Path) -> list[Row]:
-    """(audio, speaker, text) of each line; `UserError` names the line that is not like that."""
+    """(audio, speaker, text) of each line; `PamError` names the line that is not like that."""
     if not tsv.is_file():
-        raise UserError(f"{tsv}: missing: correct CORPUS in db.sh, make it as README.md says")
+        raise PamError(f"{tsv}: missing: correct CORPUS in db.sh, make it as README.md says")
     with reading(tsv):
         lines = tsv.read_text(encoding="utf-8-sig").rstrip().split("\n")
     if lines == [""]:
-        raise UserError(f"{tsv}: empty: write lines of AUDIO, SPEAKER, TEXT with tabs")
+        raise PamError(f"{tsv}: empty: write lines of AUDIO, SPEAKER, TEXT with tabs")
     rows = []
     for number, line in enumerate(lines, start=1):
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) != 3 or not all(map(one_line, fields)):
-            raise UserError(f"{tsv}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
+            raise PamError(f"{tsv}:{number}: {line!r}: expected AUDIO, SPEAKER, TEXT with tabs")
         audio = tsv.parent / fields[0]
         if not audio.is_file():
-            raise UserError(f"{tsv}:{number}: {audio}: no such file: correct the path")
+            raise PamError(f"{tsv}:{number}: {audio}: no such file: correct the path")
         rows.append((audio.absolute(), one_line(fields[1]), one_line(fields[2])))
     return rows
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
     if not args.corpus:
-        raise UserError(f"--corpus: no folder is named: set CORPUS in egs/{args.name}/db.sh")
+        raise PamError(f"--corpus: no folder is named: set CORPUS in egs/{args.name}/db.sh")
     task, corpus = get_task(args.task).name, Path(args.corpus).absolute()
     for part in ("train", "dev", "test"):
         rows = list(enumerate(read_rows(corpus / f"{part}.tsv")))

@@ -20,7 +20,7 @@ from pathlib import Path
 from ami_split import Token, pieces, text_of
 from ami_utterances import EMPTY, NO_SPEAKER, NO_TIME, NO_WORDS, Utterance, centiseconds
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 NITE = "{http://nite.sourceforge.net/}"
 POINTER = re.compile(r"[^#]*#id\(([^)]+)\)(?:\.\.id\(([^)]+)\))?")
@@ -43,7 +43,7 @@ def annotations_in(corpus: Path) -> Path:
     for name in ("", "annotations", "ami_public_manual_1.6.2"):
         if (corpus / name / "corpusResources/meetings.xml").is_file():
             return corpus / name
-    raise UserError(
+    raise PamError(
         f"{corpus}: no corpusResources/meetings.xml, nor in annotations/: unpack "
         "ami_public_manual_1.6.2.zip there (local/download.py does it)"
     )
@@ -142,7 +142,7 @@ def _parse(file: Path) -> ET.Element:
     try:
         return ET.parse(file).getroot()
     except (ET.ParseError, OSError) as error:
-        raise UserError(
+        raise PamError(
             f"{file}: not readable XML ({error}): unpack the annotations again"
         ) from error
 

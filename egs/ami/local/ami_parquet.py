@@ -14,7 +14,7 @@ from typing import Any
 from ami_utterances import EMPTY, NO_AUDIO, NO_TIME, Utterance, clean
 
 from pam.data.parquet import audio_file, find_audio, numbered_rows
-from pam.errors import UserError
+from pam.errors import PamError
 
 SETS = {"train": "train", "validation": "dev", "test": "test"}
 # What the other fields say too: meeting, headset, speaker, begin and end in hundredths of a second.
@@ -40,7 +40,7 @@ def files_in(folder: Path) -> dict[str, list[Path]]:
                 found[SETS[splits[0]]].append(file)
         if found:
             return dict(found)
-    raise UserError(
+    raise PamError(
         f"{folder}: no *.parquet or *.arrow files of train, validation and test: AMI_PARQUET names "
         "a copy of the data set edinburghcstr/ami, config ihm"
     )
@@ -59,7 +59,7 @@ def _utterance(
 ) -> Utterance | None:
     named = AUDIO_ID.fullmatch(fields["audio_id"] or "")
     if not named:
-        raise UserError(
+        raise PamError(
             f"{file}: row {number}: audio_id {fields['audio_id']!r}, expected one like "
             "AMI_EN2001a_H00_MEE068_0000557_0000594: use the config ihm of the data set"
         )

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, i
 
 from ami_utterances import headsets  # noqa: E402
 
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger, progress  # noqa: E402
 from pam.registry import nearest  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
@@ -40,11 +40,11 @@ def fetch_recordings(folder: Path, meetings: list[str], url: str) -> None:
         place = f"amicorpus/{meeting}/audio/{meeting}.Headset-{n}.wav"
         try:
             download(f"{url}/AMICorpusMirror/{place}", folder / place)
-        except UserError as error:
+        except PamError as error:
             logger.warning("%s", error)
             failed.append(place)
     if failed:
-        raise UserError(
+        raise PamError(
             f"{len(failed)} of {len(names)} recordings could not be fetched, the first is "
             f"{failed[0]}: run the same command again"
         )
@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--url", default=URL, help="a mirror")
     args = parser.parse_args(argv)
     if not args.folder:
-        raise UserError("AMI is not set: in egs/ami/db.sh, name a folder for the corpus")
+        raise PamError("AMI is not set: in egs/ami/db.sh, name a folder for the corpus")
     for meeting in args.meetings:
         if meeting not in headsets():
-            raise UserError(f"unknown meeting {meeting!r}: {nearest(meeting, headsets())}")
+            raise PamError(f"unknown meeting {meeting!r}: {nearest(meeting, headsets())}")
     fetch_annotations(Path(args.folder), args.url)
     fetch_recordings(Path(args.folder), args.meetings or list(headsets()), args.url)
 

@@ -39,7 +39,7 @@ from pam.data.corpus import (  # noqa: E402
     report_left_out,
 )
 from pam.data.datadir import DataDir  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 TASK = "asr_noisy"
@@ -109,7 +109,7 @@ def with_audio(
     for recording in {u.recording for u in utterances} & recordings.keys():
         try:
             ends[recording] = num_samples(recordings[recording]) / SAMPLE_RATE
-        except UserError as error:
+        except PamError as error:
             logger.warning("%s", error)
     kept = []
     for utterance in utterances:
@@ -126,7 +126,7 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
     files = ami_parquet.files_in(folder)
     for name in sets:
         if name not in files:
-            raise UserError(f"{folder}: no files of the set {name}: fetch all of the data set")
+            raise PamError(f"{folder}: no files of the set {name}: fetch all of the data set")
         faults: Faults = defaultdict(list)
         rows = list(ami_parquet.read_rows(files[name], faults))
         utterances = unique((row.utterance for row in rows), faults)
@@ -144,7 +144,7 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
         report_left_out(logger, f"ami_{name}", lost)
         list_left_out(out / f"ami_{name}", faults | lost)
         if not paths:
-            raise UserError(
+            raise PamError(
                 f"{folder}: no audio in the set {name}: copy the data set with it inside"
             )
         texts = common_files([u for u in utterances if u.id in paths]) | {"wav.scp": paths}
@@ -154,12 +154,12 @@ def from_parquet(folder: Path, out: Path, size: str, sets: Sequence[str]) -> Non
 
 
 def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path) -> None:
-    """Say what there is of a set; `UserError` where that is nothing."""
+    """Say what there is of a set; `PamError` where that is nothing."""
     report_left_out(logger, f"ami_{name}", faults)
     list_left_out(out / f"ami_{name}", faults)
     if not utterances:
         first = f"; {faults[NO_AUDIO][0]} has no audio" if faults.get(NO_AUDIO) else ""
-        raise UserError(
+        raise PamError(
             f"ami_{name}: no utterance: complete the corpus (local/download.py FOLDER){first}"
         )
     report_count(logger, f"ami_{name}", len(utterances), PUBLISHED[name])
@@ -190,15 +190,15 @@ def main(argv: list[str] | None = None) -> None:
     sets = [name.removeprefix("ami_") for name in args.sets]
     for name, part in zip(args.sets, sets, strict=True):
         if part not in PUBLISHED:
-            raise UserError(f"--sets {name}: this recipe makes ami_train, ami_dev, ami_test")
+            raise PamError(f"--sets {name}: this recipe makes ami_train, ami_dev, ami_test")
     if bool(args.corpus) == bool(args.parquet):
-        raise UserError(
+        raise PamError(
             "egs/ami/db.sh: set one of AMI and AMI_PARQUET, the folder of the corpus or of a copy "
             "of edinburghcstr/ami (local/download.py FOLDER fetches the corpus, CC BY 4.0)"
         )
     source = Path(args.corpus or args.parquet)
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder: correct egs/ami/db.sh")
+        raise PamError(f"{source}: no such folder: correct egs/ami/db.sh")
     (from_corpus if args.corpus else from_parquet)(source, args.out, args.size, sets)
 
 

@@ -12,7 +12,7 @@ from pam.data.corpus import cluster_id, even_sample, report_count
 from pam.data.datadir import DataDir
 from pam.data.parquet import audio_file, find_parquet, numbered_rows
 from pam.data.scp import one_line
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 TASK = "ac"
@@ -31,21 +31,19 @@ def bench_set(corpus: Path, name: str, audio: Path, count: int | None) -> DataDi
     source, published, asks = BENCH_SETS[name]
     files = find_parquet(corpus / source)
     if not files:
-        raise UserError(
-            f"{corpus / source}: no *.parquet: copy AudioLLMs/{source} of the hub there"
-        )
+        raise PamError(f"{corpus / source}: no *.parquet: copy AudioLLMs/{source} of the hub there")
     texts: dict[str, dict[str, str]] = {
         file: {} for file in ("wav.scp", "text", "prompt", "utt2cluster")
     }
     for number, row in _sampled_rows(files, count):
         utt = f"{name}-{number:05d}"
         if not (clip := audio_file(row["context"], audio)):
-            raise UserError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
+            raise PamError(f"{corpus / source}, row {number}: no audio in it: {WITH_AUDIO}")
         texts["wav.scp"][utt] = str(clip)
         texts["utt2cluster"][utt] = cluster_id(clip.stem)  # rows of one clip are not independent
         for file, column in [("text", "answer"), ("prompt", "instruction")][: 1 + asks]:
             if not isinstance(row[column], str) or not one_line(row[column]):
-                raise UserError(f"{corpus / source}, row {number}: no {column}: copy it again")
+                raise PamError(f"{corpus / source}, row {number}: no {column}: copy it again")
             texts[file][utt] = one_line(row[column])
     found = len(texts["text"])
     if count is None:

@@ -13,7 +13,7 @@ from pam.atomic import write_text
 from pam.data.audio import FOREIGN, stated_seconds
 from pam.data.corpus import even_sample, even_sample_of_usable
 from pam.data.parquet import audio_file, rows
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of two files the earlier kind is taken
@@ -93,7 +93,7 @@ def _fault(file: Path, pattern: str) -> str | None:
     if pattern in ("ID", "YID"):
         try:
             seconds = stated_seconds(file)
-        except UserError:
+        except PamError:
             return None  # stage 2 counts it among the bad ones
         if seconds is not None and seconds > LONGEST:
             return f"{file} has {seconds:.0f} s: is it the whole video? cut ten seconds from START"
@@ -113,7 +113,7 @@ def _complain_of_names(
         f"of {part}.csv{example}"
     )
     if not found and gone:
-        raise UserError(
+        raise PamError(
             f"{corpus}: none of the {len(missing)} clips of {part}.csv: {gone[0]}: no such clip: "
             f"{what}"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from pam.data.corpus import reading
 from pam.data.parquet import columns, find_parquet, rows
 from pam.data.scp import id_fault, one_line
-from pam.errors import UserError
+from pam.errors import PamError
 
 TASK = "ac"
 COLUMNS = ("youtube_id", "start_time", "caption")
@@ -44,14 +44,14 @@ def captions_of(corpus: Path, part: str) -> list[Caption]:
         extra = ["audiocap_id"] if "audiocap_id" in columns(table) else []
         entries = [(table, n, row) for n, row in enumerate(rows(files, [*COLUMNS, *extra]), 1)]
     else:
-        raise UserError(f"{table}: missing, and no {part}*.parquet below: correct db.sh")
+        raise PamError(f"{table}: missing, and no {part}*.parquet below: correct db.sh")
     found: dict[int, Caption] = {}
     for file, line, row in entries:
         caption = _caption(row, f"{file}:{line}", line)
         if found.setdefault(caption.number, caption) != caption:
-            raise UserError(f"{file}:{line}: audiocap_id {caption.number} is there twice: mend it")
+            raise PamError(f"{file}:{line}: audiocap_id {caption.number} is there twice: mend it")
     if not found:
-        raise UserError(f"{table}: no captions in it: fetch it again")
+        raise PamError(f"{table}: no captions in it: fetch it again")
     return [found[number] for number in sorted(found)]
 
 
@@ -60,7 +60,7 @@ def _csv_rows(table: Path) -> list[tuple[Path, int, dict[str, str]]]:
         reader = csv.DictReader(file)
         wanted = {"audiocap_id", *COLUMNS}
         if lacking := wanted - {*(reader.fieldnames or [])}:
-            raise UserError(f"{table}: no column {min(lacking)!r}: use AudioCaps' own file")
+            raise PamError(f"{table}: no column {min(lacking)!r}: use AudioCaps' own file")
         return [(table, reader.line_num, row) for row in reader]
 
 
@@ -69,14 +69,12 @@ def _caption(row: Mapping[str, Any], where: str, line: int) -> Caption:
         clip = f"{row['youtube_id']}_{int(float(row['start_time']))}"
         number = int(row.get("audiocap_id", line))
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where}: {dict(row)}: not a caption ({error}): mend the line") from error
+        raise PamError(f"{where}: {dict(row)}: not a caption ({error}): mend the line") from error
     text = one_line(str(row["caption"] or ""))
     if not text or not row["youtube_id"]:
-        raise UserError(f"{where}: no caption or no youtube_id: mend the line")
+        raise PamError(f"{where}: no caption or no youtube_id: mend the line")
     if id_fault(clip):  # it becomes the name of a file
-        raise UserError(
-            f"{where}: youtube_id {row['youtube_id']!r} cannot be a name: mend the line"
-        )
+        raise PamError(f"{where}: youtube_id {row['youtube_id']!r} cannot be a name: mend the line")
     return Caption(clip, number, text)
 
 

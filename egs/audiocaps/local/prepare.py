@@ -16,7 +16,7 @@ from audiocaps_tables import captions_of, each_caption, each_clip  # noqa: E402
 
 from pam.data.corpus import report_count  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 # part of the corpus, captions as published
@@ -31,14 +31,14 @@ logger = get_logger("prepare")
 
 
 def folder(value: str, variable: str, what: str) -> Path:
-    """The corpus' folder; `UserError` where db.sh does not name one."""
+    """The corpus' folder; `PamError` where db.sh does not name one."""
     if not value:
-        raise UserError(
+        raise PamError(
             f"{variable} is not set: in egs/audiocaps/db.sh, name {what}; "
             "or leave its sets out with --train_sets, --dev_sets and --test_sets"
         )
     if not Path(value).is_dir():
-        raise UserError(f"{value}: no such folder: correct {variable} in egs/audiocaps/db.sh")
+        raise PamError(f"{value}: no such folder: correct {variable} in egs/audiocaps/db.sh")
     return Path(value).absolute()
 
 
@@ -52,7 +52,7 @@ def make_set(args: argparse.Namespace, name: str) -> None:
     total = len({caption.clip for caption in captions})
     write_missing(args.out / name, missing, total)
     if not found:
-        raise UserError(f"{corpus}: none of the {total} clips of {name}: {_any(missing)}")
+        raise PamError(f"{corpus}: none of the {total} clips of {name}: {_any(missing)}")
     there = [caption for caption in captions if caption.clip in found]
     make = each_caption if part == "train" else each_clip
     data = DataDir(make(name, there, found))
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
         elif name in BENCH_SETS:
             make_bench(args, name)
         else:
-            raise UserError(f"--sets {name}: this recipe makes {', '.join([*SETS, *BENCH_SETS])}")
+            raise PamError(f"--sets {name}: this recipe makes {', '.join([*SETS, *BENCH_SETS])}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, installed or not
 
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.registry import nearest  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
 
@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--url", default=URL, help="a mirror")
     args = parser.parse_args(argv)
     if not args.folder:
-        raise UserError("LIBRISPEECH is not set: in egs/librispeech/db.sh, name a folder for it")
+        raise PamError("LIBRISPEECH is not set: in egs/librispeech/db.sh, name a folder for it")
     for part in args.parts or MD5:
         if part not in MD5:
-            raise UserError(f"unknown part {part!r}: {nearest(part, MD5)}")
+            raise PamError(f"unknown part {part!r}: {nearest(part, MD5)}")
         fetch_part(Path(args.folder), part, args.url)
 
 

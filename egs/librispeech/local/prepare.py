@@ -26,7 +26,7 @@ from pam.data.corpus import (  # noqa: E402
 )
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.scp import one_line  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 TASK = "asr_clean"
@@ -89,13 +89,13 @@ def option_of(part: str) -> str:
 def prepare_part(corpus: Path, part: str, out: Path, size: str) -> None:
     folder = part_folder(corpus, part)
     if not folder.is_dir():
-        raise UserError(
+        raise PamError(
             f"{folder.absolute()}: no such folder: {GET_IT}; or correct db.sh; or leave "
             f"{set_name(part)} out of {option_of(part)}"
         )
     found, faults = read_part(folder)
     if not found:
-        raise UserError(f"{folder.absolute()}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
+        raise PamError(f"{folder.absolute()}: no SPK/CHAP/*.trans.txt with audio in it: {GET_IT}")
     report_left_out(logger, part, faults)
     list_left_out(out / set_name(part), faults)
     if part in PUBLISHED:
@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
     if not args.corpus:
-        raise UserError(
+        raise PamError(
             "LIBRISPEECH is not set: in egs/librispeech/db.sh, name the folder that holds the "
             f"corpus ({GET_IT}, CC BY 4.0)"
         )

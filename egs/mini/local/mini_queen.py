@@ -22,7 +22,7 @@ import soxr
 from jaxtyping import Float
 
 from pam.data.audio import SAMPLE_RATE
-from pam.errors import UserError
+from pam.errors import PamError
 
 MAGIC, MP3 = b"QTBL", 1
 TABLE_AT, ENTRY_BYTES, NAME_BYTES = 15, 21, 12
@@ -66,13 +66,13 @@ class VoiceLine:
 
 
 class Game:
-    """The resources of a `queen.1c` by name; `UserError` where it is another kind of file."""
+    """The resources of a `queen.1c` by name; `PamError` where it is another kind of file."""
 
     def __init__(self, path: str | Path):
         with Path(path).open("rb") as file:
             self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self.data[:4] != MAGIC or self.data[NAME_BYTES] != MP3:
-            raise UserError(f"{path}: not a queen.1c with MP3 voices: remove it and run again")
+            raise PamError(f"{path}: not a queen.1c with MP3 voices: remove it and run again")
         self.index = dict(self._entries())
 
     def _entries(self) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -209,7 +209,7 @@ def _actors(data: bytes, name: str) -> list[int]:
     except IndexError:
         at = None
     if at != len(numbers) - 1:  # one number follows the last step
-        raise UserError(f"{name}.CUT: its steps do not fill their place: is it another edition?")
+        raise PamError(f"{name}.CUT: its steps do not fill their place: is it another edition?")
     return actors
 
 

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pam.errors import UserError
+from pam.errors import PamError
 
 MAGIC = b"qres"
 HEADER = struct.Struct(">4sIIII")  # magic, version, offsets of tree, data and names
@@ -16,7 +16,7 @@ def read_rcc(path: str | Path) -> Iterator[tuple[str, bytes]]:
     """(path inside, content) of every file; zstd-compressed ones are left out (none is a sound)."""
     blob = Path(path).read_bytes()
     if len(blob) < HEADER.size or blob[:4] != MAGIC:
-        raise UserError(f"{path}: not a Qt resource file: remove its folder and run again")
+        raise PamError(f"{path}: not a Qt resource file: remove its folder and run again")
     _, version, tree_at, data_at, names_at = HEADER.unpack_from(blob)
     node_bytes = 14 if version < 2 else 22  # version 2 adds the time of the last change
 

@@ -17,7 +17,7 @@ from mini_captions import Phrase
 from mini_rcc import read_rcc
 
 from pam.data.audio import SAMPLE_RATE, load_audio
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.paths import cache_dir
 from tools.fetch_corpora import complete_folder, unpacked
 
@@ -49,7 +49,7 @@ class Sound:
 
 
 def read_sounds(path: Path = TABLE) -> list[Sound]:
-    """The sounds of the table, checked; `UserError` names a bad line."""
+    """The sounds of the table, checked; `PamError` names a bad line."""
     sounds, used = [], set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line or line.startswith("#"):
@@ -57,7 +57,7 @@ def read_sounds(path: Path = TABLE) -> list[Sound]:
         fields = line.split("\t")
         clips = tuple(fields[-1].split())
         if len(fields) != 5 or not clips or used & {fields[0], *clips}:
-            raise UserError(f"{path}:{number}: {line!r}: needs five fields, nothing twice")
+            raise PamError(f"{path}:{number}: {line!r}: needs five fields, nothing twice")
         used |= {fields[0], *clips}
         sounds.append(Sound(fields[0], Phrase(*fields[1:4]), clips))
     return sounds
@@ -152,7 +152,7 @@ def find_clip(clip: str, files: Mapping[str, Path]) -> Path:
         if name == clip or (name.startswith(f"{source}:") and name.endswith(f"/{end}"))
     ]
     if len(hits) != 1:
-        raise UserError(f"{TABLE.name}: clip {clip!r} names {len(hits)} files: make it name one")
+        raise PamError(f"{TABLE.name}: clip {clip!r} names {len(hits)} files: make it name one")
     return hits[0]
 
 

@@ -18,7 +18,7 @@ from snv_commonvoice import read_speakers  # noqa: E402
 from snv_items import draw_items, write_items  # noqa: E402
 
 from pam.data.corpus import even_sample  # noqa: E402
-from pam.errors import UserError, run_main  # noqa: E402
+from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 # Items of the training, validation and test sets; None: --num_items, or all that there are.
@@ -29,9 +29,9 @@ logger = get_logger("prepare")
 
 
 def folder(value: str, variable: str, what: str) -> Path:
-    """The corpus' folder; `UserError` where db.sh does not name one."""
+    """The corpus' folder; `PamError` where db.sh does not name one."""
     if not value:
-        raise UserError(
+        raise PamError(
             f"{variable} is not set: in egs/snv/db.sh, name {what}; "
             "or leave its sets out with --train_sets, --dev_sets and --test_sets"
         )
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
             make_air_bench(args, name)
         else:
             known = ", ".join([*COMMON_VOICE_SETS, *AIR_BENCH_SETS])
-            raise UserError(f"--sets {name}: this recipe makes {known}")
+            raise PamError(f"--sets {name}: this recipe makes {known}")
 
 
 if __name__ == "__main__":

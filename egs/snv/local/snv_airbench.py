@@ -15,7 +15,7 @@ from pam.data.choices import choices_entry
 from pam.data.corpus import cluster_id, report_count
 from pam.data.datadir import DataDir
 from pam.data.scp import id_fault, one_line
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 from pam.score.parse import parse_number
 
@@ -45,13 +45,13 @@ def read_questions(corpus: Path) -> list[Question]:
     """The task's questions, by id; what cannot be used is counted, the first one named."""
     meta = corpus / "Foundation" / "Foundation_meta.json"
     if not meta.is_file():
-        raise UserError(f"{meta}: missing: download AIR-Bench's Foundation part, or correct db.sh")
+        raise PamError(f"{meta}: missing: download AIR-Bench's Foundation part, or correct db.sh")
     try:
         entries = json.loads(meta.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"{meta}: not JSON ({error}): download it again") from error
+        raise PamError(f"{meta}: not JSON ({error}): download it again") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{meta}: not a list of questions: use AIR-Bench's own file")
+        raise PamError(f"{meta}: not a list of questions: use AIR-Bench's own file")
     found: dict[str, Question] = {}
     faults: list[str] = []
     for entry in entries:
@@ -60,11 +60,11 @@ def read_questions(corpus: Path) -> list[Question]:
             if isinstance(question, str):
                 faults.append(f"{entry.get('uniq_id')}: {question}")
             elif found.setdefault(question.id, question) is not question:
-                raise UserError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
+                raise PamError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
     if faults:
         logger.warning("%s: %d questions left out, %s", meta, len(faults), faults[0])
     if not found:
-        raise UserError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
+        raise PamError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
     report_count(logger, str(meta), len(found) + len(faults), PUBLISHED, "questions")
     return [found[key] for key in sorted(found)]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pam.data.corpus import reading, report_count
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger
 
 # Clips of the tables of version 4, English, by Common Voice's own statistics.
@@ -23,7 +23,7 @@ def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
     table, folder = corpus / f"{part}.tsv", corpus / "clips"
     for path in (table, folder):
         if not path.exists():
-            raise UserError(f"{path}: missing: unpack Common Voice (English), or correct db.sh")
+            raise PamError(f"{path}: missing: unpack Common Voice (English), or correct db.sh")
     there = {file.name for file in folder.iterdir()}
     speakers: dict[str, set[str]] = {}
     missing: set[str] = set()
@@ -40,9 +40,9 @@ def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
             table, len(missing), folder, min(missing),
         )  # fmt: skip
     if not speakers and not missing:
-        raise UserError(f"{table}: no clips in it: unpack it again")
+        raise PamError(f"{table}: no clips in it: unpack it again")
     if not speakers:
-        raise UserError(f"{table}: none of its clips is in {folder}: unpack the clips there")
+        raise PamError(f"{table}: none of its clips is in {folder}: unpack the clips there")
     return {client: sorted(speakers[client]) for client in sorted(speakers)}
 
 
@@ -52,10 +52,10 @@ def _rows(table: Path) -> Iterator[tuple[str, str]]:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\")
         header = next(rows, [])
         if not {"client_id", "path"} <= set(header):
-            raise UserError(f"{table}: no columns client_id and path: use Common Voice's own file")
+            raise PamError(f"{table}: no columns client_id and path: use Common Voice's own file")
         places = header.index("client_id"), header.index("path")
         for row in filter(None, rows):  # an editor may leave an empty line at the end
             if len(row) <= max(places) or not all(row[place] for place in places):
-                raise UserError(f"{table}:{rows.line_num}: no speaker or no clip: unpack it again")
+                raise PamError(f"{table}:{rows.line_num}: no speaker or no clip: unpack it again")
             client, clip = (row[place] for place in places)
             yield client, clip if Path(clip).suffix else f"{clip}.mp3"

@@ -16,7 +16,7 @@ from pam.data.audio import load_audio, write_flac
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.workers import run_tasks
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.log import get_logger, progress
 
 TASK = "snv"
@@ -48,12 +48,12 @@ def draw_items(
             each person.
     """
     if count < 1:
-        raise UserError(f"--num_items {count}: give 1 or more")
+        raise PamError(f"--num_items {count}: give 1 or more")
     if segments and segments < MOST:
-        raise UserError(f"--segments {segments}: {MOST} people need at least {MOST}; or give 0")
+        raise PamError(f"--segments {segments}: {MOST} people need at least {MOST}; or give 0")
     pool = [speaker for speaker in sorted(speakers) if len(speakers[speaker]) >= (segments or 1)]
     if len(pool) < MOST:
-        raise UserError(
+        raise PamError(
             f"{name}: {len(pool)} people have {segments or 1} clips or more, {MOST} are needed: "
             "use more of the corpus, or fewer --segments"
         )
@@ -159,7 +159,7 @@ def _copy(jobs: Sequence[tuple[str, str, Path]]) -> dict[str, str]:
     for utt, entry, file in jobs:
         try:
             audio = load_audio(entry)
-        except UserError as error:
+        except PamError as error:
             bad[utt] = str(error)
         else:
             write_flac(file, audio)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pam.decode.drafters.base import Drafter
 from pam.decode.engine import Engine, Item
 from pam.decode.row import Row
-from pam.errors import UserError
+from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
 
@@ -22,7 +22,7 @@ class ExitLayerDrafter(Drafter):
         self.depth = Depth(lm)
         self.layer = len(self.depth) // 2 if exit_layer is None else exit_layer
         if not 1 <= self.layer < len(self.depth):
-            raise UserError(
+            raise PamError(
                 f"exit_layer {self.layer}: must be 1 to {len(self.depth) - 1}, below the last layer"
             )
 
