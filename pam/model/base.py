@@ -1,18 +1,20 @@
-"""Base class of the ESPnet models: frozen parts keep their type and stay out of checkpoints."""
+"""Base class of the trained models: frozen parts keep their type and stay out of checkpoints.
+
+It has ESPnet's methods without ESPnet, which only training needs (`pam.train.task`).
+"""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
 
 import torch
-from espnet2.train.abs_espnet_model import AbsESPnetModel
 from torch import Tensor, nn
 
 from pam.errors import PamError
 from pam.registry import nearest
 
 
-class TrainableOnlyModel(AbsESPnetModel):
-    """An ESPnet model whose checkpoints hold only learned weights.
+class TrainableOnlyModel(nn.Module):
+    """A model whose checkpoints hold only learned weights.
 
     Frozen weights come from the pretrained models' files. `to` moves the model but keeps the type
     of every part, because ESPnet would cast a bfloat16 LLM to its `train_dtype`.

@@ -7,6 +7,7 @@ from typing import Any
 
 from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, optim_classes
+from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
 from torch import nn
 
@@ -18,6 +19,7 @@ from pam.data.utterances import Inputs, read_inputs
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
+from pam.model.base import TrainableOnlyModel
 from pam.model.build import build_model, load_learned
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.speech_llm import ESPnetPaMModel
@@ -39,6 +41,8 @@ class Joined(DistributedOption):
         pass
 
 
+# ESPnet asks for its own base class, whose methods these models have.
+AbsESPnetModel.register(TrainableOnlyModel)
 abs_task.scheduler_classes["linear_warmup_decay"] = LinearWarmupDecay
 abs_task.DistributedOption = Joined
 
