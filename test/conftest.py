@@ -1,6 +1,7 @@
 """Fixtures that several rooms use: a tiny LLM on disk, a tiny Speech LLM, a tiny combined set."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ install_import_hook(["pam.fusion", "pam.llm", "pam.model"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from toys import build_with_lora, make_batch  # noqa: E402
+from toys import MILLISECONDS, ToyEncoder, build_with_lora, make_batch  # noqa: E402
 
 SLOW = Path(__file__).with_name("slow.txt")
 SLOW_SECONDS = 1.0  # of all cases of a test function together
@@ -23,6 +24,12 @@ ENCODERS = {
     "first": {"family": "whisper", "path": "nowhere", "dim": 6, "num_states": 3},
     "second": {"family": "wavlm", "path": "nowhere", "dim": 4, "num_states": 2},
 }
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_FLAGS = (
+    "--no-sandbox",  # root in a container has none; the pages are the tests' own
+    "--autoplay-policy=no-user-gesture-required",
+)
 
 TINY = {  # a random LLM
     "hidden_size": 16,
@@ -137,6 +144,34 @@ def tiny_config(tiny_llm) -> dict:
 @pytest.fixture
 def tiny_model(tiny_config):
     return build_with_lora(tiny_config)
+
+
+@pytest.fixture
+def speech_llm(tiny_model):
+    """The API of a tiny model whose encoders are toys."""
+    from pam.decode.api import SpeechLLM
+
+    encoders = {s.name: ToyEncoder(s.num_states, s.dim) for s in tiny_model.shapes}
+    tiny_model.encoders = torch.nn.ModuleDict(encoders)
+    return SpeechLLM(tiny_model.eval())
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Playwright's Chromium if it is installed, otherwise the system's."""
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+        program = own if own.exists() else next(filter(None, map(shutil.which, BROWSERS)), None)
+        if program is None:
+            pytest.skip("no Chromium: run `playwright install chromium`, or install your system's")
+        browser = playwright.chromium.launch(
+            executable_path=program, args=BROWSER_FLAGS, timeout=MILLISECONDS
+        )
+        expect.set_options(timeout=MILLISECONDS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -3,9 +3,39 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
+
+FRAME = 640  # samples of a frame at 25 Hz
+MILLISECONDS = 300_000  # at most, for one answer: a busy machine takes minutes to start a browser
+
+
+class ToyEncoder(nn.Module):
+    """States that depend on the samples: [B, S, T, D_e] and a mask, as the contract says."""
+
+    def __init__(self, num_states, dim):
+        super().__init__()
+        self.num_states, self.dim = num_states, dim
+
+    def forward(self, audio, lengths):
+        from pam.errors import PamError
+
+        if int(lengths.min()) < FRAME:
+            raise PamError(f"a clip of {int(lengths.min())} samples is too short for ToyEncoder")
+        frames = lengths // FRAME
+        longest = int(frames.max())
+        blocks_BT = audio[:, : longest * FRAME].unflatten(1, (longest, FRAME)).abs().mean(2)
+        scale_SD = torch.arange(1.0, 1 + self.num_states * self.dim).view(self.num_states, 1, -1)
+        states = blocks_BT[:, None, :, None] * scale_SD
+        return states, torch.arange(longest) < frames[:, None]
+
+
+def tone(rate):
+    """A second of 440 Hz."""
+    return np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) * 0.5
 
 
 def build_with_lora(config):

@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -91,7 +91,9 @@ class Decoder:
     def fused(self, requests: Sequence[Request]) -> Iterator[Fused]:
         features = ahead([request.load for request in requests], AHEAD)
         for request, loaded in zip(requests, features, strict=True):
-            yield fuse_exactly(self.model, self.memory, request, loaded)
+            with naming([request]):
+                fused = fuse_exactly(self.model, self.memory, request, loaded)
+            yield fused
 
     def slots(self, fused: Fused) -> int:
         """The slots of a row: it follows from the request alone."""
@@ -121,20 +123,23 @@ class Decoder:
     def rows(self, inputs: Iterable[Fused]) -> Iterator[Row]:
         for fused, past in listen_exactly(self.lm, inputs, self.autocast):
             hint = self.drafter and self.drafter.hint(fused.request.prompt, fused.audio[0])
-            yield Row(fused, past, fused.limit, fused.request.name, hint)
+            request = fused.request
+            yield Row(fused, past, fused.limit, request.name, hint, request.watch)
 
     @torch.no_grad()
     def plain(self, requests: Sequence[Request]) -> Iterator[Answered]:
         """The answers of `greedy` to a batch of requests with the same limits."""
         (limits,) = {(r.max_new_tokens, r.max_tokens_per_second) for r in requests}
-        output = greedy(
-            self.model,
-            *pad([request.load() for request in requests]),
-            [request.prompt for request in requests],
-            max_new_tokens=limits[0],
-            max_tokens_per_second=limits[1],
-            memory=self.memory,
-        )
+        loaded = pad([request.load() for request in requests])
+        with naming(requests):
+            output = greedy(
+                self.model,
+                *loaded,
+                [request.prompt for request in requests],
+                max_new_tokens=limits[0],
+                max_tokens_per_second=limits[1],
+                memory=self.memory,
+            )
         for row, request in enumerate(requests):
             routed = output.experts is not None
             yield Answered(
@@ -145,6 +150,7 @@ class Decoder:
                 output.posteriors[row] if routed else None,
                 output.logprobs[row],
                 output.passes,
+                len(output.tokens[row]) < output.limits[row],
             )
 
     def answered(self, row: Row) -> Answered:
@@ -157,9 +163,20 @@ class Decoder:
             fused.logits[0].softmax(-1).cpu() if routed else None,
             row.logprob,
             row.passes,
+            len(row.said) < row.limit,
             row.exits,
             row.layers,
         )
+
+
+@contextmanager
+def naming(requests: Sequence[Request]) -> Iterator[None]:
+    """Let an error about audio begin with the names of the requests."""
+    try:
+        yield
+    except PamError as error:
+        names = ", ".join(filter(None, (request.name for request in requests)))
+        raise PamError(f"{names}: {error}" if names else str(error)) from error
 
 
 def ahead(

@@ -34,6 +34,7 @@ class GreedyOutput:
         posteriors: p of equation 8 [B, R], None without a router.
         logprobs: log-probability of each row's tokens in nats, with the end token if there is one.
         passes: passes of the LLM over tokens of the answers.
+        limits: the largest number of tokens of each row.
     """
 
     texts: list[str]
@@ -42,6 +43,7 @@ class GreedyOutput:
     posteriors: Float[Tensor, "B R"] | None
     logprobs: list[float]
     passes: int
+    limits: list[int]
 
 
 class PromptMemory:
@@ -107,6 +109,7 @@ def greedy(
         logits.softmax(-1).cpu() if routed else None,
         logprobs,
         max(map(len, tokens)),
+        limits.tolist(),
     )
 
 

@@ -22,11 +22,26 @@ def join_transcripts(texts: Iterable[str], overlap: float) -> str:
     that the end of one and the start of the next have in common. Without a common run, all words
     of both are kept.
     """
-    most = round(overlap * WORDS_PER_SECOND) + 2  # a cut word at both ends
+    most = words_of(overlap)
     words: list[str] = []
     for text in texts:
         words = join_words(words, text.split(), most)
     return " ".join(words)
+
+
+def words_of(overlap: float) -> int:
+    """The largest number of words in an overlap of so many seconds; both ends may cut a word."""
+    return round(overlap * WORDS_PER_SECOND) + 2
+
+
+def settled_text(texts: Sequence[str], overlap: float | None) -> str:
+    """The beginning of the joined answer that no later piece can change.
+
+    The next transcript may change the words of its overlap. Other answers are only appended to.
+    """
+    if overlap is None:
+        return list_answers(texts)
+    return " ".join(join_transcripts(texts, overlap).split()[: -words_of(overlap)])
 
 
 def join_words(left: Sequence[str], right: Sequence[str], most: int) -> list[str]:
@@ -117,4 +132,6 @@ def join_answers(
         max(answer.repetition for answer in answers),
         all(answer.skipped for answer in answers),
         tuple(Piece(*time, text) for time, text in zip(times, texts, strict=True)),
+        sum(answer.tokens for answer in answers),
+        all(answer.complete for answer in answers),
     )

@@ -2,7 +2,7 @@
 
 # T frames, N samples, R routed experts
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ class Request:
         max_new_tokens: an answer has at most so many tokens.
         max_tokens_per_second: and at most so many per second of audio, but the limit is never below
             16. It ends answers that repeat themselves. 0: no such limit.
+        watch: called with the tokens so far after every pass; the answer ends where it returns
+            False. Only searches that never take a token back call it.
     """
 
     key: Any
@@ -31,6 +33,7 @@ class Request:
     max_new_tokens: int = 128
     max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
     name: str = ""
+    watch: Callable[[Sequence[int]], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Answered:
         posterior: p of equation 8; None without a router.
         logprob: the log-probability of the tokens, in nats, with the end token if there is one.
         passes: the passes of the LLM that the answer took part in.
+        complete: whether the LLM ended the answer, not its limit.
         exits: with early exit, the layer that predicted each token after the first.
         layers: with early exit, the number of layers computed for all its tokens.
     """
@@ -54,5 +58,6 @@ class Answered:
     posterior: Float[Tensor, " R"] | None
     logprob: float
     passes: int
+    complete: bool = True
     exits: list[int] = field(default_factory=list)
     layers: int = 0

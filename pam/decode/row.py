@@ -1,6 +1,6 @@
 """An answer in the making."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ class Row:
         limit: the largest number of tokens.
         name: of the utterance.
         hint: what a drafter prepared for the row.
+        watch: as of `Request`.
         said: the tokens so far, without the end token. The last one is not read yet.
         logprob: the sum of the log-probabilities of all chosen tokens, with the end token.
         passes: the passes of the LLM that the row took part in.
@@ -35,6 +36,7 @@ class Row:
     limit: int
     name: str = ""
     hint: Any = None
+    watch: Callable[[Sequence[int]], bool] | None = None
     said: list[int] = field(default_factory=list)
     logprob: float = 0.0
     passes: int = 0
@@ -54,6 +56,11 @@ class Row:
         if token != end:
             self.said.append(token)
         self.ended = token == end or len(self.said) == self.limit
+
+    def show(self) -> None:
+        """Let who watches see the tokens so far; the row ends if nobody wants more."""
+        if self.watch is not None and not self.watch(self.said):
+            self.ended = True
 
     def items(self, draft: Sequence[int]) -> list[Item]:
         """The last token and the draft after it, at their slots."""

@@ -50,6 +50,7 @@ def search(engine: Engine, rows: Iterable[Row], strategy: Strategy) -> Iterator[
         if going := [row for row in active if not row.ended]:
             strategy.advance(engine, going)
         for row in active:
+            row.show()
             if row.ended:
                 engine.release(row.place)
                 yield row

@@ -89,11 +89,20 @@ def build_model(
     return model
 
 
-def load_experiment(exp: str | Path, online: bool = False) -> ESPnetPaMModel:
-    """The trained model of exp/NAME (config.yaml and model.pth), in eval mode."""
+def load_experiment(
+    exp: str | Path, online: bool = False, dtype: str | None = None
+) -> ESPnetPaMModel:
+    """The trained model of exp/NAME (config.yaml and model.pth), in eval mode.
+
+    `dtype` replaces that of the LLM's weights and of the arithmetic.
+    """
     exp = Path(exp)
     trained_weights(exp)  # fail before the LLM is loaded
-    model = build_model(load_yaml(exp / "config.yaml"), online, Template.read(exp))
+    config = load_yaml(exp / "config.yaml")
+    if dtype is not None:
+        config["llm_conf"] = {**config["llm_conf"], "dtype": dtype}
+        config["model_conf"] = {**config["model_conf"], "bf16": dtype == "bfloat16"}
+    model = build_model(config, online, Template.read(exp))
     load_learned(model, exp)
     return model.eval()
 

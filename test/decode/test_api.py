@@ -1,45 +1,23 @@
 """One clip through a model whose encoders are toys of the contract's shape."""
 
 import io
+import json
+import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from torch import nn
+from toys import tone
 
 from pam.bin import transcribe
-from pam.decode.api import SpeechLLM, as_clip
+from pam.decode import answering
+from pam.decode.api import SpeechLLM
+from pam.decode.audio_input import as_clip
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered
 from pam.errors import PamError
-
-FRAME = 640  # samples of a frame at 25 Hz
-
-
-class ToyEncoder(nn.Module):
-    """States that depend on the samples: [B, S, T, D_e] and a mask, as the contract says."""
-
-    def __init__(self, num_states, dim):
-        super().__init__()
-        self.num_states, self.dim = num_states, dim
-
-    def forward(self, audio, lengths):
-        if int(lengths.min()) < FRAME:
-            raise PamError(f"a clip of {int(lengths.min())} samples is too short for ToyEncoder")
-        frames = lengths // FRAME
-        longest = int(frames.max())
-        blocks_BT = audio[:, : longest * FRAME].unflatten(1, (longest, FRAME)).abs().mean(2)
-        scale_SD = torch.arange(1.0, 1 + self.num_states * self.dim).view(self.num_states, 1, -1)
-        states = blocks_BT[:, None, :, None] * scale_SD
-        return states, torch.arange(longest) < frames[:, None]
-
-
-@pytest.fixture
-def speech_llm(tiny_model):
-    shapes = tiny_model.shapes
-    tiny_model.encoders = nn.ModuleDict({s.name: ToyEncoder(s.num_states, s.dim) for s in shapes})
-    return SpeechLLM(tiny_model.eval())
 
 
 @pytest.fixture
@@ -55,10 +33,6 @@ def wav(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(16000), 16000, subtype="FLOAT")
     return path
-
-
-def tone(rate):
-    return np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) * 0.5
 
 
 def test_answer_has_text_expert_and_posteriors(speech_llm, wav):
@@ -333,3 +307,138 @@ def test_transcribe_with_only_bad_files_loads_no_model(tmp_path, monkeypatch, ca
 def test_transcribe_with_a_wrong_experiment(wav, tmp_path):
     with pytest.raises(PamError, match="no trained model here"):
         transcribe.main(["--exp", str(tmp_path), "--prompt", "p", str(wav)])
+
+
+OPTIONS = {"prompt": "Write it down.", "max_new_tokens": 12}
+
+
+def test_all_forms_of_audio_give_the_same(speech_llm, wav):
+    expected = speech_llm.generate(wav, **OPTIONS)
+    samples = tone(16000)
+    with wav.open("rb") as file:
+        forms = [
+            str(wav),
+            wav.read_bytes(),
+            file,
+            io.BytesIO(wav.read_bytes()),
+            samples,
+            samples.astype(np.float64),
+            torch.from_numpy(samples),
+            {"array": samples, "sampling_rate": 16000},
+            {"array": samples.tolist(), "sampling_rate": 16000, "path": None},
+            {"raw": samples, "sampling_rate": 16000},
+            {"bytes": wav.read_bytes(), "path": "gone.wav"},
+            {"bytes": None, "path": str(wav)},
+        ]
+        for form in forms:
+            assert speech_llm.generate(form, **OPTIONS) == expected
+    assert (expected.seconds, expected.tokens, expected.complete) == (1.0, 12, False)
+    assert expected.wall_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (b"not audio", "audio bytes: "),
+        (io.BytesIO(b"not audio"), "audio file: "),
+        ({"text": "a"}, "audio with the keys text: give a path"),
+        (7, "audio of type int: give a path"),
+        ([0.1, 0.2], "audio of type float"),
+        (np.zeros((16000, 1), np.float32), "one dimension"),
+    ],
+)
+def test_other_forms_are_refused(speech_llm, audio, message):
+    with pytest.raises(PamError, match=message) as caught:
+        speech_llm.generate(audio, "Write it down.")
+    assert "\n" not in str(caught.value) and tempfile.gettempdir() not in str(caught.value)
+
+
+@pytest.mark.parametrize("longest", [None, 4.0])
+def test_a_list_gives_the_answers_of_its_members(speech_llm, wav, long_wav, longest):
+    speech_llm.longest = longest
+    audios, prompts = [wav, long_wav, tone(16000)[:9000]], ["Write.", "How many?", "What is it?"]
+    together = speech_llm.generate(audios, prompts, max_new_tokens=6)
+    alone = [
+        speech_llm.generate(audio, prompt, max_new_tokens=6)
+        for audio, prompt in zip(audios, prompts, strict=True)
+    ]
+    assert together == alone
+    assert [answer.seconds for answer in together] == [1.0, 10.0, 9000 / 16000]
+    assert len({answer.text for answer in together}) > 1
+    assert speech_llm.generate([], "Write.") == []
+    with pytest.raises(PamError, match="3 recordings, 2 prompts"):
+        speech_llm.generate(audios, prompts[:2])
+
+
+def test_a_bad_clip_of_a_list_is_named(speech_llm, wav, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.zeros(40), 16000)
+    with pytest.raises(PamError, match=r"short\.wav: a clip of 40 samples is too short"):
+        speech_llm.generate([wav, tmp_path / "short.wav"], "Write it down.")
+
+
+def test_a_stream_gives_the_tokens_as_they_come(speech_llm, wav):
+    expected = speech_llm.generate(wav, **OPTIONS)
+    stream = speech_llm.generate(wav, **OPTIONS, stream=True)
+    assert stream.answer is None
+    parts = list(stream)
+    assert "".join(parts) == expected.text and len(parts) > 2
+    assert stream.answer == expected
+    assert list(stream) == []
+    with pytest.raises(PamError, match="stream=True answers one recording"):
+        speech_llm.generate([wav], **OPTIONS, stream=True)
+
+
+def test_a_stream_never_takes_text_back(speech_llm, long_wav, monkeypatch):
+    """The transcripts of later pieces change words at the end of the earlier ones."""
+    texts = ["a b c d e f g h i j x", "xylo k l m n o p q r s t u v w", "v w and so on to the end"]
+    said = [Answered(n, text, [1], 0, torch.eye(4)[0], -1.0, 1) for n, text in enumerate(texts)]
+    monkeypatch.setattr(answering, "CLIPS", 1)
+    found = iter(said)
+    monkeypatch.setattr(Decoder, "answers", lambda self, _: iter([replace(next(found), key=0)]))
+    speech_llm.longest = 4.0
+    stream = speech_llm.generate(long_wav, **OPTIONS, stream=True)
+    parts = list(stream)
+    assert len(parts) == 3
+    assert "".join(parts) == stream.answer.text
+    assert stream.answer.text.startswith("a b c") and " xylo k l " in stream.answer.text
+
+
+def test_a_closed_stream_ends_the_answer(speech_llm, wav, monkeypatch):
+    monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
+    stream = speech_llm.generate(wav, "Write.", max_new_tokens=500, stream=True)
+    next(stream)
+    stream.close()
+    list(stream)
+    assert stream.answer.tokens < 500
+
+
+def test_an_error_of_a_stream_reaches_its_reader(speech_llm):
+    stream = speech_llm.generate("no/such.wav", "Write.", stream=True)
+    for _ in range(2):
+        with pytest.raises(PamError, match="no such audio file"):
+            next(stream)
+
+
+def test_route_and_layer_weights(speech_llm, wav):
+    answer = speech_llm.generate(wav, **OPTIONS)
+    assert speech_llm.route(OPTIONS["prompt"]) == pytest.approx(answer.posteriors, abs=1e-5)
+    assert [list(row) for row in speech_llm.route(["a", "b"])] == [speech_llm.model.tasks] * 2
+    weights = answer.layer_weights
+    assert list(weights) == [shape.name for shape in speech_llm.model.shapes]
+    expert = speech_llm.model.fusion.experts[speech_llm.model.experts.index(answer.expert)]
+    np.testing.assert_array_equal(
+        np.concatenate(list(weights.values()), axis=1), expert.layer_weights().detach().numpy()
+    )
+
+
+def test_transcribe_asks_for_a_transcript(speech_llm, wav):
+    assert speech_llm.transcribe(wav, max_new_tokens=5) == speech_llm.generate(
+        wav, "Transcribe the speech.", max_new_tokens=5
+    )
+
+
+def test_an_answer_as_json(speech_llm, long_wav):
+    speech_llm.longest = 4.0
+    found = json.loads(json.dumps(speech_llm.generate(long_wav, **OPTIONS).as_dict()))
+    assert found["pieces"][0].keys() == {"start", "end", "text"}
+    assert found["seconds"] == 10.0 and found["tokens"] > 0

@@ -1,22 +1,13 @@
 """The page in a real browser: it sorts, filters, plays, fits, and does what no text says."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 from handmade import ANSWERS, ATTACKS, HOSTILE, make_experiment
-from playwright.sync_api import expect, sync_playwright
+from toys import MILLISECONDS
 
 from pam.report.blocks import heading, table
 from pam.report.page import page
 from pam.report.results import read_results
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-MILLISECONDS = 300_000  # at most, for one answer: a busy machine takes minutes to start a browser
-FLAGS = (
-    "--no-sandbox",  # root in a container has none; the page is the test's own
-    "--autoplay-policy=no-user-gesture-required",
-)
 DOCUMENT = [
     heading(1, "Results"),
     heading(2, "tiny"),
@@ -47,22 +38,6 @@ def file(tmp_path_factory):
     text = page(DOCUMENT, exp, [read_results(exp)], [exp], [exp.parents[1] / "dump/raw"], clips=2)
     (exp / "report.html").write_text(text, encoding="utf-8")
     return exp / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Playwright's Chromium if it is installed, otherwise the system's."""
-    with sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        program = own if own.exists() else next(filter(None, map(shutil.which, PROGRAMS)), None)
-        if program is None:
-            pytest.skip("no Chromium: run `playwright install chromium`, or install your system's")
-        browser = playwright.chromium.launch(
-            executable_path=program, args=FLAGS, timeout=MILLISECONDS
-        )
-        expect.set_options(timeout=MILLISECONDS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

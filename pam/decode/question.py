@@ -1,0 +1,44 @@
+"""What a program asks: a prompt about a recording, and its limits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pam.data.audio import SAMPLE_RATE
+from pam.decode.audio_input import Audio, name_of
+from pam.decode.settings import MAX_TOKENS_PER_SECOND, check_threshold
+from pam.errors import PamError
+
+Watch = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt about a recording; `SpeechLLM.generate` explains most attributes.
+
+    Attributes:
+        watch: called with the beginning of the answer whenever it has grown. Later text never
+            changes what was shown. The answer ends where `watch` returns False.
+    """
+
+    audio: Audio
+    prompt: str
+    sample_rate: int = SAMPLE_RATE
+    max_new_tokens: int = 128
+    max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
+    name: str | None = None
+    cut: bool = True
+    skip_silence: float | None = None
+    watch: Watch | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise PamError("the prompt is empty: write what the model should do with the audio")
+        if self.max_new_tokens < 1:
+            raise PamError(f"max_new_tokens {self.max_new_tokens}: must be at least 1")
+        if self.skip_silence is not None:
+            check_threshold(self.skip_silence)
+
+    @property
+    def title(self) -> str:
+        """What messages call the recording."""
+        return self.name or name_of(self.audio)

@@ -1,0 +1,59 @@
+"""An answer as text that comes piece by piece."""
+
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from threading import Event, Thread
+
+from pam.decode.answer import Answer
+from pam.decode.question import Watch
+
+
+class Stream(Iterator[str]):
+    """New text of an answer whenever there is some; joined, the parts are the answer's text.
+
+    >>> stream = model.generate("a.wav", "Transcribe.", stream=True)  # doctest: +SKIP
+    >>> for text in stream: print(text, end="")  # doctest: +SKIP
+    >>> stream.answer.expert  # doctest: +SKIP
+
+    A thread computes the answer. `close` ends it early. An error of the answer is raised where its
+    text is asked for.
+
+    Attributes:
+        answer: the whole answer; None before the text has ended.
+    """
+
+    def __init__(self, answer: Callable[[Watch], Answer]):
+        self.answer: Answer | None = None
+        self._shown, self._closed = "", Event()
+        self._queue: SimpleQueue[str | Answer | BaseException] = SimpleQueue()
+        self._thread = Thread(target=self._run, args=(answer,), daemon=True)
+        self._thread.start()
+
+    def _run(self, answer: Callable[[Watch], Answer]) -> None:
+        try:
+            self._queue.put(answer(self._watch))
+        except BaseException as error:  # raised again by the thread that reads
+            self._queue.put(error)
+
+    def _watch(self, text: str) -> bool:
+        self._queue.put(text)
+        return not self._closed.is_set()
+
+    def __next__(self) -> str:
+        while self.answer is None:
+            found = self._queue.get()
+            if isinstance(found, BaseException):
+                self._queue.put(found)  # for a second call
+                raise found
+            if isinstance(found, Answer):
+                self.answer = found
+            text = found.text if isinstance(found, Answer) else found
+            new, self._shown = text[len(self._shown) :], max(text, self._shown, key=len)
+            if new:
+                return new
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the answer after the token that is being computed, and wait for that."""
+        self._closed.set()
+        self._thread.join()
