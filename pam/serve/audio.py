@@ -1,0 +1,50 @@
+"""The audio of a request: decoded within limits, and never by a name or an address."""
+
+# N samples at 16 kHz
+
+import base64
+import binascii
+import re
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float
+
+from pam.data.audio import SAMPLE_RATE
+from pam.decode.audio_input import stream_input
+from pam.errors import PamError
+from pam.serve.errors import ApiError, invalid
+
+DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE)
+
+
+def decode_base64(data: str, param: str) -> bytes:
+    """The bytes of base64 or of a data URL. `ApiError` for other addresses: none is fetched."""
+    if found := DATA_URL.match(data):
+        data = data[found.end() :]
+    elif ":" in data[:64]:
+        raise invalid(param, "give base64 or a data URL; addresses are not fetched")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(param, f"not base64: {error}") from error
+
+
+def read_clip(
+    content: bytes | BinaryIO | SpooledTemporaryFile, most_seconds: float, param: str
+) -> Float[np.ndarray, " N"]:
+    """Mono samples at 16 kHz. `ApiError` 413 for longer audio, which is not decoded to its end,
+    and 400 for content that is no audio."""
+    blocks, samples = [], 0
+    try:
+        for block in stream_input(content):
+            samples += len(block)
+            if samples > most_seconds * SAMPLE_RATE:
+                raise ApiError(
+                    413, f"{param}: more than {most_seconds:g} s of audio", "audio_too_long", param
+                )
+            blocks.append(block)
+    except PamError as error:
+        raise invalid(param, str(error)) from error
+    return np.concatenate(blocks)

@@ -1,0 +1,465 @@
+"""The server, over HTTP, with the client that users have and with clients that they do not want."""
+
+import base64
+import io
+import json
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+import uvicorn
+from toys import tone
+
+from pam.decode.answer import Answer, Piece
+from pam.decode.answering import Answering
+from pam.errors import PamError
+from pam.serve.app import make_app
+from pam.serve.audio import decode_base64
+from pam.serve.errors import ApiError
+from pam.serve.limits import Limits
+from pam.serve.subtitles import srt, vtt
+
+PROMPT, TOKENS = "Write it down.", 12
+LIMITS = Limits(megabytes=1.0, seconds=30.0, tokens=TOKENS)
+
+
+def as_wav(samples) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16000, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+WAV = as_wav(tone(16000))
+
+
+@contextmanager
+def running(llm, limits=LIMITS, key=None):
+    """A server in a thread; yields its address and the object that stops it."""
+    app = make_app(llm, "toy", limits, key)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def served(speech_llm):
+    with running(speech_llm) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def client(served):
+    with openai.OpenAI(base_url=f"{served}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def messages(audio: bytes = WAV, prompt: str = PROMPT):
+    data = {"data": base64.b64encode(audio).decode(), "format": "wav"}
+    content = [{"type": "text", "text": prompt}, {"type": "input_audio", "input_audio": data}]
+    return [{"role": "user", "content": content}]
+
+
+def expected(llm, samples, prompt=PROMPT) -> Answer:
+    return llm.generate(samples, prompt, max_new_tokens=TOKENS)
+
+
+# --- the interfaces
+
+
+def test_chat(client, speech_llm):
+    answer = expected(speech_llm, tone(16000))
+    found = client.chat.completions.create(model="toy", messages=messages(), temperature=0)
+    assert found.choices[0].message.content == answer.text
+    assert found.choices[0].finish_reason == ("stop" if answer.complete else "length")
+    assert found.usage.completion_tokens == answer.tokens
+    assert found.usage.prompt_tokens == len(speech_llm.model.llm.prompt_ids(PROMPT))
+    assert found.pam["expert"] == answer.expert
+    assert found.pam["posteriors"] == pytest.approx(answer.posteriors)
+    assert found.pam["seconds"] == 1.0
+
+
+def test_chat_in_a_stream(client, speech_llm):
+    answer = expected(speech_llm, tone(16000))
+    stream = client.chat.completions.create(
+        model="toy", messages=messages(), stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, end, usage = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == answer.text
+    assert len(chunks) > 3
+    assert end.choices[0].finish_reason == "length" and end.pam["expert"] == answer.expert
+    assert usage.choices == [] and usage.usage.completion_tokens == answer.tokens
+
+
+def test_fewer_tokens(client, speech_llm):
+    found = client.chat.completions.create(model="toy", messages=messages(), max_tokens=3)
+    assert found.usage.completion_tokens == 3
+    with pytest.raises(openai.BadRequestError, match="this server gives at most 12"):
+        client.chat.completions.create(model="toy", messages=messages(), max_tokens=13)
+
+
+def test_transcriptions_in_all_formats(client, speech_llm):
+    answer = expected(speech_llm, tone(16000), "Transcribe the speech.")
+    create = client.audio.transcriptions.create
+    assert create(model="toy", file=("a.wav", WAV), language="en").text == answer.text
+    forms = {
+        form: create(model="toy", file=("a.wav", WAV), response_format=form)
+        for form in ("text", "verbose_json", "srt", "vtt")
+    }
+    assert forms["text"] == f"{answer.text}\n"
+    assert forms["verbose_json"].duration == 1.0
+    (segment,) = forms["verbose_json"].segments
+    assert (segment.start, segment.end, segment.text) == (0.0, 1.0, answer.text)
+    assert forms["srt"].startswith("1\n00:00:00,000 --> 00:00:01,000\n")
+    assert forms["vtt"].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n")
+    other = create(model="toy", file=("a.wav", WAV), prompt=PROMPT).text
+    assert other == expected(speech_llm, tone(16000)).text
+
+
+def test_a_transcription_in_a_stream(client, speech_llm):
+    answer = expected(speech_llm, tone(16000), "Transcribe the speech.")
+    events = list(client.audio.transcriptions.create(model="toy", file=WAV, stream=True))
+    assert "".join(e.delta for e in events[:-1]) == answer.text
+    assert events[-1].type == "transcript.text.done" and events[-1].text == answer.text
+
+
+def test_a_long_recording_has_segments(speech_llm, served):
+    speech_llm.longest = 2.0
+    samples = np.tile(tone(16000), 7) * np.repeat([1, 0, 1, 1, 0, 1, 1], 16000)
+    answer = expected(speech_llm, samples, "Transcribe the speech.")
+    body = {"model": "toy", "response_format": "verbose_json"}
+    found = post(served, data=body, files={"file": as_wav(samples.astype(np.float32))}).json()
+    assert found["text"] == answer.text and found["duration"] == 7.0
+    assert [(s["start"], s["end"]) for s in found["segments"]] == [
+        (piece.start, piece.end) for piece in answer.pieces
+    ]
+
+
+def test_subtitles():
+    pieces = [
+        Piece(0.0, 2.5, "one\n\ntwo"),
+        Piece(2.0, 3.0, ""),
+        Piece(3599.9996, 3661.25, "a --> b"),
+    ]
+    assert srt(pieces) == (
+        "1\n00:00:00,000 --> 00:00:02,500\none\ntwo\n\n2\n01:00:00,000 --> 01:01:01,250\na → b\n\n"
+    )
+    assert vtt(pieces).count("-->") == 2
+
+
+def test_models_health_and_metrics(client, served):
+    assert [model.id for model in client.models.list()] == ["toy"]
+    assert httpx.get(f"{served}/health").json() == {"status": "ok"}
+    client.chat.completions.create(model="toy", messages=messages())
+    text = httpx.get(f"{served}/metrics").text
+    assert 'pam_requests_total{path="/v1/chat/completions",status="200"} 1.0' in text
+    assert "pam_audio_seconds_total 1.0" in text and "pam_waiting 0.0" in text
+
+
+# --- many clients
+
+
+def test_32_clients_get_the_answers_of_one(client, speech_llm, served):
+    clips = [tone(16000)[: 3200 + 400 * n] * (0.2 + n / 40) for n in range(32)]
+    alone = [expected(speech_llm, clip).text for clip in clips]
+    assert len(set(alone)) > 1
+
+    def ask(number: int) -> str:
+        found = client.chat.completions.create(
+            model="toy", messages=messages(as_wav(clips[number])), timeout=60
+        )
+        return found.choices[0].message.content
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, range(32))) == alone
+    text = httpx.get(f"{served}/metrics").text
+    batches = float(re.search(r"pam_batch_size_count (\S+)", text)[1])
+    assert batches < 32, "no requests were answered together"
+
+
+def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatch):
+    free, begun = threading.Event(), threading.Event()
+    answers = speech_llm.answers
+
+    def slow(questions):
+        begun.set()
+        assert free.wait(30)
+        yield from answers(questions)
+
+    monkeypatch.setattr(speech_llm, "answers", slow)
+    with (
+        running(speech_llm, Limits(tokens=TOKENS, queue=2, batch=1)) as (address, _),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        first = pool.submit(post_chat, address)
+        assert begun.wait(30)
+        others = [pool.submit(post_chat, address) for _ in range(2)]
+        wait_until(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
+        refused = post_chat(address)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "overloaded"
+        free.set()
+        assert [f.result().status_code for f in (first, *others)] == [200] * 3
+
+
+def test_one_bad_clip_does_not_harm_its_batch(speech_llm, monkeypatch):
+    """It is too short for the encoders, which only the model's thread finds out."""
+    with running(speech_llm) as (address, _), ThreadPoolExecutor(4) as pool:
+        clips = [tone(16000), tone(16000)[:200], tone(16000)[:9000]]
+        found = list(pool.map(lambda clip: post_chat(address, as_wav(clip)), clips))
+    assert [f.status_code for f in found] == [200, 400, 200]
+    assert "too short" in found[1].json()["error"]["message"]
+
+
+# --- what is refused
+
+
+def post(address, **options):
+    return httpx.post(f"{address}/v1/audio/transcriptions", timeout=30, **options)
+
+
+def post_chat(address, audio=WAV, headers=None, **fields):
+    body = {"model": "toy", "messages": messages(audio), **fields}
+    return httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def fault(response) -> tuple[int, str]:
+    """Status and message; every error has OpenAI's shape."""
+    error = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert "/tmp" not in error["message"] and "\n" not in error["message"]
+    return response.status_code, error["message"]
+
+
+FIELDS = {
+    "temperature": (0.7, "temperature: this server decodes greedily"),
+    "n": (2, "n: this server gives one answer"),
+    "tools": ([{"type": "function"}], "tools: this server does not offer it"),
+    "messages": ([], "messages: give one message"),
+    "max_tokens": (0, "greater than or equal to 1"),
+    "model": ("gpt", "model 'gpt' is not served here: it is 'toy'"),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_fields(served, field):
+    value, message = FIELDS[field]
+    status, found = fault(post_chat(served, **{field: value}))
+    assert status == (404 if field == "model" else 400) and message in found
+
+
+def test_conversations(served):
+    (user,) = messages()
+    text, audio = user["content"]
+    for turns, message in (
+        ([{"role": "system", "content": "Be kind."}, user], "one message of the role user"),
+        ([{"role": "user", "content": "no audio"}], "0 parts of type input_audio"),
+        ([{"role": "user", "content": [text, audio, audio]}], "2 parts of type input_audio"),
+        ([{"role": "user", "content": [audio]}], "no text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "image_url"),
+    ):
+        status, found = fault(post_chat(served, messages=turns))
+        assert status == 400 and message in found
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["http://127.0.0.1/a.wav", "file:///etc/passwd", "not base64!", "data:audio/wav;base64,%%"],
+)
+def test_other_addresses_are_not_fetched(data):
+    with pytest.raises(ApiError) as caught:
+        decode_base64(data, "input_audio")
+    assert caught.value.status == 400
+
+
+def test_a_data_url():
+    url = "data:audio/wav;codecs=1;base64," + base64.b64encode(WAV).decode()
+    assert decode_base64(url, "input_audio") == WAV
+
+
+def silence(hours: float) -> bytes:
+    """FLAC, which makes hours of silence small."""
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 16000, 1, "PCM_16", format="FLAC") as out:
+        for _ in range(round(hours * 60)):
+            out.write(np.zeros(960000, np.int16))
+    return file.getvalue()
+
+
+def test_uploads_that_nobody_wants(served):
+    png = b"\x89PNG\r\n\x1a\n" + bytes(1000)
+    hostile = {
+        "../../etc/passwd": (png, 400),
+        "picture.wav": (png, 400),
+        "empty.wav": (b"", 400),
+        "truncated.wav": (WAV[:3000], 400),
+        "short.wav": (as_wav(tone(16000)[:100]), 400),
+        "nan.wav": (as_wav(np.full(16000, np.nan, np.float32)), 400),
+        "ten_hours.flac": (silence(10), 413),
+        "large.wav": (as_wav(np.tile(tone(16000), 20)), 413),
+    }
+    for name, (content, status) in hostile.items():
+        started = time.monotonic()
+        response = post(served, data={"model": "toy"}, files={"file": (name, content)})
+        assert fault(response)[0] == status, name
+        assert time.monotonic() - started < 10, name
+    assert post_chat(served).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("chat/completions", b"{", "application/json"),
+        ("chat/completions", b"[]", "application/json"),
+        ("chat/completions", b"\xff\xfe", "application/json"),
+        ("audio/transcriptions", b"nothing", "multipart/form-data"),
+        ("audio/transcriptions", b"--x\r\nbroken", "multipart/form-data; boundary=x"),
+        ("audio/transcriptions", b"", "application/json"),
+    ],
+)
+def test_bodies_that_are_broken(served, path, body, kind):
+    response = httpx.post(f"{served}/v1/{path}", content=body, headers={"content-type": kind})
+    assert fault(response)[0] == 400
+
+
+def test_fields_of_transcriptions(served):
+    file = {"file": WAV}
+    for data, message in (
+        ({"model": "toy", "response_format": "doc"}, "response_format: known: json"),
+        ({"model": "toy", "temperature": "1"}, "greedily"),
+        ({"model": "toy", "timestamp_granularities[]": "word"}, "segments only"),
+        ({"model": "toy", "stream": "true", "response_format": "srt"}, "only with"),
+        ({}, "model"),
+    ):
+        status, found = fault(post(served, data=data, files=file))
+        assert status == 400 and message in found
+    assert "file: missing" in fault(post(served, files={"model": (None, "toy")}))[1]
+
+
+def test_unknown_routes(served):
+    assert fault(httpx.get(f"{served}/v1/files"))[0] == 404
+    assert fault(httpx.get(f"{served}/v1/chat/completions"))[0] == 405
+
+
+def test_a_body_that_breaks_off(served):
+    """The server goes on."""
+    host, port = served.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{"
+        )
+    assert post_chat(served).status_code == 200
+
+
+def test_the_key(speech_llm):
+    with running(speech_llm, key="secret") as (address, _):
+        for headers in (None, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer é"}):
+            raw = headers and {k: v.encode() for k, v in headers.items()}
+            assert fault(post_chat(address, headers=raw))[0] == 401
+        assert fault(httpx.get(f"{address}/metrics"))[0] == 401
+        assert httpx.get(f"{address}/health").status_code == 200
+        assert post_chat(address, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+# --- clients that leave, and the end of the server
+
+
+@pytest.fixture
+def endless(speech_llm, monkeypatch):
+    """Its answers have as many tokens as allowed, and each takes a moment."""
+    monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
+    return speech_llm
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_ends_its_answer(endless, stream, monkeypatch):
+    counts, made = [], Answering.made
+
+    def noting(self, answered, clip):
+        counts.append(len(answered.tokens))
+        return made(self, answered, clip)
+
+    monkeypatch.setattr(Answering, "made", noting)
+    with running(endless, Limits(tokens=400)) as (address, _):
+        for _ in range(2):  # the first one prepares the model
+            started = time.monotonic()
+            post_chat(address)
+            whole = time.monotonic() - started
+        body = {"model": "toy", "messages": messages(), "stream": stream}
+        if stream:
+            with httpx.stream("POST", f"{address}/v1/chat/completions", json=body) as response:
+                next(response.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{address}/v1/chat/completions", json=body, timeout=whole / 10)
+        assert post_chat(address, max_tokens=1).status_code == 200
+    assert counts[:2] == [400, 400] and counts[-1] == 1
+    assert all(count < 400 for count in counts[2:])
+
+
+def test_requests_in_flight_are_finished(endless):
+    with running(endless, Limits(tokens=200)) as (address, server), ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(post_chat, address)
+        wait_until(lambda: "pam_batch_size_count 1.0" in httpx.get(f"{address}/metrics").text)
+        server.should_exit = True
+        assert asked.result().status_code == 200
+        wait_until(lambda: refuses(address))
+
+
+def refuses(address) -> bool:
+    try:
+        return httpx.get(f"{address}/health", timeout=1).status_code == 503
+    except httpx.HTTPError:
+        return True
+
+
+def wait_until(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_error_inside_is_reported_without_its_details(speech_llm, monkeypatch):
+    def broken(_questions):
+        raise RuntimeError("secret details")
+        yield
+
+    monkeypatch.setattr(speech_llm, "answers", broken)
+    with running(speech_llm) as (address, _):
+        status, message = fault(post_chat(address))
+        assert status == 500 and "secret" not in message
+        chunks = post_chat(address, stream=True).text
+    assert "secret" not in chunks
+
+
+def test_pam_errors_reach_the_client(speech_llm, monkeypatch):
+    def refusing(_questions):
+        raise PamError("this prompt cannot be encoded: change it")
+        yield
+
+    monkeypatch.setattr(speech_llm, "answers", refusing)
+    with running(speech_llm) as (address, _):
+        assert fault(post_chat(address)) == (400, "this prompt cannot be encoded: change it")
+        lines = post_chat(address, stream=True).text.splitlines()
+    assert any(
+        "cannot be encoded" in json.loads(line[6:]).get("error", {}).get("message", "")
+        for line in lines
+        if line.startswith("data: {")
+    )
