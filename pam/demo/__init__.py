@@ -1,0 +1,1 @@
+"""A page in the browser: ask trained systems about recordings."""
