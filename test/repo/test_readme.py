@@ -83,6 +83,7 @@ def test_tree_is_complete():
     if there:  # a copy without git has nothing to compare with
         assert {name for name in there if not name.startswith(".")} - top <= {
             "LICENSE",
+            "MANIFEST.in",
             "ruff.toml",
         }
 
