@@ -1,11 +1,11 @@
 """Add an encoder, a task or an exit gate to a trained model; measure the loss on the old tasks.
 
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
+    pam extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
         --scale_config conf/scale/mine.yaml           describes the encoder under `encoders:`
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_exit_gate 1     at every layer
-    python -m pam.bin.train --init exp/NEW …          continues the training
-    python -m pam.bin.extend --compare exp/OLD exp/TRAINED      two experiments with results.json
+    pam extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
+    pam extend --exp exp/OLD --out exp/NEW --add_exit_gate 1     at every layer
+    pam train --init exp/NEW …          continues the training
+    pam extend --compare exp/OLD exp/TRAINED      two experiments with results.json
 """
 
 import argparse

@@ -1,4 +1,8 @@
-"""Validate a Kaldi-style data directory; --fix drops bad entries and sorts the others."""
+"""Validate Kaldi-style data directories; --fix drops bad entries and sorts the others.
+
+pam validate data/my_train --audio decode
+pam validate data/my_train --fix
+"""
 
 import argparse
 from collections.abc import Iterable
@@ -94,9 +98,10 @@ def _utterances(path: Path) -> set[str]:
     return set().union(*(line_numbers(file) for file in files))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
     parser.add_argument(
         "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
@@ -108,7 +113,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--all", action="store_true", help="print every line, not only the first ten"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
+    args = get_parser().parse_args(argv)
     if args.fix:
         for path in args.dirs:
             mend(path, args.audio, args.all)
