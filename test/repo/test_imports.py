@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score"]
-ROOMS += ["analysis", "report", "exits", "paper", "bin"]
+ROOMS += ["analysis", "report", "exits", "paper", "serve", "demo", "bin"]
 FOUNDATION = ["atomic", "checkpoint", "config", "device", "disk", "environment", "errors", "lock"]
 FOUNDATION += ["log", "paths", "registry"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
