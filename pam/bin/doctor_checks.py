@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pam.bin.recipe import named_in_db
 from pam.config import load_yaml
 from pam.config.made import FOLDER
 from pam.config.source import attribute_of, registered
@@ -251,8 +252,6 @@ def recipes() -> list[Path]:
 
 def corpus(recipe: Path) -> Check:
     """What a recipe has prepared, or the folder of its corpus that db.sh names."""
-    from pam.bin.recipe import named_in_db
-
     asked = re.findall(
         rf"^({FOLDER.pattern})=", (recipe / "db.sh").read_text("utf-8"), re.MULTILINE
     )
