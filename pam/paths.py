@@ -6,8 +6,10 @@ from pathlib import Path
 from pam.errors import PamError
 from pam.registry import nearest
 
-# The package is installed in place (pip install -e), so conf/ is next to it.
-CONF = Path(__file__).resolve().parents[1] / "conf"
+PACKAGE = Path(__file__).resolve().parent
+# conf/ is next to the package in a clone, and inside it in a wheel (setup.py).
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+CONF = ROOT / "conf"
 
 
 def cache_dir() -> Path:

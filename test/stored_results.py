@@ -9,7 +9,7 @@ import numpy as np
 
 from pam.bin import table
 from pam.config import load_yaml
-from pam.paper.spec import CONF
+from pam.paths import CONF
 
 MINI = {
     "wer": ["asr_clean_test", "asr_noisy_test"],

@@ -9,6 +9,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/tools/venv
+more=serve,demo,test # extras that only tests need
 
 die() {
     echo "error: $*" >&2
@@ -16,8 +17,8 @@ die() {
 }
 
 case ${1-} in
-    "") extras=report ;;
-    --test) extras=report,test ;;
+    "") extras=train,report ;;
+    --test) extras=train,report,$more ;;
     *) die "$1: unknown; tools/install.sh takes --test or nothing" ;;
 esac
 
@@ -28,7 +29,7 @@ fi
 
 key=$(cat "$root/setup.py" "$root/tools/constraints.txt" | sha256sum | cut -c 1-16)
 is_complete() {
-    [[ -e $venv/.complete-$key-$extras || -e $venv/.complete-$key-report,test ]]
+    [[ -e $venv/.complete-$key-$extras || -e $venv/.complete-$key-train,report,$more ]]
 }
 is_complete && exit 0
 

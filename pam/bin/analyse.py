@@ -1,4 +1,7 @@
-"""Analyse a trained model: exp/NAME/analysis.json and figures (pam/analysis)."""
+"""Analyse a trained model: exp/NAME/analysis.json and figures (pam/analysis).
+
+pam analyse --exp exp/NAME --data dump/combined/HASH/dev
+"""
 
 import argparse
 from dataclasses import fields
@@ -15,7 +18,9 @@ logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--data", type=Path, required=True, help="combined development directory")
     parser.add_argument("--states", type=Path, help="set with the states to compare; default: DATA")

@@ -1,4 +1,7 @@
-"""Stage 5: select or average checkpoints into exp/NAME/model.pth; test that it uses the audio."""
+"""Stage 5: select or average checkpoints into exp/NAME/model.pth; test that it uses the audio.
+
+pam average --exp exp/NAME --dev dump/combined/HASH/dev --method best --num 2
+"""
 
 import argparse
 import json
@@ -19,7 +22,9 @@ logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME")
     parser.add_argument("--dev", type=Path, required=True, help="combined development directory")
     parser.add_argument(

@@ -1,4 +1,8 @@
-"""Stage 3: combine dumped sets into one training and one validation directory of all tasks."""
+"""Stage 3: combine dumped sets into one training and one validation directory of all tasks.
+
+    pam combine --train dump/raw/ac_train dump/raw/snv_train --dev dump/raw/ac_dev \\
+        --encoders whisper_tiny_en moonshine_base --out dump/combined/two
+"""
 
 import argparse
 from pathlib import Path
@@ -14,7 +18,9 @@ logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", nargs="*", default=[], metavar="DIR[:task]")
     parser.add_argument("--dev", nargs="*", default=[], metavar="DIR[:task]")
     parser.add_argument("--out", type=Path, required=True, help="writes OUT/train and OUT/dev")

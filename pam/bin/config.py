@@ -1,9 +1,9 @@
 """Explain the keys of conf/**/*.yaml and of --set.
 
-python -m pam.bin.config --explain                        every key
-python -m pam.bin.config --explain batch.max_utts         one key
-python -m pam.bin.config --explain phases                 a section
-python -m pam.bin.config --explain tables.rows            conf/tables (prompts.…: conf/prompts)
+pam config --explain                        every key
+pam config --explain batch.max_utts         one key
+pam config --explain phases                 a section
+pam config --explain tables.rows            conf/tables (prompts.…: conf/prompts)
 """
 
 import argparse

@@ -1,4 +1,7 @@
-"""Stage 6: decode data directories with a trained model: OUT/SET/{hyp.jsonl,hyp,ref}."""
+"""Stage 6: decode data directories with a trained model: OUT/SET/{hyp.jsonl,hyp,ref}.
+
+pam decode --exp exp/NAME --data dump/raw/asr_clean_test --out exp/NAME/greedy_unseen
+"""
 
 import argparse
 import math
@@ -42,7 +45,9 @@ logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument(
         "--data", type=Path, required=True, nargs="+", help="dump/raw/SET … or combined directories"

@@ -1,4 +1,7 @@
-"""Stage 2: dump 16 kHz audio of data directories, and the states of all encoders of a scale."""
+"""Stage 2: dump 16 kHz audio of data directories, and the states of all encoders of a scale.
+
+pam dump --data data/ac_train data/ac_dev --out dump/raw --scale_config conf/scale/mini.yaml
+"""
 
 import argparse
 import math
@@ -119,7 +122,9 @@ def dumper(args: argparse.Namespace) -> DumpSet:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, nargs="+", help="data/SET …")
     parser.add_argument("--out", type=Path, required=True, help="DUMPDIR/raw; sets go to OUT/SET")
     parser.add_argument("--scale_config", type=Path, help="conf/scale/….yaml with the encoders")

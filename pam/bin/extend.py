@@ -1,11 +1,11 @@
 """Add an encoder, a task or an exit gate to a trained model; measure the loss on the old tasks.
 
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
+    pam extend --exp exp/OLD --out exp/NEW --add_encoder whisper_base \\
         --scale_config conf/scale/mine.yaml           describes the encoder under `encoders:`
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
-    python -m pam.bin.extend --exp exp/OLD --out exp/NEW --add_exit_gate 1     at every layer
-    python -m pam.bin.train --init exp/NEW …          continues the training
-    python -m pam.bin.extend --compare exp/OLD exp/TRAINED      two experiments with results.json
+    pam extend --exp exp/OLD --out exp/NEW --add_task music --prompts music.yaml
+    pam extend --exp exp/OLD --out exp/NEW --add_exit_gate 1     at every layer
+    pam train --init exp/NEW …          continues the training
+    pam extend --compare exp/OLD exp/TRAINED      two experiments with results.json
 """
 
 import argparse
@@ -17,9 +17,10 @@ from typing import Any
 from pam.atomic import write_text
 from pam.config import load_yaml
 from pam.data.prompts import load_all_prompts
-from pam.data.tasks import ROOT, forget_tasks, get_task, prompt_files
+from pam.data.tasks import forget_tasks, get_task, prompt_files
 from pam.errors import PamError, run_main
 from pam.log import get_logger
+from pam.paths import CONF
 from pam.registry import nearest
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.tables import interval
@@ -28,7 +29,7 @@ from pam.score.clusters import doubt
 from pam.score.metric import metric_called
 from pam.score.router import SCORED_SPLITS
 
-HOME = ROOT / "conf/prompts"
+HOME = CONF / "prompts"
 logger = get_logger(__name__)
 RESULTS = "results.json"
 

@@ -1,5 +1,9 @@
-"""Import a corpus in another form as a data directory: lhotse manifests, Hugging Face data sets on
-disk, or tar shards of WebDataset."""
+"""Import a corpus as a data directory: of lhotse, of Hugging Face (on disk), or of WebDataset.
+
+pam import recordings.jsonl.gz supervisions.jsonl.gz --out data/my_train --task asr_clean
+pam import FOLDER --split train --text_column sentence --out data/my_train --task asr_clean
+pam import train-000000.tar train-000001.tar --out data/my_train --task asr_clean
+"""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -14,7 +18,9 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "source", type=Path, nargs="+",
         help="recordings and supervisions, or cuts (.jsonl.gz); a folder of a data set of Hugging "

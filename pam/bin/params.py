@@ -1,7 +1,7 @@
 """Parameter counts of systems, without a download, next to the paper's (section 4.5, Table 6).
 
-python -m pam.bin.params --scale paper                   all systems, encoders and LLMs
-python -m pam.bin.params --scale paper --system pam --json
+    pam params --scale paper                   all systems, encoders and LLMs
+    pam params --scale paper --system pam --json
 
 The paper reports trained parameters (`trainable` in the JSON). `total` includes the frozen encoders
 and the frozen LLM.

@@ -1,8 +1,8 @@
 """Predict memory, disk and FLOPs of a training, without a download.
 
-    python -m pam.bin.plan --scale paper --system pam --gpus 8
-    python -m pam.bin.plan --exp exp/NAME      an experiment's settings and its measured memory
-    python -m pam.bin.plan --scale paper --fit     the largest batch that fits here, by trial
+    pam plan --scale paper --system pam --gpus 8
+    pam plan --exp exp/NAME      an experiment's settings and its measured memory
+    pam plan --scale paper --fit     the largest batch that fits here, by trial
 
 The formulas and their assumptions are in pam/train/plan.py. They count tensors. Training writes its
 peak memory to exp/NAME/peak_memory.json, and --exp prints it next to the plan. On GPUs both

@@ -1,6 +1,6 @@
-"""Report experiments: results.json for each, RESULTS.md and report.html for all of them.
+"""Stage 8: report experiments: results.json for each, RESULTS.md and report.html for all of them.
 
-    python -m pam.bin.report --exp exp/NAME --store RESULTS/SCALE      store a result for git
+    pam report --exp exp/NAME --store RESULTS/SCALE      store a result for git
 
 The recipe keeps the small results of its experiments in exp/results, which git ignores.
 """

@@ -1,4 +1,6 @@
-"""Score the decoded sets of an experiment: score.json per set, and router.json.
+"""Stage 7: score the decoded sets of an experiment: score.json per set, and router.json.
+
+    pam score --decode_dir exp/NAME/greedy_unseen --metrics cider
 
 If a metric lacks a jar, a model or Java, a line says what to do. All other metrics are measured and
 written; then the exit status is 1 (with --go_on 0). Further metrics of an earlier scoring are
@@ -35,7 +37,9 @@ logger = get_logger(__name__)
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--decode_dir", type=Path, required=True, help="exp/NAME/TAG")
     parser.add_argument("--exp", type=Path, help="default: the parent of --decode_dir")
     parser.add_argument("--sets", nargs="*", help="default: every folder with a hyp.jsonl")

@@ -1,4 +1,7 @@
-"""Pack the audio of a data directory into tar shards, in the layout of WebDataset."""
+"""Pack the audio of a data directory into tar shards, in the layout of WebDataset.
+
+pam shard dump/raw/my_train dump_shards/raw/my_train --size 1G
+"""
 
 import argparse
 import re
@@ -20,7 +23,9 @@ def size(text: str) -> int:
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="a data directory: data/SET or DUMPDIR/raw/SET")
     parser.add_argument("out", type=Path, help="the data directory to write, with OUT/shards")
     parser.add_argument("--size", type=size, default="1G", help="of a shard")

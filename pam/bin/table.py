@@ -1,7 +1,7 @@
 """Make a paper table from stored results, next to the paper's values; gaps are shown.
 
-    python -m pam.bin.table --table 1 --results egs/multitask/RESULTS                one table
-    python -m pam.bin.table --table all --results egs/multitask/RESULTS --dry_run    missing results
+    pam table --table 1 --results egs/multitask/RESULTS                one table
+    pam table --table all --results egs/multitask/RESULTS --dry_run    missing results
 
 The recipe's last stage writes RESULTS/SCALE/NAME.json; tables are written to the same folder.
 Several folders may be given (`--results exp/results RESULTS`: own results, then the repository's).

@@ -1,4 +1,8 @@
-"""Stage 4: train one system: the CTC warm-up, if it is on, then the training through the LLM."""
+"""Stage 4: train one system: the CTC warm-up, if it is on, then the training through the LLM.
+
+    pam train --scale_config conf/scale/mini.yaml --system_config conf/systems/pam.yaml \\
+        --train dump/combined/HASH/train --dev dump/combined/HASH/dev --expdir exp/NAME
+"""
 
 import argparse
 import os
@@ -57,7 +61,9 @@ NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale_config", required=True, help="conf/scale/NAME.yaml")
     parser.add_argument("--system_config", required=True, help="conf/systems/NAME.yaml")
     parser.add_argument("--llm_config", help="conf/llm/NAME.yaml; default: the scale's LLM")

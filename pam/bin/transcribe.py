@@ -1,45 +1,71 @@
 """Ask a trained model about audio files, and print each answer with the chosen expert.
 
-A file that is longer than the model can take is cut into pieces; their answers are printed too.
-For a file that cannot be used, there is one line on stderr. The other files are answered, and the
-exit status is 1.
+    pam transcribe --exp exp/NAME --prompt "Transcribe." a.wav b.flac
+    pam transcribe --exp exp/NAME --prompt "Transcribe." --output out.jsonl "calls/**/*.wav"
+    pam transcribe --exp exp/NAME --prompt "Transcribe." --format srt --output subtitles/ talk.mp3
+    pam transcribe --exp exp/NAME --prompt "What can be heard?" --format txt data/my_test
+    ffmpeg -i film.mkv -f wav - | pam transcribe --exp exp/NAME --prompt "Transcribe." -
+
+A name is an audio file, a pattern, a data directory (Kaldi: its utterances, with segments), or "-",
+one file from standard input. A recording that is longer than the model can take is cut into pieces;
+their answers are printed too, and are the subtitles of --format srt.
+
+--output FILE is complete when it has its name. With jsonl, the same command again skips answers
+that are there, also after a kill. For a recording that cannot be used, there is one line on stderr;
+the others are answered, and the exit status is 1.
 """
 
 import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
+from pam.bin.transcripts import FORMATS, Output, output_for
 from pam.data.audio import check_audio
+from pam.data.recordings import Recording, by_name, is_data_dir, matches, utterances
 from pam.data.scp import one_line
 from pam.decode.settings import NO_SPEECH, REPEATED, add_skip_silence, check_threshold
-from pam.device import device_for
+from pam.device import device_called, device_for
 from pam.errors import PamError, run_main
 
 if TYPE_CHECKING:
     from pam.decode.answer import Answer
+    from pam.decode.api import SpeechLLM
 
 STDIN = "-"
 Result = TypeVar("Result")
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
     parser.add_argument("--prompt", required=True, help='for example "Transcribe the speech."')
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="txt: lines of name and answer; jsonl: with all that is known; srt: subtitles; "
+        "default: what the name of --output says, or answers with their experts",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE|FOLDER/", help="FOLDER/ gets a file for each recording"
+    )
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument(
         "--no_cut", action="store_true", help="do not cut files that are longer than training clips"
     )
     add_skip_silence(parser)
-    parser.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--ngpu", type=int, default=0, help="0: CPU; 1: the first GPU")
+    device.add_argument("--device", help="cpu, cuda or cuda:N")
     parser.add_argument(
         "files",
         nargs="+",
-        help=f"audio files of any sampling rate; {STDIN}: one file from standard input",
+        help=f"audio files of any sampling rate, patterns, data directories, or {STDIN}",
     )
     return parser
 
@@ -47,49 +73,82 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     print_any_text()
-    device = device_for(args.ngpu)
+    device = device_called(args.device) if args.device else device_for(args.ngpu)
     if args.skip_silence is not None:
         check_threshold(args.skip_silence, "--skip_silence")
+    asked = {"model": args.exp.resolve().name, "prompt": args.prompt}
+    output = output_for(args.format, args.output, asked, default=Output(shown))
     with tempfile.NamedTemporaryFile() as copy:
-        found = {file: attempt(check, file, copy) for file in args.files}
-        paths = {file: path for file, path in found.items() if path is not None}
-        answered = answer_all(args, device, paths) if paths else 0
-    return 0 if answered == len(found) else 1
+        given = [name for pattern in args.files for name in attempt(matches, pattern) or [None]]
+        found = [name and attempt(read, name, copy) for name in dict.fromkeys(given)]
+        recordings = by_name(one for listed in found for one in listed or ())
+        todo = output.missing(list(recordings.values()))
+        answered = answer_all(args, device, todo, output) if recordings else 0
+    return 0 if None not in found and answered == len(todo) else 1
 
 
-def answer_all(args: argparse.Namespace, device: str, paths: dict[str, str]) -> int:
-    """Print the answers about `paths`, {name: file}. Returns how many there are."""
-    from pam.decode.api import SpeechLLM  # the import takes seconds: files are checked first
+def read(name: str, copy: IO[bytes]) -> list[Recording]:
+    """The recordings of a name. Files are read to their end, utterances when they are answered."""
+    if is_data_dir(name):
+        return list(utterances(name))
+    return [Recording(name, check(name, copy))]
 
-    model, answered = SpeechLLM.from_pretrained(args.exp, device), 0
+
+def answer_all(
+    args: argparse.Namespace, device: str, recordings: Sequence[Recording], output: Output
+) -> int:
+    """Write the answers about `recordings`. Returns how many there are."""
+    answered = 0
+    with output:
+        if recordings:
+            from pam.decode.api import (
+                SpeechLLM,
+            )  # the import takes seconds: files are checked first
+
+            model = SpeechLLM.from_pretrained(args.exp, device)
+            for recording, answer in answers(model, recordings, args):
+                output.add(recording, answer)
+                answered += 1
+    return answered
+
+
+def answers(
+    model: "SpeechLLM", recordings: Sequence[Recording], args: argparse.Namespace
+) -> Iterator[tuple[Recording, "Answer"]]:
+    """The answers, in the order of the recordings, without those that cannot be used."""
     options = {
         "max_new_tokens": args.max_new_tokens,
         "cut": not args.no_cut,
         "skip_silence": args.skip_silence,
     }
-    for name, path in paths.items():
-        answer = attempt(model.generate, path, args.prompt, name=name, **options)
+    for recording in recordings:
+        answer = attempt(ask, model, recording, args.prompt, options)
         if answer is not None:
-            answered += 1
-            show(name, answer)
-    return answered
+            yield recording, answer
 
 
-def show(name: str, answer: "Answer") -> None:
-    print(f"{name}: {one_line(answer.text)}")
+def ask(model: "SpeechLLM", recording: Recording, prompt: str, options: dict) -> "Answer":
+    return model.generate(recording.audio(), prompt, name=recording.name, **options)
+
+
+def shown(recording: Recording, answer: "Answer") -> str:
+    """An answer for readers, with its expert and what is doubtful."""
+    lines = [f"{recording.name}: {one_line(answer.text)}"]
     if answer.expert is not None:
         probability = answer.posteriors[answer.expert]
-        print(f"  expert: {answer.expert} (probability {probability:.3f})")
+        lines.append(f"  expert: {answer.expert} (probability {probability:.3f})")
     if answer.skipped:
-        print(f"  no speech (score {answer.no_speech:.2f}): skipped")
+        lines.append(f"  no speech (score {answer.no_speech:.2f}): skipped")
     elif answer.no_speech >= NO_SPEECH:
-        print(f"  no speech (score {answer.no_speech:.2f}): the answer may be invented")
+        lines.append(f"  no speech (score {answer.no_speech:.2f}): the answer may be invented")
     if answer.repetition >= REPEATED:
-        print(f"  the answer repeats itself (score {answer.repetition:.2f})")
+        lines.append(f"  the answer repeats itself (score {answer.repetition:.2f})")
     if answer.pieces:
-        print(f"  longer than the model can take: cut into {len(answer.pieces)} pieces")
+        pieces = len(answer.pieces)
+        lines.append(f"  longer than the model can take: cut into {pieces} pieces")
     for piece in answer.pieces:
-        print(f"  {piece.start:.1f} to {piece.end:.1f} s: {one_line(piece.text)}")
+        lines.append(f"  {piece.start:.1f} to {piece.end:.1f} s: {one_line(piece.text)}")
+    return "\n".join(lines) + "\n"
 
 
 def print_any_text() -> None:
@@ -103,7 +162,10 @@ def check(file: str, copy: IO[bytes]) -> str:
     decoders need to seek."""
     if file != STDIN:
         if Path(file).is_dir():
-            raise PamError(f"{file}: this is a folder: give the audio files in it")
+            raise PamError(
+                f"{file}: this is a folder: give the audio files in it, or a pattern in quotes "
+                f'("{Path(file) / "*.wav"}")'
+            )
         check_audio(file)
         return file
     shutil.copyfileobj(sys.stdin.buffer, copy)

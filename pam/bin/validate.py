@@ -1,8 +1,15 @@
-"""Validate a Kaldi-style data directory; --fix drops bad entries and sorts the others."""
+"""Validate Kaldi-style data directories; --fix drops bad entries and sorts the others.
+
+pam validate data/my_train --audio decode
+pam validate data/my_train --fix
+"""
 
 import argparse
+import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pam.data.audio import check_audio, stated_seconds
 from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command, replace
@@ -68,6 +75,17 @@ def examine(path: Path, audio: str, every: bool) -> bool:
     return not errors
 
 
+def as_dict(path: Path, audio: str) -> dict[str, Any]:
+    """The faults of a directory, and the number of its good utterances, for programs."""
+    good, problems = check(path, *_checks(audio))
+    return {
+        "dir": str(path),
+        "valid": all(problem.warning for problem in problems),
+        "utterances": len(good.files.get("text", {})),
+        "problems": [asdict(problem) for problem in problems],
+    }
+
+
 def mend(path: Path, audio: str, every: bool) -> None:
     """Fix a directory; print its faults and the dropped utterances."""
     good, problems = check(path, *_checks(audio))
@@ -94,13 +112,16 @@ def _utterances(path: Path) -> set[str]:
     return set().union(*(line_numbers(file) for file in files))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
     )
+    what.add_argument("--json", action="store_true", help="print the faults as JSON")
     parser.add_argument(
         "--audio", choices=AUDIO_CHECKS, default=DEFAULT_AUDIO,
         help="none: no check; exists: files exist and segments end within them; decode: read all",
@@ -108,11 +129,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--all", action="store_true", help="print every line, not only the first ten"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
+    args = get_parser().parse_args(argv)
     if args.fix:
         for path in args.dirs:
             mend(path, args.audio, args.all)
         return 0
+    if args.json:
+        found = [as_dict(path, args.audio) for path in args.dirs]
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return 0 if all(entry["valid"] for entry in found) else 1
     usable = [examine(path, args.audio, args.all) for path in args.dirs]
     return 0 if all(usable) else 1
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_text_file, refuse, restrict
 from pam.data.scp import Problem, line_numbers, scan_text_file, write_text_files
 from pam.errors import PamError
+from pam.paths import ROOT
 
 SPK2UTT = "spk2utt"
-FIX = Path(__file__).resolve().parents[2] / "utils/fix_data_dir.sh"
+FIX = ROOT / "utils/fix_data_dir.sh"  # of a clone
 MAKE_AGAIN = "run the recipe's data stage again"
 # Other files that a directory may hold; any further name is probably misspelled.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
@@ -124,8 +125,11 @@ class DataDir:
 
 def fix_command(path: str | Path, *options: str) -> str:
     """The command that repairs a directory; for a recipe's directory it works in any folder."""
+    folder = str(Path(path).absolute())
+    if not FIX.is_file():
+        return shlex.join(["pam", "validate", "--fix", folder, *options])
     script = FIX.relative_to(Path.cwd()) if FIX.is_relative_to(Path.cwd()) else FIX
-    return shlex.join([str(script), str(Path(path).absolute()), *options])
+    return shlex.join([str(script), folder, *options])
 
 
 def spk2utt(utt2spk: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,8 @@ from pathlib import Path
 from pam.config import load_yaml
 from pam.config.documents import metric_names
 from pam.errors import PamError
+from pam.paths import ROOT
 from pam.registry import nearest
-
-# The package is installed in place (pip install -e), so conf/ and egs/ are next to it.
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,13 @@ def list_answers(texts: Iterable[str]) -> str:
 
 
 def transcribes(expert: str | None, tasks: Sequence[str]) -> bool:
-    """Whether the answers of `expert` are transcripts. If it is no task's, all tasks must be so."""
+    """Whether the answers of `expert` are transcripts. If it is no task's, all tasks must be so.
+
+    A recipe's own task is unknown where only the package is installed; it counts as another kind.
+    """
     known = all_tasks()
-    return all(known[task].metric == "wer" for task in ([expert] if expert in known else tasks))
+    asked = [expert] if expert in known else tasks
+    return all(task in known and known[task].metric == "wer" for task in asked)
 
 
 def join_answers(

@@ -11,8 +11,9 @@ from pam.paper.document import errata_section, labels_of
 from pam.paper.figures import figure_part
 from pam.paper.plan import budget_length
 from pam.paper.printed import printed_table
-from pam.paper.spec import CONF, TableSpec
+from pam.paper.spec import TableSpec
 from pam.paper.store import Store
+from pam.paths import CONF
 from pam.registry import Registry
 from pam.report.markdown import escape
 

@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from pam.config import load_yaml
-from pam.paper.spec import CONF, TableSpec
+from pam.paper.spec import TableSpec
 from pam.paper.store import Store, stored_runs
+from pam.paths import CONF
 from pam.report.markdown import GAP
 
 STAGES = ("train", "average", "decode", "score", "report")  # those that every experiment needs

@@ -6,9 +6,9 @@ from pam.config import load_yaml, read_layers
 from pam.model.architecture import architecture, count, dimensions, on_meta
 from pam.model.sizes import llm_with_lora, sizes
 from pam.paper.printed import load_paper
-from pam.paper.spec import CONF, TableSpec
+from pam.paper.spec import TableSpec
 from pam.paper.store import Store
-from pam.paths import conf_file
+from pam.paths import CONF, conf_file
 from pam.report.markdown import GAP, escape, table
 from pam.train.systems import combine
 

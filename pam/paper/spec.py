@@ -10,11 +10,11 @@ from pam.config import keys_of, load_yaml, plain, require, typed
 from pam.config.documents import PaperTable, TableRow, TableScale
 from pam.config.keys import check
 from pam.errors import PamError
+from pam.paths import CONF
 from pam.registry import nearest
 from pam.score.compare import Cell
 from pam.score.metric import metric_called
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 SCALES = "scales"  # the file that says what a scale has for the paper's sets, encoders and LLMs
 SIX = (
     *("librispeech_test_clean_wer", "librispeech_test_other_wer", "ami_wer"),

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from pam.device import device_for
+from pam.device import device_called, device_for
 from pam.errors import PamError
 
 
@@ -40,6 +40,29 @@ def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, mes
     see(monkeypatch, seen)
     with pytest.raises(PamError, match=message):
         device_for(ngpu)
+
+
+@pytest.mark.parametrize(
+    "seen, name, message",
+    [
+        (0, "cpu", None),
+        (1, "cuda", None),
+        (2, "cuda:1", None),
+        (0, "cuda", "--device cuda: torch sees 0 GPUs: use --device cpu"),
+        (2, "cuda:2", "--device cuda:2: torch sees 2 GPUs: use cuda:1 or less"),
+        (2, "cuda:x", "--device cuda:x: expected cpu, cuda or cuda:N"),
+        (2, "mps", "--device mps: expected cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_by_its_name(monkeypatch, seen, name, message):
+    see(monkeypatch, seen)
+    before = torch.get_float32_matmul_precision()
+    if message is None:
+        assert device_called(name) == name
+    else:
+        with pytest.raises(PamError, match=message):
+            device_called(name)
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The programs that validate and fix, from the shell."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_faults_are_printed_and_fixed(folder, capsys):
     out = capsys.readouterr().out
     assert "valid, 2 utterances, 2 errors mended, 1 utterances dropped: ann-2\n" in out
     assert main([str(folder)]) == 0
+
+
+def test_faults_as_json(folder, capsys):
+    (folder.parent / "ann-2.wav").unlink()
+    assert main([str(folder), "--json"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert (entry["dir"], entry["valid"], entry["utterances"]) == (str(folder), False, 2)
+    faults = [problem for problem in entry["problems"] if not problem["warning"]]
+    assert len(faults) == 2
+    assert faults[0].keys() == {"file", "line", "rule", "value", "remedy", "warning"}
+    assert main([str(folder), "--json", "--audio", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["valid"]
 
 
 def spoil_audio(folder: Path) -> None:

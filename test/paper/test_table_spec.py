@@ -12,7 +12,8 @@ from pam.config import load_yaml
 from pam.errors import PamError
 from pam.paper.kinds import KINDS
 from pam.paper.printed import load_paper
-from pam.paper.spec import CONF, load_spec, table_name, table_names
+from pam.paper.spec import load_spec, table_name, table_names
+from pam.paths import CONF
 from pam.train.systems import combine
 
 SCALES = [file.stem for file in sorted((CONF / "scale").glob("*.yaml"))]

@@ -20,7 +20,7 @@ PRESENT = [page for page in PAGES if page != LOG]
 MADE_BY_THE_READER = ("egs/my_corpus", "egs/birds")
 MADE_BY_A_RUN = re.compile(r"/(exp|dump|data|venv)\b")
 PLACEHOLDER = re.compile(r"\b(NAME|SET|TASK|SCALE|RECIPE|CORPUS|FOLDER)\b")
-ORDINARY = ("git", "sed", "for")
+ORDINARY = ("git", "sed", "for", "pip")
 
 
 def name(value) -> str:
@@ -55,7 +55,7 @@ def commands() -> list[tuple[Path, str]]:
             if block != TREE
             for line in re.sub(r"\\\n *", "", block).splitlines()
         ]
-        inline = re.compile(r"(\./run\.sh|\.\./|python -m|tools/|utils/|test/run\.sh)\S* \S")
+        inline = re.compile(r"(\./run\.sh|\.\./|python -m|pam |tools/|utils/|test/run\.sh)\S* \S")
         lines += [code for code in in_code(page) if inline.match(code)]
         found += [(page, line) for line in dict.fromkeys(lines)]
     return found
@@ -83,6 +83,7 @@ def test_tree_is_complete():
     if there:  # a copy without git has nothing to compare with
         assert {name for name in there if not name.startswith(".")} - top <= {
             "LICENSE",
+            "MANIFEST.in",
             "ruff.toml",
         }
 
@@ -114,12 +115,13 @@ def test_commands_exist(page, command):
     for folder, words in steps(page, command):
         if words[0] == ".":
             assert (folder / words[1]).is_file(), command
-        elif words[:2] != ["python", "-m"]:
-            script_of(page, folder, words[1] if words[0] == "python" else words[0])
-        else:
-            known = importlib.import_module(words[2]).get_parser().format_help()
-            options = [word for word in words[3:] if word.startswith("--")]
+        elif words[0] == "pam" or words[:2] == ["python", "-m"]:
+            module = f"pam.bin.{words[1]}" if words[0] == "pam" else words[2]
+            known = importlib.import_module(module).get_parser().format_help()
+            options = [word for word in words if word.startswith("--")]
             assert all(f"{option} " in known for option in options), command
+        else:
+            script_of(page, folder, words[1] if words[0] == "python" else words[0])
 
 
 def recipe_commands() -> dict[Path, list[str]]:

