@@ -34,8 +34,10 @@ from pam.errors import PamError, run_main
 if TYPE_CHECKING:
     from pam.decode.answer import Answer
     from pam.decode.api import SpeechLLM
+    from pam.decode.question import Question
 
 STDIN = "-"
+TOGETHER = 8  # recordings that are answered at once
 Result = TypeVar("Result")
 
 
@@ -101,9 +103,7 @@ def answer_all(
     answered = 0
     with output:
         if recordings:
-            from pam.decode.api import (
-                SpeechLLM,
-            )  # the import takes seconds: files are checked first
+            from pam.decode.api import SpeechLLM  # takes seconds: files are checked first
 
             model = SpeechLLM.from_pretrained(args.exp, device)
             for recording, answer in answers(model, recordings, args):
@@ -116,19 +116,30 @@ def answers(
     model: "SpeechLLM", recordings: Sequence[Recording], args: argparse.Namespace
 ) -> Iterator[tuple[Recording, "Answer"]]:
     """The answers, in the order of the recordings, without those that cannot be used."""
-    options = {
-        "max_new_tokens": args.max_new_tokens,
-        "cut": not args.no_cut,
-        "skip_silence": args.skip_silence,
-    }
-    for recording in recordings:
-        answer = attempt(ask, model, recording, args.prompt, options)
-        if answer is not None:
-            yield recording, answer
+    for start in range(0, len(recordings), TOGETHER):
+        group = recordings[start : start + TOGETHER]
+        asked = [(one, attempt(question, one, args)) for one in group]
+        asked = [(one, made) for one, made in asked if made is not None]
+        try:
+            found = model.answer([made for _, made in asked])
+        except PamError:  # of one of them: ask each alone
+            found = [next(iter(attempt(model.answer, [made]) or [None])) for _, made in asked]
+        for (recording, _), answer in zip(asked, found, strict=True):
+            if answer is not None:
+                yield recording, answer
 
 
-def ask(model: "SpeechLLM", recording: Recording, prompt: str, options: dict) -> "Answer":
-    return model.generate(recording.audio(), prompt, name=recording.name, **options)
+def question(recording: Recording, args: argparse.Namespace) -> "Question":
+    from pam.decode.question import Question
+
+    return Question(
+        recording.audio(),
+        args.prompt,
+        max_new_tokens=args.max_new_tokens,
+        name=recording.name,
+        cut=not args.no_cut,
+        skip_silence=args.skip_silence,
+    )
 
 
 def shown(recording: Recording, answer: "Answer") -> str:

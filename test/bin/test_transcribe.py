@@ -30,10 +30,14 @@ class Model:
         self.loaded += 1
         return self
 
-    def generate(self, audio, prompt, name, **options):
-        if name in self.fault:
-            raise self.fault[name]
-        self.asked[name] = audio
+    def answer(self, questions):
+        for name in (question.name for question in questions):
+            if name in self.fault:
+                raise self.fault[name]
+        self.asked |= {question.name: question.audio for question in questions}
+        return [self.about(question.name) for question in questions]
+
+    def about(self, name):
         answer = Answer(f"text of\n{Path(name).stem}", "ac", {"ac": 0.75, "snv": 0.25}, seconds=1.5)
         return replace(answer, **self.more)
 
