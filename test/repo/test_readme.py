@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
+from toys import tone
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -227,3 +229,15 @@ def test_the_citation_is_of_this_version():
 def test_links_lead_somewhere(file):
     for link in re.findall(r"\]\(([^)#]+)\)", file.read_text(encoding="utf-8")):
         assert "://" in link or (file.parent / link).exists(), f"{file}: {link}"
+
+
+def test_the_example_runs(speech_llm, tmp_path, monkeypatch, capsys):
+    """With a toy model and the files that it names."""
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert len(code.splitlines()) <= 15
+    for file in ("a.wav", "b.flac"):
+        soundfile.write(tmp_path / file, tone(16000), 16000)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(type(speech_llm), "from_pretrained", lambda _exp: speech_llm)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "asr_clean" in capsys.readouterr().out
