@@ -92,7 +92,7 @@ def as_wav(clip: np.ndarray) -> bytes:
 @contextmanager
 def serving(args: argparse.Namespace, batch: int) -> Iterator[tuple[str, subprocess.Popen]]:
     port = free_port()
-    command = [sys.executable, "-m", "pam.bin.serve", "--exp", str(args.exp), "--name", NAME]
+    command = [sys.executable, "-m", "pam.bin.serve", str(args.exp), "--name", NAME]
     command += ["--port", str(port), "--batch", str(batch), "--ngpu", str(args.ngpu)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"

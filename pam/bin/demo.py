@@ -1,7 +1,7 @@
 """Open a page in the browser, to ask one or two trained systems about recordings.
 
-    python -m pam.bin.demo exp/pam_mini_short_s0
-    python -m pam.bin.demo exp/pam_mini_short_s0 exp/concat_mini_short_s0 --data dump/raw/*_test
+    pam demo exp/pam_mini_short_s0
+    pam demo exp/pam_mini_short_s0 exp/concat_mini_short_s0 --data dump/raw/*_test
 
 Record or upload audio, choose or write a prompt; the page shows the answer, the experts with their
 probabilities, and the layer weights of the chosen expert. --data adds clips to try. The page is

@@ -1,6 +1,6 @@
 """Serve a trained model by HTTP, with the interfaces of OpenAI's API.
 
-    python -m pam.bin.serve --exp exp/pam_mini_short_s0
+    pam serve exp/pam_mini_short_s0
     curl -F file=@a.wav -F model=pam_mini_short_s0 http://127.0.0.1:8000/v1/audio/transcriptions
 
 Routes: /v1/chat/completions (one user message with a text and an input_audio part),
@@ -27,7 +27,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--exp", type=Path, required=True, help="exp/NAME with model.pth")
+    parser.add_argument("exp", type=Path, help="exp/NAME with model.pth")
     parser.add_argument("--name", help="of the model for clients; default: that of the folder")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: all networks")
     parser.add_argument("--port", type=int, default=8000, help="0: a free one, which is logged")
