@@ -53,7 +53,7 @@ class Answering:
         self.questions = questions
         self.times: list[list[tuple[float, float]]] = [[] for _ in questions]
         self.answers: list[list[Answer]] = [[] for _ in questions]
-        self.stopped: set[int] = set()  # questions whose `watch` returned False
+        self.stopped: set[int] = set()  # questions whose answer is not wanted any more
 
     def run(self) -> Iterator[tuple[int, Answer]]:
         """Yield (number of the question, answer) as the recordings end."""
@@ -65,7 +65,7 @@ class Answering:
                 yield number, replace(self.joined(number), wall_seconds=time.monotonic() - started)
 
     def ended(self, group: Sequence[Clip]) -> set[int]:
-        """The questions without a further clip: their recording ended, or their watcher left."""
+        """The questions without a further clip: their recording ended, or nobody wants more."""
         self.show_joined({clip.number for clip in group if not clip.is_whole})
         return {c.number for c in group if c.is_last or c.number in self.stopped}
 
@@ -109,9 +109,17 @@ class Answering:
             question.max_tokens_per_second,
             question.title,
         )
-        if not shown(question, clip):
+        if question.watch is None and question.is_wanted is None:
             return request
-        return replace(request, watch=lambda tokens: question.watch(self.begun(tokens)))
+        return replace(request, watch=lambda tokens: self.watched(clip, tokens))
+
+    def watched(self, clip: Clip, tokens: Sequence[int]) -> bool:
+        """Show the first tokens of a clip's answer, where they are the answer's and stay so.
+        Returns whether more are wanted."""
+        question = self.questions[clip.number]
+        if question.watch is not None and clip.is_whole and question.skip_silence is None:
+            question.watch(self.begun(tokens))
+        return is_wanted(question)
 
     def begun(self, tokens: Sequence[int]) -> str:
         """The text of an answer's first tokens, without the start of a character."""
@@ -159,10 +167,11 @@ class Answering:
             seconds = self.times[number][-1][1]
             logger.info("%s: %d pieces to %.0f s", question.title, len(texts), seconds)
             text = settled_text(texts, self.overlap(self.answers[number][0]))
-            if question.watch is not None and not question.watch(text):
+            if question.watch is not None:
+                question.watch(text)
+            if not is_wanted(question):
                 self.stopped.add(number)
 
 
-def shown(question: Question, clip: Clip) -> bool:
-    """Whether somebody watches, and the tokens of the clip are the answer's and stay so."""
-    return question.watch is not None and clip.is_whole and question.skip_silence is None
+def is_wanted(question: Question) -> bool:
+    return question.is_wanted is None or question.is_wanted()

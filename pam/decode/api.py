@@ -4,7 +4,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 from pam.data.audio import SAMPLE_RATE
@@ -38,7 +37,9 @@ class SpeechLLM:
     """
 
     def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
-        self.model, self.longest, self.exact = model, longest, exact
+        self.model, self.longest = model, longest
+        # Greedy; single requests leave places for drafts, which change no answer.
+        self.decoder = Decoder(model, Settings(exact=exact, drafter="ctc" if exact else NONE))
 
     @classmethod
     def from_pretrained(
@@ -55,13 +56,6 @@ class SpeechLLM:
         """
         model = load_experiment(exp, online=True, dtype=dtype).to(device)
         return cls(model, read_longest(Path(exp)), exact)
-
-    @cached_property
-    def decoder(self) -> Decoder:
-        """Greedy search; single requests leave places for drafts, which change no answer."""
-        return Decoder(
-            self.model, Settings(exact=self.exact, drafter="ctc" if self.exact else NONE)
-        )
 
     def generate(
         self,
@@ -104,7 +98,11 @@ class SpeechLLM:
         if stream:
             if not single:
                 raise PamError("stream=True answers one recording: call it for each of the list")
-            return Stream(lambda watch: self.answer([replace(questions[0], watch=watch)])[0])
+            return Stream(
+                lambda watch, is_wanted: self.answer(
+                    [replace(questions[0], watch=watch, is_wanted=is_wanted)]
+                )[0]
+            )
         answers = self.answer(questions)
         return answers[0] if single else answers
 

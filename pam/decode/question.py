@@ -8,7 +8,7 @@ from pam.decode.audio_input import Audio, name_of
 from pam.decode.settings import MAX_TOKENS_PER_SECOND, check_threshold
 from pam.errors import PamError
 
-Watch = Callable[[str], bool]
+Watch = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Question:
 
     Attributes:
         watch: called with the beginning of the answer whenever it has grown. Later text never
-            changes what was shown. The answer ends where `watch` returns False.
+            changes what was shown.
+        is_wanted: the answer ends where it returns False; it is asked after every pass of the LLM.
     """
 
     audio: Audio
@@ -29,6 +30,7 @@ class Question:
     cut: bool = True
     skip_silence: float | None = None
     watch: Watch | None = None
+    is_wanted: Callable[[], bool] | None = None
 
     def __post_init__(self):
         if not isinstance(self.prompt, str) or not self.prompt.strip():

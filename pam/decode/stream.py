@@ -22,22 +22,18 @@ class Stream(Iterator[str]):
         answer: the whole answer; None before the text has ended.
     """
 
-    def __init__(self, answer: Callable[[Watch], Answer]):
+    def __init__(self, answer: Callable[[Watch, Callable[[], bool]], Answer]):
         self.answer: Answer | None = None
         self._shown, self._closed = "", Event()
         self._queue: SimpleQueue[str | Answer | BaseException] = SimpleQueue()
         self._thread = Thread(target=self._run, args=(answer,), daemon=True)
         self._thread.start()
 
-    def _run(self, answer: Callable[[Watch], Answer]) -> None:
+    def _run(self, answer: Callable[[Watch, Callable[[], bool]], Answer]) -> None:
         try:
-            self._queue.put(answer(self._watch))
+            self._queue.put(answer(self._queue.put, lambda: not self._closed.is_set()))
         except BaseException as error:  # raised again by the thread that reads
             self._queue.put(error)
-
-    def _watch(self, text: str) -> bool:
-        self._queue.put(text)
-        return not self._closed.is_set()
 
     def __next__(self) -> str:
         while self.answer is None:

@@ -5,7 +5,6 @@ those of single requests. Short recordings come first, so that they do not wait 
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -29,21 +28,15 @@ class Job:
         seconds: of audio.
         future: gets the answer, or the error.
         on_text: called with the beginning of the answer whenever it has grown.
-        created: on the clock of `time.monotonic`.
     """
 
     def __init__(
         self, question: Question, seconds: float, on_text: Callable[[str], None] | None = None
     ):
-        self.question = replace(question, watch=self.watch)
-        self.seconds, self.on_text, self.created = seconds, on_text, time.monotonic()
-        self.future: Future[Answer] = Future()
         self.is_wanted = True
-
-    def watch(self, text: str) -> bool:
-        if self.on_text is not None and self.is_wanted:
-            self.on_text(text)
-        return self.is_wanted
+        self.question = replace(question, watch=on_text, is_wanted=lambda: self.is_wanted)
+        self.seconds = seconds
+        self.future: Future[Answer] = Future()
 
     def cancel(self) -> None:
         """Nobody waits any more: it is not begun, or ends after the token that is computed."""
