@@ -36,6 +36,7 @@ def run_tasks(
     fork = multiprocessing.get_context("fork")
     # Workers inherit the function. Pickling it would copy its models for every work item.
     inherited = (function, threads, os.getpid())
+    others = set(multiprocessing.active_children())
     with _left_alone_by_gc(), ProcessPoolExecutor(nj, fork, _start_worker, inherited) as pool:
         futures = [pool.submit(_call, task) for task in tasks]
         try:
@@ -46,6 +47,10 @@ def run_tasks(
                 "a worker process was killed, perhaps for lack of memory: lower --nj; "
                 "the same command resumes"
             ) from error
+        except KeyboardInterrupt:  # Ctrl-C does not reach the workers' sessions
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -63,6 +68,9 @@ def _left_alone_by_gc() -> Iterator[None]:
 def _start_worker(function: Callable, threads: int, parent: int) -> None:
     global _function
     _function = function
+    # Linux shares a busy machine fairly among sessions (autogroup): in one session, two workers
+    # beside one other busy process would have half of two cores, not two thirds.
+    os.setsid()
     if torch := sys.modules.get("torch"):  # audio alone does not load it
         torch.set_num_threads(threads)
     end_with_parent(parent)

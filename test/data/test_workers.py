@@ -1,8 +1,10 @@
 """Worker processes: what they inherit, and how they end."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,12 +51,26 @@ list(run_tasks(work, [0, 1], nj=2))
 """
 
 
-def test_workers_die_with_a_killed_parent():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(number):
+    """Ctrl-C, too, reaches only the parent, since each worker has a session of its own."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ORPHANS]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as parent:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=root, text=True, **pipes) as parent:
         workers = [int(parent.stdout.readline()) for _ in range(2)]
-        parent.kill()
+        parent.send_signal(number)
+        assert parent.wait(30) != 0
     files = [Path(f"/proc/{pid}/cmdline") for pid in workers]
     ended = wait_for(lambda: not any(file.is_file() for file in files))
     assert ended, "workers outlive their parent"
+
+
+def test_each_worker_has_a_session_of_its_own():
+    sessions = set(run_tasks(session, range(8), nj=2))
+    assert len(sessions) == 2 and os.getsid(0) not in sessions
+
+
+def session(_task: int) -> int:
+    time.sleep(0.2)  # so that both workers get tasks
+    return os.getsid(0)
