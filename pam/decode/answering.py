@@ -18,6 +18,7 @@ from pam.decode.decoder import Decoder
 from pam.decode.join import join_answers, settled_text, transcribes
 from pam.decode.question import Question
 from pam.decode.request import Answered, Request
+from pam.errors import PamError
 from pam.log import get_logger
 
 CLIPS = 32  # decoded at once
@@ -81,14 +82,23 @@ class Answering:
             yield Clip(number, this, False, following is None)
 
     def pieces(self, question: Question) -> Iterator[AudioPiece]:
-        if question.cut:
-            blocks = stream_input(question.audio, question.sample_rate)
-            yield from cut_audio(blocks, longest_piece(self.longest))
-            return
+        """The pieces of a recording. `PamError` with its name if it cannot be read."""
+        try:
+            yield from self.cut(question) if question.cut else [self.uncut(question)]
+        except PamError as error:
+            if str(error).startswith(question.title):
+                raise
+            raise PamError(f"{question.title}: {error}") from error
+
+    def cut(self, question: Question) -> Iterator[AudioPiece]:
+        blocks = stream_input(question.audio, question.sample_rate)
+        return cut_audio(blocks, longest_piece(self.longest))
+
+    def uncut(self, question: Question) -> AudioPiece:
         piece = AudioPiece(0.0, load_input(question.audio, question.sample_rate))
         if is_beyond(piece.end, self.longest):
             logger.warning(beyond(question.title, piece.end, self.longest))
-        yield piece
+        return piece
 
     # --- from clips to answers
 

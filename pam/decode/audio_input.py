@@ -32,7 +32,7 @@ def name_of(audio: Audio) -> str:
     if hasattr(audio, "read"):
         own = getattr(audio, "name", None)
         return own if isinstance(own, str) else "audio file"
-    return "audio array"
+    return "audio array" if isinstance(audio, np.ndarray | Tensor) else "audio"
 
 
 def stream_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Iterator[Float[np.ndarray, " N"]]:
