@@ -5,6 +5,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pam.data.audio import SAMPLE_RATE
 from pam.data.longest import read_longest
@@ -59,7 +60,7 @@ class SpeechLLM:
 
     def generate(
         self,
-        audio: Audio | Sequence[Audio],
+        audio: Audio | list[Audio] | tuple[Audio, ...],
         prompt: str | Sequence[str],
         sample_rate: int = SAMPLE_RATE,
         max_new_tokens: int = 128,
@@ -85,8 +86,7 @@ class SpeechLLM:
         `name`; the default is the file's path. `PamError` for audio that cannot be used and for an
         empty prompt.
         """
-        single = not isinstance(audio, list | tuple)
-        audios = [audio] if single else list(audio)
+        audios: list[Audio] = list(audio) if isinstance(audio, list | tuple) else [audio]
         prompts = [prompt] * len(audios) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(audios):
             raise PamError(f"{len(audios)} recordings, {len(prompts)} prompts: give one for each")
@@ -96,7 +96,7 @@ class SpeechLLM:
             for recording, text in zip(audios, prompts, strict=True)
         ]
         if stream:
-            if not single:
+            if isinstance(audio, list | tuple):
                 raise PamError("stream=True answers one recording: call it for each of the list")
             return Stream(
                 lambda watch, is_wanted: self.answer(
@@ -104,10 +104,13 @@ class SpeechLLM:
                 )[0]
             )
         answers = self.answer(questions)
-        return answers[0] if single else answers
+        return answers if isinstance(audio, list | tuple) else answers[0]
 
     def transcribe(
-        self, audio: Audio | Sequence[Audio], prompt: str = TRANSCRIBE, **options
+        self,
+        audio: Audio | list[Audio] | tuple[Audio, ...],
+        prompt: str = TRANSCRIBE,
+        **options: Any,
     ) -> "Answer | list[Answer] | Stream":
         """As `generate`, with a prompt that asks for a transcript."""
         return self.generate(audio, prompt, **options)

@@ -40,13 +40,13 @@ def stream_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Iterator[Float
 
     `sample_rate` is that of samples. `PamError` for audio that cannot be used.
     """
-    audio, rate = _unpacked(audio, sample_rate)
-    if isinstance(audio, str | Path):
-        yield from stream_audio(audio)
-    elif isinstance(audio, bytes | bytearray) or hasattr(audio, "read"):
-        yield from _stream_copy(audio)
+    found, rate = _unpacked(audio, sample_rate)
+    if isinstance(found, str | Path):
+        yield from stream_audio(found)
+    elif isinstance(found, bytes | bytearray) or hasattr(found, "read"):
+        yield from _stream_copy(found)
     else:
-        yield as_clip(audio, rate)
+        yield as_clip(found, rate)
 
 
 def load_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Float[np.ndarray, " N"]:
@@ -88,7 +88,7 @@ def _unpacked(audio: Audio, sample_rate: int) -> tuple[Any, int]:
     return (np.asarray(found[0]) if isinstance(found[0], list) else found[0]), rate
 
 
-def _stream_copy(audio: bytes | BinaryIO) -> Iterator[Float[np.ndarray, " N"]]:
+def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:
     """The samples of a copy on the disk, because decoders seek and may read a file twice."""
     with tempfile.NamedTemporaryFile() as copy:
         if hasattr(audio, "read"):

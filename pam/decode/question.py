@@ -32,7 +32,7 @@ class Question:
     watch: Watch | None = None
     is_wanted: Callable[[], bool] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():
             raise PamError("the prompt is empty: write what the model should do with the audio")
         if self.max_new_tokens < 1:
