@@ -87,7 +87,7 @@ setup(
         ],
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],
         "serve": ["fastapi", "uvicorn", "python-multipart", "prometheus-client"],
-        "demo": ["gradio"],
+        "demo": ["gradio>=6"],
         "wandb": ["wandb"],
         "test": [
             "pytest",

@@ -77,8 +77,8 @@ def test_help_has_the_name_of_the_command(monkeypatch, capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_help_has_an_example(verb):
     text = importlib.import_module(f"pam.bin.{verb}").get_parser().format_help()
-    starts = f"    pam {verb}", f"    python -m pam.bin.{verb}"
-    assert any(line.startswith(starts) for line in text.splitlines()), text
+    starts = f"pam {verb}", f"python -m pam.bin.{verb}"
+    assert any(line.strip().startswith(starts) for line in text.splitlines()), text
 
 
 @pytest.mark.parametrize(("name", "is_told"), [("fastapi.responses", True), ("pam.x", False)])

@@ -210,7 +210,8 @@ def test_a_rerun_skips_the_answers_that_are_there(model, folder):
     assert not Path("out.jsonl.part").exists()
 
 
-def test_a_killed_run_goes_on(model, folder):
+def test_a_killed_run_goes_on(model, folder, monkeypatch):
+    monkeypatch.setattr(transcribe, "TOGETHER", 1)
     model.fault["calls/b.wav"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         run("--output", "out.jsonl", "calls/**/*.wav")
