@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -86,9 +87,7 @@ class Answering:
         try:
             yield from self.cut(question) if question.cut else [self.uncut(question)]
         except PamError as error:
-            if str(error).startswith(question.title):
-                raise
-            raise PamError(f"{question.title}: {error}") from error
+            raise PamError(renamed(str(error), question)) from error
 
     def cut(self, question: Question) -> Iterator[AudioPiece]:
         blocks = stream_input(question.audio, question.sample_rate)
@@ -181,6 +180,13 @@ class Answering:
                 question.watch(text)
             if not is_wanted(question):
                 self.stopped.add(number)
+
+
+def renamed(message: str, question: Question) -> str:
+    """A message that begins with what the user calls the recording."""
+    if isinstance(question.audio, str | Path):
+        message = message.removeprefix(f"{question.audio}: ")
+    return message if message.startswith(question.title) else f"{question.title}: {message}"
 
 
 def is_wanted(question: Question) -> bool:

@@ -38,12 +38,12 @@ class System:
         Raises `gr.Error` with the words of a `PamError`.
         """
         if audio is None:
-            raise gr.Error("Record or upload audio first.", title="No audio")
+            raise gr.Error("Record or upload audio first.")
         try:
             with self.turn:
                 answer = self.llm.generate(audio, prompt, name=Path(audio).name)
         except PamError as error:
-            raise gr.Error(str(error), title="This cannot be answered") from error
+            raise gr.Error(str(error)) from error
         heat_map = self.heat_map(answer.expert) if answer.expert is not None else None
         return answer.text, notes(answer), answer.posteriors, heat_map
 
@@ -90,7 +90,9 @@ def make_page(
         gr.Markdown(f"# {TITLE}\nThe prompt decides which expert fuses the layers of the encoders.")
         with gr.Row():
             with gr.Column():
-                audio = gr.Audio(label="Audio", sources=["upload", "microphone"], type="filepath")
+                audio = gr.Audio(
+                    label="Audio", sources=["upload", "microphone"], type="filepath", buttons=[]
+                )
                 prompt = gr.Dropdown(
                     prompts, value=prompts[0], label="Prompt", allow_custom_value=True,
                     info="choose one, or write your own", elem_id="prompt",
