@@ -6,7 +6,7 @@
     pam doctor --json            for programs
 
 The exit status is 1 if something is missing that the main job needs. In a clone, that is a recipe
-at the mini scale; where only the package is installed, it is to ask a trained model.
+at the mini scale; with --exp, or where only the package is installed, it is `pam transcribe`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pam import environment
-from pam.bin.doctor_checks import STAGES, Check, all_checks
+from pam.bin.doctor_checks import RECIPE, STAGES, Check, all_checks, main_job
 from pam.errors import run_main
 
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "not here"}
@@ -34,20 +34,20 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    checks = list(all_checks(args.scale, args.exp))
-    print(as_json(checks) if args.json else as_text(checks))
-    return 1 if any(check.fails for check in checks) else 0
+    checks, job = list(all_checks(args.scale, args.exp)), main_job(args.exp)
+    print(as_json(checks, job) if args.json else as_text(checks, job))
+    return 1 if any(check.stops(job) for check in checks) else 0
 
 
-def state_of(check: Check) -> str:
-    return "ok" if check.found else "missing" if check.required else "optional"
+def state_of(check: Check, job: Sequence[str]) -> str:
+    return "ok" if check.found else "missing" if check.stops(job) else "optional"
 
 
-def as_text(checks: Sequence[Check]) -> str:
+def as_text(checks: Sequence[Check], job: Sequence[str]) -> str:
     """The table, then a line for each stage."""
-    table = [("", "what", "found", "needed by", "how to get it")]
+    table = [("", "what", "found", "for", "how to get it")]
     for check in checks:
-        mark, remedy = MARKS[state_of(check)], "" if check.found else check.remedy
+        mark, remedy = MARKS[state_of(check, job)], "" if check.found else check.remedy
         table.append((mark, check.what, check.found or "—", names_of(check.needs), remedy))
     widths = [max(len(row[column]) for row in table) for column in range(4)]
     lines = [
@@ -58,18 +58,13 @@ def as_text(checks: Sequence[Check]) -> str:
 
 
 def names_of(needs: Sequence[str]) -> str:
-    """Names of stages: `4, 5`, or `all`."""
-    if len(needs) == len(STAGES):
-        return "all"
-    return ", ".join(STAGES["ask"] if stage == "ask" else stage for stage in needs)
-
-
-def missing_of(checks: Sequence[Check], stage: str) -> list[Check]:
-    return [check for check in checks if not check.found and stage in check.needs]
+    """Names of stages: `4 train, 5 average`, or `all`."""
+    named = {tuple(STAGES): "all", RECIPE: "stages 1 to 8"}
+    return named.get(tuple(needs)) or ", ".join(STAGES[stage] for stage in needs)
 
 
 def by_stage(checks: Sequence[Check]) -> list[str]:
-    """What each stage lacks; what the main job can do without is in brackets."""
+    """What each stage lacks; what it can run without is in brackets."""
     lines = []
     for stage, name in STAGES.items():
         lacking = missing_of(checks, stage)
@@ -79,12 +74,16 @@ def by_stage(checks: Sequence[Check]) -> list[str]:
     return lines
 
 
-def as_json(checks: Sequence[Check]) -> str:
+def missing_of(checks: Sequence[Check], stage: str) -> list[Check]:
+    return [check for check in checks if not check.found and stage in check.needs]
+
+
+def as_json(checks: Sequence[Check], job: Sequence[str]) -> str:
     report = {
-        "ready": not any(check.fails for check in checks),
+        "ready": not any(check.stops(job) for check in checks),
         "machine": environment.machine(),
         "versions": environment.versions(),
-        "checks": [asdict(check) | {"state": state_of(check)} for check in checks],
+        "checks": [asdict(check) | {"state": state_of(check, job)} for check in checks],
         "stages": {
             name: [check.what for check in missing_of(checks, stage)]
             for stage, name in STAGES.items()

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,13 +22,13 @@ from pam.train.memory import available
 STAGES = {
     **{str(n): f"{n} {name}" for n, name in enumerate(
         ("data", "dump", "combine", "train", "average", "decode", "score", "report"), 1)},
-    "ask": "transcribe, serve, demo",
+    **{verb: verb for verb in ("transcribe", "serve", "demo")},
 }  # fmt: skip
-RECIPE = tuple(STAGES)[:-1]  # the main job of a clone
-ASK = ("ask",)  # the main job where only the package is installed
+RECIPE, ASK = tuple(STAGES)[:8], tuple(STAGES)[8:]
 GIB = 2**30
 DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
-ESPNET = "espnet==202511"
+# What pip must be told of a package, as in setup.py.
+VERSIONS = {"espnet": "espnet==202511", "gradio": "'gradio>=6'", "jiwer": "'jiwer>=4'"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Check:
     Attributes:
         what: what was looked for.
         found: what there is; None if it is missing.
-        needs: the stages that need it, by their numbers, or "ask".
+        needs: the stages and commands that it is for, by their keys in `STAGES`.
         remedy: how to get it.
-        required: whether the main job cannot be done without it.
+        required: whether they cannot run without it.
     """
 
     what: str
@@ -49,14 +49,14 @@ class Check:
     remedy: str = ""
     required: bool = False
 
-    @property
-    def fails(self) -> bool:
-        return self.found is None and self.required
+    def stops(self, stages: Collection[str]) -> bool:
+        """Whether one of these stages cannot run."""
+        return self.found is None and self.required and any(one in self.needs for one in stages)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Packages that the same stages need; `extra` is their extra in setup.py, "" for the base."""
+    """Packages for the same stages; `extra` is their extra in setup.py, "" for the base."""
 
     what: str
     extra: str
@@ -78,9 +78,9 @@ GROUPS = (
         "pycocoevalcap", "regex", "scipy")),
     Group("packages of figures", "report", ("8",), (
         "matplotlib", "tensorboard", "sentence-transformers")),
-    Group("packages of the server", "serve", ASK, (
+    Group("packages of the server", "serve", ("serve",), (
         "fastapi", "uvicorn", "python-multipart", "prometheus-client")),
-    Group("packages of the page", "demo", ASK, ("gradio",)),
+    Group("packages of the page", "demo", ("demo",), ("gradio",)),
 )  # fmt: skip
 
 
@@ -89,8 +89,8 @@ def is_clone() -> bool:
 
 
 def main_job(exp: Path | None) -> tuple[str, ...]:
-    """The stages of the main job: to ask the model `exp`, or any if there are no recipes here."""
-    return ASK if exp or not is_clone() else RECIPE
+    """The stages of the recipes; without recipes, or to ask the model `exp`: transcribe."""
+    return ("transcribe",) if exp or not is_clone() else RECIPE
 
 
 def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
@@ -99,7 +99,7 @@ def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
     try:
         yield python()
         yield torch_version()
-        yield from (packages(group, job) for group in GROUPS)
+        yield from map(packages, GROUPS)
         yield gpu()
         yield memory()
         yield disk(job)
@@ -118,7 +118,7 @@ def python() -> Check:
     return Check("Python 3.11 or later", found, tuple(STAGES), "install Python 3.11", True)
 
 
-def packages(group: Group, job: tuple[str, ...]) -> Check:
+def packages(group: Group) -> Check:
     versions = {name: version_of(name) for name in group.packages}
     missing = [name for name, version in versions.items() if version is None]
     named = f": {versions['espnet']}" if group.what == "ESPnet" else ""
@@ -127,7 +127,7 @@ def packages(group: Group, job: tuple[str, ...]) -> Check:
         None if missing else f"all {len(versions)}{named}",
         group.needs,
         how_to_install(group, missing),
-        group.extra in ("", "train") and bool({*group.needs} & {*job}),
+        group.extra != "report",
     )
 
 
@@ -155,7 +155,7 @@ def how_to_install(group: Group, missing: Sequence[str]) -> str:
         return "tools/install.sh"
     if "espnet" in missing and sys.version_info >= (3, 12):
         return "train with Python 3.11: the last ESPnet that fits needs it"
-    return "pip install " + " ".join(ESPNET if name == "espnet" else name for name in missing)
+    return "pip install " + " ".join(VERSIONS.get(name, name) for name in missing)
 
 
 def gpu() -> Check:
