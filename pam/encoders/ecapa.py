@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pam.checkpoint import read_checkpoint
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 FFT_SAMPLES = 400
 MEL_HOP_SAMPLES = 160

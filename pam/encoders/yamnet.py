@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
+from pam.rate import SAMPLE_RATE
 
 WINDOW_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
