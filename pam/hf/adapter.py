@@ -22,11 +22,11 @@ README = """\
 # LoRA and fusion of {name}
 
 - `adapter_config.json`, `adapter_model.safetensors`: LoRA of {llm}, for `peft.PeftModel`{where}.
-- `fusion.safetensors`: the other learned weights, by their names in PaM (`fusion.*`, `router.*`, `gain`).
+- `fusion.safetensors`: the other learned weights, by their names in PaM.
 - `config.yaml`{template}: the experiment's configuration.
 
-The LLM alone hears nothing: it needs the fused audio after the prompt. `pam.bin.export --to hf` writes
-a model that needs no PaM.
+The adapted LLM needs the fused audio after the prompt: these files are for PaM and for programs that
+do the same. `pam.bin.export --to hf` writes a model that needs no PaM.
 """
 
 
