@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from greedys import PROMPTS, clips, greedy_tokens
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from pam.bin import export
 
@@ -91,8 +91,8 @@ def test_weights_are_found_by_name(experiment, encoder_specs, llms, tmp_path):
         assert config["llm"] == {"path": llm, "revision": REVISION}
         assert [part["revision"] for part in config["encoders"]] == [REVISION] * 2
         (file,) = out.glob("*.safetensors")
-        with safe_open(file, "pt") as weights:
-            assert not [name for name in weights.keys() if "encoders." in name or "embed" in name]
+        names = load_file(file)
+        assert not [name for name in names if "encoders." in name or "embed" in name]
         clip = {f"clip{n}": c for n, c in enumerate(clips())}
         np.savez(tmp_path / "clips.npz", prompts=PROMPTS, **clip)
         answers = tmp_path / "out.json"
