@@ -73,10 +73,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise PamError(f"{out}: it exists: remove it, or choose another folder")
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    with writing(out):
-        part.mkdir(parents=True)
-        yield part
-        part.replace(out)
+    try:
+        with writing(out):
+            part.mkdir(parents=True)
+            yield part
+            part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_model(
