@@ -180,6 +180,7 @@ def is_original(path: str) -> bool:
     return path.endswith(".ckpt") or Path(path).is_file()
 
 
+@torch.device("cpu")  # even of a model without weights, on torch's meta device
 def mel_filters(num_mels: int) -> Float[Tensor, "M F"]:
     """Triangles of height 1 that are symmetric in Hz: as wide to the right as to the left."""
     top = 2595 * torch.tensor(1 + SAMPLE_RATE / 2 / 700, dtype=torch.float64).log10()

@@ -140,6 +140,7 @@ class YamnetEncoder(AudioEncoder):
         return torch.log(magnitude @ self.filters.T + LOG_OFFSET)
 
 
+@torch.device("cpu")  # even of a model without weights, on torch's meta device
 def mel_filters() -> Float[Tensor, "M bins"]:
     """Triangles of height 1 over HTK's mel scale (not over Hz)."""
     hz = torch.linspace(0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
