@@ -25,8 +25,8 @@ README = """\
 - `fusion.safetensors`: the other learned weights, by their names in PaM.
 - `config.yaml`{template}: the experiment's configuration.
 
-The adapted LLM needs the fused audio after the prompt: these files are for PaM and for programs that
-do the same. `pam.bin.export --to hf` writes a model that needs no PaM.
+The adapted LLM needs the fused audio after the prompt: these files are for PaM and for programs
+that do the same. `pam.bin.export --to hf` writes a model that needs no PaM.
 """
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import (
     AddedToken,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Wav2Vec2FeatureExtractor,
 )
@@ -141,6 +142,12 @@ def describe(
 
 
 def encoder_of(model: ESPnetPaMModel, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pam.hf.audio_encoder.shape_of` needs to make the encoder without its weights."""
+    if not isinstance(getattr(model.encoders[name], "model", None), PreTrainedModel):
+        raise PamError(
+            f"encoders.{name}: a {spec['family']} cannot be exported: let its `model` come from "
+            "pam.encoders.loading.load_pretrained"
+        )
     encoder, conf = model.encoders[name], dict(spec.get("conf") or {})
     if hasattr(encoder, "normalize"):  # found in a file of the checkpoint
         conf["normalize"] = encoder.normalize
