@@ -91,8 +91,8 @@ def body(results: Mapping[str, Any], origins: Origins, libraries: Sequence[str])
         training(results),
         "## Parts and licences",
         table(["part", "pretrained weights", "revision"], rows(origins)),
-        "Each of these keeps its own licence, and so does the data of the training. PaM's code is "
-        "under the MIT licence.",
+        "Each of these keeps its own licence, and so do the corpora of the training (PaM's "
+        "egs/README.md names them). PaM's code is under the MIT licence.",
     ]
     return "\n\n".join(lines)
 
@@ -116,6 +116,8 @@ def scores(sets: Mapping[str, Mapping[str, Any]]) -> str:
 def training(results: Mapping[str, Any]) -> str:
     made, known = results["environment"], ("system", "scale", "budget", "seed")
     rows = [[key, escape(results[key])] for key in known]
+    sets = (results["settings"] or {}).get("train_sets")
+    rows += [["data", escape(", ".join(sets))]] if sets else []
     rows += [[key, escape(made.get(key))] for key in ("commit", "date", "machine")]
     return table(["what", "value"], rows)
 
