@@ -140,7 +140,8 @@ class EcapaEncoder(AudioEncoder):
         shapes = zip(config.kernel_sizes, config.dilations, strict=True)
         # The convolutions mirror the clip's ends, hence need more frames than they reach.
         self.least_frames = 1 + max((kernel - 1) * dilation // 2 for kernel, dilation in shapes)
-        self.register_buffer("filters", mel_filters(config.num_mels))
+        with torch.device("cpu"):  # even of a model without weights, on the meta device
+            self.register_buffer("filters", mel_filters(config.num_mels))
         self.freeze()
 
     def native_length(self, samples: int) -> int:
@@ -180,7 +181,6 @@ def is_original(path: str) -> bool:
     return path.endswith(".ckpt") or Path(path).is_file()
 
 
-@torch.device("cpu")  # even of a model without weights, on torch's meta device
 def mel_filters(num_mels: int) -> Float[Tensor, "M F"]:
     """Triangles of height 1 that are symmetric in Hz: as wide to the right as to the left."""
     top = 2595 * torch.tensor(1 + SAMPLE_RATE / 2 / 700, dtype=torch.float64).log10()

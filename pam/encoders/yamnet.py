@@ -111,7 +111,8 @@ class YamnetEncoder(AudioEncoder):
         channels = self.model.config.channels
         self.dim = channels[-1]
         self.num_states = list(channels[1:]).count(self.dim)
-        self.register_buffer("filters", mel_filters())
+        with torch.device("cpu"):  # even of a model without weights, on the meta device
+            self.register_buffer("filters", mel_filters())
         self.freeze()
 
     def native_length(self, samples: int) -> int:
@@ -140,7 +141,6 @@ class YamnetEncoder(AudioEncoder):
         return torch.log(magnitude @ self.filters.T + LOG_OFFSET)
 
 
-@torch.device("cpu")  # even of a model without weights, on torch's meta device
 def mel_filters() -> Float[Tensor, "M bins"]:
     """Triangles of height 1 over HTK's mel scale (not over Hz)."""
     hz = torch.linspace(0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)

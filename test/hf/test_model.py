@@ -94,8 +94,10 @@ def test_padding_on_the_right_gives_the_same_logits(both):
 def test_labels_give_a_loss_whose_gradient_reaches_the_fusion(both):
     _, model, processor = both
     inputs = processor(text=PROMPTS, audio=clips())
-    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
-    labels = labels.masked_fill(labels == model.config.audio_token_id, -100)
+    answer = torch.tensor([[5, 6, 7]] * 3)
+    labels = torch.cat([torch.full_like(inputs["input_ids"], -100), answer], dim=1)
+    for name, more in (("input_ids", answer), ("attention_mask", torch.ones_like(answer))):
+        inputs[name] = torch.cat([inputs[name], more], dim=1)
     loss = model(**inputs, labels=labels).loss
     loss.backward()
     assert torch.isfinite(loss)
