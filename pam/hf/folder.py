@@ -100,7 +100,7 @@ def write_model(
     described = describe(model, config, bundle, tokenizer.convert_tokens_to_ids(AUDIO_TOKEN))
     write_json(folder / "config.json", described | {"longest_seconds": longest})
     write_processor(tokenizer, folder)
-    write_json(folder / "generation_config.json", generation(model, tokenizer))
+    write_json(folder / "generation_config.json", generation(model))
     shards = SHARD if bundle else ONE_FILE
     save_torch_state_dict(weights(model, bundle), folder, max_shard_size=shards)
     return write_code(folder, ROOTS, parts(described))
@@ -230,12 +230,8 @@ def write_processor(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     write_json(folder / "processor_config.json", kind | words)
 
 
-def generation(model: ESPnetPaMModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Greedy search, as in `pam.decode`."""
-    end, pad = model.llm.eos, tokenizer.pad_token_id
-    return {
-        "eos_token_id": end,
-        "pad_token_id": end if pad is None else pad,
-        "do_sample": False,
-        "max_new_tokens": MAX_NEW_TOKENS,
-    }
+def generation(model: ESPnetPaMModel) -> dict[str, Any]:
+    """Greedy search, as in `pam.decode`. A padding token may be one that the LLM does not have."""
+    end = model.llm.eos
+    limit = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS}
+    return {"eos_token_id": end, "pad_token_id": end} | limit

@@ -136,9 +136,9 @@ class PaMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return torch.autocast(kind, torch.bfloat16, enabled=self.config.bf16)
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Embeddings of tokens; those of the audio's places are of no use."""
-        known = ids.masked_fill(ids == self.config.audio_token_id, self.config.end)
-        return self.get_input_embeddings()(known)
+        """Embeddings of tokens; those of ids that the LLM does not have are of no use."""
+        layer = self.get_input_embeddings()
+        return layer(ids.masked_fill(ids >= len(layer.weight), self.config.end))
 
     def forward(
         self,

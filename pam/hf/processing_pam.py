@@ -68,6 +68,7 @@ class PaMProcessor(ProcessorMixin):
         """The processor of an exported folder or repository."""
         hub = {name: kwargs[name] for name in HUB if name in kwargs}
         config = PaMConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        kwargs.setdefault("trust_remote_code", False)  # else transformers asks at the terminal
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         processor.configure(config)
         return processor
@@ -139,9 +140,8 @@ class PaMProcessor(ProcessorMixin):
         return [*config.opening, *self._text_ids(prompt), *audio, *config.closing]
 
     def pad_left(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` [B, T]."""
-        pad, longest = self.tokenizer.pad_token_id, max(map(len, rows))
-        pad = self._config.end if pad is None else pad
+        """`input_ids` and `attention_mask` [B, T]; not every tokenizer has a padding token."""
+        pad, longest = self._config.end, max(map(len, rows))
         ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}

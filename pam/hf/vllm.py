@@ -6,7 +6,7 @@ from pam.atomic import write_json, write_text
 from pam.config import load_yaml
 from pam.data.longest import read_longest
 from pam.hf import pam_inputs
-from pam.hf.folder import MAX_NEW_TOKENS, new_folder, write_model
+from pam.hf.folder import generation, new_folder, write_model
 from pam.hf.merging import merged_llm, refuse_kept_lora
 from pam.hf.origins import origins, refuse_local
 from pam.model.build import load_experiment
@@ -35,7 +35,6 @@ def write_llm(model: ESPnetPaMModel, folder: Path) -> None:
     llm.config.name_or_path = ""
     llm.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    ends = {"eos_token_id": model.llm.eos, "max_new_tokens": MAX_NEW_TOKENS, "do_sample": False}
-    write_json(folder / "generation_config.json", ends)
+    write_json(folder / "generation_config.json", generation(model))
     text = Path(pam_inputs.__file__).read_text(encoding="utf-8")
     write_text(folder / "pam_inputs.py", text)
