@@ -35,4 +35,5 @@ class Registry:
         """The part called `name`. `PamError` with the nearest name if there is none."""
         self.check(name)
         module, attribute = self.entries[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
+        # In an exported folder (pam.hf.travel) the module's name is relative.
+        return getattr(importlib.import_module(module, __package__), attribute)

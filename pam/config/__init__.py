@@ -11,7 +11,6 @@ from pam.config.experiment import (
     select_encoders,
 )
 from pam.config.files import (
-    check_keys,
     load_yaml,
     merge,
     parse_value,
@@ -19,7 +18,7 @@ from pam.config.files import (
 )
 from pam.config.keys import keys_of, plain, typed
 from pam.config.schema import RUNNING, Budget, Experiment, Optim, Phases, Scale
-from pam.config.source import check_init_options
+from pam.options import check_init_options, check_keys
 
 __all__ = [
     "RUNNING",

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,3 @@ def set_option(
         why = " ".join(str(error).split())
         raise PamError(f"--set {assignment}: not a YAML value: {why}") from error
     return keys, node
-
-
-def check_keys(conf: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    """PamError for an unknown option, with the place and the nearest known option."""
-    allowed = list(allowed)
-    for key in conf:
-        if key not in allowed:
-            raise PamError(f"{where}: unknown option {key!r}: {nearest(str(key), allowed)}")

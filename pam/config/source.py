@@ -10,12 +10,11 @@ import ast
 import functools
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pam.config.files import check_keys
 from pam.config.keys import (
     FLAG,
     NUMBER,
@@ -54,11 +53,6 @@ def options_of(part: str) -> dict[str, Key]:
     pairs = [*zip(given, init.args.defaults, strict=True)]
     pairs += [p for p in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True) if p[1]]
     return {argument.arg: _key(home, found, argument, default) for argument, default in pairs}
-
-
-def check_init_options(cls: type, conf: Mapping[str, Any], where: str) -> None:
-    """PamError for an option that `cls`, a part of pam, does not have."""
-    check_keys(conf, options_of(f"{cls.__module__}.{cls.__name__}"), where)
 
 
 @functools.cache

@@ -17,9 +17,9 @@ from pam.data.sound import Audio, two_lengths
 from pam.disk import writing
 from pam.errors import PamError
 from pam.log import get_logger
+from pam.rate import FRAMES_PER_SECOND as FRAMES_PER_SECOND
+from pam.rate import SAMPLE_RATE
 
-SAMPLE_RATE = 16000
-FRAMES_PER_SECOND = 25  # frame rate of the fusion's input for every encoder (pam.encoders.pooling)
 MAX_OVERSHOOT_SECONDS = 0.5  # rounding can move a segment's end past the audio; more is an error
 CANCELLED = 0.1  # channels cancel if their mean has less than this share of the loudest channel
 logger = get_logger(__name__)

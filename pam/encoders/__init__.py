@@ -26,11 +26,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from pam.config import check_init_options, check_keys
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders.pooling import clip_length, pool_frames
 from pam.encoders.precision import keep_narrow_convolutions_in_float32
 from pam.errors import PamError
+from pam.options import check_init_options, check_keys
+from pam.rate import SAMPLE_RATE
 from pam.registry import Registry
 
 ENCODERS = Registry(

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pam.checkpoint import read_checkpoint
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import by_length
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 FFT_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
@@ -140,7 +140,8 @@ class EcapaEncoder(AudioEncoder):
         shapes = zip(config.kernel_sizes, config.dilations, strict=True)
         # The convolutions mirror the clip's ends, hence need more frames than they reach.
         self.least_frames = 1 + max((kernel - 1) * dilation // 2 for kernel, dilation in shapes)
-        self.register_buffer("filters", mel_filters(config.num_mels))
+        with torch.device("cpu"):  # even of a model without weights, on the meta device
+            self.register_buffer("filters", mel_filters(config.num_mels))
         self.freeze()
 
     def native_length(self, samples: int) -> int:

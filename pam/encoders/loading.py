@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +15,24 @@ from transformers.utils import logging
 from pam.checkpoint import read_checkpoint
 from pam.errors import PamError
 from pam.paths import resolve_model
+
+_SHAPE: ContextVar[Mapping[str, Any] | None] = ContextVar("_SHAPE", default=None)
+
+
+@contextmanager
+def without_weights(config: Mapping[str, Any]) -> Iterator[None]:
+    """Context in which `load_pretrained` makes the model of `config` and reads no file.
+
+    For an encoder whose weights come with those of a larger model (`pam.hf`). New tensors are
+    float32, as everywhere in an encoder, where nothing else is said.
+    """
+    token, dtype = _SHAPE.set(config), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        _SHAPE.reset(token)
 
 
 def load_pretrained(
@@ -35,6 +54,8 @@ def load_pretrained(
     head). original: the configuration and weights that `path` was found to hold, where
     `from_pretrained` cannot read it. Raises PamError; nothing is ever initialised at random.
     """
+    if (shape := _SHAPE.get()) is not None:
+        return cls._from_config(cls.config_class.from_dict(dict(shape)), dtype=dtype)
     if original:
         folder, options = None, options | {"config": original[0], "state_dict": dict(original[1])}
     else:

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder
 from pam.encoders.padding import padding_mask
+from pam.rate import SAMPLE_RATE
 
 MEL_BANDS = 128
 WINDOW_SAMPLES = 400

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.encoders.padding import padding_mask
+from pam.rate import FRAMES_PER_SECOND, SAMPLE_RATE
 
 FRAME_SAMPLES = SAMPLE_RATE // FRAMES_PER_SECOND  # 640
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
 from pam.encoders.padding import attention_bias, padding_mask
+from pam.rate import SAMPLE_RATE
 
 FFT_SAMPLES = 400
 MEL_HOP_SAMPLES = 160

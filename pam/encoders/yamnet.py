@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pam.data.audio import SAMPLE_RATE
 from pam.encoders import AudioEncoder, Dtype
 from pam.encoders.loading import load_pretrained
+from pam.rate import SAMPLE_RATE
 
 WINDOW_SAMPLES = 400
 MEL_HOP_SAMPLES = 160
@@ -111,7 +111,8 @@ class YamnetEncoder(AudioEncoder):
         channels = self.model.config.channels
         self.dim = channels[-1]
         self.num_states = list(channels[1:]).count(self.dim)
-        self.register_buffer("filters", mel_filters())
+        with torch.device("cpu"):  # even of a model without weights, on the meta device
+            self.register_buffer("filters", mel_filters())
         self.freeze()
 
     def native_length(self, samples: int) -> int:

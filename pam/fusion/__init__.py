@@ -16,9 +16,9 @@ gives the number of real features of each clip; no other code computes it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pam.config import check_init_options
 from pam.fusion.base import Fusion
 from pam.fusion.extend import extend_fusion
+from pam.options import check_init_options
 from pam.registry import Registry
 
 FUSIONS = Registry(

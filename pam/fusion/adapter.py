@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pam.config import check_init_options
 from pam.errors import PamError
 from pam.fusion.base import Fusion
+from pam.options import check_init_options
 
 ADAPTERS = ("mlp", "linear")
 

@@ -7,7 +7,6 @@ distinct prompt gives h_prompt for the router, and the KV cache for audio and an
 # B batch, U distinct prompts or features after fusion, P prompt tokens, T positions after the
 # prompt, D width of the LLM, V positions of audio and closing, or the vocabulary
 
-import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -18,16 +17,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from pam.encoders.padding import padding_mask
 from pam.errors import PamError
 from pam.llm.fast_layers import FastLayers
+from pam.llm.head import backbone_name, logits_of
 from pam.llm.load import load_frozen, load_tokenizer
 from pam.llm.lora import inject_lora, lora_layers, without_lora
-from pam.llm.prompts import PromptStates, pad_left, stack_prompts
+from pam.llm.prompts import PromptStates, pad_left, pool_prompts, stack_prompts
 from pam.llm.recompute import recomputing, refuse_unless_right
 from pam.llm.supported import refuse_unsupported
 from pam.llm.template import Template, make_template
@@ -205,13 +204,7 @@ class CausalLM(nn.Module):
         self, hidden: Float[Tensor, "U P D"], mask: Bool[Tensor, "U P"]
     ) -> Float[Tensor, "U D"]:
         """h_prompt of each prompt, from its states; padding is on one side."""
-        number, lengths = mask.cumsum(1), mask.sum(1, keepdim=True)
-        if self.h_prompt == "last":
-            return hidden[mask & (number == lengths)].float()
-        # Without the opening: all prompts share it, and a BOS' state is far larger than others.
-        skip = len(self.template.opening)
-        own = hidden.float().masked_fill(~(mask & (number > skip))[..., None], 0)
-        return own.sum(1) / (lengths - skip)
+        return pool_prompts(hidden, mask, self.h_prompt, len(self.template.opening))
 
     def read_training_prompts(
         self, ids: Int[Tensor, "U P"], lengths: Int[Tensor, " U"]
@@ -294,9 +287,7 @@ class CausalLM(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """The LLM's own logits (with its scaling or capping) for the given states only."""
-        rows = hidden.reshape(1, -1, hidden.shape[-1])
-        logits = head_of(self.llm)(inputs_embeds=rows, use_cache=False).logits
-        return logits.view(*hidden.shape[:-1], -1).float()
+        return logits_of(self.llm, hidden)
 
 
 def cheapest_split(lengths: Sequence[int]) -> list[int]:
@@ -304,35 +295,3 @@ def cheapest_split(lengths: Sequence[int]) -> list[int]:
     count, longest = len(lengths), lengths[-1]
     cut = min(range(count, 0, -1), key=lambda n: n * lengths[n - 1] + (count - n) * longest)
     return [cut, count - cut] if cut < count else [count]
-
-
-def head_of(llm: PreTrainedModel) -> nn.Module:
-    """The part of the LLM after its decoder: a copy without the decoder that shares the weights."""
-    head = copy.copy(llm)
-    head._modules = llm._modules | {backbone_name(llm): GivenStates()}
-    return head
-
-
-def backbone_name(llm: PreTrainedModel) -> str:
-    """The attribute name of the LLM's decoder. (Llama 4's prefix is that of another class.)"""
-    return next(n for n in (llm.base_model_prefix, "model") if n in llm._modules)
-
-
-class GivenStates(nn.Module):
-    """Replaces the decoder: it returns `inputs_embeds` as its states."""
-
-    def forward(self, *_, inputs_embeds: Float[Tensor, "B T D"], **unused) -> "GivenOutput":
-        return GivenOutput(last_hidden_state=inputs_embeds)
-
-    @property
-    def decoder(self) -> "GivenStates":
-        """Needed because some families' heads get the states from a part of the decoder."""
-        return self
-
-
-class GivenOutput(BaseModelOutputWithPast):
-    """An output of the decoder with states only: every other attribute is None."""
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)

@@ -88,3 +88,18 @@ def pad_left(cache: DynamicCache, mask: Bool[Tensor, "B L"]) -> Bool[Tensor, "B 
         layer.keys = layer.keys.take_along_dim(order[:, None, :, None], dim=2)
         layer.values = layer.values.take_along_dim(order[:, None, :, None], dim=2)
     return mask.gather(1, order)
+
+
+def pool_prompts(
+    hidden: Float[Tensor, "U P D"], mask: Bool[Tensor, "U P"], kind: str, opening: int
+) -> Float[Tensor, "U D"]:
+    """h_prompt (equation 7): the state of the "last" token, or the "mean" after the `opening`.
+
+    Padding is on one side. The mean leaves the opening's tokens out: all prompts share them, and a
+    BOS' state is far larger than others.
+    """
+    number, lengths = mask.cumsum(1), mask.sum(1, keepdim=True)
+    if kind == "last":
+        return hidden[mask & (number == lengths)].float()
+    own = hidden.float().masked_fill(~(mask & (number > opening))[..., None], 0)
+    return own.sum(1) / (lengths - opening)

@@ -6,6 +6,7 @@ and a prompt could open a turn, without an error.
 """
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 
 from tokenizers import Tokenizer
@@ -20,15 +21,23 @@ def markup_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 class TextEncoder:
-    """Encodes a user's text without control tokens."""
+    """Encodes a user's text without control tokens.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    Args:
+        control: ids of the control tokens; by default they are found in the tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: Collection[int] | None = None):
         self.tokenizer = tokenizer
         template = json.dumps(tokenizer.chat_template or "", ensure_ascii=False)
         self.control = {
             number: token.content
             for number, token in tokenizer.added_tokens_decoder.items()
-            if token.special or (token.content in template and not token.content.isspace())
+            if (
+                token.special or (token.content in template and not token.content.isspace())
+                if control is None
+                else number in control
+            )
         }
 
     def __call__(self, text: str) -> list[int]:

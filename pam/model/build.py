@@ -15,7 +15,8 @@ from pam.fusion import build_fusion
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
 from pam.llm.template import Template
-from pam.model.speech_llm import EncoderShape, ESPnetPaMModel
+from pam.model.features import EncoderShape
+from pam.model.speech_llm import ESPnetPaMModel
 
 ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
 PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks", "model_conf")

@@ -7,7 +7,6 @@ It combines the parts: encoders → fusion, gated by the router → LLM. The mat
 # D width of the LLM, R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from pam.config import check_init_options
 from pam.data.utterances import AUDIO
 from pam.encoders.padding import padding_mask
 from pam.errors import PamError
@@ -27,20 +25,13 @@ from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
 from pam.model.exits import ExitLoss
 from pam.model.experts import expert_names
+from pam.model.features import EncoderShape, encode, read_states, scale
 from pam.model.joint import own_counts, shares
 from pam.model.statistics import task_statistics
+from pam.options import check_init_options
 
 FEATURE_SCALES = ("none", "embedding")
 ROUTINGS = ("label", "predicted")
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """The properties of an encoder that the fusion needs: name in the batch, D_e and L_e + 1."""
-
-    name: str
-    dim: int
-    num_states: int
 
 
 class ESPnetPaMModel(TrainableOnlyModel):
@@ -144,27 +135,13 @@ class ESPnetPaMModel(TrainableOnlyModel):
         """
         if AUDIO in batch:
             batch = self.encode(batch[AUDIO], batch[f"{AUDIO}_lengths"])
-        frames = torch.stack([batch[f"{shape.name}_lengths"] for shape in self.shapes]).amin(0)
-        real_BT = padding_mask(frames, int(frames.max()))
-        states = []
-        for shape in self.shapes:
-            flat_BTF = batch[shape.name][:, : real_BT.shape[1]]
-            # Padding may hold any value, even NaN, and 0 · NaN would reach the gradients.
-            flat_BTF = flat_BTF.masked_fill(~real_BT[..., None], 0.0)
-            states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
-        return states, frames
+        return read_states(batch, self.shapes)
 
-    @torch.no_grad()
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""
         if self.encoders is None:
             raise PamError("the encoders are not loaded: build the model with online=True")
-        out = {}
-        for shape in self.shapes:
-            states_BSTC, mask_BT = self.encoders[shape.name](speech, lengths)
-            out[shape.name] = states_BSTC.transpose(1, 2).flatten(2)
-            out[f"{shape.name}_lengths"] = mask_BT.sum(1)
-        return out
+        return encode(self.encoders, speech, lengths)
 
     def fuse(
         self,
@@ -173,10 +150,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
         """The fused audio features S of equation 3, and their real number for each clip."""
-        features = self.fusion(states, lengths, gate)
-        if self.gain is not None:
-            unit = F.normalize(features.float(), dim=-1)
-            features = unit * (self.gain * self.embedding_norm)
+        features = scale(self.fusion(states, lengths, gate), self.gain, self.embedding_norm)
         return features, self.fusion.output_lengths(lengths)
 
     def hear(

@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ["data", "encoders", "fusion", "llm", "model", "train", "decode", "score"]
-ROOMS += ["analysis", "report", "exits", "paper", "serve", "demo", "bin"]
+ROOMS += ["analysis", "report", "exits", "paper", "hf", "serve", "demo", "bin"]
 FOUNDATION = ["atomic", "checkpoint", "config", "device", "disk", "environment", "errors", "lock"]
-FOUNDATION += ["log", "paths", "registry"]
+FOUNDATION += ["log", "options", "paths", "rate", "registry"]
 FILES = sorted((ROOT / "pam").rglob("*.py"))
 
 

@@ -1,0 +1,109 @@
+"""Export a trained model, for programs that do not have PaM.
+
+    python -m pam.bin.export --exp exp/NAME --to hf DIR --bundle
+    python -m pam.bin.export --exp exp/NAME --to hf DIR --push USER/NAME
+    python -m pam.bin.export --exp exp/NAME --to vllm DIR
+    python -m pam.bin.export --exp exp/NAME --to lora DIR
+    python -m pam.bin.export --exp exp/NAME --to espnet FILE.zip
+
+hf      a folder for transformers: weights (safetensors), processor, code, model card. It loads with
+        AutoModelForMultimodalLM and AutoProcessor (trust_remote_code=True) and decodes greedily.
+        LoRA is merged, and the LLM's logits are compared. A LoRA that leaves the prompt alone
+        (llm_conf.lora_on_prompt: false) stays beside the LLM and is off while the prompt is read.
+vllm    the merged LLM as a plain folder, and pam_inputs.py, which makes vLLM's embeddings (routed,
+        with the fused audio). A LoRA that leaves the prompt alone is refused.
+lora    LoRA as PEFT reads it, and the other learned weights beside it.
+espnet  one file as of espnet2.bin.pack: weights, configuration, template.
+
+Pretrained weights are named with their revisions, unless --bundle includes them. Weights that come
+from a folder of this machine need --bundle.
+"""
+
+import argparse
+from pathlib import Path
+
+from pam.errors import PamError, run_main
+from pam.log import get_logger
+
+TARGETS = ("hf", "vllm", "lora", "espnet")
+TEMPLATE = "template.json"
+logger = get_logger(__name__)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--exp", type=Path, required=True, help="exp/NAME")
+    parser.add_argument("--to", choices=TARGETS, required=True, help="the form: see above")
+    parser.add_argument("out", type=Path, metavar="DIR", help="a new folder; of espnet, a new file")
+    parser.add_argument(
+        "--bundle", action="store_true", help="include the pretrained weights (hf, vllm)"
+    )
+    parser.add_argument(
+        "--licence", default="other", help="the model card's licence (hf), e.g. cc-by-4.0"
+    )
+    parser.add_argument(
+        "--push", metavar="USER/NAME", help="then upload the folder; HF_TOKEN is its token"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    if args.bundle and args.to not in ("hf", "vllm"):
+        raise PamError(f"--bundle: --to {args.to} has no pretrained weights: leave it out")
+    if args.push:
+        if args.to == "espnet":
+            raise PamError("--push: --to espnet writes one file: upload it by other means")
+        from pam.hf.push import token
+
+        token()  # fail before the export
+    export(args)
+    logger.info("%s is complete", args.out)
+    if args.push:
+        from pam.hf.push import push
+
+        logger.info("uploaded to %s", push(args.out, args.push))
+    return 0
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the form that --to names; the imports take seconds."""
+    if args.to == "hf":
+        from pam.hf.folder import write_hf
+
+        write_hf(args.exp, args.out, args.bundle, args.licence)
+    elif args.to == "vllm":
+        from pam.hf.vllm import write_vllm
+
+        write_vllm(args.exp, args.out, args.bundle)
+    elif args.to == "lora":
+        from pam.hf.adapter import write_adapter
+
+        write_adapter(args.exp, args.out)
+    else:
+        pack(args.exp, args.out)
+
+
+def pack(exp: Path, out: Path) -> None:
+    """One file with config.yaml, model.pth and template.json."""
+    from espnet2.main_funcs.pack_funcs import pack as espnet_pack
+
+    from pam.model.build import trained_weights
+
+    if out.exists():
+        raise PamError(f"{out}: it exists: remove it, or choose another name")
+    if out.suffix not in (".zip", ".tar", ".tgz", ".tbz2", ".txz"):
+        raise PamError(f"{out}: name a file like MODEL.zip or MODEL.tgz")
+    option = [exp / TEMPLATE] if (exp / TEMPLATE).is_file() else []
+    espnet_pack(
+        files={"asr_model_file": trained_weights(exp)},
+        yaml_files={"asr_train_config": exp / "config.yaml"},
+        option=option,
+        outpath=out,
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

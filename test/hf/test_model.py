@@ -1,0 +1,203 @@
+"""The exported model in this process: all fusions and encoders, both sides of padding, errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from greedys import PROMPTS, clips, exported, generated, greedy_tokens
+from tiny import CASES, save_tiny
+
+from pam.encoders import load_encoder
+from pam.errors import PamError
+from pam.fusion import FUSIONS
+from pam.hf.folder import write_hf
+from pam.model.build import load_experiment
+
+SMALL = {
+    "salmonn": {"hidden": 16, "heads": 2, "ffn": 32, "queries": 2, "layers": 1},
+    "wavllm": {"conv_channels": 8, "channels": 16, "bottleneck": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(experiment, tmp_path_factory):
+    """(experiment, its exported folder)"""
+    exp = experiment("llama")
+    out = tmp_path_factory.mktemp("out") / "model"
+    write_hf(exp, out, bundle=True, licence="other")
+    return exp, out
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    """(experiment, model, processor)"""
+    return folder[0], *exported(folder[1])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS.names())
+def test_every_fusion_gives_greedys_tokens(experiment, encoder_specs, tmp_path, fusion):
+    encoders = dict(list(encoder_specs.items())[:1]) if fusion == "single" else encoder_specs
+    options = {"fusion": fusion, "fusion_conf": SMALL.get(fusion, {}), "encoders": encoders}
+    exp = experiment("llama", **options)
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    inputs = processor(text=PROMPTS, audio=clips())
+    assert generated(model, inputs) == greedy_tokens(exp, clips(), PROMPTS)[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_encoder_gives_the_same_features(experiment, tmp_path, case):
+    spec = save_tiny(case, tmp_path)
+    encoder = load_encoder(spec)
+    spec |= {"dim": encoder.dim, "num_states": encoder.num_states}
+    exp = experiment("llama", encoders={"only": spec}, fusion="average", fusion_conf={})
+    out = tmp_path / "out"
+    write_hf(exp, out, bundle=True, licence="other")
+    model, processor = exported(out)
+    inputs = processor(text=PROMPTS, audio=clips())
+    found = model.get_audio_features(inputs["input_values"], inputs["input_values_mask"])
+    own = load_experiment(exp, online=True)
+    batch = {"speech": inputs["input_values"]}
+    batch["speech_lengths"] = inputs["input_values_mask"].sum(1)
+    with torch.no_grad():
+        expected, lengths = own.fuse(*own.states(batch), None)
+    torch.testing.assert_close(found.last_hidden_state, expected, rtol=0, atol=0)
+    assert len(found.pooler_output) == int(lengths.sum())
+
+
+def test_single_rows_are_rows_of_a_batch(both):
+    exp, model, processor = both
+    expected = greedy_tokens(exp, clips(), PROMPTS)[0]
+    assert generated(model, processor(text=PROMPTS, audio=clips())) == expected
+    for clip, prompt, tokens in zip(clips(), PROMPTS, expected, strict=True):
+        assert generated(model, processor(text=prompt, audio=clip)) == [tokens]
+        assert generated(model, processor(text=prompt, audio=clip), use_cache=False) == [tokens]
+
+
+@torch.no_grad()
+def test_padding_on_the_right_gives_the_same_logits(both):
+    _, model, processor = both
+    left = processor(text=PROMPTS, audio=clips())
+    right = dict(left)
+    real = left["attention_mask"].bool()
+    rows = [ids[kept] for ids, kept in zip(left["input_ids"], real, strict=True)]
+    right["input_ids"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = real.sum(1)
+    right["attention_mask"] = (torch.arange(real.shape[1]) < lengths[:, None]).long()
+    one, other = model(**left).logits, model(**right).logits
+    for a, b, kept, length in zip(one, other, real, lengths, strict=True):
+        finite = a[kept][:, :-1], b[:length][:, :-1]  # the audio token's logit is -inf
+        torch.testing.assert_close(*finite, rtol=0, atol=1e-4)
+
+
+def test_labels_give_a_loss_whose_gradient_reaches_the_fusion(both):
+    _, model, processor = both
+    inputs = processor(text=PROMPTS, audio=clips())
+    answer = torch.tensor([[5, 6, 7]] * 3)
+    labels = torch.cat([torch.full_like(inputs["input_ids"], -100), answer], dim=1)
+    for name, more in (("input_ids", answer), ("attention_mask", torch.ones_like(answer))):
+        inputs[name] = torch.cat([inputs[name], more], dim=1)
+    loss = model(**inputs, labels=labels).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert float(model.audio_encoder.fusion.shared.weight.grad.abs().sum()) > 0
+    model.zero_grad()
+
+
+def test_the_prompt_routes_and_a_caller_may(both):
+    exp, model, processor = both
+    inputs = processor(text=PROMPTS, audio=clips())
+    with torch.no_grad():
+        logits = model(**inputs).router_logits
+        own, gate = model.route(inputs["input_ids"], inputs["attention_mask"])
+    torch.testing.assert_close(own, logits)
+    assert logits.argmax(-1).tolist() == greedy_tokens(exp, clips(), PROMPTS)[1]
+    assert model.config.experts == ["asr_clean", "asr_noisy", "snv", "ac"]
+    chosen = torch.tensor([2, 2, 2])
+    other = model.route(inputs["input_ids"], inputs["attention_mask"], chosen)[1]
+    assert other.argmax(-1).tolist() == chosen.tolist()
+    routed = generated(model, inputs, experts=chosen)
+    assert routed == generated(model, inputs, experts=chosen)
+
+
+def test_other_searches_work(both):
+    """The audio's places are ids that the LLM does not have."""
+    _, model, processor = both
+    inputs = processor(text=PROMPTS[0], audio=clips()[0])
+    assert model.config.audio_token_id >= model.config.text_config.vocab_size
+    options = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}
+    tokens = model.generate(**inputs, max_new_tokens=12, num_beams=3, **options)
+    assert int(tokens[:, inputs["input_ids"].shape[1] :].max()) < model.config.audio_token_id
+
+
+def test_it_is_saved_and_loaded_by_transformers(both, tmp_path):
+    _, model, processor = both
+    inputs = processor(text=PROMPTS, audio=clips())
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert generated(again, inputs) == generated(model, inputs)
+
+
+def test_text_is_no_control_token(both):
+    exp, _, processor = both
+    text = "What does <end> mean?"
+    ids = processor(text=text, audio=clips()[0])["input_ids"][0].tolist()
+    own = load_experiment(exp).llm.prompt_ids(text)
+    assert ids[: len(own)] == own and ids[len(own)] == processor.audio_token_id
+
+
+@pytest.mark.parametrize(
+    ("text", "audio", "message"),
+    [
+        ("Transcribe.", None, "one recording for each text"),
+        (" ", clips()[0], "prompt is empty"),
+        ("<|audio|>Transcribe.", clips()[0], "the prompt comes before the audio"),
+        (["a", "b"], clips(), "2 texts for 3 recordings"),
+        ("Transcribe.", np.zeros(10, np.float32), "a clip of 0.001 s is too short"),
+    ],
+)
+def test_bad_inputs_are_one_line(both, text, audio, message):
+    with pytest.raises(PamError, match=message) as caught:
+        both[2](text=text, audio=audio)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_rate_is_refused(both):
+    with pytest.raises(ValueError, match="sampling rate"):
+        both[2](text="Transcribe.", audio=clips()[0], sampling_rate=8000)
+
+
+def test_features_and_places_must_agree(both):
+    _, model, processor = both
+    inputs = processor(text=PROMPTS[0], audio=clips()[0])
+    other = processor(text=PROMPTS[0], audio=clips()[1])
+    inputs["input_values"] = other["input_values"]
+    inputs["input_values_mask"] = other["input_values_mask"]
+    with pytest.raises(PamError, match=r"input_ids: \d+ audio tokens for \d+ features"):
+        model(**inputs)
+    with pytest.raises(PamError, match="give a gate"):
+        model.get_audio_features(other["input_values"])
+
+
+def test_a_lost_weight_is_not_replaced_by_a_random_one(folder, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    out = shutil.copytree(folder[1], tmp_path / "lost")
+    state = load_file(out / "model.safetensors")
+    del state["router.ffn.weight"]
+    save_file(state, out / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PamError, match="the weights lack router.ffn.weight"):
+        exported(out)
+
+
+def test_nothing_of_this_machine_is_in_the_folder(folder):
+    exp, out = folder
+    for file in out.iterdir():
+        if file.suffix != ".safetensors":
+            text = file.read_text(encoding="utf-8")
+            assert str(exp.parent.parent) not in text, file.name
+    assert not [file for file in out.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
+    assert json.loads((out / "config.json").read_text())["bundled"]
