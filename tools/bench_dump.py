@@ -39,7 +39,7 @@ from transformers import WhisperFeatureExtractor  # noqa: E402
 from pam.config import load_yaml  # noqa: E402
 from pam.data.archive import load as load_states  # noqa: E402
 from pam.data.archive import read_scp, write_archive  # noqa: E402
-from pam.data.audio import SAMPLE_RATE, load_audio, num_samples  # noqa: E402
+from pam.data.audio import load_audio, num_samples  # noqa: E402
 from pam.data.scan import Clip  # noqa: E402
 from pam.data.scp import read_text_file  # noqa: E402
 from pam.encoders import AudioEncoder, load_encoder  # noqa: E402
@@ -49,6 +49,7 @@ from pam.encoders.ssl import normalized  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import progress  # noqa: E402
 from pam.paths import conf_file  # noqa: E402
+from pam.rate import SAMPLE_RATE  # noqa: E402
 from pam.report.markdown import number, table  # noqa: E402
 
 FAMILIES = ("whisper", "moonshine", "wav2vec2", "hubert", "wavlm")

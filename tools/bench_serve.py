@@ -31,9 +31,10 @@ import httpx  # noqa: E402
 import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 
-from pam.data.audio import SAMPLE_RATE, load_audio  # noqa: E402
+from pam.data.audio import load_audio  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
+from pam.rate import SAMPLE_RATE  # noqa: E402
 
 NAME = "bench"
 START_SECONDS, ANSWER_SECONDS = 300, 600

@@ -25,10 +25,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed or not
 
 from pam.bin.shard import size  # noqa: E402
-from pam.data.audio import SAMPLE_RATE, load_audio, write_flac  # noqa: E402
+from pam.data.audio import load_audio, write_flac  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.data.pack import FOLDER, pack  # noqa: E402
 from pam.errors import run_main  # noqa: E402
+from pam.rate import SAMPLE_RATE  # noqa: E402
 
 CLIPS_IN_FOLDER = 1000
 DISTINCT = 100  # clips that are encoded; the others are copies of them

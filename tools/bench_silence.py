@@ -17,11 +17,12 @@ sys.path.insert(0, str(ROOT))  # pam, installed or not
 
 import numpy as np  # noqa: E402
 
-from pam.data.audio import SAMPLE_RATE, load_audio  # noqa: E402
+from pam.data.audio import load_audio  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.decode.checks import no_speech, no_speech_of  # noqa: E402
 from pam.decode.settings import NO_SPEECH  # noqa: E402
 from pam.errors import run_main  # noqa: E402
+from pam.rate import SAMPLE_RATE  # noqa: E402
 
 CUTS = (0.1, 0.2, 0.3, 0.4)  # seconds of real clips
 LENGTHS, LEVELS = (0.6, 1.0, 2.5, 8.0), (-70, -60, -50, -40, -30, -20)  # seconds, dBFS

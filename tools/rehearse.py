@@ -117,8 +117,8 @@ def make_data(folder: Path, seconds: float) -> None:
     import numpy as np
     import soundfile
 
-    from pam.data.audio import SAMPLE_RATE
     from pam.data.datadir import DataDir
+    from pam.rate import SAMPLE_RATE
 
     rng = np.random.default_rng(0)
     for name, (tasks, count) in SETS.items():
@@ -135,7 +135,7 @@ def make_data(folder: Path, seconds: float) -> None:
 
 def small(scale: dict[str, Any], steps: int, seconds: float) -> dict[str, Any]:
     """The scale with two clips a batch, one short epoch, and online features."""
-    from pam.data.audio import FRAMES_PER_SECOND
+    from pam.rate import FRAMES_PER_SECOND
 
     return scale | {
         "feats": "online",

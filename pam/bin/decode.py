@@ -326,8 +326,8 @@ def make_job(
 
 def warn_of_long(data: Path, exp: Path) -> None:
     """Log one warning if a set has clips longer than all training clips."""
-    from pam.data.audio import SAMPLE_RATE
     from pam.data.longest import is_beyond, read_longest
+    from pam.rate import SAMPLE_RATE
 
     longest, file = read_longest(exp), data / "utt2num_samples"
     if longest is None or not file.is_file():

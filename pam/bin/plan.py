@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pam.config import load_yaml, read_layers
-from pam.data.audio import FRAMES_PER_SECOND
 from pam.device import device_for
 from pam.errors import PamError, run_main
 from pam.paths import conf_file
+from pam.rate import FRAMES_PER_SECOND
 from pam.report.markdown import number, table
 from pam.train.memory import MEASURED, available
 from pam.train.systems import combine

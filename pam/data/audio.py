@@ -17,7 +17,6 @@ from pam.data.sound import Audio, two_lengths
 from pam.disk import writing
 from pam.errors import PamError
 from pam.log import get_logger
-from pam.rate import FRAMES_PER_SECOND as FRAMES_PER_SECOND
 from pam.rate import SAMPLE_RATE
 
 MAX_OVERSHOOT_SECONDS = 0.5  # rounding can move a segment's end past the audio; more is an error

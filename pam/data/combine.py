@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.atomic import write_json
-from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file, write_text_file
 from pam.data.tasks import get_task
 from pam.disk import writing
 from pam.errors import PamError
 from pam.log import get_logger
+from pam.rate import FRAMES_PER_SECOND, SAMPLE_RATE
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAMES_PER_SECOND
 SUMMARY = "sets.json"

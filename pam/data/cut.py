@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE
 from pam.data.longest import is_beyond
+from pam.rate import SAMPLE_RATE
 
 LONGEST_PIECE = 30.0  # seconds; Whisper's encoder reads no more at a time
 WINDOW_SHARE = 1 / 3  # of a piece: where the cut is searched

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from pam.atomic import write_json
-from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.scp import read_text_file
+from pam.rate import FRAMES_PER_SECOND
 
 RECORD = "training_audio.json"
 TOLERANCE = 1.05  # no warning for a clip that is up to 5 % longer

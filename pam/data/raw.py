@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pam.atomic import write_text
-from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.scan import Clip, Scan, read_data, scan
 from pam.errors import PamError
 from pam.lock import alone
 from pam.log import get_logger
+from pam.rate import SAMPLE_RATE
 
 MIN_SAMPLES = SAMPLE_RATE // 10  # every family of encoders accepts this much
 logger = get_logger(__name__)

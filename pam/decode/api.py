@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pam.data.audio import SAMPLE_RATE
 from pam.data.longest import read_longest
 from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
@@ -19,6 +18,7 @@ from pam.decode.stream import Stream
 from pam.errors import PamError
 from pam.model.build import load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.rate import SAMPLE_RATE
 
 TRANSCRIBE = "Transcribe the speech."
 

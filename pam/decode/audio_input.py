@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from pam.data.audio import SAMPLE_RATE, load_audio, stream_audio
+from pam.data.audio import load_audio, stream_audio
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 # A mapping is a row of Hugging Face datasets: "array" or "raw" with "sampling_rate", or "bytes" or
 # "path".

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import load_audio
 from pam.data.datadir import DataDir
 from pam.data.tasks import get_task
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 # Where a score is 0.5, and how far from there it is 0.27 or 0.73.
 SILENT_DB = -55.0, 3.0  # dBFS, the loudest 100 ms

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pam.atomic import write_json, write_text
-from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
@@ -27,6 +26,7 @@ from pam.decode.decoder import Decoder
 from pam.decode.request import Answered, Request
 from pam.log import progress
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.rate import SAMPLE_RATE
 
 PARTS = ".parts"
 

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from pam.data.audio import FRAMES_PER_SECOND
 from pam.encoders.padding import padding_mask
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates, pad_left, stack_prompts, without_padding
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.rate import FRAMES_PER_SECOND
 
 SHORTEST_LIMIT = 16  # tokens; the limit by the audio's length is never less
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pam.data.audio import SAMPLE_RATE
 from pam.decode.audio_input import Audio, name_of
 from pam.decode.settings import MAX_TOKENS_PER_SECOND, check_threshold
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 Watch = Callable[[str], None]
 

@@ -23,11 +23,12 @@ from torch import Tensor
 from pam.atomic import write_json
 from pam.config.made import FILE
 from pam.data.archive import merge_scp, write_archive
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import AudioEncoder
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 STAGE = "dump"  # in made.json
 SHARD_SECONDS = 600

@@ -10,11 +10,12 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import load_audio
 from pam.data.datadir import DataDir
 from pam.data.sample import even_places
 from pam.errors import PamError
 from pam.log import get_logger
+from pam.rate import SAMPLE_RATE
 from pam.report.answers import DecodedSet
 
 MEDIA_TYPE = "audio/mpeg"

@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pam.data.audio import SAMPLE_RATE
 from pam.decode.answer import Answer
 from pam.decode.api import SpeechLLM
 from pam.decode.question import Question
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 from pam.serve.audio import decode_base64, read_clip
 from pam.serve.batcher import Batcher, Job
 from pam.serve.errors import ApiError, invalid

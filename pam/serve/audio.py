@@ -11,9 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE
 from pam.decode.audio_input import stream_input
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 from pam.serve.errors import ApiError, invalid
 
 DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE)

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from pam.config.schema import ENCODERS
 from pam.config.source import options_of, registered
-from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.utterances import AUDIO
 from pam.llm.causal_lm import CausalLM
 from pam.model.architecture import count, encoder_flops
 from pam.model.sizes import llm_with_lora
+from pam.rate import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.train.probe import Fused, probe_fusion
 
 CLOSING_TOKENS = {"plain": 0, "chat": 6}

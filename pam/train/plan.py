@@ -37,11 +37,11 @@ from typing import Any
 
 from torch import nn
 
-from pam.data.audio import FRAMES_PER_SECOND
 from pam.data.prompts import prompts_of
 from pam.encoders import DTYPES
 from pam.llm.load import torch_type
 from pam.model.sizes import Sizes, llm_with_lora, sizes
+from pam.rate import FRAMES_PER_SECOND
 from pam.train.flops import (
     CLOSING_TOKENS,
     StepFlops,

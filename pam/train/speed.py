@@ -21,11 +21,11 @@ from torch import Tensor
 
 from pam.atomic import write_json
 from pam.config import load_yaml
-from pam.data.audio import FRAMES_PER_SECOND
 from pam.errors import PamError
 from pam.llm.causal_lm import cheapest_split
 from pam.log import get_logger, progress_bar, remaining
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.rate import FRAMES_PER_SECOND
 from pam.train.flops import StepFlops, frames_of, peak_flops, training_flops
 from pam.train.memory import peak_resident
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pam.data.audio import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.data.prompts import prompts_of
 from pam.data.utterances import AUDIO
 from pam.errors import PamError
 from pam.model.build import build_model
 from pam.model.speech_llm import ESPnetPaMModel
+from pam.rate import FRAMES_PER_SECOND, SAMPLE_RATE
 from pam.train.collate import Collate
 from pam.train.iterators import Batch, Step, loader
 from pam.train.memory import peak_resident

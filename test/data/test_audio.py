@@ -10,7 +10,6 @@ import pytest
 import soundfile
 
 from pam.data.audio import (
-    SAMPLE_RATE,
     check_audio,
     load_audio,
     num_samples,
@@ -18,6 +17,7 @@ from pam.data.audio import (
     write_flac,
 )
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 
 def sine(seconds=1.0, rate=SAMPLE_RATE, hertz=440.0):

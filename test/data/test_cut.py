@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pam.data.audio import SAMPLE_RATE, load_audio, stream_audio
+from pam.data.audio import load_audio, stream_audio
 from pam.data.concat import concat_entry
 from pam.data.cut import (
     LONGEST_PIECE,
@@ -18,6 +18,7 @@ from pam.data.cut import (
     quietest,
 )
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 
 def noise(seconds, seed=0):

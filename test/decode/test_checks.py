@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from pam.data.audio import SAMPLE_RATE
 from pam.data.datadir import DataDir
 from pam.decode.checks import checked, no_speech, no_speech_of, repetition
 from pam.decode.settings import NO_SPEECH, REPEATED, check_threshold
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 
 def white(seconds, db=-20.0, seed=0):

@@ -30,7 +30,7 @@ from ami_utterances import (  # noqa: E402
     unique,
 )
 
-from pam.data.audio import MAX_OVERSHOOT_SECONDS, SAMPLE_RATE, num_samples  # noqa: E402
+from pam.data.audio import MAX_OVERSHOOT_SECONDS, num_samples  # noqa: E402
 from pam.data.corpus import (  # noqa: E402
     even_sample,
     even_sample_of_usable,
@@ -41,6 +41,7 @@ from pam.data.corpus import (  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
+from pam.rate import SAMPLE_RATE  # noqa: E402
 
 TASK = "asr_noisy"
 # Utterances of the training set and of others; None: all.

@@ -16,7 +16,7 @@ from mini_mix import at_level, faded, gain, silence
 from mini_sounds import Sound, clip_audio, clip_paths, read_sounds, split_sounds
 from mini_speech import all_speech, split_of, voice_audio
 
-from pam.data.audio import SAMPLE_RATE
+from pam.rate import SAMPLE_RATE
 
 MAX_SECONDS = 8.0
 # Kind of item → how likely; a mixture never has a label twice.

@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from pam.atomic import write_text
-from pam.data.audio import SAMPLE_RATE, num_samples, write_flac
+from pam.data.audio import num_samples, write_flac
 from pam.data.corpus import cluster_id
 from pam.data.datadir import DataDir
 from pam.log import progress
+from pam.rate import SAMPLE_RATE
 
 RECIPE_VERSION = 1  # raise it when the same items would sound different
 PEAK = 0.95

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE
+from pam.rate import SAMPLE_RATE
 
 FADE_SAMPLES = SAMPLE_RATE // 200  # 5 ms: a cut must not click
 LEVEL_DB = -26.0  # mean power of what is brought to a common level; full scale is 0

@@ -16,7 +16,8 @@ from mini_sounds import sound_files
 from mini_speech import Speech, speech_of, voice_audio
 from scipy.signal import fftconvolve
 
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import load_audio
+from pam.rate import SAMPLE_RATE
 
 ROOMS = {"train": 40, "dev": 10, "test": 10}
 ROOM_METRES = ((3.0, 9.0), (3.0, 7.0), (2.4, 3.5))

@@ -21,8 +21,8 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from pam.data.audio import SAMPLE_RATE
 from pam.errors import PamError
+from pam.rate import SAMPLE_RATE
 
 MAGIC, MP3 = b"QTBL", 1
 TABLE_AT, ENTRY_BYTES, NAME_BYTES = 15, 21, 12

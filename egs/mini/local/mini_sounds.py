@@ -16,9 +16,10 @@ from jaxtyping import Float
 from mini_captions import Phrase
 from mini_rcc import read_rcc
 
-from pam.data.audio import SAMPLE_RATE, load_audio
+from pam.data.audio import load_audio
 from pam.errors import PamError
 from pam.paths import cache_dir
+from pam.rate import SAMPLE_RATE
 from tools.fetch_corpora import complete_folder, unpacked
 
 TABLE = Path(__file__).with_name("sounds.tsv")

@@ -14,7 +14,7 @@ from mini_items import Item, rng_for
 from mini_mix import at_level, faded, loudest_start, silence
 from mini_speech import ACTOR_OF, SPLITS, Speech, all_speech, voice_audio
 
-from pam.data.audio import SAMPLE_RATE
+from pam.rate import SAMPLE_RATE
 
 SEGMENTS = 4
 COUNTS = (1, 2, 3, 4)
