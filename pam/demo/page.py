@@ -48,14 +48,15 @@ class System:
         return answer.text, notes(answer), answer.posteriors, heat_map
 
     def _heat_map(self, expert: str) -> str | None:
-        """A figure of the layer weights of the chosen expert; None for systems without weights."""
+        """A figure of an expert's layer weights, a row for each fused feature; None without."""
         weights = self.llm.layer_weights(expert)
         if not weights:
             return None
         encoders = {name: {"num_states": part.shape[1]} for name, part in weights.items()}
-        joined = {expert: np.concatenate(list(weights.values()), axis=1)}
+        joined_MS = np.concatenate(list(weights.values()), axis=1)
+        rows = {f"g{m}": joined_MS[m - 1 : m] for m in range(1, len(joined_MS) + 1)}
         file = self.folder / f"{self.name}-{self.llm.model.experts.index(expert)}.png"
-        return str(plot_weights(joined, encoders, file))
+        return str(plot_weights(rows, encoders, file))
 
 
 def notes(answer: Answer) -> str:
@@ -116,5 +117,5 @@ def column(system: System, number: int) -> list[gr.components.Component]:
         gr.Textbox(label="Answer", lines=3, elem_id=f"answer_{number}"),
         gr.Textbox(label="Notes", elem_id=f"notes_{number}"),
         gr.Label(label="Experts", num_top_classes=TOP_EXPERTS, elem_id=f"experts_{number}"),
-        gr.Image(label="Layer weights of the expert", elem_id=f"weights_{number}"),
+        gr.Image(label="Layer weights", show_label=False, buttons=[], elem_id=f"weights_{number}"),
     ]
