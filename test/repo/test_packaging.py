@@ -53,6 +53,8 @@ def test_a_wheel_has_the_package_and_conf(wheel):
         "pam/bin/cli.py",
         "pam/model/architectures/wavlm-base-plus.json",
     } < names
+    files = [file for file in (ROOT / "pam").rglob("*.*") if file.parent.name != "__pycache__"]
+    assert {str(file.relative_to(ROOT)) for file in files} - names == {"pam/README.md"}
     others = {name for name in names if not name.startswith("pam/")}
     assert {name.split("/")[0] for name in others} == {"pam_speech_llm-0.1.0.dist-info"}
     assert "pam = pam.bin.cli:run" in read(wheel, "entry_points.txt")
