@@ -201,3 +201,4 @@ def test_nothing_of_this_machine_is_in_the_folder(folder):
             assert str(exp.parent.parent) not in text, file.name
     assert not [file for file in out.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert json.loads((out / "config.json").read_text())["bundled"]
+    assert len({file.stat().st_mode for file in out.iterdir()}) == 1  # others may read all of it
