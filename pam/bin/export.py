@@ -1,10 +1,10 @@
 """Export a trained model, for programs that do not have PaM.
 
-    python -m pam.bin.export --exp exp/NAME --to hf DIR --bundle
-    python -m pam.bin.export --exp exp/NAME --to hf DIR --push USER/NAME
-    python -m pam.bin.export --exp exp/NAME --to vllm DIR
-    python -m pam.bin.export --exp exp/NAME --to lora DIR
-    python -m pam.bin.export --exp exp/NAME --to espnet FILE.zip
+    pam export --exp exp/NAME --to hf DIR --bundle
+    pam export --exp exp/NAME --to hf DIR --push USER/NAME
+    pam export --exp exp/NAME --to vllm DIR
+    pam export --exp exp/NAME --to lora DIR
+    pam export --exp exp/NAME --to espnet FILE.zip
 
 hf      a folder for transformers: weights (safetensors), processor, code, model card. It loads with
         AutoModelForMultimodalLM and AutoProcessor (trust_remote_code=True) and decodes greedily.

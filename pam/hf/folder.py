@@ -78,6 +78,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         with writing(out):
             part.mkdir(parents=True)
             yield part
+            for file in filter(Path.is_file, part.rglob("*")):
+                file.chmod(part.stat().st_mode & 0o666)  # safetensors makes files for their owner
             part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)

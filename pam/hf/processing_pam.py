@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.audio_utils import make_list_of_audio
+from transformers.utils import logging
 
 from pam.errors import PamError
 from pam.hf.audio_encoder import PaMAudioEncoder
@@ -19,6 +20,8 @@ from pam.rate import SAMPLE_RATE
 
 HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder")
 HUB += ("token",)
+logger = logging.get_logger(__name__)
+TOLERANCE = 1.05  # times the longest clip of the training
 AUDIO_TOKEN = "<|audio|>"
 DEFAULT_PROMPT = "Transcribe this recording."
 # The model reads the prompt first, whichever comes first in the conversation.
@@ -109,12 +112,22 @@ class PaMProcessor(ProcessorMixin):
             return_tensors="pt",
         )
         mask = heard["attention_mask"].long()
+        self.warn_of_long(float(mask.sum(1).max()) / SAMPLE_RATE)
         counts = self._audio_encoder.output_lengths(mask.sum(1).tolist())
         rows = [self.tokens(one, count) for one, count in zip(texts, counts, strict=True)]
         data = self.pad_left(rows)
         return BatchFeature(
             data | {"input_values": heard["input_values"], "input_values_mask": mask}
         )
+
+    def warn_of_long(self, seconds: float) -> None:
+        """Nothing is cut: a warning tells of a clip that is longer than those of the training."""
+        longest = self._config.longest_seconds
+        if longest is not None and seconds > TOLERANCE * longest:
+            logger.warning(
+                f"{seconds:.1f} s of audio, but the model was trained on clips of up to "
+                f"{longest:.1f} s: the answer may miss parts or repeat itself; cut the audio"
+            )
 
     def texts(self, text: str | Sequence[str] | None, count: int) -> list[str]:
         """One text for each of `count` recordings."""

@@ -163,6 +163,54 @@ def test_bad_inputs_are_one_line(both, text, audio, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_template_around_prompt_and_audio(experiment, tmp_path):
+    exp = experiment("llama")
+    template = {"opening": [5, 6], "closing": [7, 8, 9], "joint": "", "end": 0}
+    (exp / "template.json").write_text(json.dumps(template))
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    inputs = processor(text=PROMPTS, audio=clips())
+    assert inputs["input_ids"][0].tolist()[-3:] == [7, 8, 9]
+    assert generated(model, inputs) == greedy_tokens(exp, clips(), PROMPTS)[0]
+
+
+def test_types_are_those_of_the_experiment(experiment, encoder_specs, tmp_path):
+    """And audio is given in float32, also by a pipeline, which asks for the model's type."""
+    specs = {name: dict(spec) for name, spec in encoder_specs.items()}
+    whisper = specs["whisper_unpadded"]
+    whisper["conf"] = whisper["conf"] | {"dtype": "bfloat16"}
+    model_conf = {"bf16": True, "feature_scale": "embedding"}
+    llm_conf = {"dtype": "bfloat16", "lora_on_prompt": False}
+    exp = experiment("llama", encoders=specs, llm_conf=llm_conf, model_conf=model_conf)
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    own = load_experiment(exp, online=True)
+    types = {name: value.dtype for name, value in own.named_parameters()}
+    for name, value in model.named_parameters():
+        name = name.removeprefix("audio_encoder.").replace("language_model.", "llm.llm.", 1)
+        assert value.dtype == types[name], name
+    assert model.dtype == torch.float32
+    inputs = processor(text=PROMPTS, audio=clips())
+    assert all(generated(model, inputs))
+    torch.testing.assert_close(
+        model.route(inputs["input_ids"], inputs["attention_mask"])[0].softmax(-1),
+        own.prompt_posteriors(PROMPTS),
+        rtol=0,
+        atol=0.02,  # rounding of bfloat16
+    )
+
+
+def test_a_clip_longer_than_those_of_the_training_is_told_of(both, monkeypatch):
+    _, _, processor = both
+    monkeypatch.setattr(processor._config, "longest_seconds", 1.0)
+    warned = []
+    monkeypatch.setattr("pam.hf.processing_pam.logger.warning", warned.append)
+    processor(text="Transcribe.", audio=clips()[1])
+    assert not warned
+    processor(text="Transcribe.", audio=clips()[0])
+    assert "1.3 s of audio" in warned[0] and "up to 1.0 s" in warned[0]
+
+
 def test_another_rate_is_refused(both):
     with pytest.raises(ValueError, match="sampling rate"):
         both[2](text="Transcribe.", audio=clips()[0], sampling_rate=8000)
@@ -201,3 +249,4 @@ def test_nothing_of_this_machine_is_in_the_folder(folder):
             assert str(exp.parent.parent) not in text, file.name
     assert not [file for file in out.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert json.loads((out / "config.json").read_text())["bundled"]
+    assert len({file.stat().st_mode for file in out.iterdir()}) == 1  # others may read all of it
