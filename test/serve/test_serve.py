@@ -183,7 +183,7 @@ def test_32_clients_get_the_answers_of_one(client, speech_llm, served):
 
     def ask(number: int) -> str:
         found = client.chat.completions.create(
-            model="toy", messages=messages(as_wav(clips[number])), timeout=60
+            model="toy", messages=messages(as_wav(clips[number])), timeout=240
         )
         return found.choices[0].message.content
 
@@ -200,7 +200,7 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
 
     def slow(questions):
         begun.set()
-        assert free.wait(30)
+        assert free.wait(120)
         yield from answers(questions)
 
     monkeypatch.setattr(speech_llm, "answers", slow)
@@ -209,7 +209,7 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
         ThreadPoolExecutor(3) as pool,
     ):
         first = pool.submit(post_chat, address)
-        assert begun.wait(30)
+        assert begun.wait(120)
         others = [pool.submit(post_chat, address) for _ in range(2)]
         wait_until(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
         refused = post_chat(address)
@@ -237,7 +237,7 @@ def post(address, **options):
 
 def post_chat(address, audio=WAV, headers=None, **fields):
     body = {"model": "toy", "messages": messages(audio), **fields}
-    return httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=120)
 
 
 def fault(response) -> tuple[int, str]:
@@ -319,7 +319,7 @@ def test_uploads_that_nobody_wants(served):
         started = time.monotonic()
         response = post(served, data={"model": "toy"}, files={"file": (name, content)})
         assert fault(response)[0] == status, name
-        assert time.monotonic() - started < 10, name
+        assert time.monotonic() - started < 60, name
     assert post_chat(served).status_code == 200
 
 
@@ -431,7 +431,7 @@ def refuses(address) -> bool:
 
 
 def wait_until(condition) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
