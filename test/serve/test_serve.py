@@ -232,7 +232,7 @@ def test_one_bad_clip_does_not_harm_its_batch(speech_llm, monkeypatch):
 
 
 def post(address, **options):
-    return httpx.post(f"{address}/v1/audio/transcriptions", timeout=30, **options)
+    return httpx.post(f"{address}/v1/audio/transcriptions", timeout=120, **options)
 
 
 def post_chat(address, audio=WAV, headers=None, **fields):
@@ -407,7 +407,7 @@ def test_a_client_that_leaves_ends_its_answer(endless, stream, monkeypatch):
             with httpx.stream("POST", f"{address}/v1/chat/completions", json=body) as response:
                 next(response.iter_lines())
         else:
-            with pytest.raises(httpx.ReadTimeout):
+            with pytest.raises(httpx.TimeoutException):
                 httpx.post(f"{address}/v1/chat/completions", json=body, timeout=whole / 10)
         assert post_chat(address, max_tokens=1).status_code == 200
     assert counts[:2] == [200, 200] and counts[-1] == 1
