@@ -2,6 +2,7 @@
 
 # M fused features of an expert, S_e hidden states of encoder e
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pam.model.speech_llm import ESPnetPaMModel
 from pam.rate import SAMPLE_RATE
 
 TRANSCRIBE = "Transcribe the speech."
+FILES = ("config.yaml", "model.pth", "template.json", "training_audio.json")
 
 
 class SpeechLLM:
@@ -50,13 +52,15 @@ class SpeechLLM:
         dtype: str | None = None,
         exact: bool = EXACT,
     ) -> "SpeechLLM":
-        """The model of exp/NAME, on a device of torch such as "cuda".
+        """The model of exp/NAME, or of a repository of the hub that has its files (`FILES`), on a
+        device of torch such as "cuda".
 
         `dtype` is that of the LLM's weights, such as "float32"; None: that of the training.
         `PamError` if there is no model or its parts do not fit.
         """
-        model = load_experiment(exp, online=True, dtype=dtype).to(device)
-        return cls(model, read_longest(Path(exp)), exact)
+        folder = folder_of(exp)
+        model = load_experiment(folder, online=True, dtype=dtype).to(device)
+        return cls(model, read_longest(folder), exact)
 
     def generate(
         self,
@@ -146,3 +150,20 @@ class SpeechLLM:
             if answer.expert is not None:
                 answer = replace(answer, layer_weights=self.layer_weights(answer.expert))
             yield number, answer
+
+
+def folder_of(name: str | Path) -> Path:
+    """A folder as it is; the files of USER/NAME on the hub, downloaded if need be."""
+    if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise PamError(
+            f"{name}: there is no such folder, and the hub does not give it ({reason}): train it "
+            "with a recipe, or correct the name"
+        ) from error

@@ -111,6 +111,8 @@ def load_experiment(
 def trained_weights(exp: Path) -> Path:
     """exp/NAME/model.pth; `PamError` if it does not exist."""
     checkpoint = exp / "model.pth"
+    if not checkpoint.is_file() and (exp / "config.json").is_file():
+        raise PamError(f"{exp}: an exported model: load it with transformers, as its README says")
     if not checkpoint.is_file():
         raise PamError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
     return checkpoint

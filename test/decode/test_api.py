@@ -13,7 +13,7 @@ from toys import tone
 
 from pam.bin import transcribe
 from pam.data.audio import load_audio
-from pam.decode import answering
+from pam.decode import answering, api
 from pam.decode.api import SpeechLLM
 from pam.decode.audio_input import as_clip
 from pam.decode.decoder import Decoder
@@ -443,3 +443,39 @@ def test_an_answer_as_json(speech_llm, long_wav):
     found = json.loads(json.dumps(speech_llm.generate(long_wav, **OPTIONS).as_dict()))
     assert found["pieces"][0].keys() == {"start", "end", "text"}
     assert found["seconds"] == 10.0 and found["tokens"] > 0
+
+
+def test_where_a_model_may_be(speech_llm, tmp_path, monkeypatch):
+    """A folder, or a repository of the hub, of which only the model's files are fetched."""
+    import huggingface_hub
+
+    found = []
+    monkeypatch.setattr(api, "load_experiment", lambda exp, **_: found.append(exp) or Loaded())
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, allow_patterns: f"/hub/{name}"
+    )
+    monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), {"__init__": ignore}))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp/here").mkdir(parents=True)
+    for name in ("exp/here", "user/model", "exp/deep/er"):
+        api.SpeechLLM.from_pretrained(name)
+    assert [str(exp) for exp in found] == ["exp/here", "/hub/user/model", "exp/deep/er"]
+
+
+class Loaded:
+    def to(self, device):
+        return self
+
+
+def ignore(*_):
+    pass
+
+
+def test_a_model_that_is_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PamError, match=r"no/model: there is no such folder.*correct the name"):
+        SpeechLLM.from_pretrained("no/model")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported/config.json").write_text("{}")
+    with pytest.raises(PamError, match="exported: an exported model: load it with transformers"):
+        SpeechLLM.from_pretrained("exported")
