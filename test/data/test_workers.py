@@ -40,8 +40,10 @@ def test_workers_inherit_the_function():
 
 
 ORPHANS = """
-import os, sys, time
+import os, signal, sys, time
 from pam.data.workers import run_tasks
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would ignore it
 
 def work(task):
     os.write(1, f"{os.getpid()}\\n".encode())  # one write, or the lines of two workers may mix
