@@ -67,8 +67,8 @@ class Group:
 GROUPS = (
     Group("packages to run a model", "", tuple(STAGES), (
         "torchaudio", "transformers", "peft", "safetensors", "tokenizers", "sentencepiece", "numpy",
-        "scipy", "soundfile", "soxr", "jaxtyping", "jinja2", "pyyaml", "tqdm", "joblib", "backports.tarfile",
-        "shtab")),
+        "scipy", "soundfile", "soxr", "jaxtyping", "jinja2", "pyyaml", "tqdm", "joblib",
+        "backports.tarfile", "shtab")),
     Group("packages to prepare corpora and models", "train", ("1",), (
         "gguf", "onnx", "onnxruntime", "tflite", "pyarrow", "pyroomacoustics")),
     Group("packages to store states", "train", ("2",), ("kaldiio",)),
