@@ -3,9 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import jiwer
+from typing import TYPE_CHECKING, Any
 
 from pam.errors import PamError
 from pam.score.items import Item, clusters_of
@@ -13,6 +11,9 @@ from pam.score.metric import Metric, Options
 from pam.score.normalize import NORMALIZERS, basic
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
+
+if TYPE_CHECKING:
+    from jiwer import AlignmentChunk, WordOutput
 
 _COUNT_OF = {"equal": "hits", "substitute": "sub", "delete": "del", "insert": "ins"}
 _HEADING = re.compile(r"^=== SENTENCE (\d+) ===$", re.MULTILINE)
@@ -91,21 +92,25 @@ def utterance_counts(items: Sequence[Item], normalize: Callable[[str], str]) -> 
     return [_ops(chunks) for chunks in align(items, normalize).alignments]
 
 
-def align(items: Sequence[Item], normalize: Callable[[str], str]) -> jiwer.WordOutput:
+def align(items: Sequence[Item], normalize: Callable[[str], str]) -> "WordOutput":
     """The alignment of every utterance, normalised."""
-    return jiwer.process_words(
+    from jiwer import process_words  # the card of an exported model asks only for the name
+
+    return process_words(
         [normalize(item.ref) for item in items], [normalize(item.hyp) for item in items]
     )
 
 
 def alignment_text(items: Sequence[Item]) -> str:
     """A readable alignment of each utterance: the reference's words above the hypothesis's."""
+    from jiwer import visualize_alignment
+
     output = align(items, NORMALIZERS["basic"])
-    text = jiwer.visualize_alignment(output, show_measures=False, skip_correct=False)
+    text = visualize_alignment(output, show_measures=False, skip_correct=False)
     return _HEADING.sub(lambda match: f"=== {items[int(match[1]) - 1].id} ===", text)
 
 
-def _ops(chunks: Sequence[jiwer.AlignmentChunk]) -> Counter:
+def _ops(chunks: Sequence["AlignmentChunk"]) -> Counter:
     counts: Counter = Counter()
     for chunk in chunks:
         width = max(

@@ -23,6 +23,11 @@ from pam.decode.drafters import DRAFTERS
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS
 
+from pam.report.units import metric_digits
+from pam.score import CAPTION_METRICS, METRICS
+
+assert [metric_digits(name) for name in (*METRICS.names(), *CAPTION_METRICS.names())]
+
 for registry in (ENCODERS, FUSIONS, DRAFTERS):
     for name in registry.names():
         assert registry.get(name)
