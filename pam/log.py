@@ -23,6 +23,7 @@ def get_logger(name: str) -> logging.Logger:
             level=logging.INFO,
             format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
         )
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request
     return logging.getLogger(name)
 
 
