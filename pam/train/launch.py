@@ -23,7 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import PamError
-from pam.train.processes import LOST, USER_ERROR
+from pam.train.endings import LOST, USER_ERROR
 from pam.train.signals import SECONDS_TO_SAVE, STOPPED
 
 PORT = 29500  # torchrun's

@@ -20,10 +20,9 @@ from pam.config.made import PENDING, Making
 from pam.data.workers import end_with_parent
 from pam.errors import PamError
 from pam.log import get_logger
+from pam.train.endings import LOST, USER_ERROR
 
-USER_ERROR = f"{PamError.__name__}: "  # how the launcher knows one
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-LOST = "the connection to another process failed, perhaps because it has ended"
 
 T = TypeVar("T")
 
