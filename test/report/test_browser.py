@@ -2,6 +2,7 @@
 
 import pytest
 from handmade import ANSWERS, ATTACKS, HOSTILE, make_experiment
+from playwright.sync_api import expect
 from toys import MILLISECONDS
 
 from pam.report.blocks import heading, table
