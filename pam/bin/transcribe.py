@@ -27,6 +27,7 @@ from pam.bin.transcripts import FORMATS, Output, output_for
 from pam.data.audio import check_audio
 from pam.data.recordings import Recording, by_name, is_data_dir, matches, utterances
 from pam.data.scp import one_line
+from pam.decode.chunks import in_chunks
 from pam.decode.settings import NO_SPEECH, REPEATED, add_skip_silence, check_threshold
 from pam.device import device_called, device_for
 from pam.errors import PamError, run_main
@@ -116,8 +117,7 @@ def answers(
     model: "SpeechLLM", recordings: Sequence[Recording], args: argparse.Namespace
 ) -> Iterator[tuple[Recording, "Answer"]]:
     """The answers, in the order of the recordings, without those that cannot be used."""
-    for start in range(0, len(recordings), TOGETHER):
-        group = recordings[start : start + TOGETHER]
+    for group in in_chunks(recordings, TOGETHER):
         asked = [(one, attempt(question, one, args)) for one in group]
         asked = [(one, made) for one, made in asked if made is not None]
         try:

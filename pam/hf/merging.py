@@ -1,19 +1,15 @@
 """The LLM of an export: LoRA in its weights, verified, or a refusal in words."""
 
-# T tokens, V vocabulary
-
 import torch
-from jaxtyping import Float
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.llm.lora import lora_layers
 from pam.llm.merged import merged_copy
+from pam.llm.supported import TEXT, change, in_one_pass
 
-TEXT = "The quick brown fox jumps over the lazy dog."
 # Largest change of logits by merging, relative to how logits differ between tokens. A merged weight
 # is rounded to the LLM's type.
 EXACT, ROUGH = 1e-4, 0.05  # in float32, and in smaller types
@@ -45,19 +41,12 @@ def merged_llm(lm: CausalLM) -> PreTrainedModel:
     if not lora_layers(lm.llm):
         return lm.llm
     merged = merged_copy(lm)
-    expected, found = logits(lm), logits(merged)
-    own = (expected - expected.mean(-1, keepdim=True)).norm()
-    change = float((found - expected).norm() / own)
+    words = lm.embed(torch.tensor(lm.text_ids(TEXT), device=lm.embeddings.device))
+    changed = change(in_one_pass(lm, inputs_embeds=words), in_one_pass(merged, inputs_embeds=words))
     limit = EXACT if lm.embeddings.dtype == torch.float32 else ROUGH
-    if not change <= limit:
+    if not changed <= limit:
         raise PamError(
-            f"merging LoRA changes the LLM's logits by {change:.2%}, more than {limit:.2%}: "
+            f"merging LoRA changes the LLM's logits by {changed:.2%}, more than {limit:.2%}: "
             "load the LLM in a wider type (llm_conf.dtype: float32 in the experiment's config.yaml)"
         )
     return merged.llm
-
-
-def logits(lm: CausalLM) -> Float[Tensor, "T V"]:
-    ids = torch.tensor(lm.text_ids(TEXT), device=lm.embeddings.device)
-    hidden = lm.backbone(inputs_embeds=lm.embed(ids)[None], use_cache=False).last_hidden_state
-    return lm.logits(hidden[0])

@@ -89,9 +89,13 @@ def in_one_pass(lm: "CausalLM", **inputs: Tensor) -> Float[Tensor, "T V"]:
 
 def differ(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"], dtype: torch.dtype) -> bool:
     """Whether the difference is large compared with that between logits of different tokens."""
+    return not change(expected, got) <= (EXACT if dtype == torch.float32 else ROUGH)
+
+
+def change(expected: Float[Tensor, "*U V"], got: Float[Tensor, "*U V"]) -> float:
+    """The difference, relative to that between logits of different tokens."""
     own = (expected - expected.mean(-1, keepdim=True)).norm()
-    limit = EXACT if dtype == torch.float32 else ROUGH
-    return not bool((got - expected).norm() <= limit * own.clamp(min=1e-6))
+    return float((got - expected).norm() / own.clamp(min=1e-6))
 
 
 def one_line(error: Exception) -> str:

@@ -54,7 +54,7 @@ class ChatRequest(BaseModel):
 
     def check(self) -> None:
         """`ApiError` for options that this server does not offer."""
-        greedy("temperature", self.temperature)
+        refuse_sampling(self.temperature)
         if self.n not in (None, 1):
             raise unsupported("n", "this server gives one answer")
         for name in ("tools", "functions", "response_format", "logprobs", "stop", "modalities"):
@@ -96,7 +96,7 @@ class TranscriptionRequest(BaseModel):
     timestamp_granularities: list[str] = []
 
     def check(self) -> None:
-        greedy("temperature", self.temperature)
+        refuse_sampling(self.temperature)
         if self.response_format not in FORMATS:
             raise invalid("response_format", f"known: {', '.join(FORMATS)}")
         if "word" in self.timestamp_granularities:
@@ -105,9 +105,9 @@ class TranscriptionRequest(BaseModel):
             raise unsupported("stream", "only with the response_format json or text")
 
 
-def greedy(param: str, temperature: float | None) -> None:
+def refuse_sampling(temperature: float | None) -> None:
     if temperature:
-        raise unsupported(param, "this server decodes greedily: leave it out, or give 0")
+        raise unsupported("temperature", "this server decodes greedily: leave it out, or give 0")
 
 
 def fault_of(errors: list[dict[str, Any]]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import openai
 import pytest
 import soundfile
 import uvicorn
+from processes import wait_for
 from toys import tone
 
 from pam.decode.answer import Answer, Piece
@@ -211,7 +212,7 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
         first = pool.submit(post_chat, address)
         assert begun.wait(120)
         others = [pool.submit(post_chat, address) for _ in range(2)]
-        wait_until(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
+        assert wait_for(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
         refused = post_chat(address)
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["code"] == "overloaded"
@@ -417,10 +418,10 @@ def test_a_client_that_leaves_ends_its_answer(endless, stream, monkeypatch):
 def test_requests_in_flight_are_finished(endless):
     with running(endless, Limits(tokens=200)) as (address, server), ThreadPoolExecutor(2) as pool:
         asked = pool.submit(post_chat, address, LONG)
-        wait_until(lambda: "pam_batch_size_count 1.0" in httpx.get(f"{address}/metrics").text)
+        assert wait_for(lambda: "pam_batch_size_count 1.0" in httpx.get(f"{address}/metrics").text)
         server.should_exit = True
         assert asked.result().status_code == 200
-        wait_until(lambda: refuses(address))
+        assert wait_for(lambda: refuses(address))
 
 
 def refuses(address) -> bool:
@@ -428,13 +429,6 @@ def refuses(address) -> bool:
         return httpx.get(f"{address}/health", timeout=1).status_code == 503
     except httpx.HTTPError:
         return True
-
-
-def wait_until(condition) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_an_error_inside_is_reported_without_its_details(speech_llm, monkeypatch):
