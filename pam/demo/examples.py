@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pam.data.audio import load_audio, write_flac
 from pam.data.datadir import DataDir
-from pam.data.prompts import draw, load_all_prompts
+from pam.data.prompts import load_all_prompts
+from pam.data.utterances import read_utterances
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,12 @@ def examples_of(data_dirs: Iterable[Path], each: int, folder: Path) -> list[Exam
 
 
 def _of_one(path: Path, each: int, folder: Path) -> Iterator[Example]:
-    data = DataDir.read(path)
-    utterances, name = data.utterances, path.resolve().name
+    data, name = DataDir.read(path), path.resolve().name
+    prompts = load_all_prompts(sorted(set(data["utt2task"].values())))
+    utterances = read_utterances(data, prompts, "unseen", seed=0)
     count = min(each, len(utterances))
     for number in range(count):
-        utt = utterances[number * len(utterances) // count]
-        task = data["utt2task"][utt]
+        one = utterances[number * len(utterances) // count]
         file = folder / f"{name}-{number}.flac"
-        write_flac(file, load_audio(*data.audio(utt)))
-        prompt = draw(load_all_prompts([task])[task], utt, 0, "unseen")
-        reference = data[data.references[0]][utt]
-        yield Example(str(file), prompt, f"{name}: {reference}")
+        write_flac(file, load_audio(*data.audio(one.id)))
+        yield Example(str(file), one.prompt, f"{name}: {one.refs[0]}")
