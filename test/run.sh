@@ -22,7 +22,7 @@ export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 unset PYTHONDONTWRITEBYTECODE # compiling torch's and ESPnet's files again costs each process 9 s
 
 step "models, corpora, WordNet"
-python3 tools/fetch_models.py whisper-tiny-en moonshine-base wakehubert-tiny yamnet \
+python3 tools/fetch_models.py whisper-tiny-en moonshine-base wakehubert-tiny yamnet resemblyzer \
     smollm2-135m-instruct
 python3 tools/fetch_corpora.py
 python3 tools/fetch_wordnet.py

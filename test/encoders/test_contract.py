@@ -170,6 +170,7 @@ def test_an_outer_model_can_move_it_between_devices(tiny_specs):
         "eat",
         "ecapa",
         "yamnet",
+        "resemblyzer",
     ],
 )
 def test_dtype_option(tiny_specs, tiny_encoders, case):

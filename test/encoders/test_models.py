@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from pam.checkpoint import read_checkpoint
 from pam.encoders import load_encoder
 from pam.encoders.pooling import pool_frames
 from pam.encoders.yamnet import LOG_OFFSET, WINDOW_SAMPLES
@@ -112,6 +113,35 @@ def test_yamnet_is_its_graph(fetch, speech, tmp_path):
     torch.testing.assert_close(scores[:, 0], theirs, rtol=0, atol=0.03)
 
 
+def test_resemblyzers_embeddings_are_the_originals(fetch, speech, tmp_path):
+    """With its windows of 1.6 s: a slow transcription of `embed_utterance` at a rate of 1.25."""
+    librosa = pytest.importorskip("librosa")
+    file = fetch._model_file("resemblyzer", fetch.SOURCES["resemblyzer"], None, tmp_path)
+    weights = read_checkpoint(file)["model_state"]
+    lstm = torch.nn.LSTM(40, 256, 3, batch_first=True)
+    lstm.load_state_dict({k[5:]: v for k, v in weights.items() if k.startswith("lstm.")})
+    quiet = 0.1 * speech  # -37 dBFS: to be made louder
+    wav = (quiet * 10 ** (-30 / 20) / quiet.square().mean().sqrt()).numpy()
+    starts = [s for s in range(0, len(wav) // 160, 80) if len(wav) / 160 - s >= 0.75 * 160]
+    wav = np.pad(wav, (0, max((starts[-1] + 160) * 160 - len(wav), 0)))
+    mel = librosa.feature.melspectrogram(y=wav, sr=16000, n_fft=400, hop_length=160, n_mels=40).T
+    with torch.no_grad():
+        windows = torch.stack([torch.tensor(mel[s : s + 160]) for s in starts])
+        hidden = lstm(windows)[1][0]
+        raw = (hidden[-1] @ weights["linear.weight"].T + weights["linear.bias"]).relu()
+    theirs = raw / raw.norm(dim=1, keepdim=True)
+    spec = {"family": "resemblyzer", "path": "cache:resemblyzer", "conf": {"window_frames": 160}}
+    encoder = load_encoder(spec)
+    assert (encoder.dim, encoder.num_states) == (256, 4)
+    states = encoder.native(quiet[None], torch.tensor([len(quiet)]))[0][0]
+    ends = [s + 159 - 40 for s in starts]  # a state is shown 40 frames before its window's end
+    # Worst measured: 7.5e-7, of states up to 0.8.
+    torch.testing.assert_close(states[:3, ends], hidden, rtol=0, atol=5e-5)
+    torch.testing.assert_close(states[3, ends], theirs, rtol=0, atol=5e-5)
+    embedding = torch.nn.functional.normalize(theirs.mean(dim=0), dim=0)
+    assert (theirs @ embedding).min() > 0.8  # one man
+
+
 def test_whisper_transcribes(speech):
     """The converted weights, decoder included, are sure of what they hear."""
     from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
@@ -146,6 +176,7 @@ def test_encoders_speak_of_the_same_moment(speech):
         ("whisper", "cache:whisper-tiny-en"),
         ("moonshine", "cache:moonshine-base"),
         ("wakehubert", "cache:wakehubert-tiny"),
+        ("resemblyzer", "cache:resemblyzer"),
     ]
     for family, path in specs:
         encoder = load_encoder({"family": family, "path": path})

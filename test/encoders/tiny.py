@@ -21,6 +21,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from pam.encoders.resemblyzer import ResemblyzerConfig, ResemblyzerModel
 from pam.encoders.wakehubert import WakeHubertConfig, WakeHubertModel
 from pam.encoders.yamnet import YamnetConfig, YamnetModel
 
@@ -89,6 +90,10 @@ def wakehubert() -> WakeHubertModel:
 
 def yamnet() -> YamnetModel:
     return YamnetModel(YamnetConfig(channels=[6, 8, 16, 16], strides=[2, 1, 2, 1]))
+
+
+def resemblyzer() -> ResemblyzerModel:
+    return ResemblyzerModel(ResemblyzerConfig(num_mels=8, hidden_size=16, num_layers=2))
 
 
 BEATS_CFG = {
@@ -270,6 +275,8 @@ CASES = {
     "eat": ("eat", None, {}),
     "ecapa": ("ecapa", None, {}),
     "yamnet": ("yamnet", yamnet, {}),
+    "resemblyzer": ("resemblyzer", resemblyzer, {}),
+    "resemblyzer_whole": ("resemblyzer", resemblyzer, {"window_frames": None}),
 }
 
 

