@@ -1,8 +1,8 @@
 r"""Concatenation with learned layer weights: [f_1; …; f_E] → FFN_o (beyond the paper).
 
-f_e is the weighted sum over all layers of encoder e (`pam.fusion.layers`). The paper's concatenation
-reads the last layer only, so it differs from PaM in two ways; this baseline differs in one. It has
-the layers of all encoders, but no prompt chooses among them.
+f_e is the weighted sum over all layers of encoder e (`pam.fusion.layers`). The paper's baseline of
+concatenation reads the last layer only. This one reads all layers, as PaM does, but no prompt
+chooses among them.
 """
 
 # B batch, U features, D width of the LLM
