@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 corpora=mini         # corpora under egs/ whose sets are combined
 results=exp/results  # folder for a small result of each experiment, for tables; empty: none
-table=               # table of the paper to make, such as 1, 13, figure3, all (conf/tables), or early_exit
+table=               # table of the paper to make, such as 1, 13, figure3, beyond, all (conf/tables), or early_exit
 seeds=               # with --table: seeds of its systems, such as "0 1"; empty: --seed
 dry_run=false        # with --table: true only prints what is missing, and how long it will take
 

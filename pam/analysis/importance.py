@@ -93,7 +93,7 @@ def ablations(model: ESPnetPaMModel) -> dict[str, dict[str, list[int]]]:
 
 def num_experts(model: ESPnetPaMModel) -> int:
     """The number of routed experts that can be forced."""
-    return len(model.fusion.experts) if fuses_layers(model) else 0
+    return len(getattr(model.fusion, "experts", ()))
 
 
 def dev_losses(

@@ -15,14 +15,14 @@ from torch import Tensor
 from pam.data.datadir import DataDir
 from pam.data.sample import even_places
 from pam.data.utterances import Inputs, batch_of, read_inputs
-from pam.fusion.pam import PromptAwareMixture
+from pam.fusion.adapter import AdapterFusion
 from pam.model.speech_llm import ESPnetPaMModel
 
 
 @dataclass
 class States:
-    """`raw` h_{e,l} and `mapped` f_{e,l} by encoder. `mapped` is empty if only the last layer is
-    used."""
+    """`raw` h_{e,l} and `mapped` f_{e,l} by encoder. `mapped` is empty if the layers are not
+    used, or without FFN_e."""
 
     raw: dict[str, Float[np.ndarray, "_ N _"]]
     mapped: dict[str, Float[np.ndarray, "_ U _"]]
@@ -61,15 +61,20 @@ def gather(
         wanted = -(-frames // len(chosen))
         for number, (shape, state_1STC) in enumerate(zip(model.shapes, states, strict=True)):
             raw[shape.name].append(_some(state_1STC[0], wanted))
-            if fuses_layers(model):
+            if maps_layers(model):
                 f_SUD = model.fusion.adapters[number](state_1STC.float())[0]
                 mapped[shape.name].append(_some(f_SUD, wanted))
-    return States(_join(raw), _join(mapped) if fuses_layers(model) else {})
+    return States(_join(raw), _join(mapped) if maps_layers(model) else {})
 
 
 def fuses_layers(model: ESPnetPaMModel) -> bool:
-    """Whether the fusion uses all layers (through FFN_e and W), not only the last one."""
-    return isinstance(model.fusion, PromptAwareMixture)
+    """Whether the fusion uses all layers, not only the last one."""
+    return model.fusion.uses_all_layers
+
+
+def maps_layers(model: ESPnetPaMModel) -> bool:
+    """Whether it uses them through FFN_e."""
+    return fuses_layers(model) and isinstance(model.fusion, AdapterFusion)
 
 
 def _some(states_STC: Float[Tensor, "S T C"], wanted: int) -> Float[Tensor, "S N C"]:

@@ -68,7 +68,7 @@ def claim_keys() -> Keys:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """conf/tables/NAME.yaml: the systems and sets of a table of the paper."""
+    """conf/tables/NAME.yaml: the systems and sets of a table of the paper, or beyond it."""
 
     title: str | None = option("Its title.", TEXT)
     kind: str | None = option("The kind of table (pam.bin.table).", TEXT, without="systems")
@@ -92,6 +92,9 @@ class PaperTable:
     )
     prompts: list[str] | None = option("The prompts that are routed.", NAMES)
     parameters: bool | None = option("Show the number of trained parameters.", FLAG)
+    beyond: bool | None = option(
+        "Whether the paper has no such table; `--table all` leaves it out.", FLAG, without="false"
+    )
 
 
 @dataclass(frozen=True)

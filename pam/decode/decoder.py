@@ -154,7 +154,7 @@ class Decoder:
             )
 
     def answered(self, row: Row) -> Answered:
-        fused, routed = row.key, row.key.gate is not None
+        fused, routed = row.key, row.key.logits is not None
         return Answered(
             fused.request.key,
             self.model.tokenizer.decode(row.said, skip_special_tokens=True).strip(),

@@ -38,7 +38,7 @@ class Fused:
 
     Attributes:
         limit: the largest number of tokens of the answer.
-        logits, gate: of the router; None without one.
+        logits, gate: see `ESPnetPaMModel.route`; None without a router.
     """
 
     request: Request
@@ -47,7 +47,7 @@ class Fused:
     frames: Int[Tensor, " 1"]
     limit: int
     logits: Float[Tensor, "1 R"] | None
-    gate: Float[Tensor, "1 R"] | None
+    gate: Float[Tensor, "1 _"] | None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,7 +7,10 @@ encoders and is called with
   25 frames a second, zero beyond each clip's length;
 - `lengths`: [B], the real frames of each clip, 1 to T: no feature of a clip may depend on what
   lies beyond them;
-- `gate`: [B, R], the weight of each routed expert (equation 9), or None without a prompt router.
+- `gate`: what the fusion takes of the prompt. [B, R], the weight of each routed expert (equation
+  9), of the fusions that need a prompt router. [B, D], h_prompt (equation 7), of those that read
+  the prompt themselves (`reads_prompt`); None where no prompt is read (the CTC warm-up). None of
+  all others.
 
 It returns [B, U, D]: D is the width of the LLM, U = output_lengths(T). `output_lengths(lengths)`
 gives the number of real features of each clip; no other code computes it.
@@ -31,6 +34,11 @@ FUSIONS = Registry(
         "salmonn": "pam.fusion.salmonn:Salmonn",
         "pam": "pam.fusion.pam:PromptAwareMixture",
         "moe_audio": "pam.fusion.moe_audio:AudioRoutedMixture",
+        "single_all_layers": "pam.fusion.single_all_layers:SingleAllLayers",
+        "concat_all_layers": "pam.fusion.concat_all_layers:ConcatAllLayers",
+        "concat_norm_layers": "pam.fusion.concat_norm_layers:ConcatNormLayers",
+        "transformer": "pam.fusion.transformer:EncoderTransformer",
+        "prompt_mixture": "pam.fusion.prompt_mixture:PromptMixture",
     },
 )
 

@@ -12,11 +12,15 @@ class Fusion(nn.Module):
     """The contract of `pam.fusion`.
 
     `needs_gate`: a prompt router must choose the experts. `has_own_router`: the fusion chooses its
-    experts itself, so they belong to no task.
+    experts itself, so they belong to no task. `reads_prompt`: its gate is h_prompt itself; such a
+    fusion has the layer that reads it in `router`. `uses_all_layers`: it reads more than the last
+    hidden state of each encoder.
     """
 
     needs_gate = False
     has_own_router = False
+    reads_prompt = False
+    uses_all_layers = False
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Number of real features for clips of `lengths` frames, at least one each."""
@@ -26,7 +30,7 @@ class Fusion(nn.Module):
         self,
         states: Sequence[Float[Tensor, "B _ _ _"]],
         lengths: Int[Tensor, " B"],
-        gate: Float[Tensor, "B R"] | None = None,
+        gate: Float[Tensor, "B R"] | Float[Tensor, "B D"] | None = None,
     ) -> Float[Tensor, "B U D"]:
         """U = output_lengths(T); features beyond a clip's own are arbitrary, but finite."""
         raise NotImplementedError

@@ -26,6 +26,22 @@ def output_ffn(inputs: int, width: int, rank: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, rank), nn.Linear(rank, width))
 
 
+def fused_features(
+    adapters: nn.ModuleList,
+    inner: Sequence[Float[Tensor, "B _ T _"]],
+    weights: Sequence[Float[Tensor, "*#B M _"]],
+) -> Float[Tensor, "B M T D"]:
+    """g_1 … g_M (equation 5); `weights` are W's columns of each encoder, [M, S_e] or for each row.
+
+    Inner states of FFN_e are summed first and projected after.
+    """
+    fused_BMTD: Tensor | float = 0.0
+    for adapter, inner_BSTK, weight_MS in zip(adapters, inner, weights, strict=True):
+        summed_BMTK = torch.einsum("...ms,...stk->...mtk", weight_MS, inner_BSTK)
+        fused_BMTD = fused_BMTD + adapter.project(summed_BMTK, weight_MS.sum(-1)[..., None, None])
+    return fused_BMTD
+
+
 class Expert(nn.Module):
     """Fuses the features of all layers of all encoders with its own weights W [M, S].
 
@@ -68,9 +84,6 @@ class Expert(nn.Module):
         last: Sequence[Float[Tensor, "B T D"]],
     ) -> Float[Tensor, "B T D"]:
         """E(F) from the inner states of FFN_e (summed first, projected after) and every f_{e,L}."""
-        fused_BMTD: Tensor | float = 0.0
         per_encoder = self.layer_weights().split(self.states, dim=1)
-        for adapter, inner_BSTK, weight_MS in zip(adapters, inner, per_encoder, strict=True):
-            summed_BMTK = torch.einsum("ms,bstk->bmtk", weight_MS, inner_BSTK)
-            fused_BMTD = fused_BMTD + adapter.project(summed_BMTK, weight_MS.sum(1)[:, None, None])
+        fused_BMTD = fused_features(adapters, inner, per_encoder)
         return self.ffn_o(torch.cat([*last, *fused_BMTD.unbind(1)], dim=-1))

@@ -42,7 +42,7 @@ def extend_fusion(fusion: nn.Module, encoders: int, width: int, added: int) -> N
     for module in list(fusion.modules()):
         if name := getattr(module, "JOINS", None):
             layer = getattr(module, name)
-            if isinstance(layer, nn.Sequential):  # the bottleneck's first half joins
+            if isinstance(layer, nn.Sequential):  # its first layer joins
                 layer[0] = ExtendedLinear(layer[0], width, encoders, added)
             else:
                 setattr(module, name, ExtendedLinear(layer, width, encoders, added))

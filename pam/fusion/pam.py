@@ -32,6 +32,8 @@ class PromptAwareMixture(AdapterFusion):
         routed: have the routed experts (Table 11: "with one expert" has none, and no router).
     """
 
+    uses_all_layers = True
+
     def __init__(
         self,
         dims: Sequence[int],

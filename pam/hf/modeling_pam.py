@@ -264,10 +264,16 @@ class PaMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask: Bool[Tensor, "B P"],
         experts: Int[Tensor, " B"] | None,
     ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
-        """Router logits and gate (equations 7 to 9); None without a router."""
-        if self.router is None:
+        """Router logits and gate (equations 7 to 9); None without a router.
+
+        The gate of a fusion that reads the prompt itself is h_prompt.
+        """
+        reads_prompt = self.audio_encoder.fusion.reads_prompt
+        if self.router is None and not reads_prompt:
             return None, None
         pooled = pool_prompts(prompt, mask, self.config.h_prompt, len(self.config.opening))
+        if reads_prompt:
+            return None, pooled
         logits = self.router(pooled)
         return logits, self.router.gate(logits, experts)
 
@@ -294,7 +300,7 @@ class PaMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         `gate` is that of `route`. `PamError` if the model routes by the prompt and there is none.
         """
-        if self.router is not None and gate is None:
+        if gate is None and (self.router is not None or self.audio_encoder.fusion.reads_prompt):
             raise PamError(
                 "get_audio_features: this model routes by the prompt: give a gate (route)"
             )

@@ -106,6 +106,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
         return self.router is not None and (self.routing_loss or self.routing == "label")
 
     @property
+    def prompt_reader(self) -> Router | None:
+        """The layer that reads h_prompt: the router, or that of a fusion that reads the prompt."""
+        return self.fusion.router if self.fusion.reads_prompt else self.router
+
+    @property
     def experts(self) -> list[str]:
         """Names of the experts that the router chooses from."""
         return expert_names(self.tasks, self.labelled)
@@ -193,7 +198,12 @@ class ESPnetPaMModel(TrainableOnlyModel):
     def route(
         self, prompt: PromptStates, task: Int[Tensor, " B"] | None
     ) -> tuple[Float[Tensor, "B R"] | None, Float[Tensor, "B R"] | None]:
-        """Router logits and gate. With `task`, the gate takes the true expert."""
+        """Router logits and gate. With `task`, the gate takes the true expert.
+
+        The gate of a fusion that reads the prompt itself is h_prompt, and there are no logits.
+        """
+        if self.fusion.reads_prompt:
+            return None, prompt.pooled
         if self.router is None:
             return None, None
         logits = self.router(prompt.pooled)

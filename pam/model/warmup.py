@@ -22,8 +22,9 @@ class CTCWarmupModel(TrainableOnlyModel):
     """Trains the fusion of `model` with `TokenEmbeddingCTC`; the LLM does not run.
 
     Prompts are not read. So the gate takes the expert of the true task, or all experts equally if
-    routing uses no labels. Checkpoints hold the fusion, from which the Speech LLM then starts, and
-    the CTC's own parameters.
+    routing uses no labels. A fusion that reads the prompt itself gets none, and uses the layer
+    weights of its mean prompt. Checkpoints hold the fusion, from which the Speech LLM then starts,
+    and the CTC's own parameters.
 
     CTC needs at least as many features as target tokens. If a fusion gives fewer (`salmonn` with
     few queries, or with one window for the whole clip), the loss of the utterance is zero.

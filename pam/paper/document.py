@@ -132,6 +132,8 @@ def _digits(column: str) -> int:
 def _papers(
     spec: TableSpec, paper: PrintedTable, cells: Cells, labels: Mapping[str, str]
 ) -> list[str]:
+    if spec.conf.beyond:
+        return []
     if not paper.cells:
         return ["## The paper's", "The paper's own table is lost."]
 

@@ -60,13 +60,15 @@ def parameters_part(spec: TableSpec, labels: dict[str, str]) -> list[str]:
     header = [
         f"{what} at scale {scale}:" for scale in scales for what in ("trained", "of it active")
     ]
-    return [
-        "## Parameters",
+    text = (
         "Millions, LoRA's among them, counted from the configurations; active: what an answer uses."
-        " The paper cuts to whole millions: 37 trained of the concatenation, 29 of the reduced PaM "
-        "(26 active).",
-        table(["system", *header], rows),
-    ]
+    )
+    if not spec.conf.beyond:
+        text += (
+            " The paper cuts to whole millions: 37 trained of the concatenation, 29 of the reduced "
+            "PaM (26 active)."
+        )
+    return ["## Parameters", text, table(["system", *header], rows)]
 
 
 def _millions(system: str, scale: str) -> list[str]:

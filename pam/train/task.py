@@ -102,11 +102,12 @@ class PaMTask(AbsTask):
                 return model
             if args.warm_fusion:
                 load_warm_fusion(model, args.warm_fusion)
-            if model.router is not None and model.router.shift is not None:
+            reader = model.prompt_reader
+            if reader is not None and reader.shift is not None:
                 tasks = prompts_of(config).values()
                 seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
                 ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
-                model.router.standardize_by(model.pooled_prompts(ordered))
+                reader.standardize_by(model.pooled_prompts(ordered))
             return model
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}

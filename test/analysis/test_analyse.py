@@ -128,6 +128,14 @@ def test_what_does_not_apply_is_left_out_and_said(tmp_path, tiny_config, dev, fe
     assert "p₁" not in text and "for every prompt" not in text
 
 
+@pytest.mark.parametrize("fusion", ["concat_norm_layers", "prompt_mixture"])
+def test_all_layers_without_experts(tmp_path, tiny_config, dev, few_prompts, fusion):
+    found = run(experiment(tmp_path / "exp", tiny_config, fusion=fusion, fusion_conf={}), dev)
+    assert set(found["left_out"]) == {"routing", "forced"}
+    assert "first high" in found["importance"]["zeroed"]
+    assert bool(found["norms"]["mapped"]) == (fusion == "prompt_mixture")
+
+
 def test_experts_that_the_audio_chooses(tmp_path, tiny_config, dev, few_prompts):
     found = run(experiment(tmp_path / "moe", tiny_config, fusion="moe_audio"), dev)
     assert set(found["left_out"]) == {"routing"}

@@ -22,6 +22,11 @@ CASES = [(name, SMALL.get(name, {})) for name in FUSIONS.names()] + [
     ("moe_audio", STACKED),
     ("moe_audio", STACKED | {"level": "utterance"}),
     ("salmonn", SMALL["salmonn"] | {"window": 0}),
+    ("single_all_layers", STACKED | {"expansion": 1.5}),
+    ("concat_all_layers", STACKED | {"expansion": 2.0}),
+    ("concat_norm_layers", {"stack": 2}),
+    ("transformer", STACKED | {"layers": 2, "heads": 2, "expansion": 1.0}),
+    ("prompt_mixture", STACKED | {"num_fused": 2, "rank": 3}),
 ]
 LENGTHS = torch.tensor([9, 1, 4, 7, 2])
 
@@ -35,7 +40,7 @@ def case_id(case) -> str:
 def fusion(request):
     name, conf = request.param
     torch.manual_seed(0)
-    count = 1 if name == "single" else 2
+    count = 1 if name.startswith("single") else 2
     fusion = build_fusion(name, DIMS[:count], STATES[:count], WIDTH, EXPERTS, conf).double()
     for parameter in fusion.parameters():  # away from special starting values
         torch.nn.init.normal_(parameter, 0, 0.5)
@@ -44,7 +49,7 @@ def fusion(request):
 
 
 def make_states(fusion, lengths=LENGTHS, seed=0):
-    """Random states, zero where padded, and a gate that uses every expert."""
+    """Random states, zero where padded, and a gate: every expert is used, or a prompt each."""
     generator = torch.Generator().manual_seed(seed)
     batch, frames = len(lengths), int(lengths.max())
     real = torch.arange(frames) < lengths[:, None]
@@ -52,7 +57,11 @@ def make_states(fusion, lengths=LENGTHS, seed=0):
     for dim, count in list(zip(DIMS, STATES, strict=True))[: fusion.count]:
         state = torch.randn(batch, count, frames, dim, generator=generator, dtype=torch.float64)
         states.append(state.masked_fill(~real[:, None, :, None], 0.0))
-    gate = F.one_hot(torch.arange(batch) % EXPERTS, EXPERTS).double() if fusion.needs_gate else None
+    gate = None
+    if fusion.needs_gate:
+        gate = F.one_hot(torch.arange(batch) % EXPERTS, EXPERTS).double()
+    elif fusion.reads_prompt:
+        gate = torch.randn(batch, WIDTH, generator=generator, dtype=torch.float64)
     return states, gate
 
 

@@ -37,7 +37,9 @@ def both(folder):
 
 @pytest.mark.parametrize("fusion", FUSIONS.names())
 def test_every_fusion_gives_greedys_tokens(experiment, encoder_specs, tmp_path, fusion):
-    encoders = dict(list(encoder_specs.items())[:1]) if fusion == "single" else encoder_specs
+    encoders = (
+        dict(list(encoder_specs.items())[:1]) if fusion.startswith("single") else encoder_specs
+    )
     options = {"fusion": fusion, "fusion_conf": SMALL.get(fusion, {}), "encoders": encoders}
     exp = experiment("llama", **options)
     write_hf(exp, tmp_path / "out", bundle=True, licence="other")
@@ -119,6 +121,21 @@ def test_the_prompt_routes_and_a_caller_may(both):
     assert other.argmax(-1).tolist() == chosen.tolist()
     routed = generated(model, inputs, experts=chosen)
     assert routed == generated(model, inputs, experts=chosen)
+
+
+def test_a_fusion_that_reads_the_prompt_needs_it(experiment, tmp_path):
+    exp = experiment("llama", fusion="prompt_mixture")
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    inputs = processor(text=PROMPTS, audio=clips())
+    logits, gate = model.route(inputs["input_ids"], inputs["attention_mask"])
+    assert logits is None and gate.shape == (3, model.config.width)
+    audio = inputs["input_values"], inputs["input_values_mask"]
+    mine = model.get_audio_features(*audio, gate).last_hidden_state
+    other = model.get_audio_features(*audio, gate.roll(1, 0)).last_hidden_state
+    assert not torch.equal(mine, other)
+    with pytest.raises(PamError, match="routes by the prompt: give a gate"):
+        model.get_audio_features(*audio)
 
 
 def test_other_searches_work(both):

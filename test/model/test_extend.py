@@ -122,12 +122,13 @@ def test_a_new_encoder_is_learned(tiny_config, exp, scale, tmp_path):
 
 
 EXTENDABLE = ("pam", "moe_audio", "concat", "wavllm", "salmonn")
+EXTENDABLE += ("concat_all_layers", "concat_norm_layers")
 
 
 @pytest.mark.parametrize("name", FUSIONS.names())
 def test_every_fusion_is_extended_or_refused(tiny_config, exp, scale, tmp_path, name):
     config = tiny_config | {"fusion": name, "fusion_conf": {}}
-    if name == "single":
+    if name.startswith("single"):
         config["encoders"] = {"first": config["encoders"]["first"]}
     save(exp, config)
     try:

@@ -46,6 +46,29 @@ def test_systems_of_the_paper(system, part, millions):
     assert printed is None or int(count / 1e6 * 10) / 10 == printed or int(count / 1e6) == printed
 
 
+BEYOND = [
+    *(f"single_all_layers_{encoder}" for encoder in ("whisper", "wavlm", "wav2vec2")),
+    *("concat_all_layers", "concat_norm_layers", "transformer", "prompt_mixture"),
+]
+
+
+@pytest.mark.parametrize("scale", ["mini", "paper"])
+@pytest.mark.parametrize("system", BEYOND)
+def test_baselines_beyond_the_paper_train_what_pam_uses(system, scale):
+    """Within 5 % of PaM's active parameters, also without LoRA, which is the same in all."""
+    pam, own = (sizes(config_of(scale, name)) for name in ("pam", system))
+    assert own.lora == pam.lora and own.active == own.trainable
+    assert own.trainable == pytest.approx(pam.active, rel=0.05)
+    assert own.trainable - own.lora == pytest.approx(pam.active - pam.lora, rel=0.05)
+
+
+def test_every_system_beyond_the_paper_is_in_its_table():
+    rows = load_yaml(conf_file("tables", "beyond"))["rows"].values()
+    papers = {"pam", "pam_no_label", "concat"}
+    assert {row["system"] for row in rows} == {*BEYOND, *papers}
+    assert {name for name in SYSTEMS if name in BEYOND} == set(BEYOND)
+
+
 @pytest.mark.parametrize(
     "name, millions",
     [
@@ -96,7 +119,7 @@ def test_counts_are_those_of_the_model_that_is_built(tiny_config, toy_architectu
     config = tiny_config | {"fusion": name, "fusion_conf": {}}
     config["model_conf"] = {"bf16": False, "feature_scale": scale}
     config["model_conf"]["exits"] = {"gate": scale == "embedding"}
-    if name == "single":
+    if name.startswith("single"):
         config["encoders"] = {"first": config["encoders"]["first"]}
     model, counted = build_model(config), sizes(config)
     trained = [p for p in model.parameters() if p.requires_grad]

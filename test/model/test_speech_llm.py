@@ -5,10 +5,15 @@ import torch
 import torch.nn.functional as F
 from toys import build_with_lora, make_batch, plain_row
 
+from pam.decode.decoder import Decoder
 from pam.decode.greedy import PromptMemory, greedy
+from pam.decode.request import Request
+from pam.decode.settings import Settings
 from pam.errors import PamError
 from pam.model.build import build_model, load_experiment
+from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.speech_llm import ESPnetPaMModel, routing_loss
+from pam.model.warmup import CTCWarmupModel
 from pam.train.hearing import shuffled_audio
 
 
@@ -466,3 +471,63 @@ def test_hear_takes_the_experts_of_tasks_or_a_gate(tiny_model, batch):
         assert torch.equal(features, expected) and torch.equal(found, frames)
     other, _ = tiny_model.hear(states, lengths, (batch["task"] + 1) % 4)
     assert not torch.equal(other, expected)
+
+
+@pytest.fixture
+def prompted(tiny_config):
+    """A system without a router, whose fusion reads the prompt itself."""
+    model = build_with_lora(tiny_config | {"fusion": "prompt_mixture"})
+    torch.nn.init.normal_(model.fusion.router.ffn.weight, std=2.0)
+    return model.eval()
+
+
+def test_a_fusion_that_reads_the_prompt_gets_it_and_no_task(prompted, batch):
+    """In training: the same features for any task, others for another prompt, no routing loss."""
+    assert prompted.router is None and not prompted.labelled
+    prompts = prompted.llm.read_prompts(batch["prompt"], batch["prompt_lengths"])
+    for task in (None, batch["task"][:2]):
+        logits, gate = prompted.route(prompts, task)
+        assert logits is None and torch.equal(gate, prompts.pooled)
+    loss, stats, _ = prompted(**batch)
+    assert torch.equal(prompted(**batch | {"task": (batch["task"] + 1) % 4})[0], loss)
+    swapped = batch | {"prompt_index": batch["prompt_index"].roll(1, 0)}
+    audio = prompted.states(prompted.audio_of(batch))
+    one, other = (
+        prompted.fuse(*audio, prompts.pooled[b["prompt_index"][:, 0]])[0] for b in (batch, swapped)
+    )
+    assert not torch.allclose(one, other, rtol=0.01)
+    assert not any(name.startswith(("router_acc", "loss_routed")) for name in stats)
+
+
+def test_its_warm_up_reads_no_prompt(prompted, batch):
+    tokens = prompted.llm.answer_ids("abc")
+    warm = CTCWarmupModel(
+        prompted, TokenEmbeddingCTC(prompted.llm.embeddings, tokens, prompted.llm.space)
+    )
+    longer = make_batch(prompted, ["Write."], ["a", "b"], [0, 0], [40, 30])
+    loss, _, _ = warm(**longer)
+    other = make_batch(prompted, ["Count them, please."], ["a", "b"], [1, 1], [40, 30])
+    assert torch.equal(warm(**other)[0], loss)
+    loss.backward()
+    linear = prompted.fusion.router.ffn
+    assert linear.bias.grad.abs().sum() > 0 and linear.weight.grad.abs().sum() == 0
+
+
+def test_it_answers_without_an_expert(prompted, batch):
+    """By each way of decoding; the API then shows neither an expert nor posteriors."""
+    names = [shape.name for shape in prompted.shapes]
+    features = {name: batch[name] for name in names}
+    lengths = {name: batch[f"{name}_lengths"] for name in names}
+    expected = greedy(prompted, features, lengths, ["a", "bb", "a"], 5)
+    assert (expected.experts, expected.posteriors) == (None, None)
+    clips = [{n: x[row, : int(lengths[n][row])] for n, x in features.items()} for row in range(3)]
+    requests = [
+        Request(row, prompt, lambda clip=clip: clip, 5, 0.0)
+        for row, (prompt, clip) in enumerate(zip(["a", "bb", "a"], clips, strict=True))
+    ]
+    for exact in (True, False):
+        for answer in Decoder(prompted, Settings(exact=exact)).answers(requests):
+            assert (answer.expert, answer.posterior) == (None, None)
+            assert answer.tokens == expected.tokens[answer.key]
+    with pytest.raises(PamError, match="this system has no router"):
+        prompted.prompt_posteriors(["a"])

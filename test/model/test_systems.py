@@ -42,6 +42,7 @@ def toy_scale(name: str, tiny_config: dict) -> dict:
         "fusions": {
             "wavllm": {"conv_channels": 4, "channels": 8, "bottleneck": 4},
             "salmonn": {"window": 3, "queries": 2, "hidden": 8, "heads": 2, "ffn": 16},
+            "concat_norm_layers": {"stack": 3 if name == "mini" else 1},
         },
         "stand_ins": {"wav2vec2": "second"},
     }

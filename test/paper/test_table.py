@@ -434,6 +434,7 @@ def test_all_tables_and_their_summary(tmp_path):
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
     assert "**holds** (on the sets that this scale has): PaM is better than every single" in text
     assert "best\\_2" in text or "best_2" in text  # the whole errata
+    assert not (results / "mini/beyond.md").exists()  # the paper has no such table
     with pytest.raises(PamError, match="one file for"):
         table.main(["--table", "all", "--results", str(results), "--out", "x.md"])
 

@@ -79,3 +79,12 @@ def test_section_4_5_counts_what_is_trained(tmp_path):
     assert rows["pam_reduced"][2:] == ["29.29", "26.53"]
     assert float(rows["pam"][0]) > float(rows["pam"][1]) > float(rows["pam_reduced"][0])
     assert "## Parameters" not in render(tmp_path, "1")
+
+
+def test_baselines_beyond_the_paper_have_no_printed_numbers(tmp_path):
+    text = render(write(tmp_path, {"pam_mini_short_s0": result("pam")}), "beyond")
+    assert text.startswith("# Beyond the paper")
+    rows = grid(text, "Ours")
+    assert {"concat_all_layers", "prompt_mixture", "pam"} < {r.replace("\\", "") for r in rows}
+    assert "The paper's" not in text and "The paper cuts" not in text and "lost" not in text
+    assert "not trained and scored yet: row" in text

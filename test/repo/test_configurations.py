@@ -115,12 +115,13 @@ def test_every_fusion_has_a_system():
     assert used == set(FUSIONS.names())
 
 
+@pytest.mark.parametrize("fusion", ["single", "single_all_layers"])
 @pytest.mark.parametrize("scale", SCALES, ids=name)
-def test_single_systems_hear_with_different_encoders(scale):
+def test_single_systems_hear_with_different_encoders(scale, fusion):
     found = [
         list(combine(load_yaml(scale), load_yaml(system))["encoders"])
         for system in SYSTEMS
-        if system.stem.startswith("single_")
+        if load_yaml(system)["fusion"] == fusion
     ]
     assert len({*map(tuple, found)}) == len(found) == 3
     assert all(len(encoders) == 1 for encoders in found)

@@ -55,6 +55,9 @@ def test_a_configuration_opens_with_command_time_and_score(file):
 @pytest.mark.parametrize("file", SYSTEMS, ids=name)
 def test_the_scores_of_a_system_are_the_stored_ones(file):
     results = stored(file.stem)
+    if not results:
+        assert {"# Time: not run yet", "# Score: not run yet"} < set(head(file).splitlines())
+        return
     seeds = ", ".join(str(result["seed"]) for result in results)
     scores = "; ".join(f"{d} {values(results, d)} {unit}" for d, unit in UNITS.items())
     text = " ".join(line.lstrip("# ") for line in head(file).splitlines())
@@ -70,4 +73,7 @@ def test_the_page_of_results_has_the_stored_scores(file):
     commits = ", ".join(result["commit"][:7] for result in results)
     scores = " | ".join(values(results, dataset) for dataset in UNITS)
     page = (ROOT / "egs/multitask/RESULTS.md").read_text(encoding="utf-8")
+    if not results:
+        assert f"| `{file.stem}` | not run yet |" in page
+        return
     assert f"| `{file.stem}` | {seeds} | {scores} | {commits} |" in page

@@ -89,15 +89,23 @@ def test_a_warm_up_that_does_not_fit_is_one_line(setup, more, message):
     assert "\n" not in str(error.value) and not exp.exists()
 
 
-def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, combined, tmp_path):
-    config = tiny_config | {"router_conf": {"standardize": True}, "warmup": "none"}
+@pytest.mark.parametrize(
+    "system",
+    [{"router_conf": {"standardize": True}}, {"fusion": "prompt_mixture"}],
+    ids=["pam", "prompt_mixture"],
+)
+def test_a_standardizing_router_starts_from_the_training_prompts(
+    tiny_config, combined, tmp_path, system
+):
+    config = tiny_config | system | {"warmup": "none"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     files = {"pam_config": str(tmp_path / "config.yaml"), "train_dir": str(combined)}
     args = argparse.Namespace(**files, phase="llm", warm_fusion=None)
     model = PaMTask.build_model(args)
     tasks = [load_prompts(task) for task in TASKS]
     prompts = sorted({prompt for own in tasks for prompt in own.train + own.plain_train})
-    standard = (model.pooled_prompts(prompts) - model.router.shift) * model.router.scale
+    reader = model.prompt_reader
+    standard = (model.pooled_prompts(prompts) - reader.shift) * reader.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
 
@@ -112,8 +120,9 @@ def test_a_standardizing_router_starts_from_the_training_prompts(tiny_config, co
             "model_conf": {"routing": "predicted", "routing_loss": False},
             "fusion": "pam",
         },
+        {"fusion": "prompt_mixture"},
     ],
-    ids=["one_encoder", "salmonn", "no_label"],
+    ids=["one_encoder", "salmonn", "no_label", "prompt_mixture"],
 )
 def test_other_systems_go_the_same_way(setup, combined, tmp_path, system):
     exp, options = setup
