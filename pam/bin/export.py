@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         from pam.hf.push import token
 
         token()  # fail before the export
+    from pam.model.build import trained_weights
+
+    trained_weights(args.exp)  # fail before anything is written
     export(args)
     logger.info("%s is complete", args.out)
     if args.push:
@@ -88,14 +91,14 @@ def export(args: argparse.Namespace) -> None:
 
 def pack(exp: Path, out: Path) -> None:
     """One file with config.yaml, model.pth and template.json."""
-    from espnet2.main_funcs.pack_funcs import pack as espnet_pack
-
     from pam.model.build import trained_weights
 
     if out.exists():
         raise PamError(f"{out}: it exists: remove it, or choose another name")
     if out.suffix not in (".zip", ".tar", ".tgz", ".tbz2", ".txz"):
         raise PamError(f"{out}: name a file like MODEL.zip or MODEL.tgz")
+    from espnet2.main_funcs.pack_funcs import pack as espnet_pack
+
     option = [exp / TEMPLATE] if (exp / TEMPLATE).is_file() else []
     espnet_pack(
         files={"asr_model_file": trained_weights(exp)},
