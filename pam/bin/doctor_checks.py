@@ -109,7 +109,7 @@ def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
         yield wordnet()
         yield java()
     except PamError as error:
-        yield Check("configuration", None, job, str(error), True)
+        yield Check("configuration", None, (*job, *ASK), str(error), True)
 
 
 def python() -> Check:
