@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pam.data.longest import read_longest
 from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
@@ -58,6 +60,7 @@ class SpeechLLM:
         `dtype` is that of the LLM's weights, such as "float32"; None: that of the training.
         `PamError` if there is no model or its parts do not fit.
         """
+        check_device(device)
         folder = folder_of(exp)
         model = load_experiment(folder, online=True, dtype=dtype).to(device)
         return cls(model, read_longest(folder), exact)
@@ -150,6 +153,15 @@ class SpeechLLM:
             if answer.expert is not None:
                 answer = replace(answer, layer_weights=self.layer_weights(answer.expert))
             yield number, answer
+
+
+def check_device(name: str) -> None:
+    """`PamError` for a device that torch does not know or does not see."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise PamError(f'device {name!r}: {reason}: use "cpu", or a device that is here') from error
 
 
 def folder_of(name: str | Path) -> Path:

@@ -35,8 +35,12 @@ class Question:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) or not self.prompt.strip():
             raise PamError("the prompt is empty: write what the model should do with the audio")
-        if self.max_new_tokens < 1:
-            raise PamError(f"max_new_tokens {self.max_new_tokens}: must be at least 1")
+        if any("\ud800" <= character <= "\udfff" for character in self.prompt):
+            raise PamError(f"prompt {ascii(self.prompt)}: not UTF-8: write it in this encoding")
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise PamError(
+                f"max_new_tokens {self.max_new_tokens!r}: expected a whole number from 1"
+            )
         if self.skip_silence is not None:
             check_threshold(self.skip_silence)
 
