@@ -15,7 +15,7 @@ from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
 from pam.decode.audio_input import Audio
 from pam.decode.decoder import Decoder
-from pam.decode.question import Question
+from pam.decode.question import Question, check_prompt
 from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, NONE, Settings
 from pam.decode.stream import Stream
 from pam.errors import PamError
@@ -128,6 +128,10 @@ class SpeechLLM:
         `PamError` for a system without a router.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise PamError("no prompt: give one, or a list of them")
+        for one in prompts:
+            check_prompt(one)
         rows = self.model.prompt_posteriors(prompts).tolist()
         found = [dict(zip(self.model.experts, row, strict=True)) for row in rows]
         return found[0] if isinstance(prompt, str) else found
@@ -137,6 +141,9 @@ class SpeechLLM:
         routed = getattr(self.model.fusion, "experts", None)
         if not routed:
             return {}
+        if expert not in self.model.experts:
+            known = ", ".join(self.model.experts)
+            raise PamError(f"expert {expert!r}: there is none of this name; known: {known}")
         layers = routed[self.model.experts.index(expert)]
         parts_MS = layers.layer_weights().detach().float().cpu().split(layers.states, dim=1)
         names = [shape.name for shape in self.model.shapes]

@@ -359,6 +359,16 @@ def test_fields_of_transcriptions(served):
     assert "file: missing" in fault(post(served, files={"model": (None, "toy")}))[1]
 
 
+@pytest.mark.parametrize("prompt", [" ", "word " * 5000], ids=["empty", "long"])
+def test_prompts_that_cannot_be_read(served, prompt):
+    """A long one would take gigabytes of memory, as attention does."""
+    found = [post_chat(served, messages=messages(prompt=prompt))]
+    found.append(post(served, data={"model": "toy", "prompt": prompt}, files={"file": WAV}))
+    for status, message in map(fault, found):
+        assert status == 400
+        assert "no text" in message or "is empty" in message or "at most 8000" in message
+
+
 def test_unknown_routes(served):
     assert fault(httpx.get(f"{served}/v1/files"))[0] == 404
     assert fault(httpx.get(f"{served}/v1/chat/completions"))[0] == 405
