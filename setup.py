@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent
 
 
 class BuildWithConf(build_py):
-    """Copies conf/ into the package of a wheel, where pam/paths.py finds it."""
+    """Copies conf/ and the tested versions into the package of a wheel, where pam/paths.py finds
+    them."""
 
     def run(self):
         super().run()
@@ -23,6 +24,7 @@ class BuildWithConf(build_py):
             inside = Path(self.build_lib, "pam", "conf")
             shutil.rmtree(inside, ignore_errors=True)
             shutil.copytree(ROOT / "conf", inside)
+            shutil.copy(ROOT / "tools/constraints.txt", inside)
 
 
 setup(

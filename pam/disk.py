@@ -1,4 +1,4 @@
-"""Errors of a full or read-only disk as `PamError`, in one line with a remedy."""
+"""Errors of a full or read-only disk, or of a wrong path, as `PamError` in one line."""
 
 import errno
 from collections.abc import Iterator
@@ -12,8 +12,10 @@ REMEDIES = {
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
     errno.EFBIG: "it is larger than files may be here (ulimit -f, or the file system)",
     errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EPERM: "it is not permitted here: choose another folder",
     errno.EACCES: "no permission to write: choose another folder or change its rights",
 }
+WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -22,6 +24,14 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in REMEDIES:
+        remedy = REMEDIES.get(error.errno)
+        if remedy is None and error.errno in WRONG_PATH and _is_beside(error.filename, Path(path)):
+            remedy = f"{error.strerror}: {error.filename}: choose another name"
+        if remedy is None:
             raise
-        raise PamError(f"{path}: cannot be written: {REMEDIES[error.errno]}") from error
+        raise PamError(f"{path}: cannot be written: {remedy}") from error
+
+
+def _is_beside(file: str | bytes | int | None, path: Path) -> bool:
+    """Whether `file` is `path`, a folder above it, or in one of these; not the file of an input."""
+    return isinstance(file, str) and Path(file).parent in path.parents

@@ -1,5 +1,6 @@
 """Errors that the user can correct, and their exit messages."""
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -28,6 +29,11 @@ def run_main(main: Callable[[], int | None]) -> None:
             "convmv -r -f LATIN1 -t UTF-8 --notest FOLDER",
             file=sys.stderr,
         )
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: {error.filename}: the name is too long: shorten it", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command resumes", file=sys.stderr)

@@ -2,18 +2,20 @@
 """Measure the server: throughput and latency with and without batching, and its memory.
 
     tools/bench_serve.py --exp exp/NAME --data dump/raw/SET [--clients 1 8 32] [--requests 96]
-                         [--batches 1 16] [--memory 2000] [--prompt "Transcribe the speech."]
+                         [--batches 1 16] [--prompt "Transcribe the speech."]
+    tools/bench_serve.py --exp exp/NAME --data dump/raw/SET --memory 2000 --longest 2 --tokens 2
 
 For each limit of `--batches` (requests that are answered together) it starts `pam.bin.serve`, and
 for each number of clients it sends `--requests` requests about the clips of the set. The columns
 are requests per second, RTFx (seconds of audio per second), and the 50th and 95th percentile of
-the time of a request in seconds. `--memory` N sends N requests to the last server, and prints its
-resident memory before, after the first tenth, and after all of them.
+the time of a request in seconds.
+
+`--memory` N starts one server instead, sends N requests by 16 clients, and prints its resident
+memory as it goes. `--longest` (seconds) and `--tokens` (of an answer) make requests short.
 """
 
 import argparse
 import io
-import itertools
 import socket
 import statistics
 import subprocess
@@ -35,9 +37,11 @@ from pam.data.audio import load_audio  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.rate import SAMPLE_RATE  # noqa: E402
+from pam.serve.limits import Limits  # noqa: E402
 
 NAME = "bench"
 START_SECONDS, ANSWER_SECONDS = 300, 600
+CLIENTS = 16  # of --memory
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,7 +53,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--memory", type=int, default=0)
+    parser.add_argument("--memory", type=int, metavar="REQUESTS")
+    parser.add_argument("--longest", type=float, help="leave out clips of more seconds")
+    parser.add_argument("--tokens", type=int, default=Limits.tokens, help="of an answer, at most")
     parser.add_argument("--prompt", default="Transcribe the speech.")
     parser.add_argument("--ngpu", type=int, default=0)
     return parser
@@ -57,7 +63,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_parser().parse_args(argv)
-    clips, seconds = read_clips(args.data, args.requests)
+    clips, seconds = read_clips(args.data, args.requests, args.longest)
+    if args.memory:
+        with serving(args, Limits.batch) as (address, server):
+            watch_memory(address, server, args, clips)
+        return
     print(
         "| batch | clients | requests/s | RTFx | p50 s | p95 s |\n|---:|---:|---:|---:|---:|---:|"
     )
@@ -71,14 +81,20 @@ def main(argv: list[str] | None = None) -> None:
                 p50, p95 = statistics.median(times), float(np.percentile(times, 95))
                 speed = f"{len(clips) / wall:.2f} | {seconds / wall:.1f} | {p50:.2f} | {p95:.2f}"
                 print(f"| {batch} | {clients} | {speed} |", flush=True)
-            if args.memory and batch == args.batches[-1]:
-                watch_memory(address, server, args, clips)
 
 
-def read_clips(folder: Path, count: int) -> tuple[list[bytes], float]:
+def read_clips(folder: Path, count: int, longest: float | None) -> tuple[list[bytes], float]:
     """`count` clips as WAV, an even sample of the set or repeated, and their seconds."""
     data = DataDir.read(folder)
-    utterances = list(data.utterances)
+    utterances = data.utterances
+    if longest is not None:
+        if "utt2dur" not in data:
+            raise PamError(
+                f"{folder}: --longest needs its utt2dur: write it, or leave --longest out"
+            )
+        utterances = [utt for utt in utterances if float(data["utt2dur"][utt]) <= longest]
+    if not utterances:
+        raise PamError(f"{folder}: no clip has at most {longest:g} s: give a larger --longest")
     chosen = [utterances[n * len(utterances) // count % len(utterances)] for n in range(count)]
     samples = [load_audio(*data.audio(utt)) for utt in chosen]
     return [as_wav(clip) for clip in samples], sum(map(len, samples)) / SAMPLE_RATE
@@ -94,7 +110,8 @@ def as_wav(clip: np.ndarray) -> bytes:
 def serving(args: argparse.Namespace, batch: int) -> Iterator[tuple[str, subprocess.Popen]]:
     port = free_port()
     command = [sys.executable, "-m", "pam.bin.serve", str(args.exp), "--name", NAME]
-    command += ["--port", str(port), "--batch", str(batch), "--ngpu", str(args.ngpu)]
+    command += ["--port", str(port), "--batch", str(batch), "--tokens", str(args.tokens)]
+    command += ["--ngpu", str(args.ngpu)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -148,13 +165,16 @@ def times_of(
 def watch_memory(
     address: str, server: subprocess.Popen, args: argparse.Namespace, clips: list[bytes]
 ) -> None:
-    """Print the server's memory around `--memory` requests."""
-    sizes, done = [resident_mb(server.pid)], 0
-    for count in (args.memory // 10, args.memory - args.memory // 10):
-        times_of(address, args, list(itertools.islice(itertools.cycle(clips), count)), 16)
-        done += count
-        sizes.append(resident_mb(server.pid))
-        print(f"\nresident after {done} more requests: {sizes[-1]:.0f} MB (before: {sizes[0]:.0f})")
+    """Print the server's memory before and between `--memory` requests."""
+    print("| requests | resident, MB | seconds |\n|---:|---:|---:|")
+    started, done = time.monotonic(), 0
+    for mark in sorted({0, min(100, args.memory), *range(500, args.memory, 500), args.memory}):
+        times_of(address, args, [clips[n % len(clips)] for n in range(done, mark)], CLIENTS)
+        done = mark
+        print(
+            f"| {done} | {resident_mb(server.pid):.0f} | {time.monotonic() - started:.0f} |",
+            flush=True,
+        )
 
 
 def resident_mb(pid: int) -> float:

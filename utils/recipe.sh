@@ -24,7 +24,7 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         in_each_corpus 1
         return
     fi
-    local model data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}")
+    local model data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
     if pending data "${data[@]}"; then
         prepare
         "$python" -m pam.bin.data "${data[@]}" --seconds "$((SECONDS - started))"

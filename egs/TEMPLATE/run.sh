@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 task=asr_clean       # task of all utterances: a name of pam/data/tasks.py
+licence=             # of your corpus, for the card of an exported model, such as "CC BY 4.0"
 train_sets="TEMPLATE_train"
 dev_sets="TEMPLATE_dev"
 test_sets="TEMPLATE_test"

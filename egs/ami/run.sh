@@ -16,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
 download=false       # true: fetch annotations and 687 recordings into $AMI before stage 1
+licence="CC BY 4.0"
 train_sets="ami_train"
 dev_sets="ami_dev"
 test_sets="ami_test"

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 size=long            # size of the corpus: long is all, short 3000 clips, tiny is enough to try the stages
+licence="for academic use only; clips of YouTube"
 train_sets="audiocaps_train"
 dev_sets="audiocaps_val"
 test_sets="audiocaps_test audiocaps_test_audiobench audiocaps_test_qa"

@@ -15,6 +15,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
 download=false       # true: fetch the parts that are missing, 7.7 GB, before stage 1
+licence="CC BY 4.0"
 train_sets="librispeech_train_clean_100"
 dev_sets="librispeech_dev_clean librispeech_dev_other"
 test_sets="librispeech_test_clean librispeech_test_other"

@@ -11,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./db.sh
 . "$PAM_ROOT/utils/options.sh"
 
+licence="by source, some not to be sold, some GPL: egs/mini/README.md"
 train_sets="asr_clean_train asr_noisy_train snv_train ac_train"
 dev_sets="asr_clean_dev asr_noisy_dev snv_dev ac_dev"
 test_sets="asr_clean_test asr_noisy_test snv_test snv_test_real ac_test ac_test_unseen"

@@ -18,6 +18,7 @@ num_items=137041     # training items where the size is long; this is the paper'
 segments=0           # clips in each item; 0: as many as people, so that the length tells them too
 data_seed=0          # of the draw of clips
 audio=virtual        # virtual: clips are joined when they are read; flac: items are written too
+licence="CC0"
 train_sets="snv_commonvoice_train"
 dev_sets="snv_commonvoice_dev"
 test_sets="snv_airbench snv_airbench_official"

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pam.config.made import FOLDER, PENDING, Making, add_pending, given, read_record
+from pam.config.made import FOLDER, PENDING, Making, add_pending, given, licences_of, read_record
 from pam.errors import PamError, run_main
 from pam.log import get_logger
 
@@ -16,6 +16,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="DATADIR, the folder of the sets")
     parser.add_argument("--sets", nargs="*", default=[], help="requested sets")
     parser.add_argument("--made_with", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--licence", default="", help="of the audio and texts of these sets")
     parser.add_argument("--seconds", type=float, default=0.0, help="duration of the preparation")
     add_pending(parser)
     return parser
@@ -26,8 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     scps = [args.out / name / "wav.scp" for name in args.sets]
     begun = any(args.out.glob("*/wav.scp"))
-    making = Making(args.out, STAGE, given(args.made_with), products=scps, remedy=REMEDY)
     record = read_record(args.out, STAGE)
+    licences = licences_of([record]) | (
+        dict.fromkeys(args.sets, args.licence) if args.licence else {}
+    )
+    made_with = given(args.made_with)
+    making = Making(args.out, STAGE, made_with, products=scps, remedy=REMEDY, licences=licences)
     making.begun = begun and record is not None  # sets made without a recipe are accepted
     complete = making.is_complete()
     if record and making.begun:  # a corpus without a folder now keeps the recorded one

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pam.device import device_for
 from pam.errors import PamError, run_main
+from pam.serve.address import bound
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -36,7 +37,9 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    device = device_for(args.ngpu)
+    device, exps = device_for(args.ngpu), {exp.resolve().name: exp for exp in args.exp}
+    if len(exps) < len(args.exp):
+        raise PamError("two systems have the same name: rename the folder of one")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from pam.demo.page import make_page
@@ -45,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     from pam.decode.api import SpeechLLM
     from pam.demo.examples import examples_of
 
-    models = {exp.resolve().name: SpeechLLM.from_pretrained(exp, device) for exp in args.exp}
+    bound(args.host, args.port).close()  # before the models are loaded
+    models = {name: SpeechLLM.from_pretrained(exp, device) for name, exp in exps.items()}
     with tempfile.TemporaryDirectory() as folder:
         examples = examples_of(args.data, args.each, Path(folder))
         launch(make_page(models, Path(folder), examples), Path(folder), args.host, args.port)

@@ -6,7 +6,8 @@
     pam doctor --json            for programs
 
 The exit status is 1 if something is missing that the main job needs. In a clone, that is a recipe
-at the mini scale; with --exp, or where only the package is installed, it is `pam transcribe`.
+at the mini scale; with --exp, or where only the package is installed, it is `pam transcribe`. A
+package of another version than that of the tests is only noted.
 """
 
 import argparse
@@ -54,7 +55,8 @@ def as_text(checks: Sequence[Check], job: Sequence[str]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip()
         for row in table
     ]
-    return "\n".join([environment.machine(), "", *lines, "", *by_stage(checks)])
+    notes = [f"note: {check.note}" for check in checks if check.note]
+    return "\n".join([environment.machine(), "", *lines, *notes, "", *by_stage(checks)])
 
 
 def names_of(needs: Sequence[str]) -> str:

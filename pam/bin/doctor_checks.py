@@ -16,7 +16,7 @@ from pam.config.made import FOLDER
 from pam.config.source import attribute_of, registered
 from pam.device import cores
 from pam.errors import PamError
-from pam.paths import ROOT, cache_dir, conf_file
+from pam.paths import CONF, ROOT, cache_dir, conf_file
 from pam.train.memory import available
 
 STAGES = {
@@ -29,6 +29,7 @@ GIB = 2**30
 DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
 # What pip must be told of a package, as in setup.py.
 VERSIONS = {"espnet": "espnet==202511", "gradio": "'gradio>=6'", "jiwer": "'jiwer>=4'"}
+PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Check:
         needs: the stages and commands that it is for, by their keys in `STAGES`.
         remedy: how to get it.
         required: whether they cannot run without it.
+        note: what a user may want to know.
     """
 
     what: str
@@ -48,6 +50,7 @@ class Check:
     needs: tuple[str, ...]
     remedy: str = ""
     required: bool = False
+    note: str = ""
 
     def stops(self, stages: Collection[str]) -> bool:
         """Whether one of these stages cannot run."""
@@ -100,6 +103,7 @@ def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
         yield python()
         yield torch_version()
         yield from map(packages, GROUPS)
+        yield tested_versions()
         yield gpu()
         yield memory()
         yield disk(job)
@@ -109,7 +113,7 @@ def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
         yield wordnet()
         yield java()
     except PamError as error:
-        yield Check("configuration", None, job, str(error), True)
+        yield Check("configuration", None, (*job, *ASK), str(error), True)
 
 
 def python() -> Check:
@@ -141,6 +145,28 @@ def torch_version() -> Check:
     except (ImportError, OSError) as error:
         found, remedy = None, f"{remedy} ({' '.join(str(error).split())})"
     return Check("torch", found, tuple(STAGES), remedy, True)
+
+
+def tested_versions() -> Check:
+    """A note about installed packages whose version is not the one that all tests ran with."""
+    tested = read_tested()
+    names = ["torch", *(name for group in GROUPS for name in group.packages)]
+    here = {name: version for name in names if (version := version_of(name))}
+    others = [
+        f"{name} {version} (tested: {tested[name]})"
+        for name, version in here.items()
+        if version.partition("+")[0] != tested[name]  # 2.12.1+cpu is 2.12.1
+    ]
+    same = len(here) - len(others)
+    note = f"versions that were not tested, which may work: {', '.join(others)}" if others else ""
+    return Check("tested versions", f"{same} of {len(here)} packages", tuple(STAGES), note=note)
+
+
+def read_tested() -> dict[str, str]:
+    """{package: version}, the exact versions that the tests ran with."""
+    file = ROOT / "tools/constraints.txt"
+    pins = PIN.findall((file if file.is_file() else CONF / file.name).read_text(encoding="utf-8"))
+    return {name.replace("_", "-").lower(): version for name, version in pins}
 
 
 def version_of(package: str) -> str | None:

@@ -22,6 +22,7 @@ from a folder of this machine need --bundle.
 import argparse
 from pathlib import Path
 
+from pam.config.made import read_record
 from pam.errors import PamError, run_main
 from pam.log import get_logger
 
@@ -44,6 +45,14 @@ def get_parser() -> argparse.ArgumentParser:
         "--licence", default="other", help="the model card's licence (hf), e.g. cc-by-4.0"
     )
     parser.add_argument(
+        "--data_licence",
+        action="append",
+        default=[],
+        metavar="SET=LICENCE",
+        help="the licence of a training set, for the card (hf), where its recipe did not state it "
+        "(licence= in its run.sh); may be repeated",
+    )
+    parser.add_argument(
         "--push", metavar="USER/NAME", help="then upload the folder; HF_TOKEN is its token"
     )
     return parser
@@ -53,12 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if args.bundle and args.to not in ("hf", "vllm"):
         raise PamError(f"--bundle: --to {args.to} has no pretrained weights: leave it out")
+    if args.data_licence and args.to != "hf":
+        raise PamError(f"--data_licence: --to {args.to} has no model card: leave it out")
     if args.push:
         if args.to == "espnet":
             raise PamError("--push: --to espnet writes one file: upload it by other means")
         from pam.hf.push import token
 
         token()  # fail before the export
+    from pam.model.build import trained_weights
+
+    trained_weights(args.exp)  # fail before anything is written
     export(args)
     logger.info("%s is complete", args.out)
     if args.push:
@@ -73,7 +87,7 @@ def export(args: argparse.Namespace) -> None:
     if args.to == "hf":
         from pam.hf.folder import write_hf
 
-        write_hf(args.exp, args.out, args.bundle, args.licence)
+        write_hf(args.exp, args.out, args.bundle, args.licence, data_licences(args))
     elif args.to == "vllm":
         from pam.hf.vllm import write_vllm
 
@@ -86,16 +100,31 @@ def export(args: argparse.Namespace) -> None:
         pack(args.exp, args.out)
 
 
+def data_licences(args: argparse.Namespace) -> dict[str, str]:
+    """{set: licence} of --data_licence. `PamError` for a set that the training did not have."""
+    sets = ((read_record(args.exp, "train") or {}).get("settings") or {}).get("train_sets")
+    found = {}
+    for text in args.data_licence:
+        name, _, licence = text.partition("=")
+        if not (name and licence.strip()):
+            raise PamError(f"--data_licence {text}: expected SET=LICENCE, such as my_train=CC0")
+        if name not in (sets or []):
+            known = f"known: {', '.join(sets)}" if sets else "the training recorded no sets"
+            raise PamError(f"--data_licence {text}: no training set has this name; {known}")
+        found[name] = licence.strip()
+    return found
+
+
 def pack(exp: Path, out: Path) -> None:
     """One file with config.yaml, model.pth and template.json."""
-    from espnet2.main_funcs.pack_funcs import pack as espnet_pack
-
     from pam.model.build import trained_weights
 
     if out.exists():
         raise PamError(f"{out}: it exists: remove it, or choose another name")
     if out.suffix not in (".zip", ".tar", ".tgz", ".tbz2", ".txz"):
         raise PamError(f"{out}: name a file like MODEL.zip or MODEL.tgz")
+    from espnet2.main_funcs.pack_funcs import pack as espnet_pack
+
     option = [exp / TEMPLATE] if (exp / TEMPLATE).is_file() else []
     espnet_pack(
         files={"asr_model_file": trained_weights(exp)},

@@ -13,11 +13,15 @@ SIGTERM and Ctrl-C: no new requests; those that have begun are answered.
 
 import argparse
 import os
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pam.device import device_for
 from pam.errors import PamError, run_main
 from pam.log import get_logger
+from pam.serve.address import bound
 from pam.serve.limits import Limits
 
 KEY = "PAM_API_KEY"
@@ -60,10 +64,16 @@ def main(argv: list[str] | None = None) -> int:
         raise PamError(f"{error}: the server needs: pip install 'pam-speech-llm[serve]'") from error
     from pam.decode.api import SpeechLLM
 
-    llm = SpeechLLM.from_pretrained(args.exp, device, args.dtype)
-    app = make_app(llm, args.name or args.exp.resolve().name, limits, key)
-    get_logger(__name__).info("serving %s on %s", args.exp, args.host)
-    uvicorn.run(app, host=args.host, port=args.port, limit_concurrency=4 * limits.queue)
+    with bound(args.host, args.port) as address:
+        llm = SpeechLLM.from_pretrained(args.exp, device, args.dtype)
+        app = make_app(llm, args.name or args.exp.resolve().name, limits, key)
+        get_logger(__name__).info("serving %s on %s", args.exp, args.host)
+        most = 4 * limits.queue
+        config = uvicorn.Config(app, args.host, args.port, limit_concurrency=most)
+        # When all is answered, uvicorn raises the signal that it was stopped by again.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run([address])
     return 0
 
 

@@ -10,9 +10,13 @@ A name is an audio file, a pattern, a data directory (Kaldi: its utterances, wit
 one file from standard input. A recording that is longer than the model can take is cut into pieces;
 their answers are printed too, and are the subtitles of --format srt.
 
---output FILE is complete when it has its name. With jsonl, the same command again skips answers
-that are there, also after a kill. For a recording that cannot be used, there is one line on stderr;
-the others are answered, and the exit status is 1.
+--output is complete when it has its name. Until then the answers are in a file .jsonl.part beside
+it (of FOLDER/, in it), where the same command goes on after a kill. A complete file of jsonl can be
+added to: the same command answers only what is not there. Files of txt and srt do not say which
+prompt they answer, so one that exists is an error.
+
+For a recording that cannot be used, there is one line on stderr; the others are answered, and the
+exit status is 1.
 """
 
 import argparse

@@ -37,15 +37,27 @@ def as_json(asked: Mapping[str, str]) -> Form:
     """A line of JSON with the name, what was `asked`, and all of the answer."""
 
     def form(recording: Recording, answer: Answer) -> str:
-        entry = {"name": recording.name, **asked, **answer.as_dict()}
-        try:
-            line = json.dumps(entry, ensure_ascii=False)
-            line.encode("utf-8")
-        except UnicodeEncodeError:  # the name of a file that is not UTF-8
-            line = json.dumps(entry)
-        return line + "\n"
+        return json_line({"name": recording.name, **asked, **answer.as_dict()})
 
     return form
+
+
+def json_line(entry: Mapping[str, Any]) -> str:
+    try:
+        line = json.dumps(entry, ensure_ascii=False)
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        line = json.dumps(entry)
+    return line + "\n"
+
+
+def part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def lines_of(path: Path) -> Path:
+    """The part of a file that is not of JSON lines."""
+    return part_of(path.with_name(path.name + ".jsonl"))
 
 
 class Output:
@@ -84,27 +96,135 @@ class Output:
             self.finish()
 
 
-class TextFile(Output):
-    """A file that is written as a whole, when all answers are there."""
+class Kept(Output):
+    """Answers that are kept as JSON lines in a file NAME.part, where a rerun continues. With the
+    last answer, they become what the user asked for.
 
-    def __init__(self, path: Path, form: Form, single: bool):
+    Args:
+        form: a line of the part.
+        asked: entries that its lines must have, so that it has the answers to one question.
+    """
+
+    def __init__(self, part: Path, form: Form, asked: Mapping[str, str], single: bool = False):
         super().__init__(form, single)
-        self.path, self.parts = path, []
+        self.part, self.asked = part, asked
+        self.file: TextIO | None = None
+
+    def earlier(self) -> Path:
+        """The file with the answers of an earlier run."""
+        return self.part
+
+    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
+        done = {entry["name"] for entry in self.entries()}
+        return [one for one in super().missing(recordings) if one.name not in done]
+
+    def kept(self) -> list[str]:
+        """The complete lines of an earlier run; a killed one may have left half a line."""
+        file = self.earlier()
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+        return [line for line in lines if line.endswith("\n")]
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [self.entry_in(line) for line in self.kept()]
+
+    def entry_in(self, line: str) -> dict[str, Any]:
+        """The content of a line. `PamError` if it does not answer this question."""
+        file, remedy = self.earlier(), "give another --output, or remove the file"
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            found = {key: entry[key] for key in ("name", *self.asked)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise PamError(f"{file}: not written by pam transcribe: {remedy}") from error
+        for key, value in self.asked.items():
+            if found[key] != value:
+                was = f"{key} {found[key]!r}, now {value!r}"
+                raise PamError(f"{file}: it was made with {was}: {remedy}")
+        return entry
+
+    def __enter__(self) -> Self:
+        with writing(self.part):
+            write_text(self.part, "".join(self.kept()))
+            self.file = self.part.open("a", encoding="utf-8")
+        return self
 
     def add(self, recording: Recording, answer: Answer) -> None:
-        self.parts.append(self.form(recording, answer))
+        with writing(self.part):
+            self.file.write(self.form(recording, answer))
+            self.file.flush()
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+        super().__exit__(*error)
+
+
+class JsonLines(Kept):
+    """A file of JSON lines, to which later runs add."""
+
+    def __init__(self, path: Path, asked: Mapping[str, str]):
+        super().__init__(part_of(path), as_json(asked), asked)
+        self.path = path
+
+    def earlier(self) -> Path:
+        return self.part if self.part.is_file() else self.path
 
     def finish(self) -> None:
-        with writing(self.path):
-            write_text(self.path, "".join(self.parts))
+        self.part.replace(self.path)
 
 
-class Folder(Output):
+class TextFile(Kept):
+    """A file of text or subtitles. A line of the part has the text of an answer, and its file."""
+
+    def __init__(
+        self,
+        path: Path,
+        form: Form,
+        asked: Mapping[str, str],
+        single: bool,
+        part: Path | None = None,
+    ):
+        super().__init__(part or lines_of(path), self.as_written, asked, single)
+        self.path, self.text_of = path, form
+
+    def file_of(self, recording: Recording) -> Path:
+        return self.path
+
+    def as_written(self, recording: Recording, answer: Answer) -> str:
+        text, file = self.text_of(recording, answer), str(self.file_of(recording))
+        return json_line({"name": recording.name, **self.asked, "file": file, "written": text})
+
+    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
+        names = {one.name for one in recordings}
+        for entry in self.entries():
+            if entry["name"] not in names:
+                raise PamError(
+                    f"{self.part}: an earlier command, which was killed, answered {entry['name']}: "
+                    "repeat that command, or remove the file"
+                )
+        for file in map(self.file_of, recordings):
+            if file.exists() and not self.part.exists():
+                raise PamError(
+                    f"{file}: it exists: remove it or give another --output; --format jsonl can "
+                    "add to a file"
+                )
+        return super().missing(recordings)
+
+    def finish(self) -> None:
+        texts: dict[str, str] = {}
+        for entry in self.entries():
+            texts[entry["file"]] = texts.get(entry["file"], "") + entry["written"]
+        for file, text in texts.items():
+            with writing(file):
+                write_text(file, text)
+        self.part.unlink()
+
+
+class Folder(TextFile):
     """A file for each recording, NAME.txt or NAME.srt, which has the name of the audio file."""
 
-    def __init__(self, path: Path, form: Form, suffix: str):
-        super().__init__(form)
-        self.path, self.suffix = path, suffix
+    def __init__(self, path: Path, form: Form, asked: Mapping[str, str], suffix: str):
+        part = lines_of(path / f"answers.{suffix}")
+        super().__init__(path, form, asked, single=False, part=part)
+        self.suffix = suffix
 
     def file_of(self, recording: Recording) -> Path:
         return self.path / f"{stem_of(recording)}.{self.suffix}"
@@ -118,68 +238,7 @@ class Folder(Output):
                     f"{self.file_of(recording)}: both {first.name} and {recording.name} would be "
                     "written there: use --format jsonl"
                 )
-        return list(recordings)
-
-    def add(self, recording: Recording, answer: Answer) -> None:
-        path = self.file_of(recording)
-        with writing(path):
-            write_text(path, self.form(recording, answer))
-
-
-class JsonLines(Output):
-    """A file of JSON lines. It is written as NAME.part, where a rerun continues, and then renamed.
-
-    Args:
-        asked: entries that its lines must have, so that it has the answers to one question.
-    """
-
-    def __init__(self, path: Path, asked: Mapping[str, str]):
-        super().__init__(as_json(asked))
-        self.path, self.asked = path, asked
-        self.part = path.with_name(path.name + ".part")
-        self.file: TextIO | None = None
-
-    def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
-        done = {self.name_in(line) for line in self.kept()}
-        return [recording for recording in recordings if recording.name not in done]
-
-    def kept(self) -> list[str]:
-        """The complete lines of an earlier run; a killed one may have left half a line."""
-        files = [file for file in (self.part, self.path) if file.is_file()]
-        lines = files[0].read_text(encoding="utf-8").splitlines(keepends=True) if files else []
-        return [line for line in lines if line.endswith("\n")]
-
-    def name_in(self, line: str) -> str:
-        """The name in a line. `PamError` if the line does not answer this question."""
-        remedy = "give another --output, or remove the file"
-        try:
-            entry: dict[str, Any] = json.loads(line)
-            name, found = entry["name"], {key: entry[key] for key in self.asked}
-        except (ValueError, KeyError, TypeError) as error:
-            raise PamError(f"{self.path}: not written by pam transcribe: {remedy}") from error
-        for key, value in self.asked.items():
-            if found[key] != value:
-                was = f"{key} {found[key]!r}, now {value!r}"
-                raise PamError(f"{self.path}: it was made with {was}: {remedy}")
-        return name
-
-    def __enter__(self) -> Self:
-        with writing(self.part):
-            write_text(self.part, "".join(self.kept()))
-            self.file = self.part.open("a", encoding="utf-8")
-        return self
-
-    def add(self, recording: Recording, answer: Answer) -> None:
-        with writing(self.path):
-            self.file.write(self.form(recording, answer))
-            self.file.flush()
-
-    def __exit__(self, *error) -> None:
-        self.file.close()
-        super().__exit__(*error)
-
-    def finish(self) -> None:
-        self.part.replace(self.path)
+        return super().missing(recordings)
 
 
 def output_for(
@@ -190,13 +249,16 @@ def output_for(
         forms = {"txt": as_line, "jsonl": as_json(asked), "srt": as_srt}
         return Output(forms[form], single=form == "srt") if form else default
     form, is_folder = form or form_of(path), path.endswith("/") or Path(path).is_dir()
+    if Path(path).exists() and not (is_folder or Path(path).is_file()):
+        raise PamError(f"--output {path}: not a file: leave --output out to print the answers")
     if form == "jsonl":
         if is_folder:
             raise PamError(f"--output {path}: --format jsonl is one file: give {path}/NAME.jsonl")
         return JsonLines(Path(path), asked)
+    asked = {**asked, "format": form}
     if is_folder:
-        return Folder(Path(path), as_text if form == "txt" else as_srt, form)
-    return TextFile(Path(path), as_line if form == "txt" else as_srt, single=form == "srt")
+        return Folder(Path(path), as_text if form == "txt" else as_srt, asked, form)
+    return TextFile(Path(path), as_line if form == "txt" else as_srt, asked, form == "srt")
 
 
 def form_of(path: str) -> str:

@@ -4,10 +4,12 @@ A folder has one such file, with a record for each stage that writes to the fold
 
     {"train": {"complete": true, "settings": {"seed": 0, …}, "inputs": {"train": "1f0c…"},
                "seconds": {"dump raw/ac_train": 3.1, "train exp/pam": 9.0},
+               "licences": {"ac_train": "CC BY 4.0"},
                "commit": "…", "machine": "…", "date": "…"}}
 
 `settings` are all settings that the result depends on, with flat keys such as `fusion_conf.rank`. A
-key in capitals is the folder of a corpus. `inputs` are digests of the inputs. A record is written
+key in capitals is the folder of a corpus. `inputs` are digests of the inputs. `licences` are those
+of the sets that it was made from, where recipes state them. A record is written
 before the work (not complete) and again after it. So a killed stage resumes with the same settings.
 """
 
@@ -53,7 +55,8 @@ class Making:
         remedy: the advice if the folder has other settings; "": the folder is made again.
         keeps_inputs: changed inputs are an error, like changed settings. Otherwise they cause the
             stage to run again.
-        after: records of the inputs, for the seconds that these took.
+        after: records of the inputs, for the seconds that these took and for their licences.
+        licences: set → licence of its audio and text; recorded, but never compared.
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class Making:
     remedy: str = ""
     keeps_inputs: bool = False
     after: Iterable[Record | None] = ()
+    licences: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.settings = json.loads(json.dumps(flatten(self.settings)))
@@ -122,11 +126,13 @@ class Making:
         before = read_record(self.folder, self.stage) if self.resumes() else None
         total = seconds_of(self.after)
         total[name] = round(own + ((before or {}).get("seconds") or {}).get(name, 0.0), 2)
+        licences = {**licences_of(self.after), **self.licences}
         self._write(
             {
                 "complete": complete,
                 **self._made_with(),
                 "seconds": total,
+                **({"licences": licences} if licences else {}),
                 "commit": commit(),
                 "machine": machine(),
                 "date": now(),
@@ -253,6 +259,14 @@ def seconds_of(records: Iterable[Record | None]) -> dict[str, float]:
     found: dict[str, float] = {}
     for record in records:
         found |= (record or {}).get("seconds") or {}
+    return found
+
+
+def licences_of(records: Iterable[Record | None]) -> dict[str, str]:
+    """{set: licence} of several records."""
+    found: dict[str, str] = {}
+    for record in records:
+        found |= (record or {}).get("licences") or {}
     return found
 
 

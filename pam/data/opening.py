@@ -47,7 +47,9 @@ def open_audio(path: str | Path) -> Audio:
     if path.rstrip().endswith("|"):
         raise PamError(f"{path}: commands are not run: convert to an audio file and give its path")
     if not file_of(path).is_file():
-        raise PamError(f"{path}: no such audio file: correct its line in wav.scp or remove it")
+        raise PamError(
+            f"{path}: no such audio file: correct the path (in wav.scp, or as you gave it)"
+        )
     try:
         state = file_of(path).stat()
         return _looked_at(path, state.st_size, state.st_mtime_ns)

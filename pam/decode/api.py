@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pam.data.longest import read_longest
 from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
 from pam.decode.audio_input import Audio
 from pam.decode.decoder import Decoder
-from pam.decode.question import Question
+from pam.decode.question import Question, check_prompt
 from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, NONE, Settings
 from pam.decode.stream import Stream
 from pam.errors import PamError
@@ -58,6 +60,7 @@ class SpeechLLM:
         `dtype` is that of the LLM's weights, such as "float32"; None: that of the training.
         `PamError` if there is no model or its parts do not fit.
         """
+        check_device(device)
         folder = folder_of(exp)
         model = load_experiment(folder, online=True, dtype=dtype).to(device)
         return cls(model, read_longest(folder), exact)
@@ -125,6 +128,10 @@ class SpeechLLM:
         `PamError` for a system without a router.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise PamError("no prompt: give one, or a list of them")
+        for one in prompts:
+            check_prompt(one)
         rows = self.model.prompt_posteriors(prompts).tolist()
         found = [dict(zip(self.model.experts, row, strict=True)) for row in rows]
         return found[0] if isinstance(prompt, str) else found
@@ -134,6 +141,9 @@ class SpeechLLM:
         routed = getattr(self.model.fusion, "experts", None)
         if not routed:
             return {}
+        if expert not in self.model.experts:
+            known = ", ".join(self.model.experts)
+            raise PamError(f"expert {expert!r}: there is none of this name; known: {known}")
         layers = routed[self.model.experts.index(expert)]
         parts_MS = layers.layer_weights().detach().float().cpu().split(layers.states, dim=1)
         names = [shape.name for shape in self.model.shapes]
@@ -150,6 +160,15 @@ class SpeechLLM:
             if answer.expert is not None:
                 answer = replace(answer, layer_weights=self.layer_weights(answer.expert))
             yield number, answer
+
+
+def check_device(name: str) -> None:
+    """`PamError` for a device that torch does not know or does not see."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise PamError(f'device {name!r}: {reason}: use "cpu", or a device that is here') from error
 
 
 def folder_of(name: str | Path) -> Path:

@@ -2,9 +2,11 @@
 
 # N, M samples
 
+import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +23,7 @@ from pam.rate import SAMPLE_RATE
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor | Mapping[str, Any]
 KINDS = "a path, bytes, an open file, or samples with their rate"
 BLOCK = 1 << 20  # bytes
+LEAST_RATE, MOST_RATE = 1_000, 1_000_000  # of samples, a second
 
 
 def name_of(audio: Audio) -> str:
@@ -71,6 +74,10 @@ def as_clip(
         )
     if not samples.size or not np.isfinite(samples).all():
         raise PamError("audio array: empty, or has NaN or infinite samples")
+    if not isinstance(sample_rate, Real) or not LEAST_RATE <= sample_rate <= MOST_RATE:
+        raise PamError(
+            f"sample rate {sample_rate!r}: expected samples a second, {LEAST_RATE} to {MOST_RATE}"
+        )
     if sample_rate != SAMPLE_RATE:
         import soxr
 
@@ -82,7 +89,8 @@ def _unpacked(audio: Audio, sample_rate: int) -> tuple[Any, int]:
     """The audio inside a mapping, and its rate."""
     if not isinstance(audio, Mapping):
         return audio, sample_rate
-    rate = audio.get("sampling_rate") or sample_rate
+    given = audio.get("sampling_rate")
+    rate = sample_rate if given is None else given
     found = [audio[k] for k in ("array", "raw", "bytes", "path") if audio.get(k) is not None]
     if not found:
         raise PamError(f"audio with the keys {', '.join(map(str, audio))}: give {KINDS}")
@@ -92,6 +100,8 @@ def _unpacked(audio: Audio, sample_rate: int) -> tuple[Any, int]:
 def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:
     """The samples of a copy on the disk, because decoders seek and may read a file twice."""
     with tempfile.NamedTemporaryFile() as copy:
+        if isinstance(audio, io.TextIOBase):
+            raise PamError("audio file: it is open as text: open it with the mode 'rb'")
         if hasattr(audio, "read"):
             shutil.copyfileobj(audio, copy, BLOCK)
         else:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 from pam.decode.audio_input import Audio, name_of
 from pam.decode.settings import MAX_TOKENS_PER_SECOND, check_threshold
 from pam.errors import PamError
 from pam.rate import SAMPLE_RATE
 
+MOST_CHARACTERS = 8_000  # of a prompt
 Watch = Callable[[str], None]
 
 
@@ -33,10 +35,10 @@ class Question:
     is_wanted: Callable[[], bool] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise PamError("the prompt is empty: write what the model should do with the audio")
-        if self.max_new_tokens < 1:
-            raise PamError(f"max_new_tokens {self.max_new_tokens}: must be at least 1")
+        check_prompt(self.prompt)
+        if not isinstance(self.max_new_tokens, Integral) or self.max_new_tokens < 1:
+            given = repr(self.max_new_tokens)
+            raise PamError(f"max_new_tokens {given}: expected a whole number, at least 1")
         if self.skip_silence is not None:
             check_threshold(self.skip_silence)
 
@@ -44,3 +46,13 @@ class Question:
     def title(self) -> str:
         """What messages call the recording."""
         return self.name or name_of(self.audio)
+
+
+def check_prompt(prompt: str) -> None:
+    """`PamError` for a prompt that no model can read."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PamError("the prompt is empty: write what the model should do with the audio")
+    if len(prompt) > MOST_CHARACTERS:  # attention needs memory by the square of the tokens
+        raise PamError(f"a prompt of {len(prompt)} characters: give at most {MOST_CHARACTERS}")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise PamError(f"prompt {ascii(prompt)}: not UTF-8: write it in this encoding")

@@ -61,7 +61,7 @@ def load_pretrained(
     else:
         folder = resolve_model(path)
     try:
-        with _quiet():
+        with quiet():
             model, info = cls.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -101,7 +101,7 @@ def require(path: str, config: PreTrainedConfig, values: Mapping[str, Any]) -> N
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' progress bar and its report on the keys, which are checked here."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -26,17 +26,25 @@ print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_spe
 
 `pipeline("any-to-any", model=where, trust_remote_code=True)` works too. The code in this folder is
 that of PaM; it needs {libraries}."""
+UNKNOWN = 'unknown (state it: pam export --data_licence "SET=LICENCE")'
 Origins = Mapping[str, Mapping[str, str | None]]
 
 
 def write_card(
-    exp: Path, folder: Path, origins: Origins, licence: str, libraries: Sequence[str]
+    exp: Path,
+    folder: Path,
+    origins: Origins,
+    licence: str,
+    libraries: Sequence[str],
+    data_licences: Mapping[str, str],
 ) -> None:
     """Write README.md; scores are those of the experiment's main decoding, if it was scored.
 
-    `libraries`: what the folder's code needs.
+    `libraries`: what the folder's code needs. `data_licences`: set → licence, where the training
+    did not record it.
     """
     results = read_results(exp, samples=0)
+    results["licences"] |= data_licences
     head = yaml.safe_dump(metadata(results, origins, licence), sort_keys=False, allow_unicode=True)
     write_text(folder / "README.md", f"---\n{head}---\n\n{body(results, origins, libraries)}\n")
 
@@ -91,8 +99,10 @@ def body(results: Mapping[str, Any], origins: Origins, libraries: Sequence[str])
         training(results),
         "## Parts and licences",
         table(["part", "pretrained weights", "revision"], rows(origins)),
-        "Each of these keeps its own licence, and so do the corpora of the training (PaM's "
-        "egs/README.md names them). PaM's code is under the MIT licence.",
+        "Each of these keeps its own licence (PaM's egs/README.md names them). PaM's code is under "
+        "the MIT licence.",
+        "## Training data and licences",
+        data(results),
     ]
     return "\n\n".join(lines)
 
@@ -116,10 +126,23 @@ def scores(sets: Mapping[str, Mapping[str, Any]]) -> str:
 def training(results: Mapping[str, Any]) -> str:
     made, known = results["environment"], ("system", "scale", "budget", "seed")
     rows = [[key, escape(results[key])] for key in known]
-    sets = (results["settings"] or {}).get("train_sets")
-    rows += [["data", escape(", ".join(sets))]] if sets else []
     rows += [[key, escape(made.get(key))] for key in ("commit", "date", "machine")]
     return table(["what", "value"], rows)
+
+
+def data(results: Mapping[str, Any]) -> str:
+    """A table of the training sets; without a record of them, one line."""
+    sets = train_sets(results)
+    if not sets:
+        return f"The sets of this training were not recorded, so their licences are {UNKNOWN}."
+    licences = results["licences"]
+    return table(
+        ["training set", "licence"], [[escape(s), escape(licences.get(s, UNKNOWN))] for s in sets]
+    )
+
+
+def train_sets(results: Mapping[str, Any]) -> list[str]:
+    return (results["settings"] or {}).get("train_sets") or []
 
 
 def rows(origins: Origins) -> list[list[str]]:

@@ -52,10 +52,17 @@ ONE_FILE = 2**60  # bytes
 LOCAL = ("_name_or_path", "transformers_version", "id2label", "label2id", "auto_map")
 
 
-def write_hf(exp: Path, out: Path, bundle: bool, licence: str) -> None:
+def write_hf(
+    exp: Path,
+    out: Path,
+    bundle: bool,
+    licence: str,
+    data_licences: Mapping[str, str] | None = None,
+) -> None:
     """Write exp/NAME to the new folder `out`.
 
     `bundle`: with the pretrained weights, too. Otherwise they are named with their revisions.
+    `data_licences`: set → licence, for the card.
     """
     config = load_yaml(exp / "config.yaml")
     found = origins(config)
@@ -64,7 +71,8 @@ def write_hf(exp: Path, out: Path, bundle: bool, licence: str) -> None:
     with new_folder(out) as folder:
         model = load_experiment(exp, online=True)
         modules = write_model(model, config, folder, bundle, read_longest(exp))
-        write_card(exp, folder, found, licence, third_party(modules))
+        libraries = third_party(modules)
+        write_card(exp, folder, found, licence, libraries, data_licences or {})
 
 
 @contextmanager

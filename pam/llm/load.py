@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from pam.encoders.loading import quiet
 from pam.errors import PamError
 from pam.paths import resolve_model
 
@@ -54,13 +55,14 @@ def load_frozen(folder: str, dtype: str, attention: str) -> PreTrainedModel:
     """The pretrained LLM without gradients. `PamError` if weights are missing."""
     config = load_config(folder)
     try:
-        llm, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch_type(dtype),
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
+        with quiet():
+            llm, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch_type(dtype),
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
     except ImportError as error:  # such as flash_attention_2 without its package
         reason = " ".join(str(error).split())
         raise PamError(f"llm_conf.attention: {attention}: {reason}: use sdpa") from error

@@ -114,7 +114,10 @@ def trained_weights(exp: Path) -> Path:
     if not checkpoint.is_file() and (exp / "config.json").is_file():
         raise PamError(f"{exp}: an exported model: load it with transformers, as its README says")
     if not checkpoint.is_file():
-        raise PamError(f"{checkpoint}: no trained model here: run stages 4 and 5 of the recipe")
+        raise PamError(
+            f"{checkpoint}: no trained model here: correct the path, or run stages 4 and 5 of the "
+            "recipe"
+        )
     return checkpoint
 
 

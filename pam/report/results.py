@@ -9,7 +9,7 @@ from typing import Any
 
 from pam.analysis.layers import layer_weights
 from pam.config import load_yaml
-from pam.config.made import read_record, stage_seconds
+from pam.config.made import licences_of, read_record, stage_seconds
 from pam.data.sample import even_places
 from pam.environment import environment
 from pam.errors import PamError
@@ -26,8 +26,9 @@ def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
 
     Missing values are None or empty. `sets` are the scores of the main decoding. `decodings` holds
     every decoding, {tag: {set: score, decoding, samples}}, the main one first, with `samples`
-    answers of each set. `settings` and `notes` are those of the training (made.json). `environment`
-    is that of the training, or the present one if the training did not record it.
+    answers of each set. `settings`, `notes` and the `licences` of its data are those of the
+    training (made.json). `environment` is that of the training, or the present one if the training
+    did not record it.
 
     Raises:
         PamError: `exp` is not an experiment, or one of its files is damaged.
@@ -52,6 +53,7 @@ def read_results(exp: str | Path, samples: int = 3) -> dict[str, Any]:
         "environment": dict(made_in),
         "settings": made.get("settings"),
         "notes": made.get("notes", {}),
+        "licences": licences_of([made]),
         "config": config,
         "curves": read_json(exp / "curves.json", list) or [],
         "weights": mean_weights(exp, config),

@@ -260,6 +260,9 @@ def add_error_handlers(app: FastAPI) -> None:
     async def malformed(request: Request, error: ValidationError) -> Response:
         return await refused(request, invalid(*fault_of(error.errors())))
 
+    async def unusable(request: Request, error: PamError) -> Response:
+        return await refused(request, ApiError(400, str(error), "invalid_value"))
+
     async def unknown(request: Request, error: HTTPException) -> Response:
         code = str(error.detail).lower().replace(" ", "_")
         return await refused(request, ApiError(error.status_code, str(error.detail), code))
@@ -269,6 +272,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(ValidationError, malformed)
+    app.add_exception_handler(PamError, unusable)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(Exception, failed)
 

@@ -1,6 +1,8 @@
 """What the server accepts at most."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from pam.errors import PamError
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,8 @@ class Limits:
     queue: int = 64
     queue_seconds: float = 3600.0
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            if not getattr(self, name) > 0:
+                raise PamError(f"{name} {getattr(self, name)}: must be more than 0")

@@ -1,5 +1,7 @@
 """The foundation: tables, configuration, atomic files."""
 
+from pathlib import Path
+
 import pytest
 
 from pam.atomic import atomic_path, write_json
@@ -109,3 +111,10 @@ def test_user_errors_end_a_program_in_one_line(capsys):
         run_main(main)
     assert stop.value.code == 1
     assert capsys.readouterr().err == "error: data/x/text:3: empty transcript\n"
+
+
+def test_a_name_that_is_too_long_is_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_main(lambda: Path("x" * 300).stat())
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"error: {'x' * 300}: the name is too long: shorten it\n"

@@ -10,6 +10,7 @@ from pam.config.made import (
     differences,
     flatten,
     given,
+    licences_of,
     read_record,
     record_digest,
     settings_of,
@@ -178,3 +179,16 @@ def test_a_full_disk_does_not_hide_the_first_error(tmp_path, monkeypatch):
     with pytest.raises(PamError, match="the first"), made.work():
         monkeypatch.setattr(Making, "_write", refused)
         raise PamError("the first")
+
+
+def test_licences_of_all_that_it_is_made_of_are_kept(tmp_path):
+    """A licence that changes makes nothing again."""
+    first = Making(tmp_path / "a", "dump", licences={"a_train": "CC0"})
+    second = Making(tmp_path / "b", "dump", licences={"b_train": "CC BY 4.0"})
+    for making in (first, second):
+        making.finish()
+    records = [read_record(tmp_path / name, "dump") for name in "ab"]
+    Making(tmp_path / "exp", "train", {"seed": 1}, after=[*records, None]).finish()
+    found = licences_of([read_record(tmp_path / "exp", "train")])
+    assert found == {"a_train": "CC0", "b_train": "CC BY 4.0"}
+    assert Making(tmp_path / "a", "dump", licences={"a_train": "other"}).is_complete()

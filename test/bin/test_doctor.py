@@ -194,7 +194,8 @@ def test_a_trained_model(here, tmp_path, capsys):
 
 
 def test_an_unknown_scale_is_one_line(here, capsys):
-    status, checks, _ = report(capsys, "--scale", "mimi")
+    status, checks, stages = report(capsys, "--scale", "mimi")
+    assert "configuration" in stages["serve"] and "configuration" in stages["4 train"]
     assert status == 1 and "did you mean 'mini'" in checks["configuration"]["remedy"]
 
 
@@ -207,6 +208,21 @@ def test_corpora(here, tmp_path, capsys):
     here.setattr(doctor_checks, "named_in_db", lambda recipe: {"AMI": str(tmp_path)})
     _, checks, _ = report(capsys)
     assert checks["corpus of egs/ami"]["found"] == f"AMI={tmp_path}"
+
+
+def test_versions_that_were_not_tested_are_a_note(here, capsys):
+    tested = doctor_checks.read_tested()
+    named = ["torch", *(name for group in GROUPS for name in group.packages)]
+    assert set(named) <= tested.keys()
+    here.setattr(doctor_checks, "version_of", lambda name: tested[name] + "+cpu")
+    _, checks, _ = report(capsys)
+    check = checks["tested versions"]
+    assert (check["found"], check["note"]) == (f"{len(named)} of {len(named)} packages", "")
+    found = tested | {"peft": "0.1.0", "gradio": None}
+    here.setattr(doctor_checks, "version_of", found.get)
+    assert doctor.main([]) == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert note.endswith(f"which may work: peft 0.1.0 (tested: {tested['peft']})")
 
 
 def test_java(here, capsys):

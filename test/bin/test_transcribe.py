@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pam.bin import transcribe
+from pam.bin import transcribe, transcripts
 from pam.decode.answer import Answer, Piece
 from pam.errors import PamError
 
@@ -157,11 +157,63 @@ def test_lines_of_text(model, folder, capsys):
     assert Path("out/hyp.txt").read_text() == expected and capsys.readouterr().out == ""
 
 
-def test_a_file_of_text_is_there_only_if_it_is_complete(model, folder):
+@pytest.mark.parametrize("output", ["hyp.txt", "out/"])
+def test_text_is_there_only_if_it_is_complete(model, folder, monkeypatch, output):
+    """The same command goes on after a kill, and gives what a run without a kill gives."""
+    monkeypatch.setattr(transcribe, "TOGETHER", 1)
+    words = ("--format", "txt", "--output", output, data_dir())
     model.fault["rec2"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        run("--output", "hyp.txt", data_dir())
-    assert not list(Path().glob("hyp.txt*"))
+        run(*words)
+    (part,) = [*Path().glob("hyp*"), *Path().glob("out/*")]
+    assert part.suffix == ".part"
+    with part.open("a") as file:
+        file.write('{"name": "rec')  # a kill may leave half a line
+    with pytest.raises(PamError, match="it was made with prompt 'Transcribe.', now 'Other'"):
+        run(*words, prompt="Other")
+    with pytest.raises(PamError, match="an earlier command, which was killed, answered rec1"):
+        run(*words[:-1], "calls/a.wav")
+    model.fault.clear()
+    model.asked.clear()
+    assert run(*words) == 0
+    assert list(model.asked) == ["rec2"] and not part.exists()
+    found = {str(f): f.read_text() for f in (*Path().glob("hyp*"), *Path().glob("out/*"))}
+    assert found == (
+        {"out/rec1.txt": "text of\nrec1\n", "out/rec2.txt": "text of\nrec2\n"}
+        if output == "out/"
+        else {"hyp.txt": "rec1 text of rec1\nrec2 text of rec2\n"}
+    )
+
+
+def test_a_kill_while_files_get_their_names(model, folder, monkeypatch):
+    write_text, words = transcripts.write_text, ("--output", "out/", "--format", "srt", data_dir())
+
+    def killed(path, text):
+        if Path(path).name == "rec2.srt":
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    monkeypatch.setattr(transcripts, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(*words)
+    monkeypatch.setattr(transcripts, "write_text", write_text)
+    model.asked.clear()
+    assert run(*words) == 0 and not model.asked
+    assert {file.name for file in Path("out").iterdir()} == {"rec1.srt", "rec2.srt"}
+
+
+@pytest.mark.parametrize("output", ["calls/a.txt", "calls/"])
+def test_a_file_of_the_user_is_not_replaced(model, folder, output):
+    Path("calls/a.txt").write_text("what was really said\n")
+    with pytest.raises(PamError, match="calls/a.txt: it exists: remove it or give another"):
+        run("--format", "txt", "--output", output, "calls/a.wav")
+    assert Path("calls/a.txt").read_text() == "what was really said\n" and not model.loaded
+
+
+def test_an_output_that_cannot_be_made_is_one_line(model, folder):
+    for output in ("calls/a.wav/x.jsonl", "/proc/nowhere/x.txt"):
+        with pytest.raises(PamError, match="cannot be written: .*: choose another name"):
+            run("--output", output, "calls/a.wav")
 
 
 def test_a_folder_has_a_file_for_each_recording(model, folder):
@@ -269,6 +321,7 @@ def test_subtitles_of_a_short_recording_are_one_block(model, folder):
         (["--output", "out.csv"], "--output out.csv: give --format txt, jsonl, srt"),
         (["--output", "out/"], "--output out/: give --format"),
         (["--output", "out/", "--format", "jsonl"], "--format jsonl is one file"),
+        (["--output", "/dev/null", "--format", "txt"], "--output /dev/null: not a file"),
         (["--device", "gpu"], "--device gpu: expected cpu, cuda or cuda:N"),
     ],
 )

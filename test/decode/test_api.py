@@ -479,3 +479,37 @@ def test_a_model_that_is_nowhere(tmp_path, monkeypatch):
     (tmp_path / "exported/config.json").write_text("{}")
     with pytest.raises(PamError, match="exported: an exported model: load it with transformers"):
         SpeechLLM.from_pretrained("exported")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"audio": {"array": tone(8000), "sampling_rate": 0}}, "sample rate 0: expected"),
+        ({"sample_rate": -1}, "sample rate -1: expected samples a second"),
+        ({"sample_rate": "8k"}, "sample rate '8k': expected samples a second"),
+        ({"sample_rate": float("nan")}, "sample rate nan: expected"),
+        ({"audio": io.StringIO("text")}, "it is open as text"),
+        ({"prompt": "\udcff"}, r"prompt '\\udcff': not UTF-8"),
+        ({"prompt": "word " * 5000}, "a prompt of 25000 characters: give at most 8000"),
+        ({"max_new_tokens": 1.5}, "max_new_tokens 1.5: expected a whole number, at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0: expected a whole number, at least 1"),
+    ],
+)
+def test_values_that_mean_nothing_are_one_line(speech_llm, options, message):
+    with pytest.raises(PamError, match=message) as caught:
+        speech_llm.generate(**{"audio": tone(16000), "prompt": "What?"} | options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta:cpu"])
+def test_a_device_that_is_not_here(tmp_path, device):
+    with pytest.raises(PamError, match=f"device '{device}': .*use \"cpu\""):
+        SpeechLLM.from_pretrained(tmp_path, device)
+
+
+def test_route_and_layer_weights_name_what_is_wrong(speech_llm):
+    for prompt, message in (("", "prompt is empty"), ([], "no prompt"), (["a", 3], "is empty")):
+        with pytest.raises(PamError, match=message):
+            speech_llm.route(prompt)
+    with pytest.raises(PamError, match="expert 'nobody': there is none.*known: asr_clean"):
+        speech_llm.layer_weights("nobody")

@@ -172,7 +172,11 @@ def card(experiment, tmp_path):
     folder = exp / "greedy_unseen/asr_clean_test"
     folder.mkdir(parents=True)
     (folder / "score.json").write_text(json.dumps(SCORE))
-    assert run(exp, "hf", tmp_path / "out", "--bundle", "--licence", "cc-by-4.0") == 0
+    sets = {"settings": {"train_sets": ["a_train", "b_train", "c_train"]}, "complete": True}
+    made = {"train": {**sets, "licences": {"a_train": "CC BY 4.0", "a_test": "CC0"}}}
+    (exp / "made.json").write_text(json.dumps(made))
+    words = ("--bundle", "--licence", "cc-by-4.0", "--data_licence", "b_train=my own")
+    assert run(exp, "hf", tmp_path / "out", *words) == 0
     _, head, text = (tmp_path / "out/README.md").read_text().split("---\n", 2)
     return yaml.safe_load(head), text
 
@@ -188,6 +192,21 @@ def test_the_card_has_the_scores_with_their_intervals(card):
     assert (metric["type"], metric["value"]) == ("wer", 12.34)
     assert "95% CI" in metric["name"] and "120 utterances" in metric["name"]
     assert "95% CI" in text and "tiny-llm" in text and "jaxtyping" in text
+
+
+def test_the_card_has_the_licence_of_every_training_set(card):
+    _, text = card
+    found = text.split("## Training data and licences\n\n")[1].splitlines()[2:]
+    assert found == [
+        "| a_train | CC BY 4.0 |",
+        "| b_train | my own |",
+        '| c_train | unknown (state it: pam export --data_licence "SET=LICENCE") |',
+    ]
+
+
+def test_a_card_without_a_record_of_the_data_says_so(exp, tmp_path):
+    assert run(exp, "hf", tmp_path / "out", "--bundle") == 0
+    assert "sets of this training were not recorded" in (tmp_path / "out/README.md").read_text()
 
 
 def test_push_uploads_the_folder(exp, tmp_path, monkeypatch):
@@ -212,6 +231,9 @@ def test_push_without_a_token_fails_first(exp, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["hf", "--bundle", "--data_licence", "a"], "--data_licence a: expected SET=LICENCE"),
+        (["hf", "--bundle", "--data_licence", "a=CC0"], "no training set has this name"),
+        (["lora", "--data_licence", "a=CC0"], "--to lora has no model card"),
         (["lora", "--bundle"], "--bundle: --to lora has no pretrained weights"),
         (["espnet", "--push", "a/b"], "--push: --to espnet writes one file"),
     ],

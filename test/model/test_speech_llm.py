@@ -217,7 +217,7 @@ def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_conf
     (tmp_path / "config.yaml").write_text("seed: 1\n")
     with pytest.raises(PamError, match="encoders, llm_conf, .* is missing"):
         load_experiment(tmp_path)
-    with pytest.raises(PamError, match="no trained model here: run stages 4 and 5"):
+    with pytest.raises(PamError, match="no trained model here: correct the path, or run stages 4"):
         load_experiment(tmp_path / "nowhere")
 
 

@@ -48,6 +48,8 @@ def test_a_wheel_has_the_package_and_conf(wheel):
     names = set(wheel.namelist())
     conf = {f"pam/{file.relative_to(ROOT)}" for file in (ROOT / "conf").rglob("*.*")}
     assert len(conf) > 40 and conf <= names
+    tested = (ROOT / "tools/constraints.txt").read_bytes()
+    assert wheel.read("pam/conf/constraints.txt") == tested
     assert {
         "pam/py.typed",
         "pam/bin/cli.py",
@@ -81,12 +83,13 @@ from pam.config import load_yaml, read_experiment
 from pam.data.tasks import task_names
 from pam.data.prompts import load_all_prompts
 from pam.data.datadir import fix_command
-from pam.bin.doctor_checks import is_clone
+from pam.bin.doctor_checks import is_clone, tested_versions
 assert CONF.parent.name == "pam" and ROOT == CONF.parent and "site" in str(CONF)
 assert "mini" in conf_names("scale") and task_names()[:1] == ["asr_clean"]
 assert load_all_prompts(task_names())["ac"].plain
 read_experiment(CONF / "scale/mini.yaml", CONF / "systems/pam.yaml")
 assert fix_command("/d") == "pam validate --fix /d" and not is_clone()
+assert tested_versions().found
 """
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PYTHONUTF8": "1"}
     command = [sys.executable, "-c", code]

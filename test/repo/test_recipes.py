@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pam.bin import cli
+from pam.bin import cli, data
+from pam.config.made import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))
@@ -102,3 +103,18 @@ def test_the_stages_use_options_that_the_verbs_have():
         *("data", "dump", "combine", "train", "average", "decode", "score", "report"),
         *("analyse", "table", "extend", "exit_analysis"),
     }
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if (r / "local").is_dir()], ids=name)
+def test_a_recipe_states_the_licence_of_its_corpus(recipe, tmp_path):
+    """As its page does, and the record of its sets has it. Users state that of the template."""
+    licence = run(recipe / "run.sh", "--print", "licence").strip()
+    if recipe.name == "TEMPLATE":
+        assert licence == ""
+        return
+    page = (recipe / "README.md").read_text()
+    assert licence and (licence.partition(";")[0] in page or f"egs/{recipe.name}/README" in licence)
+    (tmp_path / "a_train").mkdir()
+    (tmp_path / "a_train/wav.scp").touch()
+    data.main(["--out", str(tmp_path), "--sets", "a_train", "--licence", licence])
+    assert read_record(tmp_path, "data")["licences"] == {"a_train": licence}

@@ -122,7 +122,8 @@ def test_results_json_has_exactly_the_agreed_content(tmp_path):
     found = json.loads((exp / "results.json").read_text())
     assert list(found) == (
         ["system", "scale", "seed", "budget", "commit", "sets", "router", "hearing", "seconds"]
-        + ["name", "decodings", "environment", "settings", "notes", "config", "curves", "weights"]
+        + ["name", "decodings", "environment", "settings", "notes", "licences"]
+        + ["config", "curves", "weights"]
         + ["analysis"]
     )
     assert (found["system"], found["scale"], found["seed"], found["budget"]) == (

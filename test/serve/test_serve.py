@@ -4,11 +4,15 @@ import base64
 import io
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -19,6 +23,7 @@ import uvicorn
 from processes import wait_for
 from toys import tone
 
+from pam.bin import serve
 from pam.decode.answer import Answer, Piece
 from pam.decode.answering import Answering
 from pam.errors import PamError
@@ -354,6 +359,16 @@ def test_fields_of_transcriptions(served):
     assert "file: missing" in fault(post(served, files={"model": (None, "toy")}))[1]
 
 
+@pytest.mark.parametrize("prompt", [" ", "word " * 5000], ids=["empty", "long"])
+def test_prompts_that_cannot_be_read(served, prompt):
+    """A long one would take gigabytes of memory, as attention does."""
+    found = [post_chat(served, messages=messages(prompt=prompt))]
+    found.append(post(served, data={"model": "toy", "prompt": prompt}, files={"file": WAV}))
+    for status, message in map(fault, found):
+        assert status == 400
+        assert "no text" in message or "is empty" in message or "at most 8000" in message
+
+
 def test_unknown_routes(served):
     assert fault(httpx.get(f"{served}/v1/files"))[0] == 404
     assert fault(httpx.get(f"{served}/v1/chat/completions"))[0] == 405
@@ -422,6 +437,69 @@ def test_requests_in_flight_are_finished(endless):
         server.should_exit = True
         assert asked.result().status_code == 200
         assert wait_for(lambda: refuses(address))
+
+
+@contextmanager
+def process(config, *options):
+    """The server as a process of its own; yields its address and the process."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("toy_server.py")), json.dumps(config)]
+    command += ["--port", str(port), *options]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        assert wait_for(lambda: server.poll() is not None or not refuses(address))
+        yield address, server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_requests_in_flight_end(tiny_config, number):
+    """One answer is being computed, another waits, and a third is read as a stream."""
+    with (
+        process(tiny_config, "--tokens", "200", "--batch", "1") as (address, server),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        asked = [pool.submit(post_chat, address, LONG, stream=n == 2) for n in range(3)]
+        assert wait_for(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
+        server.send_signal(number)
+        found = [one.result() for one in asked]
+        assert server.wait(300) == 0
+        error = server.stderr.read()
+    assert [one.status_code for one in found] == [200] * 3
+    assert all(one.json()["usage"]["completion_tokens"] == 200 for one in found[:2])
+    assert found[2].text.endswith("data: [DONE]\n\n")
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "0"], "batch 0: must be more than 0"),
+        (["--seconds", "nan"], "seconds nan: must be more than 0"),
+        (["--port", "99999"], "--port 99999: expected 0 (a free one) to 65535"),
+        (["--host", "no.such.host.invalid"], "give a name or an address of this machine"),
+        (["--host", "192.0.2.1"], "give an address of this machine and a port that is free"),
+    ],
+)
+def test_options_that_cannot_be_served(options, message):
+    with pytest.raises(PamError, match=re.escape(message)):
+        serve.main(["toy", *options])
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(PamError, match=f"--port {port}: Address already in use"):
+            serve.main([str(tmp_path), "--port", str(port)])
 
 
 def refuses(address) -> bool:

@@ -1,0 +1,32 @@
+"""The address of a server, taken before its model is loaded."""
+
+import socket
+
+from pam.errors import PamError
+
+PORTS = range(2**16)
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket with this address, which does not listen yet. `PamError` if it cannot be had."""
+    if port not in PORTS:
+        raise PamError(f"--port {port}: expected 0 (a free one) to {PORTS[-1]}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise PamError(
+            f"--host {host}: {error}: give a name or an address of this machine"
+        ) from error
+    found = socket.socket(family, kind, protocol)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        raise PamError(
+            f"--host {host} --port {port}: {error.strerror}: give an address of this machine and a "
+            "port that is free"
+        ) from error
+    return found
