@@ -29,9 +29,18 @@ class TrainableOnlyModel(nn.Module):
     def trainable_names(self) -> set[str]:
         return {name for name, p in self.named_parameters() if p.requires_grad}
 
+    def measured_names(self) -> set[str]:
+        """Statistics of the training data: the buffers that modules list in `MEASURED`."""
+        return {
+            f"{prefix}.{name}".lstrip(".")
+            for prefix, module in self.named_modules()
+            for name in getattr(module, "MEASURED", ())
+            if getattr(module, name) is not None
+        }
+
     def learned_names(self) -> set[str]:
         """Names of the weights in checkpoints."""
-        return self.trainable_names() | self.held
+        return self.trainable_names() | self.held | self.measured_names()
 
     def train_only(self, patterns: Sequence[str | Mapping[str, Sequence[int]]]) -> None:
         """Freeze all weights that match no pattern, such as "fusion.experts.4.*".

@@ -28,6 +28,7 @@ from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
+from pam.train.measure import measure_states
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.sharding import shard
@@ -48,6 +49,7 @@ abs_task.DistributedOption = Joined
 
 PHASES = ("ctc", "llm")
 PARTS = ("other", "router", "lora")
+CLIPS_TO_MEASURE = 50  # of each task
 
 
 class PaMTask(AbsTask):
@@ -96,24 +98,39 @@ class PaMTask(AbsTask):
         cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
     ) -> nn.Module:
         """The model that the phase trains, with the weights that it starts from."""
-        if args.phase == "llm":
-            if config.get("init"):  # initial values of all trainable weights
-                load_learned(model, Path(config["init"]))
-                return model
-            if args.warm_fusion:
-                load_warm_fusion(model, args.warm_fusion)
-            reader = model.prompt_reader
-            if reader is not None and reader.shift is not None:
-                tasks = prompts_of(config).values()
-                seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
-                ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
-                reader.standardize_by(model.pooled_prompts(ordered))
-            return model
+        init = config.get("init") if args.phase == "llm" else None
+        if init:  # initial values of all trainable weights
+            load_learned(model, Path(init))
+        elif args.warm_fusion:
+            load_warm_fusion(model, args.warm_fusion)
+        cls.measure_states(args, config, model)
+        if args.phase == "ctc":
+            return cls.warmup_model(args, config, model)
+        reader = model.prompt_reader
+        if not init and reader is not None and reader.shift is not None:
+            tasks = prompts_of(config).values()
+            seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
+            ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
+            reader.standardize_by(model.pooled_prompts(ordered))
+        return model
+
+    @classmethod
+    def warmup_model(
+        cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
+    ) -> CTCWarmupModel:
         texts = warmup_texts(Path(args.train_dir), config["warmup_tasks"]).values()
         tokens = {token for text in texts for token in model.llm.answer_ids(text)}
-        return CTCWarmupModel(
-            model, TokenEmbeddingCTC(model.llm.embeddings, tokens, model.llm.space)
-        )
+        ctc = TokenEmbeddingCTC(model.llm.embeddings, tokens, model.llm.space)
+        return CTCWarmupModel(model, ctc)
+
+    @classmethod
+    def measure_states(
+        cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
+    ) -> None:
+        """Standardise states by an even sample of the training clips of every task."""
+        folder = Path(args.train_dir)
+        utts = first_of_each_task(read_utt2task(folder, config["tasks"]), CLIPS_TO_MEASURE)
+        measure_states(model, list(utts), training_inputs(folder, config))
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:

@@ -12,11 +12,15 @@ SMALL = {
     "salmonn": {"window": 3, "queries": 2, "hidden": 8, "heads": 2, "ffn": 8},
 }
 STACKED = {"adapter": {"kind": "linear", "norm": True, "stack": 2}}
+STANDARD = {"adapter": STACKED["adapter"] | {"standardize": True}}
 CASES = [(name, SMALL.get(name, {})) for name in FUSIONS.names()] + [
     ("single", STACKED),
     ("average", STACKED),
     ("concat", STACKED),
     ("pam", STACKED),
+    ("pam", STANDARD),
+    ("average", STANDARD),
+    ("concat_all_layers", STANDARD),
     ("pam", {"shared": False, "rank": 2}),
     ("pam", {"routed": False}),
     ("moe_audio", STACKED),
@@ -44,6 +48,9 @@ def fusion(request):
     fusion = build_fusion(name, DIMS[:count], STATES[:count], WIDTH, EXPERTS, conf).double()
     for parameter in fusion.parameters():  # away from special starting values
         torch.nn.init.normal_(parameter, 0, 0.5)
+    for adapter in getattr(fusion, "adapters", ()):
+        if getattr(adapter, "needs_measuring", False):
+            adapter.measure([3 + 5 * torch.randn(40, *adapter.shift.shape)])
     fusion.count = count
     return fusion.eval()  # without dropout
 

@@ -164,10 +164,28 @@ def test_stacking_joins_neighbours_and_drops_the_tail():
 
 
 def test_norm_has_no_parameters_and_ignores_scale():
-    adapter = PreFusionAdapter(6, WIDTH, norm=True).double()
+    adapter = PreFusionAdapter(6, WIDTH, 3, norm=True).double()
     state = make_states()[0]
     torch.testing.assert_close(adapter(state), adapter(100 * state), rtol=1e-4, atol=1e-4)
     assert len(list(adapter.parameters())) == 4
+
+
+def test_standardised_states_have_mean_0_and_variance_1_over_the_measured_frames():
+    adapter = PreFusionAdapter(6, WIDTH, 3, kind="linear", standardize=True)
+    assert adapter.needs_measuring
+    frames = torch.randn(50, 3, 6) * torch.logspace(-1, 2, 6) + torch.arange(3.0)[:, None]
+    adapter.measure(frames.split([7, 43]))  # clips of several lengths
+    assert not adapter.needs_measuring
+    seen = adapter.inner(frames.transpose(0, 1)[None])[0]  # [S, T, C]
+    torch.testing.assert_close(seen.mean(1), torch.zeros(3, 6), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.std(1, correction=0), torch.ones(3, 6), rtol=1e-3, atol=0)
+    last = adapter.inner(frames.transpose(0, 1)[None, -1:])[0]  # of the last state alone
+    torch.testing.assert_close(last[0], seen[-1])
+    assert set(adapter.state_dict()) >= {"shift", "scale"}
+    assert not PreFusionAdapter(6, WIDTH, 3, norm=True).needs_measuring
+    constant = PreFusionAdapter(6, WIDTH, 3, norm=True, standardize=True)
+    constant.measure([torch.ones(9, 3, 6)])  # no division by zero
+    assert constant.inner(torch.ones(1, 3, 4, 6)).isfinite().all()
 
 
 def test_dropout_acts_in_training_only():

@@ -15,6 +15,7 @@ from pam.bin import train
 from pam.bin.average import main as average_main
 from pam.bin.train import main as train_main
 from pam.config.made import Making
+from pam.data.archive import load
 from pam.data.longest import read_longest
 from pam.data.prompts import load_prompts
 from pam.data.scp import read_text_file, write_text_file
@@ -108,6 +109,23 @@ def test_a_standardizing_router_starts_from_the_training_prompts(
     standard = (model.pooled_prompts(prompts) - reader.shift) * reader.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
+
+
+def test_states_are_standardised_by_training_data_and_stay_so(setup, combined):
+    """Measured once, before the warm-up; the checkpoints of both phases carry the statistics."""
+    exp, options = setup
+    adapter = "{standardize: true, kind: linear, stack: 2}"
+    train_main([*options, "--set", f"fusion_conf.adapter={adapter}"])
+    name = "fusion.adapters.0."
+    warm, last = weights(exp, "warmup"), weights(exp)
+    for key in ("shift", "scale"):
+        assert torch.equal(warm[f"model.{name}{key}"], last[f"{name}{key}"])
+    encoder = next(iter(yaml.safe_load((exp / "config.yaml").read_text())["encoders"].items()))
+    pointers = read_text_file(combined / f"feats_{encoder[0]}.scp")
+    frames = torch.cat([torch.from_numpy(load(pointer)).float() for pointer in pointers.values()])
+    states = frames.unflatten(-1, (encoder[1]["num_states"], encoder[1]["dim"]))
+    torch.testing.assert_close(last[f"{name}shift"], states.mean(0), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(1 / last[f"{name}scale"], states.std(0), rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(
