@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written under another name and renamed when it is complete."""
+"""Files that survive a kill: written under another name and renamed, or growing line by line."""
 
 import json
 from collections.abc import Iterator
@@ -29,3 +29,13 @@ def write_text(final: str | Path, text: str) -> None:
 
 def write_json(final: str | Path, value: Any) -> None:
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def complete_lines(path: Path) -> list[str]:
+    """The lines, without their ends, of a UTF-8 file that grows line by line.
+
+    What a kill left of a last line is dropped; it may end within a character. A line ends with
+    "\n" alone: texts may hold other separators, such as U+2028.
+    """
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1].decode("utf-8").split("\n")[:-1]

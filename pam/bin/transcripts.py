@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from pam.atomic import write_text
+from pam.atomic import complete_lines, write_text
 from pam.data.recordings import Recording
 from pam.data.scp import one_line
 from pam.decode.answer import Answer
@@ -121,8 +121,7 @@ class Kept(Output):
     def kept(self) -> list[str]:
         """The complete lines of an earlier run; a killed one may have left half a line."""
         file = self.earlier()
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
-        return [line for line in lines if line.endswith("\n")]
+        return [f"{line}\n" for line in complete_lines(file)] if file.is_file() else []
 
     def entries(self) -> list[dict[str, Any]]:
         return [self.entry_in(line) for line in self.kept()]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pam.atomic import write_json, write_text
+from pam.atomic import complete_lines, write_json, write_text
 from pam.data.datadir import DataDir
 from pam.data.prompts import Prompts
 from pam.data.scp import one_line
@@ -97,15 +97,14 @@ class Part:
     def read(cls, file: Path, key: str) -> "Part | None":
         """A part; None if it is missing, or has another key. A line cut short is left out."""
         try:
-            first, *rest = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            first, *rest = complete_lines(file)
             part = cls(file, **json.loads(first))
         except (OSError, ValueError, TypeError):
             return None
         for line in rest:
-            if line.endswith("\n"):
-                answer = json.loads(line)
-                part.seconds = answer["seconds"]
-                part.lines[answer["line"]["id"]] = answer["line"]
+            answer = json.loads(line)
+            part.seconds = answer["seconds"]
+            part.lines[answer["line"]["id"]] = answer["line"]
         return part if part.key == key else None
 
     @classmethod

@@ -118,3 +118,14 @@ def test_a_name_that_is_too_long_is_one_line(capsys):
         run_main(lambda: Path("x" * 300).stat())
     assert caught.value.code == 1
     assert capsys.readouterr().err == f"error: {'x' * 300}: the name is too long: shorten it\n"
+
+
+def test_a_file_that_grows_loses_only_what_a_kill_left_of_its_last_line(tmp_path):
+    from pam.atomic import complete_lines
+
+    file = tmp_path / "part"
+    lines = ["one", "", "two\u2028still two\x85\x0b\x0c", "drei ü"]
+    whole = "".join(f"{line}\n" for line in lines).encode()
+    for cut in range(len(whole) + 1):
+        file.write_bytes(whole[:cut])
+        assert complete_lines(file) == lines[: whole[:cut].count(b"\n")]

@@ -78,7 +78,8 @@ def data_dir(segments=None):
 
 
 def lines_of(path):
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    with Path(path).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,13 @@ def test_a_killed_run_goes_on(model, folder, monkeypatch):
     assert run("--output", "out.jsonl", "calls/**/*.wav") == 0
     assert list(model.asked) == ["calls/b.wav", "calls/more/c.wav"]
     assert [entry["name"][-5] for entry in lines_of("out.jsonl")] == list("abc")
+
+
+def test_an_answer_with_a_line_separator_is_one_line(model, folder):
+    model.more = {"text": "one\u2028two"}
+    assert run("--output", "out.jsonl", "calls/a.wav") == 0
+    assert run("--output", "out.jsonl", "calls/*.wav") == 0
+    assert [entry["text"] for entry in lines_of("out.jsonl")] == ["one\u2028two"] * 2
 
 
 def test_a_recording_that_failed_is_tried_again(model, folder, capsys):
