@@ -6,7 +6,7 @@ from math import isinf
 
 from pam.paper.claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
 from pam.paper.spec import Claim, TableSpec
-from pam.report.markdown import GAP, escape, table
+from pam.report.markdown import escape, table
 from pam.report.units import metric_digits
 from pam.score.compare import LEVEL, Cells
 from pam.score.power import MOST, MOST_UTTERANCES, POWER, Components, components
@@ -14,14 +14,15 @@ from pam.score.significance import FEW
 
 NONE = "no number"
 NOTE = f"""\
-How many seeds (trainings of each system), or clusters of the present kind, would show the observed
-difference with {100 * POWER:.0f} % power at p < {LEVEL}, if it were the true one. These are figures
-for planning, with large uncertainty: the variances are estimates of few seeds and clusters, and the
-observed difference is itself uncertain, a small one most of all. `pam/score/power.py` has the
-method.
+What would decide: how many seeds (trainings of each system), or clusters of the present kind, would
+show the observed difference with {100 * POWER:.0f} % power at p < {LEVEL}, if it were the true one.
+These are figures for planning, with large uncertainty: the variances are estimates of few seeds and
+clusters, and the observed difference is itself uncertain, a small one most of all.
+`pam/score/power.py` has the method.
 
 - σ is the standard deviation between the seeds of a system, pooled over the systems of the table as
-  if all differed alike (df: its degrees of freedom), without what more clusters would remove.
+  if all differed alike (df: its degrees of freedom), without what more clusters would remove. So
+  few seeds cannot show that it is 0: figures with 0 are lower bounds.
 - "{NONE}" of seeds: the present clusters alone leave too much doubt. "{NONE}" of clusters: the
   present seeds do. "Both" is for seeds and clusters that grow by the same factor.
 - In brackets: the chance that so many seeds all point the same way. A decision requires this too.
@@ -70,7 +71,7 @@ def _variances(pair: Pair, spec: TableSpec, cells: Cells) -> Components | str:
 
 def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
     """The paragraphs of Markdown; empty if all claims of the table are decided."""
-    if not (claims := claims_table(spec, cells, labels)):
+    if not (claims := claims_part(spec, cells, labels)):
         return []
     rows = dict.fromkeys(
         (_name(need.pair, labels), *_numbers(need, cells))
@@ -78,20 +79,25 @@ def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -
         for need in needs(claim, spec, cells)
         if isinstance(need.variances, Components) and need.pair.verdict not in (HOLDS, FAILS)
     )
-    parts = ["## What would decide", NOTE, claims]
-    return [*parts, table(["comparison", *NUMBERS], rows)] if rows else parts
+    comparisons = [table(["comparison", *NUMBERS], rows)] if rows else []
+    return ["## What would decide", *([NOTE] if rows else []), *claims, *comparisons]
 
 
-def claims_table(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> str:
-    """One row for each claim that cannot be decided."""
-    rows = []
+def claims_part(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    """The claims that cannot be decided: a table, and those without an estimate."""
+    rows, without = [], []
     for claim in spec.claims:
-        if verdict(pairs(claim, spec, cells)) == OPEN:
-            outcome, need = outlook(needs(claim, spec, cells), spec)
-            what = [_name(need.pair, labels), *_numbers(need, cells)] if need else [GAP] * 6
+        if verdict(pairs(claim, spec, cells)) != OPEN:
+            continue
+        outcome, need = outlook(needs(claim, spec, cells), spec)
+        if need is None:
+            without.append(f"- {outcome}: {escape(claim.says)}")
+        else:
+            what = [_name(need.pair, labels), *_numbers(need, cells)]
             rows.append([escape(claim.says), outcome, *what])
     header = ["claim", "if observed differences are true", "by the comparison", *NUMBERS]
-    return table(header, rows) if rows else ""
+    made = [table(header, rows)] if rows else []
+    return [*made, "\n".join(without)] if without else made
 
 
 def outlook(found: Sequence[Need], spec: TableSpec) -> tuple[str, Need | None]:
@@ -107,10 +113,10 @@ def outlook(found: Sequence[Need], spec: TableSpec) -> tuple[str, Need | None]:
     if against:
         return FAILS, min(against, key=lambda need: need.growth)
     if not found:
-        return f"not estimated: {NO_SET}", None
+        return f"Not estimated ({NO_SET})", None
     if len(known) < len(found):
         reasons = dict.fromkeys(n.variances for n in found if isinstance(n.variances, str))
-        return f"not estimated: {'; '.join(reasons)}", None
+        return f"Not estimated ({'; '.join(reasons)})", None
     return HOLDS, max(known, key=lambda need: need.growth)
 
 
@@ -134,7 +140,7 @@ def _numbers(need: Need, cells: Cells) -> list[str]:
     now, unit, least, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", "", MOST
     if its.by_utterance:
         of = cells[need.pair.better][need.pair.column].clusters
-        now = f"{its.clusters} utterances of {of.count if of else 'unknown'}"
+        now = f"{its.clusters} utterances of {of.count if of else 'unknown'} clusters"
         unit, least, most = "utterances", "at least ", MOST_UTTERANCES
     both, together = its.both_needed(level)
     return [

@@ -7,7 +7,7 @@ from stored_results import cluster, grid, render, result, table_1, write
 
 from pam.paper.cells import table_cells
 from pam.paper.claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair
-from pam.paper.deciding import Need, claims_table, deciding_section, needs, outlook
+from pam.paper.deciding import Need, claims_part, deciding_section, needs, outlook
 from pam.paper.spec import load_spec
 from pam.score.power import COMPOSITE, Components
 
@@ -30,11 +30,11 @@ def test_the_outlook_of_a_claim():
     assert easiest.level == pytest.approx(0.05 / 3) and easiest.growth >= need(2.0).growth
     # It cannot hold while something is not measured, but it can fail.
     gap = Need(Pair("pam", "wavlm", METEOR, NO_DATA), NO_DATA)
-    assert outlook([need(3.0), gap], spec) == (f"not estimated: {NO_DATA}", None)
+    assert outlook([need(3.0), gap], spec) == (f"Not estimated ({NO_DATA})", None)
     assert outlook([need(-3.0), gap], spec)[0] == FAILS
-    assert outlook([], spec) == (f"not estimated: {NO_SET}", None)
+    assert outlook([], spec) == (f"Not estimated ({NO_SET})", None)
     rank = Need(Pair("pam", "wavlm", "avg_rank", OPEN), COMPOSITE)
-    assert outlook([rank], spec) == (f"not estimated: {COMPOSITE}", None)
+    assert outlook([rank], spec) == (f"Not estimated ({COMPOSITE})", None)
     # No difference at all points no way, and is the hardest.
     assert outlook([need(3.0), need(0.0)], spec) == (HOLDS, need(0.0))
 
@@ -66,13 +66,12 @@ def test_the_section_of_a_page(tmp_path):
     cluster(kept, "asr_noisy_test", 3)
     text = render(write(tmp_path, kept))
     claims = claims_of(text)
-    assert len(claims) == 8 and text.count("## What would decide") == 1
-    assert claims["PaM has a better AVG Rank than the other fusions (section 1)"] == [
-        f"not estimated: {COMPOSITE}", *["—"] * 6
-    ]  # fmt: skip
+    assert len(claims) == 7 and text.count("## What would decide") == 1
+    assert f"- Not estimated ({COMPOSITE}): PaM has a better AVG Rank than the other" in text
     comparisons = text.split("| comparison |")[1].split("\n\n")[0]
     noisy = next(line for line in comparisons.splitlines() if "against Whisper, asr_noisy" in line)
-    assert "2 → no number" in noisy and "seeds, at least 80 utterances |" in noisy
+    assert "2 → no number" in noisy and "40 utterances of 3 clusters → " in noisy
+    assert "seeds, at least 80 utterances |" in noisy
     assert "more than 1,000" in comparisons  # Whisper and WavLM have the same answers
     assert "80 % power" in text and "not measured" not in comparisons
 
@@ -81,11 +80,10 @@ def test_decided_claims_need_nothing():
     spec = load_spec("table01", "mini")
     spec = replace(spec, claims=spec.claims[:3])
     cells = table_cells(spec, table_1(seeds=(0, 1, 2)), "short")
-    assert claims_table(spec, cells, {}) == "" and deciding_section(spec, cells, {}) == []
+    assert claims_part(spec, cells, {}) == [] and deciding_section(spec, cells, {}) == []
 
 
 def test_an_empty_store_estimates_nothing(tmp_path):
     text = render(tmp_path)
-    claims = claims_of(text)
-    assert {row[0] for row in claims.values()} == {f"not estimated: {NO_DATA}"}
-    assert "| comparison |" not in text
+    assert text.count(f"- Not estimated ({NO_DATA}): ") == 8
+    assert "| comparison |" not in text and "% power" not in text
