@@ -85,6 +85,15 @@ def table_1(seeds=(0,), **changes) -> dict[str, dict]:
     }
 
 
+def cluster(kept: dict, set_: str, count: int | None) -> None:
+    """Say that the utterances of a set are `count` clusters; None: do not say."""
+    for made in kept.values():
+        entry = made["sets"][set_]
+        places = [number % (count or 1) for number in range(len(entry["clusters"]["of"]))]
+        names = [f"speaker {number}" for number in range(count or 1)]
+        entry["clusters"] = {"names": names, "of": places} if count else None
+
+
 def render(results, name="1", **options) -> str:
     argv = ["--table", name, "--results", str(results)]
     for option, value in options.items():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pam.config.documents import TableDelta
 from pam.paper.cells import ranked_columns, table_cells
 from pam.paper.claims import claims_section
+from pam.paper.deciding import deciding_section
 from pam.paper.origin import made_with
 from pam.paper.printed import PrintedTable, load_errata, printed_table
 from pam.paper.spec import TableSpec
@@ -31,6 +32,7 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
 
         parts += parameters_part(spec, labels)
     parts += claims_section(spec, cells, labels)
+    parts += deciding_section(spec, cells, labels)
     parts += gaps_section(spec, cells, labels)
     return parts + made_with(spec, store, budget)
 

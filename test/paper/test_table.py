@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from stored_results import LEVELS, SHORT, grid, render, result, table_1, write
+from stored_results import LEVELS, SHORT, cluster, grid, render, result, table_1, write
 
 from pam.bin import table
 from pam.errors import PamError
@@ -142,15 +142,6 @@ def test_claims_hold_fail_or_stay_open():
         pam["sets"], other["sets"] = other["sets"], pam["sets"]
     cells = table_cells(spec, swapped, "short")
     assert verdict(pairs(spec.claims[0], spec, cells)) == FAILS
-
-
-def cluster(kept: dict, set_: str, count: int | None) -> None:
-    """Say that the utterances of a set are `count` clusters; None: do not say."""
-    for made in kept.values():
-        entry = made["sets"][set_]
-        places = [number % (count or 1) for number in range(len(entry["clusters"]["of"]))]
-        names = [f"speaker {number}" for number in range(count or 1)]
-        entry["clusters"] = {"names": names, "of": places} if count else None
 
 
 @pytest.mark.parametrize(

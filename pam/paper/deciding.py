@@ -1,0 +1,159 @@
+"""What would decide the paper's claims: seeds and clusters by a power estimate, for planning."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf
+
+from pam.paper.claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
+from pam.paper.spec import Claim, TableSpec
+from pam.report.markdown import escape, table
+from pam.report.units import metric_digits
+from pam.score.compare import LEVEL, Cells
+from pam.score.power import MOST, MOST_UTTERANCES, POWER, Components, components
+from pam.score.significance import FEW
+
+NONE = "no number"
+NOTE = f"""\
+What would decide: how many seeds (trainings of each system), or clusters of the present kind, would
+show the observed difference with {100 * POWER:.0f} % power at p < {LEVEL}, if it were the true one.
+These are figures for planning, with large uncertainty: the variances are estimates of few seeds and
+clusters, and the observed difference is itself uncertain, a small one most of all.
+`pam/score/power.py` has the method.
+
+- σ is the standard deviation between the seeds of a system, pooled over the systems of the table as
+  if all differed alike (df: its degrees of freedom), without what more clusters would remove. So
+  few seeds cannot show that it is 0: figures with 0 are lower bounds.
+- "{NONE}" of seeds: the present clusters alone leave too much doubt. "{NONE}" of clusters: the
+  present seeds do. "Both" is for seeds and clusters that grow by the same factor.
+- In brackets: the chance that so many seeds all point the same way. A decision requires this too.
+  It is harder with more seeds, so where it is small, no number of seeds decides under that rule.
+- With fewer than {FEW} clusters, no number of seeds decides. Then utterances are counted, as if
+  they were independent. This is a lower bound, and they must be of {FEW} clusters or more.
+- A claim that would hold has the figures of its hardest comparison. One that would not has those of
+  the easiest comparison that points the other way, at p < {LEVEL} divided by the number of
+  comparisons."""
+NUMBERS = [
+    "difference",
+    "σ of seeds (df)",
+    "seeds, these clusters",
+    "clusters, these seeds",
+    "both",
+]
+
+
+@dataclass(frozen=True)
+class Need:
+    """A comparison of a claim, and its variances or why they are not estimated."""
+
+    pair: Pair
+    variances: Components | str
+    level: float = LEVEL
+
+    @property
+    def growth(self) -> float:
+        """The factor by which seeds and clusters must grow together."""
+        return self.variances.both_needed(self.level)[0] / self.variances.seeds
+
+
+def needs(claim: Claim, spec: TableSpec, cells: Cells) -> list[Need]:
+    """The comparisons on sets that the scale has; those undecided with their variances."""
+    found = [pair for pair in pairs(claim, spec, cells) if pair.verdict != NO_SET]
+    return [Need(pair, _variances(pair, spec, cells)) for pair in found]
+
+
+def _variances(pair: Pair, spec: TableSpec, cells: Cells) -> Components | str:
+    if pair.verdict == NO_DATA:
+        return NO_DATA
+    how = spec.all_rows[pair.better].how
+    alike = [cells[name][pair.column] for name, row in spec.all_rows.items() if row.how == how]
+    return components(cells[pair.better][pair.column], cells[pair.than][pair.column], alike)
+
+
+def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    """The paragraphs of Markdown; empty if all claims of the table are decided."""
+    if not (claims := claims_part(spec, cells, labels)):
+        return []
+    rows = dict.fromkeys(
+        (_name(need.pair, labels), *_numbers(need, cells))
+        for claim in spec.claims
+        for need in needs(claim, spec, cells)
+        if isinstance(need.variances, Components) and need.pair.verdict not in (HOLDS, FAILS)
+    )
+    comparisons = [table(["comparison", *NUMBERS], rows)] if rows else []
+    return ["## What would decide", *([NOTE] if rows else []), *claims, *comparisons]
+
+
+def claims_part(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
+    """The claims that cannot be decided: a table, and those without an estimate."""
+    rows, without = [], []
+    for claim in spec.claims:
+        if verdict(pairs(claim, spec, cells)) != OPEN:
+            continue
+        outcome, need = outlook(needs(claim, spec, cells), spec)
+        if need is None:
+            without.append(f"- {outcome}: {escape(claim.says)}")
+        else:
+            what = [_name(need.pair, labels), *_numbers(need, cells)]
+            rows.append([escape(claim.says), outcome, *what])
+    header = ["claim", "if observed differences are true", "by the comparison", *NUMBERS]
+    made = [table(header, rows)] if rows else []
+    return [*made, "\n".join(without)] if without else made
+
+
+def outlook(found: Sequence[Need], spec: TableSpec) -> tuple[str, Need | None]:
+    """What becomes of an undecided claim if the observed differences are the true ones, and the
+    comparison that says how much this takes."""
+    made = [need for need in found if need.pair.verdict != NO_DATA]
+    known = [need for need in made if isinstance(need.variances, Components)]
+    against = [
+        Need(need.pair, need.variances, LEVEL / len(made))
+        for need in known
+        if need.variances.difference and not _for_claim(need, spec)
+    ]
+    if against:
+        return FAILS, min(against, key=lambda need: need.growth)
+    if not found:
+        return f"Not estimated ({NO_SET})", None
+    if len(known) < len(found):
+        reasons = dict.fromkeys(n.variances for n in found if isinstance(n.variances, str))
+        return f"Not estimated ({'; '.join(reasons)})", None
+    return HOLDS, max(known, key=lambda need: need.growth)
+
+
+def _for_claim(need: Need, spec: TableSpec) -> bool:
+    return (need.variances.difference < 0) == spec.less_is_better(need.pair.column)
+
+
+def _name(pair: Pair, labels: Mapping[str, str]) -> str:
+    better, than, column = (
+        labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
+    )
+    return f"{better} against {than}, {column}"
+
+
+def _numbers(need: Need, cells: Cells) -> list[str]:
+    """The cells of NUMBERS."""
+    its, level = need.variances, need.level
+    digits = metric_digits(need.pair.column.rpartition("_")[2])
+    seeds, clusters = its.seeds_needed(level), its.clusters_needed(level)
+    agree = "" if isinf(seeds) else f" ({100 * its.all_agree(seeds):.0f} %)"
+    now, unit, least, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", "", MOST
+    if its.by_utterance:
+        of = cells[need.pair.better][need.pair.column].clusters
+        now = f"{its.clusters} utterances of {of.count if of else 'unknown'} clusters"
+        unit, least, most = "utterances", "at least ", MOST_UTTERANCES
+    both, together = its.both_needed(level)
+    return [
+        f"{its.difference:+.{digits}f}",
+        f"{its.of_seeds**0.5:.{digits}f} ({its.df_of_seeds})",
+        f"{its.seeds} → {_count(seeds, MOST)}{agree}",
+        f"{now} → {_count(clusters, most, f'{least}', f' {unit}')}",
+        _count(both, MOST, "", f" seeds, {least}{together:,.0f} {unit}"),
+    ]
+
+
+def _count(number: float, most: int, before: str = "", after: str = "") -> str:
+    """`before` and `after` frame a number that was found."""
+    if isinf(number):
+        return NONE
+    return f"{before}{number:,.0f}{after}" if number <= most else f"more than {most:,}"
