@@ -244,6 +244,13 @@ class Scale:
         default=1,
         unit="prompts",
     )
+    prompt_bank: int = option(
+        "Draws of each task's training prompts that training uses; their states are computed once "
+        "and kept, which needs llm_conf.lora_on_prompt: false. 0: all prompts, read in every step.",
+        whole(0),
+        default=0,
+        unit="prompts",
+    )
     dev_utts: int = option(
         "Utterances of each task for validation; 0: all.",
         whole(0),

@@ -76,6 +76,12 @@ class Prompts:
         spelt = forms(self._groups[chosen][index])
         return spelt[number % len(spelt)]
 
+    def bank(self, count: int, seed: int) -> tuple[str, ...]:
+        """`count` draws of training prompts, the same for each `seed`; a prompt may occur twice."""
+        keys = (f"bank {seed} {number}".encode() for number in range(count))
+        digests = (hashlib.sha256(key).digest() for key in keys)
+        return tuple(self.draw_train(int.from_bytes(digest[:8], "big")) for digest in digests)
+
 
 def load_prompts(
     task: str, folder: str | Path | None = None, merge_asr_prompts: bool = False

@@ -20,6 +20,7 @@ from pam.encoders.padding import padding_mask
 from pam.errors import PamError
 from pam.fusion.base import Fusion
 from pam.fusion.router import Router
+from pam.llm.bank import PromptBank
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates
 from pam.model.base import TrainableOnlyModel
@@ -95,6 +96,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         on = exits and (exits.get("share") or exits.get("gate"))
         self.exits = ExitLoss(llm, **exits) if on else None
         self.exit_gate = self.exits.gate if on else None
+        self.bank: PromptBank | None = None  # for training; see pam.train.task
 
     @property
     def tokenizer(self):
@@ -211,13 +213,25 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- training
 
+    def keep_prompts(self, prompts: Sequence[str]) -> None:
+        """Make the `bank` of the training prompts."""
+        with self.autocast():
+            self.bank = PromptBank(self.llm, prompts)
+
     def prompt_states(
         self,
         prompt: Int[Tensor, "K P"],
         prompt_lengths: Int[Tensor, " K"],
         prompt_index: Int[Tensor, "B Q"],
     ) -> tuple[PromptStates, Float[Tensor, "N D"]]:
-        """The states of each row's first prompt, and h_prompt of all N = B · Q prompts."""
+        """The states of each row's first prompt, and h_prompt of all N = B · Q prompts.
+
+        In training they come from the `bank`, if there is one.
+        """
+        if self.bank is not None and self.training:
+            first = prompt_index[:, 0]
+            pooled = self.bank.pooled(prompt, prompt_lengths)[prompt_index.flatten()]
+            return self.bank.states(prompt[first], prompt_lengths[first]), pooled
         distinct = self.llm.read_training_prompts(prompt, prompt_lengths)
         return distinct.select(prompt_index[:, 0]), distinct.pooled[prompt_index.flatten()]
 

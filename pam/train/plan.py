@@ -82,9 +82,10 @@ class Batch:
 
 def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
     """Of one process: the rows of a batch are dealt to the GPUs. Its prompts are those of a system
-    with a router."""
+    with a router; none with a bank of prompts, which is read before."""
     rows, frames, shares = limits(config, max(gpus, 1)).values()
     mine = math.ceil(rows * shares / max(gpus, 1))
+    distinct = min(config["prompts_per_batch"] or mine, mine)
     longest = frames // rows
     words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
     template = llm_option(config, "template")
@@ -92,7 +93,7 @@ def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
         rows=mine,
         frames=longest,
         answer=math.ceil(TOKENS_PER_SECOND * longest / FRAMES_PER_SECOND) + 1,
-        prompts=min(config["prompts_per_batch"] or mine, mine) * config["router_prompts"],
+        prompts=0 if config.get("prompt_bank") else distinct * config["router_prompts"],
         prompt=OPENING_TOKENS[template] + round(TOKENS_PER_WORD * max(words)),
         closing=CLOSING_TOKENS[template],
     )

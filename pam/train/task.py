@@ -9,7 +9,8 @@ from espnet2.tasks import abs_task
 from espnet2.tasks.abs_task import AbsTask, optim_classes
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from pam.config import load_yaml
 from pam.data.mapped import MappedText
@@ -106,12 +107,10 @@ class PaMTask(AbsTask):
         cls.measure_states(args, config, model)
         if args.phase == "ctc":
             return cls.warmup_model(args, config, model)
+        keep_prompts(model, config)
         reader = model.prompt_reader
         if not init and reader is not None and reader.shift is not None:
-            tasks = prompts_of(config).values()
-            seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
-            ordered = sorted(seen, key=lambda prompt: (len(prompt), prompt))
-            reader.standardize_by(model.pooled_prompts(ordered))
+            reader.standardize_by(training_prompts(model, config))
         return model
 
     @classmethod
@@ -176,7 +175,8 @@ class PaMTask(AbsTask):
         seed = args.seed if train else None
         router_prompts = config["router_prompts"] if cls.labelled and args.phase == "llm" else 1
         prompts = prompts_of(config)
-        return Collate(cls.llm, prompts, config["prompts_per_batch"], router_prompts, seed)
+        bank = config.get("prompt_bank", 0)
+        return Collate(cls.llm, prompts, config["prompts_per_batch"], router_prompts, bank, seed)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):
@@ -205,6 +205,22 @@ class PaMTask(AbsTask):
             jitter=length_jitter(config),
             **common,
         )
+
+
+def keep_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> None:
+    """Make the model's bank of the prompts that `Collate` draws, if the configuration has one."""
+    if count := config.get("prompt_bank", 0):
+        tasks = prompts_of(config).values()
+        model.keep_prompts([text for own in tasks for text in own.bank(count, config["seed"])])
+
+
+def training_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> Float[Tensor, "N D"]:
+    """h_prompt of the training prompts: of the bank, or of all as they are written."""
+    if model.bank is not None:
+        return model.bank.all_pooled
+    tasks = prompts_of(config).values()
+    seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
+    return model.pooled_prompts(sorted(seen, key=lambda prompt: (len(prompt), prompt)))
 
 
 def part_of(name: str) -> str:

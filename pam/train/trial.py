@@ -79,8 +79,10 @@ def train(config: Mapping[str, Any], device: str) -> float:
     optimizer = torch.optim.AdamW(weights, fused=True)
     utts = [f"utt{row}" for row in range(shape.rows)]
     steps = [Step(Batch(utts, number), utts, 1, 0, 1) for number in range(STEPS)]
-    prompts = config["prompts_per_batch"], config["router_prompts"]
+    prompts = config["prompts_per_batch"], config["router_prompts"], config.get("prompt_bank", 0)
     collate = Collate(model.llm, prompts_of(config), *prompts, seed=0)
+    if collate.banks:
+        model.keep_prompts([prompt for bank in collate.banks for prompt in bank])
     for _, batch in loader(Noise(model, shape, online), steps, collate):
         start = time.monotonic()
         loss, _, _ = model(**{name: value.to(device) for name, value in batch.items()})

@@ -462,6 +462,25 @@ def test_the_router_learns_from_further_prompts_that_change_no_answer(tiny_model
     torch.testing.assert_close(loss - plain, (other - own) / 2)
 
 
+def test_prompts_that_are_kept_change_no_loss_and_no_gradient(tiny_config, batch):
+    llm_conf = tiny_config["llm_conf"] | {"lora_on_prompt": False}
+    model = build_model(tiny_config | {"llm_conf": llm_conf}).train()
+    model.forward(**batch)[0].backward()
+    read = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    loss = model.forward(**batch)[0]
+    model.keep_prompts(["How many speakers?", "Another.", "Write it down."])
+    asked = []
+    model.llm.read_training_prompts = lambda *given: asked.append(given)  # not in training
+    kept = model.forward(**batch)[0]
+    torch.testing.assert_close(kept, loss, rtol=1e-4, atol=1e-5)
+    kept.backward()
+    assert not asked
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, read[name], rtol=1e-3, atol=1e-5)
+
+
 def test_hear_takes_the_experts_of_tasks_or_a_gate(tiny_model, batch):
     states, lengths = tiny_model.states(tiny_model.audio_of(batch))
     gate = torch.nn.functional.one_hot(batch["task"], 4).float()

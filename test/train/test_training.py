@@ -180,9 +180,15 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--set", "prompt_bank=5", "--set", "llm_conf.lora_on_prompt=false"]],
+    ids=["prompts_read", "prompts_kept"],
+)
+def test_a_killed_run_resumes_to_the_same_bits(setup, tmp_path, more):
     """With all that is drawn and counted: prompts, dropped words, layers, batches of an update."""
     exp, options = setup
+    options += more
     options += ["--set", "model_conf.word_dropout=0.3", "--set", "accum_grad=2"]
     options += ["--set", "model_conf.exits={share: 0.5, gate: true, per_batch: 1}"]
     train_main(options)
