@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "egs/mini/local"
 sys.path[:0] = [str(ROOT), str(LOCAL)]
 
+import mini_prompts  # noqa: E402
 import mini_real  # noqa: E402
 import mini_speakers  # noqa: E402
 import mini_speech  # noqa: E402
@@ -28,7 +29,7 @@ from pam.data.datadir import DataDir, validate  # noqa: E402
 pytestmark = pytest.mark.corpora
 
 SETS = {
-    "asr_clean": ("train", "dev", "test"),
+    "asr_clean": ("train", "dev", "test", "test_other"),
     "asr_noisy": ("train", "dev", "test"),
     "snv": ("train", "dev", "test", "test_real"),
     "ac": ("train", "dev", "test", "test_unseen"),
@@ -79,6 +80,21 @@ def test_characters_actors_and_lines_of_the_splits_are_disjoint():
         "dev": 349,
         "test": 346,
     }
+
+
+def test_prompts_of_another_source():
+    """Of 568 prompts: no single words, tones, or texts that do not say what is spoken."""
+    prompts = mini_prompts.read_prompts()
+    assert len(prompts) == 292
+    for prompt in prompts:
+        assert prompt.text.replace("'", "").replace(" ", "").isalpha()
+        assert prompt.text == prompt.text.lower() and len(prompt.text.split()) >= 2
+    items = mini_prompts.prompt_items(None, seed=0)
+    assert {item.sources for item in items} == {("ALLISON",)} and len(items) == 292
+    assert len({item.id for item in items}) == 292
+    assert [item.id for item in mini_prompts.prompt_items(8, seed=0)] != [
+        item.id for item in mini_prompts.prompt_items(8, seed=1)
+    ]
 
 
 def test_speaker_sets_share_no_line_and_test_shares_no_person():

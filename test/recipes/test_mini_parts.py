@@ -18,6 +18,7 @@ from mini_ac import Mixture, Part, _one_by_one, _over  # noqa: E402
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, captions  # noqa: E402
 from mini_items import choose, limited, rng_for  # noqa: E402
 from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, power  # noqa: E402
+from mini_prompts import with_digits_as_words  # noqa: E402
 from mini_queen import VoiceLine  # noqa: E402
 from mini_rcc import read_rcc  # noqa: E402
 from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
@@ -51,6 +52,20 @@ PEOPLE = {
 )
 def test_text_is_what_is_spoken(line, words):
     assert spoken_text(line) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Press 1, or 0.", "Press one, or zero."),
+        ("the 7 key for Q", "the seven key for Q"),
+        ("3D audio", "3D audio"),
+        ("H.323", "H.323"),
+        ("(10 seconds of silence)", "(10 seconds of silence)"),
+    ],
+)
+def test_single_digits_of_a_prompt_are_words(text, words):
+    assert with_digits_as_words(text) == words
 
 
 @pytest.mark.parametrize(
