@@ -18,6 +18,8 @@ import mini_real  # noqa: E402
 import mini_speakers  # noqa: E402
 import mini_speech  # noqa: E402
 from mini_ac import _lines_of, sound_items  # noqa: E402
+from mini_clean import clean_items, clean_utterances  # noqa: E402
+from mini_lines import utterance_audio  # noqa: E402
 from mini_mix import power  # noqa: E402
 from mini_noisy import ambience_clips, noise_of, noisy_items, reverberant, room_bank  # noqa: E402
 from mini_queen import open_game, read_script  # noqa: E402
@@ -29,7 +31,7 @@ from pam.data.datadir import DataDir, validate  # noqa: E402
 pytestmark = pytest.mark.corpora
 
 SETS = {
-    "asr_clean": ("train", "dev", "test", "test_other"),
+    "asr_clean": ("train", "dev", "test", "test_long", "test_other"),
     "asr_noisy": ("train", "dev", "test"),
     "snv": ("train", "dev", "test", "test_real"),
     "ac": ("train", "dev", "test", "test_unseen"),
@@ -80,6 +82,41 @@ def test_characters_actors_and_lines_of_the_splits_are_disjoint():
         "dev": 349,
         "test": 346,
     }
+
+
+def test_training_speech_has_every_line_once_and_long_utterances():
+    """4,383 lines of up to 20 s; a quarter of the utterances joins lines of one character."""
+    lines = {s.voice: s for s in mini_speech.speech_of("train", 20.0)}
+    items = clean_items("train", None, 20.0, True, seed=0)
+    used = [voice for item in items for voice in item.recipe.voices]
+    assert len(lines) == 4383 and sorted(used) == sorted(lines)
+    joined = [item for item in items if item.recipe.pauses]
+    assert 0.22 < len(joined) / len(items) < 0.28
+    for item in joined:
+        parts = [lines[voice] for voice in item.recipe.voices]
+        assert {part.character for part in parts} == {item.speaker} and 2 <= len(parts) <= 5
+        assert item.text == " ".join(part.text for part in parts)
+        assert {part.person for part in parts} == set(item.sources)
+    plain = clean_utterances("train", 20.0, False, np.random.default_rng(0))
+    assert {(u.speed, u.gain_db) for u in plain} == {(1.0, 0.0)}
+
+
+def test_long_test_utterances_are_of_the_test_characters():
+    lines = {s.voice: s for s in mini_speech.speech_of("test", 20.0)}
+    items = clean_items("test_long", None, 20.0, True, seed=0)
+    used = [voice for item in items for voice in item.recipe.voices]
+    assert len(items) >= 60 and len(used) == len(set(used)) and set(used) <= set(lines)
+    for item in items:
+        own = sum(lines[voice].seconds for voice in item.recipe.voices)
+        assert 8 <= own + sum(item.recipe.pauses) <= 20 and len(item.recipe.voices) >= 2
+        assert (item.recipe.speed, item.recipe.gain_db) == (1.0, 0.0)
+
+
+def test_dev_and_test_lines_are_as_they_were():
+    for split, count in (("dev", 349), ("test", 346)):
+        items = clean_items(split, None, 20.0, True, seed=0)
+        assert len(items) == count and not any(item.recipe.pauses for item in items)
+        assert {(item.recipe.speed, item.recipe.gain_db) for item in items} == {(1.0, 0.0)}
 
 
 def test_prompts_of_another_source():
@@ -157,14 +194,14 @@ def test_noise_is_of_the_split_and_as_loud_as_drawn():
     character = {s.voice: s.character for s in mini_speech.all_speech()}
     for split in ("train", "dev", "test"):
         assert len(ambience_clips(split)) >= 8
-        for item in noisy_items(split, 6, 8.0, seed=0):
+        for item in noisy_items(split, 6, 20.0, True, seed=0):
             recipe = item.recipe
             talkers = {character[voice] for voice in recipe.talkers}
             assert {mini_speech.split_of(name) for name in talkers} == {split}
             assert item.speaker not in talkers and recipe.ambience in ambience_clips(split)
             assert 0 <= recipe.snr_db <= 20
             rooms = room_bank(split, 0)[recipe.room]
-            speech = reverberant(mini_speech.voice_audio(recipe.voice), rooms[0])
+            speech = reverberant(utterance_audio(recipe.speech), rooms[0])
             assert power(noise_of(recipe, rooms, len(speech))) > 1e-7
 
 
@@ -177,7 +214,7 @@ def test_all_sets_are_valid_and_bounded(tiny):
         ids |= set(found.utterances)
         for utt in found.utterances:
             samples = load_audio(*found.audio(utt))
-            assert 0.8 <= len(samples) / 16000 <= 8.0 and np.abs(samples).max() <= 0.96, utt
+            assert 0.8 <= len(samples) / 16000 <= 20.0 and np.abs(samples).max() <= 0.96, utt
 
 
 def test_same_options_same_bytes(tiny, tmp_path):

@@ -12,18 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "egs/mini/local")]
 
+import mini_lines  # noqa: E402
 import mini_noisy  # noqa: E402
 import mini_real  # noqa: E402
 from mini_ac import Mixture, Part, _one_by_one, _over  # noqa: E402
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, captions  # noqa: E402
 from mini_items import choose, limited, rng_for  # noqa: E402
+from mini_lines import Utterance, long_utterances, training_utterances  # noqa: E402
 from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, power  # noqa: E402
 from mini_prompts import with_digits_as_words  # noqa: E402
 from mini_queen import VoiceLine  # noqa: E402
 from mini_rcc import read_rcc  # noqa: E402
 from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
 from mini_speakers import ANSWERS, Segment, Voice, counted_items, joined, speaker_order  # noqa: E402
-from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, is_usable, split_of, spoken_text  # noqa: E402
+from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, Speech, is_usable, split_of, spoken_text  # noqa: E402
 
 from pam.errors import PamError  # noqa: E402
 
@@ -108,6 +110,43 @@ def test_level_is_exact_and_peaks_are_limited():
     assert limited(samples * 0.5) is not None and np.array_equal(
         limited(samples * 0.5), samples * 0.5
     )
+
+
+@pytest.fixture
+def toy_lines():
+    return [Speech(f"V{i:03d}", f"word {i}", "JOE", 1 + i % 4) for i in range(200)] + [
+        Speech("S001", "a long line", "SPARKY", 19.5),
+        Speech("S002", "another one", "SPARKY", 2.0),
+    ]
+
+
+def test_every_line_is_used_once_and_joined_within_bounds(toy_lines):
+    seconds = {line.voice: line.seconds for line in toy_lines}
+    rng = np.random.default_rng(0)
+    made = training_utterances(toy_lines, 19.6, perturb=True, rng=rng)
+    assert sorted(v for u in made for v in u.voices) == sorted(seconds)
+    assert len({u.id() for u in made}) == len(made)
+    for u in made:
+        length = sum(seconds[v] for v in u.voices) / u.speed + sum(u.pauses)
+        assert length <= 19.6 and len(u.pauses) == len(u.voices) - 1
+        assert all(0.1 <= pause <= 0.6 for pause in u.pauses)
+        assert 0.95 <= u.speed <= 1.05 and -6 <= u.gain_db <= 6
+    assert len({u.speed for u in made}) > 20
+    for u in long_utterances(toy_lines, np.random.default_rng(1)):
+        length = sum(seconds[v] for v in u.voices) + sum(u.pauses)
+        assert 8 <= length <= 20 and len(u.voices) >= 2 and u.speed == 1
+
+
+def test_joined_lines_keep_their_order_pauses_speed_and_level(monkeypatch):
+    said = {"A": np.full(1000, 0.5, np.float32), "B": np.full(3000, -0.5, np.float32)}
+    monkeypatch.setattr(
+        mini_lines, "voice_audio", lambda voice, speed: said[voice][: int(1000 / speed)]
+    )
+    out = mini_lines.render_utterance(
+        Utterance("JOE", "lavelle", "a b", ("A", "B"), (0.1,), speed=1.25, gain_db=-6.0)
+    )
+    assert len(out) == 800 + 1600 + 800 and not out[800:2400].any()
+    assert np.allclose(out[:800], 0.5 * 10 ** (-6 / 20)) and (out[2400:] < 0).all()
 
 
 def test_looping_starts_where_asked_and_goes_round():
