@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import mini_speakers  # noqa: E402
 import mini_speech  # noqa: E402
 from mini_ac import _lines_of, sound_items  # noqa: E402
 from mini_clean import clean_items, clean_utterances  # noqa: E402
+from mini_items import clusters_of  # noqa: E402
 from mini_lines import utterance_audio  # noqa: E402
 from mini_mix import power  # noqa: E402
 from mini_noisy import ambience_clips, noise_of, noisy_items, reverberant, room_bank  # noqa: E402
@@ -153,9 +155,21 @@ def test_an_item_has_one_character_for_an_actor():
         assert mini_speakers.ANSWERS[len(cast)] == item.text
 
 
+def test_training_has_many_pairs_of_voices_and_no_line_twice():
+    character = {s.voice: s.character for s in mini_speech.all_speech()}
+    items = mini_speakers.speaker_items("train", 1500, seed=0)
+    pairs: Counter = Counter()
+    for item in items:
+        assert len({segment.source for segment in item.recipe}) == len(item.recipe)
+        pairs.update(combinations(sorted({character[s.source] for s in item.recipe}), 2))
+    assert len(pairs) == 104 and min(pairs.values()) >= 5
+
+
 def test_real_people():
     people = mini_real.council_people()
-    assert len(people) == 5 and len({name for session in people.values() for name in session}) == 9
+    assert len(people) == 6 and len({name for room in people.values() for name in room}) == 9
+    clusters = set(clusters_of(mini_real.real_items(80, 0)).values())
+    assert len(clusters) == 9  # two groups of council members, seven groups of meetings
     answers = Counter(item.text for item in mini_real.council_items(200, 0))
     assert answers == {"one": 50, "two": 50, "three": 50, "four": 50}
     assert Counter(item.text for item in mini_real.ami_items()) == {

@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, dict[str, int | None]]] = {
     "short": {
         "asr_clean": {"train": None, "dev": 64, "test": 120, "test_long": 60, "test_other": None},
         "asr_noisy": {"train": 2200, "dev": 64, "test": 120},
-        "snv": {"train": 560, "dev": 64, "test": 120, "test_real": 80},
+        "snv": {"train": 1500, "dev": 60, "test": 120, "test_real": 80},
         "ac": {"train": 800, "dev": 64, "test": 120, "test_unseen": 100},
     },
     "long": {
@@ -50,7 +50,7 @@ SIZES: dict[str, dict[str, dict[str, int | None]]] = {
             "test_other": None,
         },
         "asr_noisy": {"train": None, "dev": None, "test": None},
-        "snv": {"train": 3000, "dev": 200, "test": 400, "test_real": 400},
+        "snv": {"train": 3000, "dev": 180, "test": 400, "test_real": 400},
         "ac": {"train": 3000, "dev": 200, "test": 300, "test_unseen": 240},
     },
 }
