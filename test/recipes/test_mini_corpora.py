@@ -18,7 +18,7 @@ import mini_prompts  # noqa: E402
 import mini_real  # noqa: E402
 import mini_speakers  # noqa: E402
 import mini_speech  # noqa: E402
-from mini_ac import _lines_of, sound_items  # noqa: E402
+from mini_ac import _lines_of, most_frequent, sound_items  # noqa: E402
 from mini_clean import clean_items, clean_utterances  # noqa: E402
 from mini_items import clusters_of  # noqa: E402
 from mini_lines import utterance_audio  # noqa: E402
@@ -199,6 +199,17 @@ def test_unseen_labels_and_test_clips_are_not_trained_on():
     assert labels["test"] & labels["train"]
 
 
+def test_no_label_or_caption_dominates_the_training_set():
+    items = sound_items("train", 800, seed=0)
+    of_sounds = Counter(label for item in items for label in item.recipe.labels)
+    people = of_sounds.pop("man") + of_sounds.pop("woman")
+    assert max(of_sounds.values()) - min(of_sounds.values()) <= 2  # one of each deck
+    assert people <= 60  # of 1,300 sounds
+    texts = Counter(item.text for item in items)
+    assert max(texts.values()) == 2
+    assert "caption is that of 2 of 800 items (0.25%)" in most_frequent(items)
+
+
 def test_voices_in_captions_are_of_the_split():
     train, other = _lines_of(("JOE",)), _lines_of(("BOB", "IAN", "CHIEF"))
     assert len(train) > 100 and len(other) > 100 and not set(train) & set(other)
@@ -244,5 +255,6 @@ def test_another_seed_draws_other_items(tiny, tmp_path):
 
 def test_the_summary_counts_every_set(tiny):
     table = prepare(tiny, "--nj", "2")
-    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:-1]}
     assert set(rows) == {*NAMES, "all"} and rows["asr_clean_train"][0] == "24"
+    assert table.splitlines()[-1].startswith("ac_train: the most frequent caption")

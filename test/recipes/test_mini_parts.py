@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "egs/mini/local")]
 import mini_lines  # noqa: E402
 import mini_noisy  # noqa: E402
 import mini_real  # noqa: E402
-from mini_ac import Mixture, Part, _one_by_one, _over  # noqa: E402
+from mini_ac import Deck, Mixture, Part, _one_by_one, _over  # noqa: E402
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, captions  # noqa: E402
 from mini_items import choose, limited, rng_for  # noqa: E402
 from mini_lines import Utterance, long_utterances, training_utterances  # noqa: E402
@@ -23,7 +23,7 @@ from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, power  
 from mini_prompts import with_digits_as_words  # noqa: E402
 from mini_queen import VoiceLine  # noqa: E402
 from mini_rcc import read_rcc  # noqa: E402
-from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
+from mini_sounds import Sound, find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
 from mini_speakers import (  # noqa: E402
     ANSWERS,
     SEGMENTS_OF_60,
@@ -208,7 +208,7 @@ def test_overlay_captions_say_what_is_behind():
 
 def test_table_of_sounds_is_sound():
     sounds = read_sounds()
-    assert len(sounds) == 201 and sum(len(s.clips) for s in sounds) == 424
+    assert len(sounds) == 213 and sum(len(s.clips) for s in sounds) == 464
     for sound in sounds:
         words = f"{sound.phrase.subject} {sound.phrase.verb} {sound.phrase.ing}"
         assert words.replace(" ", "").isalpha() and words == words.lower()
@@ -231,8 +231,22 @@ def test_sounds_are_split_by_label_and_by_clip():
     clips = {part: {c for s in sounds for c in s.clips} for part, sounds in parts.items()}
     assert labels["test"] <= labels["train"] and labels["dev"] <= labels["train"]
     assert not labels["test_unseen"] & (labels["train"] | labels["dev"] | labels["test"])
-    assert sum(map(len, clips.values())) == len(set().union(*clips.values())) == 424
-    assert len(labels["test_unseen"]) == round(0.2 * 201)
+    assert sum(map(len, clips.values())) == len(set().union(*clips.values())) == 464
+    assert len(labels["test_unseen"]) == round(0.2 * 213)
+
+
+def test_a_deck_deals_every_label_and_clip_equally_often():
+    phrase = Phrase("a dog", "barks", "barking")
+    sounds = [Sound(f"l{i}", phrase, tuple(f"x:{i}{k}" for k in range(1 + i))) for i in range(5)]
+    deck = Deck(sounds, np.random.default_rng(0))
+    hands = [deck.deal(1 + i % 3) for i in range(30)]  # 60 clips
+    dealt = Counter(sound.label for hand in hands for sound, _ in hand)
+    assert dealt == {f"l{i}": 12 for i in range(5)}
+    assert all(len({sound.label for sound, _ in hand}) == len(hand) for hand in hands)
+    clips = Counter(clip for hand in hands for _, clip in hand)
+    assert clips == {f"x:{i}{k}": 12 // (1 + i) for i in range(4) for k in range(1 + i)} | {
+        f"x:4{k}": 2 + (k < 2) for k in range(5)
+    }
 
 
 def test_a_clip_names_exactly_one_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes, not threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, installed or not
 
-from mini_ac import render_sound, sound_items  # noqa: E402
+from mini_ac import most_frequent, render_sound, sound_items  # noqa: E402
 from mini_clean import clean_items, render_clean  # noqa: E402
 from mini_items import Item, Render, SetSummary, write_set  # noqa: E402
 from mini_noisy import noisy_items, render_noisy  # noqa: E402
@@ -103,8 +103,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--nj", type=int, default=min(4, cores()))
     args = parser.parse_args(argv)
-    summaries = [write_set(args.out, *planned, args.nj) for planned in planned_sets(args)]
+    summaries, notes = [], []
+    for name, task, items, render in planned_sets(args):
+        summaries.append(write_set(args.out, name, task, items, render, args.nj))
+        if name == "ac_train":
+            notes.append(f"{name}: {most_frequent(items)}")
     print_summary(summaries)
+    print(*notes, sep="\n")
 
 
 def print_summary(summaries: list[SetSummary]) -> None:
