@@ -162,7 +162,7 @@ def test_training_has_many_pairs_of_voices_and_no_line_twice():
     for item in items:
         assert len({segment.source for segment in item.recipe}) == len(item.recipe)
         pairs.update(combinations(sorted({character[s.source] for s in item.recipe}), 2))
-    assert len(pairs) == 104 and min(pairs.values()) >= 5
+    assert len(pairs) == 104 and min(pairs.values()) >= 10
 
 
 def test_real_people():

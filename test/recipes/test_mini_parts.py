@@ -238,7 +238,7 @@ def test_sounds_are_split_by_label_and_by_clip():
 def test_a_deck_deals_every_label_and_clip_equally_often():
     phrase = Phrase("a dog", "barks", "barking")
     sounds = [Sound(f"l{i}", phrase, tuple(f"x:{i}{k}" for k in range(1 + i))) for i in range(5)]
-    deck = Deck(sounds, np.random.default_rng(0))
+    deck = Deck(sounds, np.random.default_rng(0), Counter())
     hands = [deck.deal(1 + i % 3) for i in range(30)]  # 60 clips
     dealt = Counter(sound.label for hand in hands for sound, _ in hand)
     assert dealt == {f"l{i}": 12 for i in range(5)}

@@ -64,10 +64,13 @@ Clip = tuple[Sound, str]
 
 
 class Deck:
-    """Labels dealt in rounds, each once a round in a new order; a label's clips take turns."""
+    """Labels dealt in rounds, each once a round in a new order; a label's clips take turns.
 
-    def __init__(self, sounds: Sequence[Sound], rng: np.random.Generator):
-        self.sounds, self.rng = sounds, rng
+    `turns` counts how often a label was dealt; decks that share it share the clips' turns.
+    """
+
+    def __init__(self, sounds: Sequence[Sound], rng: np.random.Generator, turns: Counter[str]):
+        self.sounds, self.rng, self.turns = sounds, rng, turns
         self.rest: list[Sound] = []
         self.dealt: Counter[str] = Counter()
 
@@ -81,7 +84,8 @@ class Deck:
             if any(sound == other for other, _ in chosen):  # a new round has begun
                 self.rest.insert(0, sound)
                 continue
-            chosen.append((sound, sound.clips[self.dealt[sound.label] % len(sound.clips)]))
+            chosen.append((sound, sound.clips[self.turns[sound.label] % len(sound.clips)]))
+            self.turns[sound.label] += 1
             self.dealt[sound.label] += 1
         return tuple(chosen)
 
@@ -111,8 +115,11 @@ def sound_items(split: str, count: int, seed: int) -> list[Item]:
 
 def _training_items(count: int, seed: int) -> list[Item]:
     """Labels are dealt for sounds alone and for mixtures, so that both are balanced."""
-    sounds = sounds_of("train")
-    alone, mixed = (Deck(sounds, rng_for(seed, "ac", "train", name)) for name in ("one", "more"))
+    turns: Counter[str] = Counter()
+    alone, mixed = (
+        Deck(sounds_of("train"), rng_for(seed, "ac", "train", name), turns)
+        for name in ("one", "more")
+    )
     kinds: Counter[str] = Counter()
     items = []
     for i in range(count):
