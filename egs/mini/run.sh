@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 licence="by source, some not to be sold, some GPL: egs/mini/README.md"
 train_sets="asr_clean_train asr_noisy_train snv_train ac_train"
 dev_sets="asr_clean_dev asr_noisy_dev snv_dev ac_dev"
-test_sets="asr_clean_test asr_noisy_test snv_test snv_test_real ac_test ac_test_unseen"
+test_sets="asr_clean_test asr_clean_test_long asr_clean_test_other asr_noisy_test snv_test snv_test_real ac_test ac_test_unseen"
 
 . "$PAM_ROOT/utils/parse_options.sh"
 

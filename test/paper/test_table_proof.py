@@ -92,4 +92,7 @@ def test_a_table_says_what_its_ranks_are_over(tmp_path):
     assert "Ranked: 7 of 7 rows, over 4 of 6 columns, a row without a value as the worst" in text
     kept = {"pam_mini_short_s0": result("pam")}
     text = render(write(tmp_path, kept), "9")  # which shows nothing but ranks
-    assert "- the mini corpora have one set of clean speech: column " in text
+    assert (
+        "- the mini corpora have one set of clean speech with several test speakers: column "
+        in text
+    )

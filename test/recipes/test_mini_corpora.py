@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "egs/mini/local"
 sys.path[:0] = [str(ROOT), str(LOCAL)]
 
+import mini_prompts  # noqa: E402
 import mini_real  # noqa: E402
 import mini_speakers  # noqa: E402
 import mini_speech  # noqa: E402
-from mini_ac import _lines_of, sound_items  # noqa: E402
+from mini_ac import _lines_of, most_frequent, sound_items  # noqa: E402
+from mini_clean import clean_items, clean_utterances  # noqa: E402
+from mini_items import clusters_of  # noqa: E402
+from mini_lines import utterance_audio  # noqa: E402
 from mini_mix import power  # noqa: E402
 from mini_noisy import ambience_clips, noise_of, noisy_items, reverberant, room_bank  # noqa: E402
 from mini_queen import open_game, read_script  # noqa: E402
@@ -28,7 +33,7 @@ from pam.data.datadir import DataDir, validate  # noqa: E402
 pytestmark = pytest.mark.corpora
 
 SETS = {
-    "asr_clean": ("train", "dev", "test"),
+    "asr_clean": ("train", "dev", "test", "test_long", "test_other"),
     "asr_noisy": ("train", "dev", "test"),
     "snv": ("train", "dev", "test", "test_real"),
     "ac": ("train", "dev", "test", "test_unseen"),
@@ -81,6 +86,56 @@ def test_characters_actors_and_lines_of_the_splits_are_disjoint():
     }
 
 
+def test_training_speech_has_every_line_once_and_long_utterances():
+    """4,383 lines of up to 20 s; a quarter of the utterances joins lines of one character."""
+    lines = {s.voice: s for s in mini_speech.speech_of("train", 20.0)}
+    items = clean_items("train", None, 20.0, True, seed=0)
+    used = [voice for item in items for voice in item.recipe.voices]
+    assert len(lines) == 4383 and sorted(used) == sorted(lines)
+    joined = [item for item in items if item.recipe.pauses]
+    assert 0.22 < len(joined) / len(items) < 0.28
+    for item in joined:
+        parts = [lines[voice] for voice in item.recipe.voices]
+        assert {part.character for part in parts} == {item.speaker} and 2 <= len(parts) <= 5
+        assert item.text == " ".join(part.text for part in parts)
+        assert {part.person for part in parts} == set(item.sources)
+    plain = clean_utterances("train", 20.0, False, np.random.default_rng(0))
+    assert {(u.speed, u.gain_db) for u in plain} == {(1.0, 0.0)}
+
+
+def test_long_test_utterances_are_of_the_test_characters():
+    lines = {s.voice: s for s in mini_speech.speech_of("test", 20.0)}
+    items = clean_items("test_long", None, 20.0, True, seed=0)
+    used = [voice for item in items for voice in item.recipe.voices]
+    assert len(items) >= 60 and len(used) == len(set(used)) and set(used) <= set(lines)
+    for item in items:
+        own = sum(lines[voice].seconds for voice in item.recipe.voices)
+        assert 8 <= own + sum(item.recipe.pauses) <= 20 and len(item.recipe.voices) >= 2
+        assert (item.recipe.speed, item.recipe.gain_db) == (1.0, 0.0)
+
+
+def test_dev_and_test_lines_are_as_they_were():
+    for split, count in (("dev", 349), ("test", 346)):
+        items = clean_items(split, None, 20.0, True, seed=0)
+        assert len(items) == count and not any(item.recipe.pauses for item in items)
+        assert {(item.recipe.speed, item.recipe.gain_db) for item in items} == {(1.0, 0.0)}
+
+
+def test_prompts_of_another_source():
+    """Of 568 prompts: no single words, tones, or texts that do not say what is spoken."""
+    prompts = mini_prompts.read_prompts()
+    assert len(prompts) == 292
+    for prompt in prompts:
+        assert prompt.text.replace("'", "").replace(" ", "").isalpha()
+        assert prompt.text == prompt.text.lower() and len(prompt.text.split()) >= 2
+    items = mini_prompts.prompt_items(None, seed=0)
+    assert {item.sources for item in items} == {("ALLISON",)} and len(items) == 292
+    assert len({item.id for item in items}) == 292
+    assert [item.id for item in mini_prompts.prompt_items(8, seed=0)] != [
+        item.id for item in mini_prompts.prompt_items(8, seed=1)
+    ]
+
+
 def test_speaker_sets_share_no_line_and_test_shares_no_person():
     people = {part: mini_speakers.voices_of(part) for part in ("train", "dev", "test")}
     lines = {
@@ -100,9 +155,21 @@ def test_an_item_has_one_character_for_an_actor():
         assert mini_speakers.ANSWERS[len(cast)] == item.text
 
 
+def test_training_has_many_pairs_of_voices_and_no_line_twice():
+    character = {s.voice: s.character for s in mini_speech.all_speech()}
+    items = mini_speakers.speaker_items("train", 1500, seed=0)
+    pairs: Counter = Counter()
+    for item in items:
+        assert len({segment.source for segment in item.recipe}) == len(item.recipe)
+        pairs.update(combinations(sorted({character[s.source] for s in item.recipe}), 2))
+    assert len(pairs) == 104 and min(pairs.values()) >= 10
+
+
 def test_real_people():
     people = mini_real.council_people()
-    assert len(people) == 5 and len({name for session in people.values() for name in session}) == 9
+    assert len(people) == 6 and len({name for room in people.values() for name in room}) == 9
+    clusters = set(clusters_of(mini_real.real_items(80, 0)).values())
+    assert len(clusters) == 9  # two groups of council members, seven groups of meetings
     answers = Counter(item.text for item in mini_real.council_items(200, 0))
     assert answers == {"one": 50, "two": 50, "three": 50, "four": 50}
     assert Counter(item.text for item in mini_real.ami_items()) == {
@@ -132,6 +199,17 @@ def test_unseen_labels_and_test_clips_are_not_trained_on():
     assert labels["test"] & labels["train"]
 
 
+def test_no_label_or_caption_dominates_the_training_set():
+    items = sound_items("train", 800, seed=0)
+    of_sounds = Counter(label for item in items for label in item.recipe.labels)
+    people = of_sounds.pop("man") + of_sounds.pop("woman")
+    assert max(of_sounds.values()) - min(of_sounds.values()) <= 2  # one of each deck
+    assert people <= 60  # of 1,300 sounds
+    texts = Counter(item.text for item in items)
+    assert max(texts.values()) == 2
+    assert "caption is that of 2 of 800 items (0.25%)" in most_frequent(items)
+
+
 def test_voices_in_captions_are_of_the_split():
     train, other = _lines_of(("JOE",)), _lines_of(("BOB", "IAN", "CHIEF"))
     assert len(train) > 100 and len(other) > 100 and not set(train) & set(other)
@@ -141,14 +219,14 @@ def test_noise_is_of_the_split_and_as_loud_as_drawn():
     character = {s.voice: s.character for s in mini_speech.all_speech()}
     for split in ("train", "dev", "test"):
         assert len(ambience_clips(split)) >= 8
-        for item in noisy_items(split, 6, 8.0, seed=0):
+        for item in noisy_items(split, 6, 20.0, True, seed=0):
             recipe = item.recipe
             talkers = {character[voice] for voice in recipe.talkers}
             assert {mini_speech.split_of(name) for name in talkers} == {split}
             assert item.speaker not in talkers and recipe.ambience in ambience_clips(split)
             assert 0 <= recipe.snr_db <= 20
             rooms = room_bank(split, 0)[recipe.room]
-            speech = reverberant(mini_speech.voice_audio(recipe.voice), rooms[0])
+            speech = reverberant(utterance_audio(recipe.speech), rooms[0])
             assert power(noise_of(recipe, rooms, len(speech))) > 1e-7
 
 
@@ -161,7 +239,7 @@ def test_all_sets_are_valid_and_bounded(tiny):
         ids |= set(found.utterances)
         for utt in found.utterances:
             samples = load_audio(*found.audio(utt))
-            assert 0.8 <= len(samples) / 16000 <= 8.0 and np.abs(samples).max() <= 0.96, utt
+            assert 0.8 <= len(samples) / 16000 <= 20.0 and np.abs(samples).max() <= 0.96, utt
 
 
 def test_same_options_same_bytes(tiny, tmp_path):
@@ -177,5 +255,6 @@ def test_another_seed_draws_other_items(tiny, tmp_path):
 
 def test_the_summary_counts_every_set(tiny):
     table = prepare(tiny, "--nj", "2")
-    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
+    rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:-1]}
     assert set(rows) == {*NAMES, "all"} and rows["asr_clean_train"][0] == "24"
+    assert table.splitlines()[-1].startswith("ac_train: the most frequent caption")

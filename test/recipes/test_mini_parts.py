@@ -12,17 +12,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "egs/mini/local")]
 
+import mini_lines  # noqa: E402
 import mini_noisy  # noqa: E402
 import mini_real  # noqa: E402
-from mini_ac import Mixture, Part, _one_by_one, _over  # noqa: E402
+from mini_ac import Deck, Mixture, Part, _one_by_one, _over  # noqa: E402
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, captions  # noqa: E402
 from mini_items import choose, limited, rng_for  # noqa: E402
+from mini_lines import Utterance, long_utterances, training_utterances  # noqa: E402
 from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, power  # noqa: E402
+from mini_prompts import with_digits_as_words  # noqa: E402
 from mini_queen import VoiceLine  # noqa: E402
 from mini_rcc import read_rcc  # noqa: E402
-from mini_sounds import find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
-from mini_speakers import ANSWERS, Segment, Voice, counted_items, joined, speaker_order  # noqa: E402
-from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, is_usable, split_of, spoken_text  # noqa: E402
+from mini_sounds import Sound, find_clip, read_sounds, repeated, split_sounds, trimmed  # noqa: E402
+from mini_speakers import (  # noqa: E402
+    ANSWERS,
+    SEGMENTS_OF_60,
+    Segment,
+    Voice,
+    balanced_layouts,
+    counted_items,
+    joined,
+    speaker_order,
+    training_layouts,
+)
+from mini_speech import ACTOR_OF, LEFT_OUT, SPLITS, Speech, is_usable, split_of, spoken_text  # noqa: E402
 
 from pam.errors import PamError  # noqa: E402
 
@@ -51,6 +64,20 @@ PEOPLE = {
 )
 def test_text_is_what_is_spoken(line, words):
     assert spoken_text(line) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Press 1, or 0.", "Press one, or zero."),
+        ("the 7 key for Q", "the seven key for Q"),
+        ("3D audio", "3D audio"),
+        ("H.323", "H.323"),
+        ("(10 seconds of silence)", "(10 seconds of silence)"),
+    ],
+)
+def test_single_digits_of_a_prompt_are_words(text, words):
+    assert with_digits_as_words(text) == words
 
 
 @pytest.mark.parametrize(
@@ -93,6 +120,43 @@ def test_level_is_exact_and_peaks_are_limited():
     assert limited(samples * 0.5) is not None and np.array_equal(
         limited(samples * 0.5), samples * 0.5
     )
+
+
+@pytest.fixture
+def toy_lines():
+    return [Speech(f"V{i:03d}", f"word {i}", "JOE", 1 + i % 4) for i in range(200)] + [
+        Speech("S001", "a long line", "SPARKY", 19.5),
+        Speech("S002", "another one", "SPARKY", 2.0),
+    ]
+
+
+def test_every_line_is_used_once_and_joined_within_bounds(toy_lines):
+    seconds = {line.voice: line.seconds for line in toy_lines}
+    rng = np.random.default_rng(0)
+    made = training_utterances(toy_lines, 19.6, perturb=True, rng=rng)
+    assert sorted(v for u in made for v in u.voices) == sorted(seconds)
+    assert len({u.id() for u in made}) == len(made)
+    for u in made:
+        length = sum(seconds[v] for v in u.voices) / u.speed + sum(u.pauses)
+        assert length <= 19.6 and len(u.pauses) == len(u.voices) - 1
+        assert all(0.1 <= pause <= 0.6 for pause in u.pauses)
+        assert 0.95 <= u.speed <= 1.05 and -6 <= u.gain_db <= 6
+    assert len({u.speed for u in made}) > 20
+    for u in long_utterances(toy_lines, np.random.default_rng(1)):
+        length = sum(seconds[v] for v in u.voices) + sum(u.pauses)
+        assert 8 <= length <= 20 and len(u.voices) >= 2 and u.speed == 1
+
+
+def test_joined_lines_keep_their_order_pauses_speed_and_level(monkeypatch):
+    said = {"A": np.full(1000, 0.5, np.float32), "B": np.full(3000, -0.5, np.float32)}
+    monkeypatch.setattr(
+        mini_lines, "voice_audio", lambda voice, speed: said[voice][: int(1000 / speed)]
+    )
+    out = mini_lines.render_utterance(
+        Utterance("JOE", "lavelle", "a b", ("A", "B"), (0.1,), speed=1.25, gain_db=-6.0)
+    )
+    assert len(out) == 800 + 1600 + 800 and not out[800:2400].any()
+    assert np.allclose(out[:800], 0.5 * 10 ** (-6 / 20)) and (out[2400:] < 0).all()
 
 
 def test_looping_starts_where_asked_and_goes_round():
@@ -144,7 +208,7 @@ def test_overlay_captions_say_what_is_behind():
 
 def test_table_of_sounds_is_sound():
     sounds = read_sounds()
-    assert len(sounds) == 201 and sum(len(s.clips) for s in sounds) == 424
+    assert len(sounds) == 213 and sum(len(s.clips) for s in sounds) == 464
     for sound in sounds:
         words = f"{sound.phrase.subject} {sound.phrase.verb} {sound.phrase.ing}"
         assert words.replace(" ", "").isalpha() and words == words.lower()
@@ -167,8 +231,22 @@ def test_sounds_are_split_by_label_and_by_clip():
     clips = {part: {c for s in sounds for c in s.clips} for part, sounds in parts.items()}
     assert labels["test"] <= labels["train"] and labels["dev"] <= labels["train"]
     assert not labels["test_unseen"] & (labels["train"] | labels["dev"] | labels["test"])
-    assert sum(map(len, clips.values())) == len(set().union(*clips.values())) == 424
-    assert len(labels["test_unseen"]) == round(0.2 * 201)
+    assert sum(map(len, clips.values())) == len(set().union(*clips.values())) == 464
+    assert len(labels["test_unseen"]) == round(0.2 * 213)
+
+
+def test_a_deck_deals_every_label_and_clip_equally_often():
+    phrase = Phrase("a dog", "barks", "barking")
+    sounds = [Sound(f"l{i}", phrase, tuple(f"x:{i}{k}" for k in range(1 + i))) for i in range(5)]
+    deck = Deck(sounds, np.random.default_rng(0), Counter())
+    hands = [deck.deal(1 + i % 3) for i in range(30)]  # 60 clips
+    dealt = Counter(sound.label for hand in hands for sound, _ in hand)
+    assert dealt == {f"l{i}": 12 for i in range(5)}
+    assert all(len({sound.label for sound, _ in hand}) == len(hand) for hand in hands)
+    clips = Counter(clip for hand in hands for _, clip in hand)
+    assert clips == {f"x:{i}{k}": 12 // (1 + i) for i in range(4) for k in range(1 + i)} | {
+        f"x:4{k}": 2 + (k < 2) for k in range(5)
+    }
 
 
 def test_a_clip_names_exactly_one_file():
@@ -182,7 +260,7 @@ def test_a_clip_names_exactly_one_file():
 
 
 def test_answers_are_balanced_and_true():
-    items = counted_items("t", PEOPLE, 40, seed=3)
+    items = counted_items("t", PEOPLE, balanced_layouts(40), seed=3)
     assert Counter(item.text for item in items) == dict.fromkeys(ANSWERS.values(), 10)
     for item in items:
         heard = {segment.source.rstrip("0123456789") for segment in item.recipe}
@@ -192,15 +270,16 @@ def test_answers_are_balanced_and_true():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_everybody_speaks(count):
+@pytest.mark.parametrize("segments", [4, 6])
+def test_everybody_speaks(count, segments):
     for seed in range(20):
-        order = speaker_order(count, list(PEOPLE), np.random.default_rng(seed))
-        assert len(order) == 4 and len(set(order)) == count
+        order = speaker_order(count, list(PEOPLE), np.random.default_rng(seed), segments)
+        assert len(order) == segments and len(set(order)) == count
 
 
 def test_length_says_nothing_about_the_answer():
     """A classifier on the total length (a threshold learnt by class means) stays at chance."""
-    items = counted_items("t", PEOPLE, 2000, seed=0)
+    items = counted_items("t", PEOPLE, balanced_layouts(2000), seed=0)
     lengths = np.array([[sum(s.seconds + s.pause for s in item.recipe)] for item in items])
     answers = np.array([item.text for item in items])
     half = len(items) // 2
@@ -210,6 +289,38 @@ def test_length_says_nothing_about_the_answer():
     assert abs(accuracy - 0.25) < 0.05  # 3.6 standard deviations of 1000 guesses
     spread = np.ptp([lengths[answers == a].mean() for a in ANSWERS.values()])
     assert spread < 0.06  # of 5.8 s
+
+
+def test_training_layouts_are_balanced_given_the_number_of_segments():
+    layouts = Counter(training_layouts(600, np.random.default_rng(0)))
+    for segments, items in SEGMENTS_OF_60.items():
+        possible = range(1, min(segments, 4) + 1)
+        expected = dict.fromkeys(possible, 10 * items // len(possible))
+        assert {k: layouts[segments, k] for k in range(1, 5) if layouts[segments, k]} == expected
+    answers = Counter(training_layouts(600, np.random.default_rng(0))[i][1] for i in range(600))
+    assert answers == {1: 170, 2: 170, 3: 140, 4: 120}
+
+
+def test_neither_length_nor_number_of_segments_tells_the_answer_in_training():
+    """Who knows both guesses right in 28.3 % of the items, like who always answers "one"."""
+    layouts = training_layouts(6000, np.random.default_rng(1))
+    items = counted_items("t", PEOPLE, layouts, seed=0)
+    seconds = np.array([sum(s.seconds + s.pause for s in item.recipe) for item in items])
+    answers = np.array([ANSWERS[people] for _, people in layouts])
+    assert all(item.text == answer for item, answer in zip(items, answers, strict=True))
+    half = len(items) // 2
+    for features in (
+        [segments for segments, _ in layouts],
+        np.round(seconds * 2),
+        [f"{segments} {round(s)}" for (segments, _), s in zip(layouts, seconds, strict=True)],
+    ):
+        seen: dict = {}
+        for feature, answer in zip(features[:half], answers[:half], strict=True):
+            seen.setdefault(feature, Counter())[answer] += 1
+        guess = [
+            seen[f].most_common(1)[0][0] if f in seen else "one" for f in list(features)[half:]
+        ]
+        assert np.mean(np.array(guess) == answers[half:]) < 17 / 60 + 0.025  # 3 deviations
 
 
 def test_segments_are_as_long_and_as_loud_as_planned():

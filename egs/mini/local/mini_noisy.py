@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from mini_items import Item, choose, rng_for
-from mini_mix import at_level, looped, mix_at_snr
+from mini_lines import Utterance, single, training_utterances, utterance_audio
+from mini_mix import LEVEL_DB, at_level, looped, mix_at_snr
 from mini_sounds import sound_files
-from mini_speech import Speech, speech_of, voice_audio
+from mini_speech import EVALUATION_SECONDS, Speech, speech_of, voice_audio
 from scipy.signal import fftconvolve
 
 from pam.data.audio import load_audio
@@ -47,7 +48,7 @@ AMBIENCE = {
 class NoisyRecipe:
     """What an utterance is made of; `snr_db` holds exactly, `room` is an index into the bank."""
 
-    voice: str
+    speech: Utterance
     split: str
     seed: int
     room: int
@@ -59,18 +60,25 @@ class NoisyRecipe:
     offset: int
 
 
-def noisy_items(split: str, count: int | None, max_seconds: float, seed: int) -> list[Item]:
-    """asr_noisy_SPLIT: lines drawn from the same characters as asr_clean_SPLIT."""
-    pool = speech_of(split, max_seconds)
-    lines = choose(pool, count, rng_for(seed, "asr_noisy", split))
-    return [_item(line, pool, split, seed) for line in lines]
+def noisy_items(
+    split: str, count: int | None, max_seconds: float, perturb: bool, seed: int
+) -> list[Item]:
+    """asr_noisy_SPLIT: drawn from the same lines as asr_clean_SPLIT, in training joined anew."""
+    longest = max_seconds if split == "train" else EVALUATION_SECONDS
+    pool = speech_of(split, longest)
+    utterances = [single(line) for line in pool]
+    if split == "train":
+        rng = rng_for(seed, "asr_noisy", split, "lines")
+        utterances = training_utterances(pool, longest, perturb, rng)
+    chosen = choose(utterances, count, rng_for(seed, "asr_noisy", split))
+    return [_item(utterance, pool, split, seed) for utterance in chosen]
 
 
-def _item(line: Speech, pool: Sequence[Speech], split: str, seed: int) -> Item:
-    rng = rng_for(seed, "asr_noisy", split, line.voice)
-    others = [s.voice for s in pool if s.character != line.character]
+def _item(speech: Utterance, pool: Sequence[Speech], split: str, seed: int) -> Item:
+    rng = rng_for(seed, "asr_noisy", split, speech.voices[0])
+    others = [s.voice for s in pool if s.character != speech.character]
     recipe = NoisyRecipe(
-        voice=line.voice,
+        speech=speech,
         split=split,
         seed=seed,
         room=int(rng.integers(ROOMS[split])),
@@ -81,8 +89,8 @@ def _item(line: Speech, pool: Sequence[Speech], split: str, seed: int) -> Item:
         babble_db=round(float(rng.uniform(*BABBLE_OVER_AMBIENCE_DB)), 2),
         offset=int(rng.integers(SAMPLE_RATE * 60)),
     )
-    utt = f"{line.character}-noisy-{line.voice}"
-    return Item(utt, line.character, line.text, recipe, sources=(line.person,))
+    who, text = speech.character, speech.text
+    return Item(speech.id("noisy"), who, text, recipe, sources=(speech.person,))
 
 
 @functools.cache
@@ -107,9 +115,10 @@ def _sound_files():
 def render_noisy(item: Item) -> Float[np.ndarray, " N"]:
     recipe: NoisyRecipe = item.recipe
     rooms = room_bank(recipe.split, recipe.seed)[recipe.room]
-    speech = reverberant(voice_audio(recipe.voice), rooms[0])
+    speech = reverberant(utterance_audio(recipe.speech), rooms[0])
     noise = noise_of(recipe, rooms, len(speech))
-    return at_level(mix_at_snr(speech, noise, recipe.snr_db))
+    mixed = mix_at_snr(speech, noise, recipe.snr_db)
+    return at_level(mixed, LEVEL_DB + recipe.speech.gain_db)
 
 
 def noise_of(

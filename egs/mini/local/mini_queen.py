@@ -91,10 +91,10 @@ class Game:
         samples, rate = self._decoded(voice)
         return len(samples) / rate
 
-    def audio(self, voice: str) -> Float[np.ndarray, " N"]:
-        """A voice at 16 kHz (its content ends at 5.5 kHz)."""
+    def audio(self, voice: str, speed: float = 1.0) -> Float[np.ndarray, " N"]:
+        """A voice at 16 kHz (its content ends at 5.5 kHz); `speed` changes its pitch as well."""
         samples, rate = self._decoded(voice)
-        return soxr.resample(samples, rate, SAMPLE_RATE).astype(np.float32, copy=False)
+        return soxr.resample(samples, rate * speed, SAMPLE_RATE).astype(np.float32, copy=False)
 
     def _decoded(self, voice: str) -> tuple[Float[np.ndarray, " N"], int]:
         return soundfile.read(io.BytesIO(self.resource(f"{voice}.SB")), dtype="float32")

@@ -1,8 +1,9 @@
 """snv_test_real: real people out of two PyPI source distributions.
 
-Council meetings (speakerbox, nine named people, five sessions): items as in mini_speakers, all
-segments of an item from one session. AMI meetings (pyannote.audio, 14 excerpts of 30 s): windows
-of natural talk with overlaps; everybody who speaks in a window does so for at least a second.
+Council meetings (speakerbox, nine named people, five sessions): items as in the test of
+mini_speakers, all segments of an item from one session, all people from one of two groups. AMI
+meetings (pyannote.audio, 14 excerpts of 30 s): windows of natural talk with overlaps; everybody
+who speaks in a window does so for at least a second.
 """
 
 import unicodedata
@@ -16,7 +17,15 @@ import soundfile
 from jaxtyping import Float
 from mini_items import Item
 from mini_mix import at_level
-from mini_speakers import ANSWERS, COUNTS, SEGMENT_SECONDS, Voice, counted_items, joined
+from mini_speakers import (
+    ANSWERS,
+    COUNTS,
+    SEGMENT_SECONDS,
+    Voice,
+    balanced_layouts,
+    counted_items,
+    joined,
+)
 
 from pam.data.audio import load_audio
 from pam.paths import cache_dir
@@ -24,7 +33,13 @@ from tools.fetch_corpora import complete_folder, unpacked
 
 COUNCIL = "speakerbox"
 COUNCIL_ZIP = "speakerbox-1.2.0/speakerbox/tests/data/diarized.zip"
-CLIP_SECONDS = 6.0  # long clips are used as several recordings of this length
+# Items that share a person are one cluster. Nobody is in items of both groups, so the nine people
+# make two clusters; more would leave fewer than the four people that the answer "four" needs.
+COUNCIL_GROUPS = {
+    "a": ("gonzalez", "herbold", "juarez", "morales"),
+    "b": ("lewis", "mosqueda", "pedersen", "sawant", "strauss"),
+}
+CLIP_SECONDS = 3.0  # long clips are used as several recordings of this length
 
 AMI = "pyannote.audio"
 AMI_FOLDER = "pyannote_audio-4.0.7/tests/data/"
@@ -55,24 +70,29 @@ def render_real(item: Item) -> Float[np.ndarray, " N"]:
 
 
 def council_items(count: int, seed: int) -> list[Item]:
-    """Equally many of each answer, the sessions in turn."""
-    sessions = sorted(council_people().items())
+    """Equally many of each answer, the sessions and groups in turn."""
+    rooms = sorted(council_people().items())
     items = []
-    for i, (session, people) in enumerate(sessions):
-        share = range(i, -(-count // len(COUNTS)), len(sessions))  # of rounds over the answers
-        items += counted_items(f"snv-real-{session}", people, len(share) * len(COUNTS), seed)
+    for i, (room, people) in enumerate(rooms):
+        share = range(i, -(-count // len(COUNTS)), len(rooms))  # of rounds over the answers
+        layouts = balanced_layouts(len(share) * len(COUNTS))
+        items += counted_items(f"snv-real-{room}", people, layouts, seed)
     return items[:count]
 
 
 def council_people() -> dict[str, dict[str, list[Voice]]]:
-    """Session → person → their one voice, its sources as "path start"."""
-    sessions: dict[str, dict[str, list[Voice]]] = {}
+    """Session and group → person → their one voice, its sources as "path start".
+
+    Where fewer than four people of a group speak, it is left out.
+    """
+    rooms: dict[str, dict[str, list[Voice]]] = {}
     for path in sorted(_council_folder().glob("*/*")):
         sources = tuple(source for clip in sorted(path.glob("*.wav")) for source in _parts(clip))
-        if sources:
-            people = sessions.setdefault(path.parent.name, {})
+        group = next((name for name, who in COUNCIL_GROUPS.items() if path.name in who), None)
+        if sources and group:
+            people = rooms.setdefault(f"{path.parent.name}-{group}", {})
             people[path.name] = [Voice(path.name, sources)]
-    return {name: people for name, people in sessions.items() if len(people) >= max(COUNTS)}
+    return {name: people for name, people in rooms.items() if len(people) >= max(COUNTS)}
 
 
 def _parts(clip: Path) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """snv: how many people speak? Items of one to four actors of the game; length is no clue.
 
-Every item has four segments, drawn the same way whatever the answer: their lengths, the pauses and
-the level say nothing about it. An actor has one character's voice within an item, so two voices
-are always two people.
+The number of segments, their lengths, the pauses and the level are drawn the same way whatever the
+answer. A test item has four segments, a training item two to six; of two segments only one or two
+people can be the answer, and each answer that is possible is equally frequent. An actor has one
+character's voice within an item, so two voices are always two people.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,11 @@ from mini_speech import ACTOR_OF, SPLITS, Speech, all_speech, voice_audio
 
 from pam.rate import SAMPLE_RATE
 
-SEGMENTS = 4
+TEST_SEGMENTS = 4
 COUNTS = (1, 2, 3, 4)
+# Number of segments → how many of 60 items of train and dev: 17, 17, 14 and 12 of each answer.
+SEGMENTS_OF_60 = {2: 6, 3: 6, 4: 16, 5: 16, 6: 16}
+MIN_LINES = max(SEGMENTS_OF_60)  # of a voice in train and dev: each segment is another line
 ANSWERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 SEGMENT_SECONDS = (1.0, 1.5)
 PAUSE_SECONDS = (0.1, 0.3)
@@ -36,10 +40,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Voice:
-    """Somebody in an item: a person's name and the recordings to draw from."""
+    """Somebody in an item: a person's name and the recordings to draw from.
+
+    `weight`: how likely this voice of a person is; 0: the more recordings, the likelier.
+    """
 
     person: str
     sources: tuple[str, ...]
+    weight: int = 0
 
 
 def voices_of(split: str) -> dict[str, list[Voice]]:
@@ -62,25 +70,55 @@ def _usable(split: str) -> list[Speech]:
 
 
 def speaker_items(split: str, count: int, seed: int) -> list[Item]:
-    """snv_SPLIT, with equally many items of each answer."""
-    return counted_items(f"snv-{split}", voices_of(split), count, seed)
+    """snv_SPLIT. In train and dev all characters of an actor are equally likely."""
+    people = voices_of(split)
+    if split == "test":
+        return counted_items(f"snv-{split}", people, balanced_layouts(count), seed)
+    enough = {
+        person: [Voice(person, v.sources, weight=1) for v in voices if len(v.sources) >= MIN_LINES]
+        for person, voices in people.items()
+    }
+    layouts = training_layouts(count, rng_for(seed, "snv", split, "layouts"))
+    return counted_items(f"snv-{split}", enough, layouts, seed)
 
 
-def counted_items(prefix: str, people: dict[str, list[Voice]], count: int, seed: int) -> list[Item]:
-    """`count` items of one to four of these people, as many of each answer as of the others."""
+def balanced_layouts(count: int) -> list[tuple[int, int]]:
+    """(segments, people) of each item, as many items of each answer as of the others."""
+    return [(TEST_SEGMENTS, COUNTS[i % len(COUNTS)]) for i in range(count)]
+
+
+def training_layouts(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(segments, people): of so many segments each possible answer is equally frequent."""
+    of_60 = [
+        (segments, 1 + i % min(segments, max(COUNTS)))
+        for segments, items in SEGMENTS_OF_60.items()
+        for i in range(items)
+    ]
+    layouts: list[tuple[int, int]] = []
+    while len(layouts) < count:
+        layouts += [of_60[i] for i in rng.permutation(len(of_60))]
+    return layouts[:count]
+
+
+def counted_items(
+    prefix: str, people: dict[str, list[Voice]], layouts: Sequence[tuple[int, int]], seed: int
+) -> list[Item]:
+    """An item of these people for each layout."""
     items = []
-    for i in range(count):
+    for i, (segments, count) in enumerate(layouts):
         rng = rng_for(seed, prefix, str(i))
-        persons = speaker_order(COUNTS[i % len(COUNTS)], sorted(people), rng)
+        persons = speaker_order(count, sorted(people), rng, segments)
         items.append(_item(f"{prefix}-{i:05d}", persons, people, rng))
     return items
 
 
-def speaker_order(count: int, people: Sequence[str], rng: np.random.Generator) -> list[str]:
+def speaker_order(
+    count: int, people: Sequence[str], rng: np.random.Generator, segments: int = TEST_SEGMENTS
+) -> list[str]:
     """Who speaks in each segment: `count` different people, everybody at least once."""
     chosen = [str(name) for name in rng.choice(list(people), count, replace=False)]
-    extra = [str(name) for name in rng.choice(chosen, SEGMENTS - count)]
-    return [(chosen + extra)[i] for i in rng.permutation(SEGMENTS)]
+    extra = [str(name) for name in rng.choice(chosen, segments - count)]
+    return [(chosen + extra)[i] for i in rng.permutation(segments)]
 
 
 def _item(
@@ -102,9 +140,8 @@ def _item(
 
 
 def _draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:
-    """A character of the actor: the more lines, the likelier."""
-    lines = np.array([len(voice.sources) for voice in voices], float)
-    return voices[int(rng.choice(len(voices), p=lines / lines.sum()))]
+    weights = np.array([voice.weight or len(voice.sources) for voice in voices], float)
+    return voices[int(rng.choice(len(voices), p=weights / weights.sum()))]
 
 
 def render_speakers(item: Item) -> Float[np.ndarray, " N"]:

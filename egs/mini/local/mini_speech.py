@@ -1,4 +1,4 @@
-"""asr_clean: the voices of the game, split by character. Other sets draw on them too."""
+"""The usable voice lines of the game with their words, split by character."""
 
 import functools
 import re
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from mini_items import Item, choose, rng_for
 from mini_queen import CUT_SCENE, VoiceLine, open_game, read_script
 
 from tools.fetch_corpora import unpacked
@@ -17,6 +16,7 @@ NOTICES = f"usr/share/doc/{PACKAGE}/"  # the licence asks to keep them with the 
 
 # What the script and the voice agree on: bounds of a usable line.
 MIN_SECONDS, LONGEST_SECONDS = 1.0, 20.0
+EVALUATION_SECONDS = 8.0  # of a single line in dev and test
 MIN_WORDS, MIN_CHARACTERS_A_SECOND, MAX_CHARACTERS_A_SECOND = 2, 4.0, 25.0
 
 # Who lent a character the voice, as the game's own credits (CREDIT2.CRD) say. Not here: who is not
@@ -114,18 +114,5 @@ def speech_of(split: str, max_seconds: float) -> list[Speech]:
     return [s for s in all_speech() if s.seconds <= max_seconds and split_of(s.character) == split]
 
 
-def voice_audio(voice: str) -> Float[np.ndarray, " N"]:
-    return open_game(game_path()).audio(voice)
-
-
-def clean_items(split: str, count: int | None, max_seconds: float, seed: int) -> list[Item]:
-    """asr_clean_SPLIT: the speaker of an utterance is its character."""
-    lines = choose(speech_of(split, max_seconds), count, rng_for(seed, "asr_clean", split))
-    return [
-        Item(f"{s.character}-{s.voice}", s.character, s.text, s.voice, sources=(s.person,))
-        for s in lines
-    ]
-
-
-def render_clean(item: Item) -> Float[np.ndarray, " N"]:
-    return voice_audio(item.recipe)
+def voice_audio(voice: str, speed: float = 1.0) -> Float[np.ndarray, " N"]:
+    return open_game(game_path()).audio(voice, speed)

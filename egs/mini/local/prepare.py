@@ -15,37 +15,43 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes, not threads
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam and tools, installed or not
 
-from mini_ac import render_sound, sound_items  # noqa: E402
+from mini_ac import most_frequent, render_sound, sound_items  # noqa: E402
+from mini_clean import clean_items, render_clean  # noqa: E402
 from mini_items import Item, Render, SetSummary, write_set  # noqa: E402
 from mini_noisy import noisy_items, render_noisy  # noqa: E402
+from mini_prompts import prompt_items, render_prompt  # noqa: E402
 from mini_real import real_items, render_real  # noqa: E402
 from mini_speakers import render_speakers, speaker_items  # noqa: E402
-from mini_speech import clean_items, render_clean  # noqa: E402
 
 from pam.device import cores  # noqa: E402
 from pam.errors import run_main  # noqa: E402
 
 # Items of each set; None: all there are. (For snv_test_real: council meetings, AMI comes on top.)
 CORPORA = ("asr_clean", "asr_noisy", "snv", "ac")
-SETS = ("train", "dev", "test", "test_real", "test_unseen")
-SIZES: dict[str, dict[str, tuple[int | None, ...]]] = {
+SIZES: dict[str, dict[str, dict[str, int | None]]] = {
     "tiny": {
-        "asr_clean": (24, 8, 8),
-        "asr_noisy": (16, 8, 8),
-        "snv": (16, 8, 8, 8),
-        "ac": (24, 8, 8, None, 8),
+        "asr_clean": {"train": 24, "dev": 8, "test": 8, "test_long": 4, "test_other": 8},
+        "asr_noisy": {"train": 16, "dev": 8, "test": 8},
+        "snv": {"train": 16, "dev": 8, "test": 8, "test_real": 8},
+        "ac": {"train": 24, "dev": 8, "test": 8, "test_unseen": 8},
     },
     "short": {
-        "asr_clean": (3000, 64, 120),
-        "asr_noisy": (1100, 64, 120),
-        "snv": (560, 64, 120, 80),
-        "ac": (800, 64, 120, None, 100),
+        "asr_clean": {"train": None, "dev": 64, "test": 120, "test_long": 60, "test_other": None},
+        "asr_noisy": {"train": 2200, "dev": 64, "test": 120},
+        "snv": {"train": 1500, "dev": 60, "test": 120, "test_real": 80},
+        "ac": {"train": 800, "dev": 64, "test": 120, "test_unseen": 100},
     },
     "long": {
-        "asr_clean": (None, None, None),
-        "asr_noisy": (None, None, None),
-        "snv": (3000, 200, 400, 400),
-        "ac": (3000, 200, 300, None, 240),
+        "asr_clean": {
+            "train": None,
+            "dev": None,
+            "test": None,
+            "test_long": None,
+            "test_other": None,
+        },
+        "asr_noisy": {"train": None, "dev": None, "test": None},
+        "snv": {"train": 3000, "dev": 180, "test": 400, "test_real": 400},
+        "ac": {"train": 3000, "dev": 200, "test": 300, "test_unseen": 240},
     },
 }
 
@@ -53,22 +59,23 @@ SIZES: dict[str, dict[str, tuple[int | None, ...]]] = {
 def planned_sets(args: argparse.Namespace) -> Iterator[tuple[str, str, list[Item], Render]]:
     """(set, task, items, renderer) of the corpora that were asked for."""
     for task in args.corpora:
-        counts = dict(zip(SETS, SIZES[args.size][task], strict=False))
-        for part, count in counts.items():
-            planned = _items_of(task, part, count, args)
-            if planned:
-                yield f"{task}_{part}", task, *planned
+        for part, count in SIZES[args.size][task].items():
+            yield f"{task}_{part}", task, *_items_of(task, part, count, args)
 
 
 def _items_of(
     task: str, part: str, count: int | None, args: argparse.Namespace
-) -> tuple[list[Item], Render] | None:
+) -> tuple[list[Item], Render]:
+    if task == "asr_clean" and part == "test_other":
+        return prompt_items(count, args.seed), render_prompt
     if task == "asr_clean":
-        return clean_items(part, count, args.max_seconds, args.seed), render_clean
+        return clean_items(
+            part, count, args.max_seconds, args.perturb == "true", args.seed
+        ), render_clean
     if task == "asr_noisy":
-        return noisy_items(part, count, args.max_seconds, args.seed), render_noisy
-    if count is None:
-        return None
+        return noisy_items(
+            part, count, args.max_seconds, args.perturb == "true", args.seed
+        ), render_noisy
     if task == "ac":
         return sound_items(part, count, args.seed), render_sound
     if part == "test_real":
@@ -82,11 +89,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default="short")
     parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=CORPORA)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max_seconds", type=float, default=8.0, help="longest speech, up to 20")
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=20.0,
+        help="longest training utterance of speech, up to 20",
+    )
+    parser.add_argument(
+        "--perturb",
+        choices=("true", "false"),
+        default="true",
+        help="draw a speed (0.95–1.05) and a level (±6 dB) for each training utterance of speech",
+    )
     parser.add_argument("--nj", type=int, default=min(4, cores()))
     args = parser.parse_args(argv)
-    summaries = [write_set(args.out, *planned, args.nj) for planned in planned_sets(args)]
+    summaries, notes = [], []
+    for name, task, items, render in planned_sets(args):
+        summaries.append(write_set(args.out, name, task, items, render, args.nj))
+        if name == "ac_train":
+            notes.append(f"{name}: {most_frequent(items)}")
     print_summary(summaries)
+    print(*notes, sep="\n")
 
 
 def print_summary(summaries: list[SetSummary]) -> None:
