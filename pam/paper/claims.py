@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pam.paper.spec import Claim, TableSpec
 from pam.report.markdown import escape
-from pam.score.compare import LEVEL, SEEDS, Cells, compare
+from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
 from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
@@ -29,10 +29,11 @@ RULES = (
     "the matched-pairs test of clusters too. Utterances of one cluster (a speaker, an actor, a "
     f"meeting, a clip) are not independent; with fewer than {FEW} clusters, or one that is nearly "
     f"half of a set, nothing is decided. Seeds are a level of their own: {SEEDS} of each system or "
-    "more must have been trained, all point the same way, and what they differ by is part of the "
-    "doubt. A comparison of one seed is of two trained models, not of systems, and decides no "
-    "claim. A claim holds where all of its comparisons do. It does not hold where one is the other "
-    f"way at p < {LEVEL} divided by the number of comparisons made (Bonferroni). Sets that the "
+    f"more must have been trained, up to {AGREEING_SEEDS} must all point the same way, and what "
+    "they differ by is part of the doubt. A comparison of one seed is of two trained models, not "
+    "of systems, and decides no claim. A claim holds where all of its comparisons do. It does not "
+    f"hold where one is the other way at p < {LEVEL} divided by the number of comparisons made "
+    "(Bonferroni). Sets that the "
     "scale does not have are left out."
 )
 

@@ -25,8 +25,6 @@ clusters, and the observed difference is itself uncertain, a small one most of a
   few seeds cannot show that it is 0: figures with 0 are lower bounds.
 - "{NONE}" of seeds: the present clusters alone leave too much doubt. "{NONE}" of clusters: the
   present seeds do. "Both" is for seeds and clusters that grow by the same factor.
-- In brackets: the chance that so many seeds all point the same way. A decision requires this too.
-  It is harder with more seeds, so where it is small, no number of seeds decides under that rule.
 - With fewer than {FEW} clusters, no number of seeds decides. Then utterances are counted, as if
   they were independent. This is a lower bound, and they must be of {FEW} clusters or more.
 - A claim that would hold has the figures of its hardest comparison. One that would not has those of
@@ -136,7 +134,6 @@ def _numbers(need: Need, cells: Cells) -> list[str]:
     its, level = need.variances, need.level
     digits = metric_digits(need.pair.column.rpartition("_")[2])
     seeds, clusters = its.seeds_needed(level), its.clusters_needed(level)
-    agree = "" if isinf(seeds) else f" ({100 * its.all_agree(seeds):.0f} %)"
     now, unit, least, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", "", MOST
     if its.by_utterance:
         of = cells[need.pair.better][need.pair.column].clusters
@@ -146,7 +143,7 @@ def _numbers(need: Need, cells: Cells) -> list[str]:
     return [
         f"{its.difference:+.{digits}f}",
         f"{its.of_seeds**0.5:.{digits}f} ({its.df_of_seeds})",
-        f"{its.seeds} → {_count(seeds, MOST)}{agree}",
+        f"{its.seeds} → {_count(seeds, MOST)}",
         f"{now} → {_count(clusters, most, f'{least}', f' {unit}')}",
         _count(both, MOST, "", f" seeds, {least}{together:,.0f} {unit}"),
     ]

@@ -12,7 +12,7 @@ from pam.paper.spec import TableSpec
 from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_digits, metric_label
-from pam.score.compare import LEVEL, SEEDS, Cells, compare
+from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
 from pam.score.significance import too_few
 
 BETTER, WORSE = "▲", "▼"
@@ -81,8 +81,9 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
             f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
             "(paired bootstrap over clusters, for WER matched pairs too; not corrected for the "
             f"number of tests), over the {SEEDS} or more seeds that both have, which are a level "
-            f"of their own and all point the same way. {BETTER_MODEL} / {WORSE_MODEL}: the same of "
-            "one seed, hence of these two trained models, not of the systems."
+            f"of their own (up to {AGREEING_SEEDS} must all point the same way). "
+            f"{BETTER_MODEL} / {WORSE_MODEL}: the same of one seed, hence of these two trained "
+            "models, not of the systems."
         )
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)

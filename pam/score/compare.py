@@ -21,6 +21,7 @@ from pam.score.significance import (
 )
 
 LEVEL = 0.05
+AGREEING_SEEDS = 3  # so few say little of how much seeds differ, so all must point the same way
 SEEDS = 2  # a statement about systems, not single models, needs this many trainings of each
 
 
@@ -76,7 +77,8 @@ class Difference:
     Attributes:
         seeds: trainings of each system. With one, interval and p hold for these two models only.
         p_matched: p of the matched-pairs test, if errors are counted.
-        agree: whether all common seeds differ in this direction.
+        agree: whether all common seeds differ in this direction; True for more than
+            `AGREEING_SEEDS`, whose variance is well enough known.
         undecided: why the clusters allow no decision, else None.
     """
 
@@ -218,6 +220,8 @@ def fewest_clusters(found: Sequence[ClusterCount | None]) -> ClusterCount | None
 
 
 def _agree(first: Cell, second: Cell, value: float) -> bool:
-    """Whether all common seeds differ in the direction of `value`."""
+    """Whether all common seeds differ in the direction of `value`, if they are few."""
     seeds = first.by_seed.keys() & second.by_seed.keys()
+    if len(seeds) > AGREEING_SEEDS:
+        return True
     return all((first.by_seed[seed] - second.by_seed[seed]) * value > 0 for seed in seeds)

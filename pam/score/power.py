@@ -22,8 +22,8 @@ that changes with the seeds, by the differences between seeds of a system, and a
 then σ_c² is 0, and nothing limits what more seeds can do, as far as the data show.
 
 Simplifications: new clusters are like the present ones, equally unequal in size; the test is
-Student's alone (`compare` also asks its resamples, for WER the matched pairs, and that all seeds
-point the same way, for which see `all_agree`); the residual is counted twice, as `compare` does.
+Student's alone (`compare` also asks its resamples, for WER the matched pairs, and that a few seeds
+all point the same way); the residual is counted twice, as `compare` does.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from math import inf
 from statistics import fmean, variance
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from pam.score.compare import LEVEL, SEEDS, Cell, mean_sums, same_utterances
 from pam.score.significance import FEW, FEW_EFFECTIVE, count_clusters, resampled_ratio, too_few
@@ -113,12 +113,6 @@ class Components:
         clusters = np.ceil(self.clusters * seeds / self.seeds)
         found = _first(seeds, self.decided(seeds, clusters, level), possible=True)
         return found, float(np.ceil(self.clusters * found / self.seeds))
-
-    def all_agree(self, seeds: float) -> float:
-        """Probability that so many pairs of trainings all differ in the true direction, on the
-        present clusters."""
-        sd = (2 * (self.of_seeds + self.residual / self.clusters)) ** 0.5
-        return float(norm.cdf(abs(self.difference) / sd) ** seeds) if sd else 1.0
 
     def _df(self, clusters: Numbers) -> np.ndarray:
         return np.maximum(1, self.share * clusters - 1)

@@ -52,7 +52,6 @@ def test_as_many_experiments_decide_as_predicted(its, seeds, clusters):
     found = [compare(*systems(rng, its, seeds, clusters)) for _ in range(150)]
     # Binomial: 0.8 ± 0.1 at three sigma; the smallest number may do a little better than 80 %.
     assert 0.7 < np.mean([one.p < 0.05 for one in found]) < 0.92
-    assert np.mean([one.agree for one in found]) == pytest.approx(its.all_agree(seeds), abs=0.1)
 
 
 def test_the_variances_of_a_simulation_are_recovered():
@@ -95,7 +94,6 @@ def test_more_is_needed_for_smaller_differences_and_larger_variances():
             assert found == sorted(found)
     strict = [PLAN.clusters_needed(level) for level in (0.05, 0.01, 0.001)]
     assert strict == sorted(strict) and strict[0] < strict[2]
-    assert PLAN.all_agree(2) > PLAN.all_agree(20)
 
 
 def test_seeds_alone_are_limited_by_clusters_and_the_reverse():
