@@ -22,9 +22,9 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_text(final: str | Path, text: str) -> None:
+def write_text(final: str | Path, text: str, errors: str = "strict") -> None:
     with atomic_path(final) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors=errors)
 
 
 def write_json(final: str | Path, value: Any) -> None:

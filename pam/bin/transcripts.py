@@ -17,6 +17,9 @@ from pam.serve.subtitles import pieces_of, srt
 FORMATS = ("txt", "jsonl", "srt")
 Form = Callable[[Recording, Answer], str]  # an answer as text, with the line's end
 STDIN_NAME = "stdin"  # of the file of standard input
+ANY_NAME = "surrogateescape"  # names of files that are not UTF-8 are written as their bytes
+REMEDY = "give another --output, or remove the file"
+FOREIGN = f"not written by pam transcribe: {REMEDY}"
 
 
 def as_line(recording: Recording, answer: Answer) -> str:
@@ -121,23 +124,28 @@ class Kept(Output):
     def kept(self) -> list[str]:
         """The complete lines of an earlier run; a killed one may have left half a line."""
         file = self.earlier()
-        return [f"{line}\n" for line in complete_lines(file)] if file.is_file() else []
+        if not file.is_file():
+            return []
+        try:
+            return [f"{line}\n" for line in complete_lines(file)]
+        except UnicodeDecodeError as error:
+            raise PamError(f"{file}: {FOREIGN}") from error
 
     def entries(self) -> list[dict[str, Any]]:
         return [self.entry_in(line) for line in self.kept()]
 
     def entry_in(self, line: str) -> dict[str, Any]:
         """The content of a line. `PamError` if it does not answer this question."""
-        file, remedy = self.earlier(), "give another --output, or remove the file"
+        file = self.earlier()
         try:
             entry: dict[str, Any] = json.loads(line)
             found = {key: entry[key] for key in ("name", *self.asked)}
         except (ValueError, KeyError, TypeError) as error:
-            raise PamError(f"{file}: not written by pam transcribe: {remedy}") from error
+            raise PamError(f"{file}: {FOREIGN}") from error
         for key, value in self.asked.items():
             if found[key] != value:
                 was = f"{key} {found[key]!r}, now {value!r}"
-                raise PamError(f"{file}: it was made with {was}: {remedy}")
+                raise PamError(f"{file}: it was made with {was}: {REMEDY}")
         return entry
 
     def __enter__(self) -> Self:
@@ -199,21 +207,29 @@ class TextFile(Kept):
                     f"{self.part}: an earlier command, which was killed, answered {entry['name']}: "
                     "repeat that command, or remove the file"
                 )
+        texts = self.texts()
         for file in map(self.file_of, recordings):
-            if file.exists() and not self.part.exists():
+            # A run that was killed while files got their names has written some of them.
+            text = texts.get(str(file), "").encode("utf-8", ANY_NAME)
+            ours = self.part.exists() and file.is_file() and file.read_bytes() == text
+            if file.exists() and not ours:
                 raise PamError(
                     f"{file}: it exists: remove it or give another --output; --format jsonl can "
                     "add to a file"
                 )
         return super().missing(recordings)
 
-    def finish(self) -> None:
+    def texts(self) -> dict[str, str]:
+        """File → what the answers so far give for it."""
         texts: dict[str, str] = {}
         for entry in self.entries():
             texts[entry["file"]] = texts.get(entry["file"], "") + entry["written"]
-        for file, text in texts.items():
+        return texts
+
+    def finish(self) -> None:
+        for file, text in self.texts().items():
             with writing(file):
-                write_text(file, text)
+                write_text(file, text, errors=ANY_NAME)
         self.part.unlink()
 
 

@@ -5,7 +5,7 @@ r"""Concatenation of all layers with LayerNorm, after SALMONN-2 (beyond the pape
 
 Every layer has its own columns of A, where a weighted sum has one scalar for each layer. SALMONN-2
 has one encoder; here there may be several. LayerNorm has no weights of its own: A contains them.
-A has no bias, so that frames of zeros stay zero; that of the MLP does the same.
+A has no bias, so frames of zeros stay zero. The MLP's first bias takes its place.
 """
 
 # B batch, S hidden states of one encoder, T frames, C width of one encoder, U features,

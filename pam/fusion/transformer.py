@@ -6,7 +6,7 @@ The tokens are the E features of one time step, each the weighted sum of its enc
 (`pam.fusion.layers`). Self-attention weighs the encoders anew in every frame, by the audio.
 
 The other choice is a Transformer over time that reads concatenated features. That is a further
-layer of the LLM's kind: it would also add context over time, which no other fusion here has, and a
+layer of the LLM's kind. It would also add context over time, which PaM does not have, and a
 difference to PaM would not tell which of the two helped. FFN_e has a bias for each encoder, so
 tokens need no further sign of the encoder that they come from.
 """

@@ -48,6 +48,11 @@ class PromptBank:
             self.rows += [without_padding(states, row) for row in range(len(texts))]
         self.all_pooled: Float[Tensor, "N D"] = torch.cat([row.pooled for row in self.rows])
 
+    def move(self, device: torch.device) -> None:
+        """Move all states to the LLM's device: ESPnet moves a model after it was built."""
+        self.rows = [row.to(device) for row in self.rows]
+        self.all_pooled = self.all_pooled.to(device)
+
     def states(self, ids: Int[Tensor, "K P"], lengths: Int[Tensor, " K"]) -> PromptStates:
         """The states of these prompts, which are padded on the right."""
         return stack_prompts([self.rows[place] for place in self.places(ids, lengths)])

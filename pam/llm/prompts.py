@@ -41,6 +41,14 @@ class PromptStates:
             self.mask[index, first:],
         )
 
+    def to(self, device: torch.device) -> "PromptStates":
+        return PromptStates(
+            self.pooled.to(device),
+            [key.to(device) for key in self.keys],
+            [value.to(device) for value in self.values],
+            self.mask.to(device),
+        )
+
     def cache(self) -> DynamicCache:
         """A KV cache that begins with the prompt."""
         cache = DynamicCache()

@@ -70,11 +70,11 @@ class TrainableOnlyModel(nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, **kwargs):
         """Load learned weights. `PamError` names the first weight that does not fit."""
-        for name, parameter in self.named_parameters():
-            if name in state_dict and state_dict[name].shape != parameter.shape:
+        for name, own in (*self.named_parameters(), *self.named_buffers()):
+            if name in state_dict and state_dict[name].shape != own.shape:
                 raise PamError(
                     f"the checkpoint is of another system: {name} is {[*state_dict[name].shape]}, "
-                    f"not {[*parameter.shape]}"
+                    f"not {[*own.shape]}"
                 )
         result = super().load_state_dict(state_dict, strict=False, **kwargs)
         missing = sorted(self.learned_names() - set(state_dict))

@@ -218,6 +218,13 @@ class ESPnetPaMModel(TrainableOnlyModel):
         with self.autocast():
             self.bank = PromptBank(self.llm, prompts)
 
+    def to(self, *args, **kwargs) -> "ESPnetPaMModel":
+        """The `bank` moves with the LLM."""
+        super().to(*args, **kwargs)
+        if self.bank is not None:
+            self.bank.move(self.device)
+        return self
+
     def prompt_states(
         self,
         prompt: Int[Tensor, "K P"],

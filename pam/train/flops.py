@@ -19,7 +19,7 @@ Only real frames and tokens count: padding and recomputed activations are no use
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -159,7 +159,9 @@ def training_flops(config: Mapping[str, Any]) -> StepFlops:
     fused = probe_fusion(config, llm.config.hidden_size)
     online = encoders_flops(config) if config["feats"] == "online" else ()
     closing = CLOSING_TOKENS[llm_option(config, "template")]
-    return step_flops(llm, frozen, fused, online, closing, llm_option(config, "lora_on_prompt"))
+    step = step_flops(llm, frozen, fused, online, closing, llm_option(config, "lora_on_prompt"))
+    # The prompts of a bank are read before the first step.
+    return replace(step, prompt=0.0, prompt_pair=0.0) if config.get("prompt_bank") else step
 
 
 def step_flops(

@@ -15,17 +15,21 @@ from pam.model.speech_llm import ESPnetPaMModel
 logger = get_logger(__name__)
 
 
+def to_measure(model: ESPnetPaMModel) -> list[int]:
+    """The numbers of the encoders whose adapters have no statistics yet."""
+    adapters = getattr(model.fusion, "adapters", ())
+    return [n for n, a in enumerate(adapters) if getattr(a, "needs_measuring", False)]
+
+
 @torch.no_grad()
 def measure_states(model: ESPnetPaMModel, utts: Sequence[str], inputs: Inputs) -> None:
     """Give the states of `utts` to each adapter that has no statistics yet.
 
     An adapter that was loaded from a checkpoint keeps its own.
     """
-    adapters = getattr(model.fusion, "adapters", ())
-    for number, adapter in enumerate(adapters):
-        if getattr(adapter, "needs_measuring", False):
-            adapter.measure(states_of(model, utts, inputs, number))
-            logger.info("%s: standardised by %d clips", model.shapes[number].name, len(utts))
+    for number in to_measure(model):
+        model.fusion.adapters[number].measure(states_of(model, utts, inputs, number))
+        logger.info("%s: standardised by %d clips", model.shapes[number].name, len(utts))
 
 
 def states_of(

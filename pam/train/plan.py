@@ -21,7 +21,9 @@ Memory of the tensors of one process, with P parameters, b bytes each:
   `llm_conf.gradient_checkpointing` one layer keeps all this, and the others their input, b D;
 - the LM head: logits, log-probabilities and gradients in float32, 12 V for every answer token;
 - the fusion: counted by running it once, on states of a second or two;
-- the encoders' states twice: as they are read, and with zeros in the padding.
+- the encoders' states twice: as they are read, and with zeros in the padding;
+- with `prompt_bank`, keys and values of all its prompts, in all layers. Prompts of a bank count as
+  long as the mean.
 
 Batches are the largest that the configuration allows. The numbers of tokens in a second of speech
 and in a prompt are assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`), so no tokenizer is needed.
@@ -229,6 +231,18 @@ def encoder_bytes(config: Mapping[str, Any], counted: Sizes) -> int:
     )
 
 
+def bank_bytes(config: Mapping[str, Any], llm: nn.Module) -> float:
+    """Bytes of the states of a bank of prompts, if all its prompts differ."""
+    words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
+    opening = OPENING_TOKENS[llm_option(config, "template")]
+    tokens = opening + TOKENS_PER_WORD * sum(words) / len(words)
+    heads = getattr(llm.config, "num_key_value_heads", None) or llm.config.num_attention_heads
+    values = 2 * llm.config.num_hidden_layers * heads * head_width(llm.config)
+    weight = llm.get_input_embeddings().weight.element_size()
+    prompts = config.get("prompt_bank", 0) * len(config["tasks"])
+    return prompts * tokens * values * (2 if uses_bf16(config) else weight)
+
+
 def memory(
     config: Mapping[str, Any],
     counted: Sizes,
@@ -252,4 +266,5 @@ def memory(
         "LM head": 12 * vocabulary * batch.rows * batch.answer,
         "fusion activations": fused.kept * frames,
         "encoder states": frames * values * 2 * 4,
+        "prompt bank": bank_bytes(config, llm),
     }

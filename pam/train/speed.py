@@ -70,7 +70,9 @@ def positions(name: str, passes: Sequence[Sequence[int]]) -> dict[str, int]:
 
 
 def passes(prompts: Sequence[int], model: ESPnetPaMModel) -> list[Sequence[int]]:
-    """The lengths of the prompts of each pass of the LLM."""
+    """The lengths of the prompts of each pass of the LLM; with a bank of prompts there is none."""
+    if model.bank is not None and model.training:
+        return []
     with model.autocast():
         if not model.llm.reads_prompts_apart():
             return [prompts]

@@ -29,7 +29,7 @@ from pam.train.belonging import belonging
 from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
-from pam.train.measure import measure_states
+from pam.train.measure import measure_states, to_measure
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.sharding import shard
@@ -127,6 +127,8 @@ class PaMTask(AbsTask):
         cls, args: argparse.Namespace, config: Mapping[str, Any], model: ESPnetPaMModel
     ) -> None:
         """Standardise states by an even sample of the training clips of every task."""
+        if not to_measure(model):
+            return
         folder = Path(args.train_dir)
         utts = first_of_each_task(read_utt2task(folder, config["tasks"]), CLIPS_TO_MEASURE)
         measure_states(model, list(utts), training_inputs(folder, config))

@@ -189,10 +189,10 @@ def test_text_is_there_only_if_it_is_complete(model, folder, monkeypatch, output
 def test_a_kill_while_files_get_their_names(model, folder, monkeypatch):
     write_text, words = transcripts.write_text, ("--output", "out/", "--format", "srt", data_dir())
 
-    def killed(path, text):
+    def killed(path, text, **options):
         if Path(path).name == "rec2.srt":
             raise KeyboardInterrupt
-        write_text(path, text)
+        write_text(path, text, **options)
 
     monkeypatch.setattr(transcripts, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -209,6 +209,31 @@ def test_a_file_of_the_user_is_not_replaced(model, folder, output):
     with pytest.raises(PamError, match="calls/a.txt: it exists: remove it or give another"):
         run("--format", "txt", "--output", output, "calls/a.wav")
     assert Path("calls/a.txt").read_text() == "what was really said\n" and not model.loaded
+
+
+def test_a_file_that_the_user_made_after_a_kill_is_not_replaced(model, folder, monkeypatch):
+    monkeypatch.setattr(transcribe, "TOGETHER", 1)
+    words = ("--format", "txt", "--output", "out/", data_dir())
+    model.fault["rec2"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run(*words)
+    model.fault.clear()
+    for name in ("rec1", "rec2"):
+        mine = Path(f"out/{name}.txt")
+        mine.write_text("what was really said\n")
+        with pytest.raises(PamError, match=f"out/{name}.txt: it exists: remove it"):
+            run(*words)
+        assert mine.read_text() == "what was really said\n"
+        mine.unlink()
+    assert run(*words) == 0
+    assert Path("out/rec2.txt").read_text() == "text of\nrec2\n"
+
+
+def test_a_file_that_is_no_text_is_not_added_to(model, folder):
+    Path("out.jsonl").write_bytes(b"gr\xfc\xdfe\n")
+    with pytest.raises(PamError, match="out.jsonl: not written by pam transcribe: give another"):
+        run("--output", "out.jsonl", "calls/a.wav")
+    assert Path("out.jsonl").read_bytes() == b"gr\xfc\xdfe\n" and not model.loaded
 
 
 def test_an_output_that_cannot_be_made_is_one_line(model, folder):
@@ -250,6 +275,8 @@ def test_a_name_that_is_not_utf_8(model, folder, capsys):
     assert entry["name"] == "calls/gr\udcfc.wav"
     model.asked.clear()
     assert run("--output", "out.jsonl", "calls/gr*.wav") == 0 and not model.asked
+    assert run("--output", "out.txt", "calls/gr*.wav") == 0
+    assert Path("out.txt").read_bytes().startswith(b"calls/gr\xfc.wav text of gr")
 
 
 def test_a_rerun_skips_the_answers_that_are_there(model, folder):

@@ -8,6 +8,7 @@ import torch
 from greedys import PROMPTS, clips, exported, generated, greedy_tokens
 from tiny import CASES, save_tiny
 
+from pam.checkpoint import read_weights, write_checkpoint
 from pam.encoders import load_encoder
 from pam.errors import PamError
 from pam.fusion import FUSIONS
@@ -44,6 +45,21 @@ def test_every_fusion_gives_greedys_tokens(experiment, encoder_specs, tmp_path, 
     exp = experiment("llama", **options)
     write_hf(exp, tmp_path / "out", bundle=True, licence="other")
     model, processor = exported(tmp_path / "out")
+    inputs = processor(text=PROMPTS, audio=clips())
+    assert generated(model, inputs) == greedy_tokens(exp, clips(), PROMPTS)[0]
+
+
+def test_statistics_of_standardised_states_are_exported(experiment, tmp_path):
+    adapter = {"kind": "linear", "standardize": True, "stack": 3}
+    exp = experiment("llama", fusion="average", fusion_conf={"adapter": adapter})
+    weights = read_weights(exp / "model.pth")
+    measured = [f"fusion.adapters.{n}.{kind}" for n in range(2) for kind in ("shift", "scale")]
+    weights |= {name: 1 + torch.rand(weights[name].shape) for name in measured}
+    write_checkpoint(exp / "model.pth", weights)
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    found = model.audio_encoder.state_dict()
+    assert all(torch.equal(found[name], weights[name]) for name in measured)
     inputs = processor(text=PROMPTS, audio=clips())
     assert generated(model, inputs) == greedy_tokens(exp, clips(), PROMPTS)[0]
 

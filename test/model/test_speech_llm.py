@@ -211,6 +211,14 @@ def test_a_checkpoint_of_another_system_is_one_clear_error(tiny_model, tiny_conf
     with pytest.raises(PamError, match=f"does not fit .*another system: .*{shapes}") as error:
         load_experiment(tmp_path)
     assert "\n" not in str(error.value)
+    adapter = {"fusion": "concat", "fusion_conf": {"adapter": {"standardize": True}}}
+    torch.save(build_model(tiny_config | adapter).state_dict(), tmp_path / "model.pth")
+    encoders = {name: spec | {"num_states": 1} for name, spec in tiny_config["encoders"].items()}
+    fewer = tiny_config | adapter | {"encoders": encoders}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(fewer))
+    with pytest.raises(PamError, match="another system: fusion.adapters.0.shift is .*, not .1, "):
+        load_experiment(tmp_path)
+    torch.save(tiny_model.state_dict(), tmp_path / "model.pth")
     (tmp_path / "model.pth").write_bytes((tmp_path / "model.pth").read_bytes()[:500])
     with pytest.raises(PamError, match="model.pth cannot be read: "):
         load_experiment(tmp_path)
@@ -476,9 +484,20 @@ def test_prompts_that_are_kept_change_no_loss_and_no_gradient(tiny_config, batch
     torch.testing.assert_close(kept, loss, rtol=1e-4, atol=1e-5)
     kept.backward()
     assert not asked
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, read[name], rtol=1e-3, atol=1e-5)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    torch.testing.assert_close(found, read, rtol=1e-3, atol=1e-5)
+
+
+def test_prompts_that_are_kept_move_with_the_model(tiny_config):
+    """ESPnet builds the model on the CPU and then moves it to the GPU."""
+    llm_conf = tiny_config["llm_conf"] | {"lora_on_prompt": False}
+    model = build_model(tiny_config | {"llm_conf": llm_conf})
+    model.keep_prompts(["Another."])
+    ids, lengths = model.llm.prompt_batch(["Another."])
+    assert model.to(torch.device("meta"), dtype=torch.float32) is model
+    states = model.bank.states(ids, lengths)
+    every = [model.bank.all_pooled, states.pooled, states.mask, *states.keys, *states.values]
+    assert {tensor.device.type for tensor in every} == {"meta"}
 
 
 def test_hear_takes_the_experts_of_tasks_or_a_gate(tiny_model, batch):

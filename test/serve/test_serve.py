@@ -27,6 +27,7 @@ from pam.bin import serve
 from pam.decode.answer import Answer, Piece
 from pam.decode.answering import Answering
 from pam.errors import PamError
+from pam.serve.address import bound
 from pam.serve.app import make_app
 from pam.serve.audio import decode_base64
 from pam.serve.errors import ApiError
@@ -493,6 +494,17 @@ def test_a_signal_lets_requests_in_flight_end(tiny_config, number):
 def test_options_that_cannot_be_served(options, message):
     with pytest.raises(PamError, match=re.escape(message)):
         serve.main(["toy", *options])
+
+
+def test_localhost_is_served_by_ipv4(monkeypatch):
+    """Clients that ask for 127.0.0.1 find it, where localhost is ::1 first."""
+    both = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: both)
+    with bound("localhost", 0) as found:
+        assert found.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_port_that_is_taken(tmp_path):

@@ -48,11 +48,14 @@ def batch_of(model, prompt="Write it down, every word of it.", frames=30):
     return make_batch(model, [prompt] * 2, texts, [0, 0], [frames] * 2)
 
 
-@pytest.mark.parametrize("learns", [True, False])
-def test_a_step(config, learns):
+@pytest.mark.parametrize(("learns", "bank"), [(True, 0), (False, 0), (False, 1)])
+def test_a_step(config, learns, bank):
     config["llm_conf"] |= {"lora_on_prompt": learns}
-    model = build_with_lora(config)
+    config["prompt_bank"] = bank
+    model = build_with_lora(config).train()
     batch = batch_of(model)
+    if bank:
+        model.keep_prompts(["Write it down, every word of it."])
     # Measured: 0.6 and 0.2 % more.
     assert with_masked(training_flops(config), batch) == pytest.approx(
         counted(model, batch), rel=0.01

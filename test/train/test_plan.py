@@ -139,6 +139,15 @@ def test_the_largest_batch():
     assert chat.prompt > batch.prompt and chat.closing > 0
 
 
+def test_a_bank_of_prompts_takes_memory():
+    assert make_plan(config_of(), 0).memory["prompt bank"] == 0
+    plan = make_plan(config_of("mini", "pam", "prompt_bank=600"), 0)
+    token = 2 * 30 * 3 * 64 * 2  # SmolLM2-135M: 30 layers with 3 heads for keys, bfloat16
+    tokens = plan.memory["prompt bank"] / token / (4 * 600)
+    assert 8 < tokens < plan.batch.prompt
+    assert plan.batch.prompts == 0
+
+
 def test_the_command(capsys):
     assert command.main(["--scale", "mini", "--system", "concat", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

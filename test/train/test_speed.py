@@ -67,6 +67,14 @@ def test_prompts_are_counted_as_the_llm_reads_them(tiny_model, monkeypatch, apar
     assert passes([4, 4], tiny_model) == [[4, 4]]
 
 
+def test_prompts_of_a_bank_are_not_counted(tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model, "bank", object())
+    assert passes([9, 2], tiny_model.train()) == []
+    counts = counts_of(batch_of(), tiny_model)
+    assert (counts["prompt_real"], counts["prompt_computed"]) == (0, 0)
+    assert passes([9, 2], tiny_model.eval()) == [[9, 2]]  # validation has its own prompts
+
+
 def test_rates():
     totals = Counter(batches=10, seconds=5, waited=1, audio_seconds=50, tokens=200)
     totals.update(audio_real=90, audio_computed=100, prompt_real=10, prompt_computed=40)
