@@ -164,5 +164,10 @@ class AdapterFusion(Fusion):
         self, states: Sequence[Float[Tensor, "B _ _ _"]]
     ) -> list[Float[Tensor, "B U D"]]:
         """f_{e,L} of every encoder: the features of its last hidden state."""
-        inner = self.inner([state[:, -1:] for state in states])
-        return [a.project(x[:, 0]) for a, x in zip(self.adapters, inner, strict=True)]
+        return self.project_last(self.inner([state[:, -1:] for state in states]))
+
+    def project_last(
+        self, inner: Sequence[Float[Tensor, "B _ U _"]]
+    ) -> list[Float[Tensor, "B U D"]]:
+        """f_{e,L} of every encoder from the inner states of FFN_e."""
+        return [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]

@@ -69,8 +69,7 @@ class PromptAwareMixture(AdapterFusion):
     ) -> tuple[list[Float[Tensor, "B _ U _"]], list[Float[Tensor, "B U D"]]]:
         """Of every encoder: the inner states of FFN_e, and f_{e,L}."""
         inner = self.inner(states)
-        last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
-        return inner, last
+        return inner, self.project_last(inner)
 
     def fuse(
         self,

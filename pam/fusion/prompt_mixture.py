@@ -73,7 +73,7 @@ class PromptMixture(AdapterFusion):
         if gate is None:
             gate = self.router.shift.expand(len(lengths), -1)
         inner = self.inner(states)
-        last = [a.project(x[:, -1]) for a, x in zip(self.adapters, inner, strict=True)]
+        last = self.project_last(inner)
         per_encoder = self.layer_weights(gate).split(self.states, dim=-1)
         fused_BMUD = fused_features(self.adapters, inner, per_encoder)
         return self.ffn_o(torch.cat([*last, *fused_BMUD.unbind(1)], dim=-1))
