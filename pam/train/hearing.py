@@ -12,7 +12,7 @@ from pam.model.speech_llm import ESPnetPaMModel
 from pam.train.collate import Collate
 from pam.train.iterators import EveryUtteranceIterFactory, limits
 from pam.train.processes import gathered, rank, world
-from pam.train.task import first_of_each_task, read_lengths, training_set
+from pam.train.task import read_lengths, sample_of_each_task, training_set
 
 
 def shuffled_audio(batch: Mapping[str, Tensor], model: ESPnetPaMModel) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def dev_batches(model: ESPnetPaMModel, config: Mapping, dev: Path, utts: int = 0
     dataset = training_set(model.llm, dev, config)
     factory = EveryUtteranceIterFactory(
         dataset,
-        first_of_each_task(dataset.utt2task, utts),
+        sample_of_each_task(dataset.utt2task, utts),
         read_lengths(dev),
         collate_fn=Collate(model.llm, prompts_of(config), 4),
         num_workers=config["num_workers"],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pam.config import load_yaml
 from pam.data.mapped import MappedText
 from pam.data.prompts import prompts_of
+from pam.data.sample import even_places
 from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
 from pam.errors import PamError
@@ -130,7 +131,7 @@ class PaMTask(AbsTask):
         if not to_measure(model):
             return
         folder = Path(args.train_dir)
-        utts = first_of_each_task(read_utt2task(folder, config["tasks"]), CLIPS_TO_MEASURE)
+        utts = sample_of_each_task(read_utt2task(folder, config["tasks"]), CLIPS_TO_MEASURE)
         measure_states(model, list(utts), training_inputs(folder, config))
 
     @classmethod
@@ -196,7 +197,7 @@ class PaMTask(AbsTask):
             "world": world(),
         }
         if mode != "train":
-            some = first_of_each_task(utt2task, config["dev_utts"])
+            some = sample_of_each_task(utt2task, config["dev_utts"])
             return EveryUtteranceIterFactory(utt2task=some, **common)
         return TaskBalancedIterFactory(
             utt2task=utt2task,
@@ -271,16 +272,16 @@ def warmup_texts(folder: Path, tasks: list[str]) -> dict[str, str]:
     return {utt: text for utt, text in texts.items() if utt2task[utt] in tasks}
 
 
-def first_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str]:
+def sample_of_each_task(utt2task: Mapping[str, str], count: int) -> dict[str, str]:
     """An even sample of `count` utterances of each task, in the order of ids (0: all of them)."""
     by_task: dict[str, list[str]] = {}
     for utt in sorted(utt2task):
         by_task.setdefault(utt2task[utt], []).append(utt)
-    some = {}
-    for task, utts in by_task.items():
-        step = max(len(utts) // count, 1) if count else 1
-        some |= dict.fromkeys(utts[::step][: count or None], task)
-    return some
+    return {
+        utts[place]: task
+        for task, utts in by_task.items()
+        for place in even_places(count or len(utts), len(utts))
+    }
 
 
 def training_inputs(folder: Path, config: Mapping[str, Any]) -> Inputs:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
-from pam.train.task import PaMTask
+from pam.train.task import PaMTask, sample_of_each_task
 from pam.train.trainer import load_checkpoint
 
 
@@ -109,6 +110,21 @@ def test_a_standardizing_router_starts_from_the_training_prompts(
     standard = (model.pooled_prompts(prompts) - reader.shift) * reader.scale
     torch.testing.assert_close(standard.mean(0), torch.zeros(model.llm.width), rtol=0, atol=1e-3)
     assert standard.std(0).max() < 1.001
+
+
+@pytest.mark.parametrize(("count", "total"), [(50, 51), (50, 75), (50, 99), (50, 120), (32, 999)])
+def test_a_sample_of_each_task_is_even(count, total):
+    utts = [f"u{number:03d}" for number in range(total)]
+    some = sample_of_each_task(dict.fromkeys(reversed(utts), "ac") | {"few": "snv"}, count)
+    assert some.pop("few") == "snv" and set(some.values()) == {"ac"}
+    places = [utts.index(utt) for utt in some]
+    gaps = {right - left for left, right in pairwise([*places, places[0] + total])}
+    assert len(some) == count and max(gaps) - min(gaps) <= 1
+
+
+def test_a_sample_of_no_count_is_all_of_each_task():
+    utt2task = {"b": "ac", "a": "snv", "c": "ac"}
+    assert sample_of_each_task(utt2task, 0) == sample_of_each_task(utt2task, 5) == utt2task
 
 
 def test_states_are_standardised_by_training_data_and_stay_so(setup, combined):
