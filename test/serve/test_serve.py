@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 import signal
@@ -45,6 +46,7 @@ def as_wav(samples) -> bytes:
 
 
 WAV = as_wav(tone(16000))
+PATIENCE = 600  # seconds; only a test that fails takes so long
 LONG = as_wav(np.tile(tone(16000), 29))  # its answer may have 200 tokens
 
 
@@ -218,7 +220,7 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
         first = pool.submit(post_chat, address)
         assert begun.wait(120)
         others = [pool.submit(post_chat, address) for _ in range(2)]
-        assert wait_for(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
+        assert wait_for(lambda: "pam_waiting 2.0" in metrics(address))
         refused = post_chat(address)
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["code"] == "overloaded"
@@ -244,7 +246,13 @@ def post(address, **options):
 
 def post_chat(address, audio=WAV, headers=None, **fields):
     body = {"model": "toy", "messages": messages(audio), **fields}
-    return httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers, timeout=120)
+    return httpx.post(
+        f"{address}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE
+    )
+
+
+def metrics(address) -> str:
+    return httpx.get(f"{address}/metrics", timeout=PATIENCE).text
 
 
 def fault(response) -> tuple[int, str]:
@@ -434,7 +442,7 @@ def test_a_client_that_leaves_ends_its_answer(endless, stream, monkeypatch):
 def test_requests_in_flight_are_finished(endless):
     with running(endless, Limits(tokens=200)) as (address, server), ThreadPoolExecutor(2) as pool:
         asked = pool.submit(post_chat, address, LONG)
-        assert wait_for(lambda: "pam_batch_size_count 1.0" in httpx.get(f"{address}/metrics").text)
+        assert wait_for(lambda: "pam_batch_size_count 1.0" in metrics(address))
         server.should_exit = True
         assert asked.result().status_code == 200
         assert wait_for(lambda: refuses(address))
@@ -442,18 +450,29 @@ def test_requests_in_flight_are_finished(endless):
 
 @contextmanager
 def process(config, *options):
-    """The server as a process of its own; yields its address and the process."""
+    """The server as a process of its own, whose model waits until its standard input is closed.
+    Yields its address and the process."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("toy_server.py")), json.dumps(config)]
     command += ["--port", str(port), *options]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True)
+    watch = threading.Timer(PATIENCE, server.kill)
+    watch.start()
     address = f"http://127.0.0.1:{port}"
     try:
-        assert wait_for(lambda: server.poll() is not None or not refuses(address))
+        assert wait_for(lambda: server.poll() is not None or not refuses(address), PATIENCE)
         yield address, server
     finally:
+        watch.cancel()
         server.kill()
-        server.communicate()
+        server.wait()
+
+
+def logs(server, message):
+    """Wait for a line of a process's log."""
+    seen = list(itertools.takewhile(lambda line: message not in line, server.stderr))
+    assert server.poll() is None, "".join(seen)
 
 
 def free_port() -> int:
@@ -466,17 +485,20 @@ def free_port() -> int:
 def test_a_signal_lets_requests_in_flight_end(tiny_config, number):
     """One answer is being computed, another waits, and a third is read as a stream."""
     with (
-        process(tiny_config, "--tokens", "200", "--batch", "1") as (address, server),
+        process(tiny_config, "--tokens", str(TOKENS), "--batch", "1") as (address, server),
         ThreadPoolExecutor(3) as pool,
     ):
-        asked = [pool.submit(post_chat, address, LONG, stream=n == 2) for n in range(3)]
-        assert wait_for(lambda: "pam_waiting 2.0" in httpx.get(f"{address}/metrics").text)
+        asked = [pool.submit(post_chat, address, stream=n == 2) for n in range(3)]
+        assert wait_for(lambda: "pam_waiting 2.0" in metrics(address))
         server.send_signal(number)
+        logs(server, "Waiting for connections to close")
+        assert not any(one.done() for one in asked)
+        server.stdin.close()  # the model may answer
         found = [one.result() for one in asked]
-        assert server.wait(300) == 0
         error = server.stderr.read()
+        assert server.wait() == 0
     assert [one.status_code for one in found] == [200] * 3
-    assert all(one.json()["usage"]["completion_tokens"] == 200 for one in found[:2])
+    assert all(one.json()["usage"]["completion_tokens"] == TOKENS for one in found[:2])
     assert found[2].text.endswith("data: [DONE]\n\n")
     assert "Traceback" not in error
 

@@ -1,6 +1,8 @@
 """`pam serve` with the tests' toy model, whose answers have as many tokens as allowed.
 
 toy_server.py CONFIG …     CONFIG: the model's configuration as JSON; then options of pam serve
+
+The model begins no answer before a line of standard input, or its end.
 """
 
 import json
@@ -17,12 +19,18 @@ from pam.decode.api import SpeechLLM  # noqa: E402
 from pam.errors import run_main  # noqa: E402
 
 
-def toy_llm(config: dict) -> SpeechLLM:
+class HeldLLM(SpeechLLM):
+    def answers(self, questions):
+        sys.stdin.readline()
+        yield from super().answers(questions)
+
+
+def toy_llm(config: dict) -> HeldLLM:
     model = build_with_lora(config)
     encoders = {shape.name: ToyEncoder(shape.num_states, shape.dim) for shape in model.shapes}
     model.encoders = nn.ModuleDict(encoders)
     type(model.llm).eos = property(lambda self: -1)
-    return SpeechLLM(model.eval())
+    return HeldLLM(model.eval())
 
 
 if __name__ == "__main__":
