@@ -1,11 +1,11 @@
-"""Errors of a full or read-only disk, or of a wrong path, as `PamError` in one line."""
+"""Errors of a disk, of rights, or of a wrong path, as `PamError` in one line."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
@@ -30,6 +30,19 @@ def writing(path: str | Path) -> Iterator[None]:
         if remedy is None:
             raise
         raise PamError(f"{path}: cannot be written: {remedy}") from error
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn an error while `path`, which exists, is read into a `PamError`: `MachineError`, unless
+    its rights are to blame."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{path}: cannot be read ({error.strerror})"
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise PamError(f"{what}: change its rights") from error
+        raise MachineError(f"{what}: try again later") from error
 
 
 def _is_beside(file: str | bytes | int | None, path: Path) -> bool:

@@ -13,6 +13,10 @@ class PamError(ValueError):
         return super().__str__().rpartition(f"{__name__}.{PamError.__name__}: ")[2].rstrip("\n")
 
 
+class MachineError(PamError):
+    """The machine failed, not what it was given: open files, memory, the disk."""
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a program's `main` and exit: a `PamError` becomes one line on stderr and status 1."""
     try:

@@ -27,6 +27,7 @@ from pam.data.sound import (
     unreadable,
 )
 from pam.data.tags import Bytes, junk_length, leading_tags
+from pam.disk import reading
 from pam.errors import PamError
 
 HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
@@ -42,7 +43,7 @@ FILES_KEPT = 8  # cached, since the segments of one recording follow each other
 
 
 def open_audio(path: str | Path) -> Audio:
-    """Read a file's headers. `PamError` if it is missing, truncated or not audio."""
+    """Read a file's headers. `PamError` if it is missing, truncated or not audio; see `reading`."""
     path = str(path)
     if path.rstrip().endswith("|"):
         raise PamError(f"{path}: commands are not run: convert to an audio file and give its path")
@@ -50,11 +51,9 @@ def open_audio(path: str | Path) -> Audio:
         raise PamError(
             f"{path}: no such audio file: correct the path (in wav.scp, or as you gave it)"
         )
-    try:
+    with reading(path):
         state = file_of(path).stat()
         return _looked_at(path, state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise PamError(f"{path}: cannot be read ({error.strerror}): change its rights") from error
 
 
 @lru_cache(maxsize=FILES_KEPT)

@@ -12,6 +12,7 @@ import soundfile
 from jaxtyping import Float
 
 from pam.data.shards import is_member, open_buffered
+from pam.disk import reading
 from pam.errors import PamError
 
 BLOCK_SAMPLES = 1 << 20  # read in blocks, since a wrong header may state any number of samples
@@ -114,6 +115,9 @@ def sound_file(path: str, content: bytes | None = None) -> SoundFile:
     try:
         return SoundFile(source)
     except soundfile.LibsndfileError as error:
+        if isinstance(source, bytes):  # libsndfile does not say why the system refused to open it
+            with reading(path), Path(path).open("rb"):
+                pass
         raise unreadable(path, error.error_string) from error
 
 

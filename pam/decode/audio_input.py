@@ -110,4 +110,4 @@ def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:
         try:
             yield from stream_audio(copy.name)
         except PamError as error:
-            raise PamError(str(error).replace(f"{copy.name}: ", "")) from error
+            raise type(error)(str(error).replace(f"{copy.name}: ", "")) from error

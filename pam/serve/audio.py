@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from pam.decode.audio_input import stream_input
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
+from pam.log import get_logger
 from pam.rate import SAMPLE_RATE
-from pam.serve.errors import ApiError, invalid
+from pam.serve.errors import ApiError, invalid, overloaded
 
+logger = get_logger(__name__)
 DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE)
 
 
@@ -35,7 +37,7 @@ def read_clip(
     content: bytes | BinaryIO | SpooledTemporaryFile, most_seconds: float, param: str
 ) -> Float[np.ndarray, " N"]:
     """Mono samples at 16 kHz. `ApiError` 413 for longer audio, which is not decoded to its end,
-    and 400 for content that is no audio."""
+    400 for content that is no audio, and 503 where this machine cannot read it now."""
     blocks, samples = [], 0
     try:
         for block in stream_input(content):
@@ -45,6 +47,9 @@ def read_clip(
                     413, f"{param}: more than {most_seconds:g} s of audio", "audio_too_long", param
                 )
             blocks.append(block)
+    except (OSError, MachineError) as error:
+        logger.error("audio of a request: %s", error)
+        raise overloaded("the server cannot read audio now") from error
     except PamError as error:
         raise invalid(param, str(error)) from error
     return np.concatenate(blocks)

@@ -27,7 +27,7 @@ from toys import tone
 from pam.bin import serve
 from pam.decode.answer import Answer, Piece
 from pam.decode.answering import Answering
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 from pam.serve.address import bound
 from pam.serve.app import make_app
 from pam.serve.audio import decode_base64
@@ -261,6 +261,55 @@ def fault(response) -> tuple[int, str]:
     assert error.keys() == {"message", "type", "param", "code"}
     assert "/tmp" not in error["message"] and "\n" not in error["message"]
     return response.status_code, error["message"]
+
+
+# In a process of its own, which can open 0 to 4 files: the status of each attempt to read a clip.
+FEW_DESCRIPTORS = """
+import os, resource, sys
+from pam.serve.audio import read_clip
+from pam.serve.errors import ApiError
+
+with open(sys.argv[1], "rb") as file:
+    content = file.read()
+clip, held = read_clip(content, 30.0, "file"), []
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+for count in range(5):
+    try:
+        found = read_clip(content, 30.0, "file")
+    except ApiError as error:
+        print(error.status, error.code)
+    else:
+        print(200, "ok" if (found == clip).all() else "wrong")
+    os.close(held.pop())
+"""
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC"])
+def test_no_descriptor_for_a_clip_is_the_servers_fault(form, tmp_path):
+    soundfile.write(tmp_path / "clip", tone(16000), 16000, format=form)
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(tmp_path / "clip")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = done.stdout.splitlines()
+    failed = found.count("503 overloaded")
+    assert 1 < failed < 5 and found == ["503 overloaded"] * failed + ["200 ok"] * (5 - failed)
+    assert [line.count("Too many open files") for line in done.stderr.splitlines()] == [1] * failed
+
+
+def test_a_disk_that_fails_is_the_servers_fault(served, monkeypatch, caplog):
+    def failing(_content):
+        raise MachineError("cannot be read (Input/output error): try again later")
+        yield
+
+    monkeypatch.setattr("pam.serve.audio.stream_input", failing)
+    response = post(served, data={"model": "toy"}, files={"file": WAV})
+    assert fault(response) == (503, "the server cannot read audio now: try again later")
+    assert response.headers["retry-after"] == "1"
+    assert "Input/output error" in caplog.text and "Traceback" not in caplog.text
 
 
 FIELDS = {
