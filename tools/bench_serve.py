@@ -84,9 +84,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def read_clips(folder: Path, count: int, longest: float | None) -> tuple[list[bytes], float]:
-    """`count` clips as WAV, an even sample of the set or repeated, and their seconds."""
+    """`count` clips as WAV, an even sample of the set or repeated, and their seconds. `PamError` if
+    there are none."""
+    if count < 1:
+        raise PamError(f"--requests {count}: give at least 1")
     data = DataDir.read(folder)
     utterances = data.utterances
+    if not utterances:
+        raise PamError(f"{folder}: no clip: give --data a set with audio")
     if longest is not None:
         if "utt2dur" not in data:
             raise PamError(
