@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "egs/mini/local")]
 import mini_lines  # noqa: E402
 import mini_noisy  # noqa: E402
 import mini_real  # noqa: E402
+import mini_speakers  # noqa: E402
 from mini_ac import Deck, Mixture, Part, _one_by_one, _over  # noqa: E402
 from mini_captions import NUM_REFERENCES, OVERLAY, SEQUENCE, Phrase, captions  # noqa: E402
 from mini_items import choose, limited, rng_for  # noqa: E402
@@ -32,6 +33,7 @@ from mini_speakers import (  # noqa: E402
     balanced_layouts,
     counted_items,
     joined,
+    speaker_items,
     speaker_order,
     training_layouts,
 )
@@ -275,6 +277,17 @@ def test_everybody_speaks(count, segments):
     for seed in range(20):
         order = speaker_order(count, list(PEOPLE), np.random.default_rng(seed), segments)
         assert len(order) == segments and len(set(order)) == count
+
+
+def test_an_actor_without_a_voice_of_enough_lines_is_left_out(monkeypatch):
+    few = {"eve": [Voice("eve", ("eve0", "eve1"))]}
+    monkeypatch.setattr(mini_speakers, "voices_of", lambda split: PEOPLE | few)
+    items = speaker_items("train", 60, seed=0)
+    assert {segment.source[:-1] for item in items for segment in item.recipe} == PEOPLE.keys()
+    three = {name: voices for name, voices in PEOPLE.items() if name != "di"}
+    monkeypatch.setattr(mini_speakers, "voices_of", lambda split: three | few)
+    with pytest.raises(PamError, match="snv-train: 3 people with enough recordings, an item needs"):
+        speaker_items("train", 60, seed=0)
 
 
 def test_length_says_nothing_about_the_answer():

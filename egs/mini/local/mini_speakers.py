@@ -7,7 +7,7 @@ character's voice within an item, so two voices are always two people.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from mini_items import Item, rng_for
 from mini_mix import at_level, faded, loudest_start, silence
 from mini_speech import ACTOR_OF, SPLITS, Speech, all_speech, voice_audio
 
+from pam.errors import PamError
 from pam.rate import SAMPLE_RATE
 
 TEST_SEGMENTS = 4
@@ -70,14 +71,16 @@ def _usable(split: str) -> list[Speech]:
 
 
 def speaker_items(split: str, count: int, seed: int) -> list[Item]:
-    """snv_SPLIT. In train and dev all characters of an actor are equally likely."""
+    """snv_SPLIT. In train and dev all characters of an actor are equally likely; an actor without
+    a character of enough lines is left out."""
     people = voices_of(split)
     if split == "test":
         return counted_items(f"snv-{split}", people, balanced_layouts(count), seed)
-    enough = {
-        person: [Voice(person, v.sources, weight=1) for v in voices if len(v.sources) >= MIN_LINES]
-        for person, voices in people.items()
-    }
+    enough: dict[str, list[Voice]] = {}
+    for person, voices in people.items():
+        for voice in voices:
+            if len(voice.sources) >= MIN_LINES:
+                enough.setdefault(person, []).append(replace(voice, weight=1))
     layouts = training_layouts(count, rng_for(seed, "snv", split, "layouts"))
     return counted_items(f"snv-{split}", enough, layouts, seed)
 
@@ -103,7 +106,13 @@ def training_layouts(count: int, rng: np.random.Generator) -> list[tuple[int, in
 def counted_items(
     prefix: str, people: dict[str, list[Voice]], layouts: Sequence[tuple[int, int]], seed: int
 ) -> list[Item]:
-    """An item of these people for each layout."""
+    """An item of these people for each layout. `PamError` if there are too few people."""
+    needed = max((count for _, count in layouts), default=0)
+    if len(people) < needed:
+        raise PamError(
+            f"{prefix}: {len(people)} people with enough recordings, an item needs {needed}: "
+            "fetch the corpus again"
+        )
     items = []
     for i, (segments, count) in enumerate(layouts):
         rng = rng_for(seed, prefix, str(i))
