@@ -147,6 +147,13 @@ def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) ->
     return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
 
 
+def banks_of(config: Mapping[str, Any], seed: int) -> dict[str, tuple[str, ...]]:
+    """{task: its bank} for an experiment's tasks; {} where the configuration has no bank."""
+    if not (count := config.get("prompt_bank", 0)):
+        return {}
+    return {task: own.bank(count, seed) for task, own in prompts_of(config).items()}
+
+
 def draw(prompts: Prompts, utt_id: str, seed: int = 0, split: str = "unseen") -> str:
     """Draw the prompt of an utterance. It depends only on the utterance's id and the seed."""
     choices = prompts.split(split)

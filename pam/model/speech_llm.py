@@ -7,6 +7,7 @@ It combines the parts: encoders → fusion, gated by the router → LLM. The mat
 # D width of the LLM, R routed experts (one per task), S hidden states of one encoder, V vocabulary
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -213,10 +214,11 @@ class ESPnetPaMModel(TrainableOnlyModel):
 
     # --- training
 
-    def keep_prompts(self, prompts: Sequence[str]) -> None:
-        """Make the `bank` of the training prompts."""
-        with self.autocast():
-            self.bank = PromptBank(self.llm, prompts)
+    def keep_prompts(self, banks: Mapping[str, Sequence[str]]) -> None:
+        """Make the `bank` of the tasks' training prompts; none where there are none."""
+        if banks:
+            with self.autocast():
+                self.bank = PromptBank(self.llm, chain.from_iterable(banks.values()))
 
     def to(self, *args, **kwargs) -> "ESPnetPaMModel":
         """The `bank` moves with the LLM."""

@@ -30,7 +30,8 @@ class Collate:
             pass over the prompts cheaper.
         router_prompts: number of prompts that train the router for each utterance: its own and
             further ones of its task.
-        bank: number of draws of each task's training prompts that the steps choose from; 0: all.
+        banks: the draws of each task's training prompts that the steps choose from, by the task's
+            name (`pam.data.prompts.banks_of`); without them, they choose from all.
         seed: of the draws. None is for validation: it takes the first prompts of each task, so that
             losses are comparable, and drops no words.
     """
@@ -41,13 +42,12 @@ class Collate:
         prompts: Mapping[str, Prompts],
         per_batch: int = 0,
         router_prompts: int = 1,
-        bank: int = 0,
+        banks: Mapping[str, Sequence[str]] | None = None,
         seed: int | None = None,
     ):
-        self.llm, self.per_batch, self.seed = llm, per_batch, seed
+        self.llm, self.per_batch, self.banks, self.seed = llm, per_batch, banks, seed
         self.router_prompts = 1 if seed is None else router_prompts
         self.tasks, self.prompts = list(prompts), list(prompts.values())
-        self.banks = [p.bank(bank, seed) for p in self.prompts] if bank and seed is not None else []
 
     def __call__(
         self, loaded: tuple[Step, Sequence[tuple[str, dict[str, Tensor]]], np.ndarray]
@@ -86,7 +86,7 @@ class Collate:
             purposes = ["prompt", *(f"prompt {i}" for i in range(1, self.router_prompts))]
             numbers = [self.number(purpose, step, utts[place]) for purpose in purposes]
             if self.banks:
-                bank = self.banks[task]
+                bank = self.banks[self.tasks[task]]
                 chosen.append([bank[number % len(bank)] for number in numbers])
             else:
                 chosen.append([known.draw_train(number) for number in numbers])

@@ -1,7 +1,7 @@
 """The ESPnet task: ESPnet's AbsTask and Trainer, our data, batches, model and optimizer groups."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pam.config import load_yaml
 from pam.data.mapped import MappedText
-from pam.data.prompts import prompts_of
+from pam.data.prompts import banks_of, prompts_of
 from pam.data.sample import even_places
 from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
@@ -64,8 +64,9 @@ class PaMTask(AbsTask):
     trainer = PaMTrainer
     class_choices_list: list = []
 
-    # Batches need the model's tokenizer. ESPnet builds the model before the iterators.
+    # Batches need the model's tokenizer and bank. ESPnet builds the model before the iterators.
     llm = None
+    banks: Mapping[str, Sequence[str]] | None = None
 
     @classmethod
     def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -88,6 +89,7 @@ class PaMTask(AbsTask):
         if is_first():
             model.llm.template.write(exp)  # decoding reads it
         cls.llm, cls.labelled = model.llm, model.labelled
+        cls.banks = banks_of(config, args.seed)
         belongs_to = belonging(model, Path(args.train_dir))
         model = cls.model_of_phase(args, config, model)
         model.belongs_to = belongs_to
@@ -108,7 +110,7 @@ class PaMTask(AbsTask):
         cls.measure_states(args, config, model)
         if args.phase == "ctc":
             return cls.warmup_model(args, config, model)
-        keep_prompts(model, config)
+        model.keep_prompts(cls.banks)
         reader = model.prompt_reader
         if not init and reader is not None and reader.shift is not None:
             reader.standardize_by(training_prompts(model, config))
@@ -177,9 +179,8 @@ class PaMTask(AbsTask):
         config = load_yaml(args.pam_config)
         seed = args.seed if train else None
         router_prompts = config["router_prompts"] if cls.labelled and args.phase == "llm" else 1
-        prompts = prompts_of(config)
-        bank = config.get("prompt_bank", 0)
-        return Collate(cls.llm, prompts, config["prompts_per_batch"], router_prompts, bank, seed)
+        counts = config["prompts_per_batch"], router_prompts
+        return Collate(cls.llm, prompts_of(config), *counts, cls.banks, seed)
 
     @classmethod
     def build_task_iter_factory(cls, args: argparse.Namespace, iter_options, mode: str):
@@ -208,13 +209,6 @@ class PaMTask(AbsTask):
             jitter=length_jitter(config),
             **common,
         )
-
-
-def keep_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> None:
-    """Make the model's bank of the prompts that `Collate` draws, if the configuration has one."""
-    if count := config.get("prompt_bank", 0):
-        tasks = prompts_of(config).values()
-        model.keep_prompts([text for own in tasks for text in own.bank(count, config["seed"])])
 
 
 def training_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> Float[Tensor, "N D"]:

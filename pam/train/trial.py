@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pam.data.prompts import prompts_of
+from pam.data.prompts import banks_of, prompts_of
 from pam.data.utterances import AUDIO
 from pam.errors import PamError
 from pam.model.build import build_model
@@ -79,10 +79,10 @@ def train(config: Mapping[str, Any], device: str) -> float:
     optimizer = torch.optim.AdamW(weights, fused=True)
     utts = [f"utt{row}" for row in range(shape.rows)]
     steps = [Step(Batch(utts, number), utts, 1, 0, 1) for number in range(STEPS)]
-    prompts = config["prompts_per_batch"], config["router_prompts"], config.get("prompt_bank", 0)
-    collate = Collate(model.llm, prompts_of(config), *prompts, seed=0)
-    if collate.banks:
-        model.keep_prompts([prompt for bank in collate.banks for prompt in bank])
+    banks = banks_of(config, seed=0)
+    model.keep_prompts(banks)
+    counts = config["prompts_per_batch"], config["router_prompts"]
+    collate = Collate(model.llm, prompts_of(config), *counts, banks, seed=0)
     for _, batch in loader(Noise(model, shape, online), steps, collate):
         start = time.monotonic()
         loss, _, _ = model(**{name: value.to(device) for name, value in batch.items()})

@@ -10,6 +10,7 @@ import pytest
 
 from pam.data.prompts import (
     Prompts,
+    banks_of,
     draw,
     forms,
     load_all_prompts,
@@ -219,6 +220,13 @@ def test_prompts_of_a_configuration(shipped):
     assert prompts_of(config, ["snv"]) == {"snv": shipped["snv"]}
     merged = prompts_of(config | {"merge_asr_prompts": True})
     assert len(merged["asr_noisy"].train) == 2 * len(merged["ac"].train) == 100
+
+
+def test_banks_of_a_configuration(shipped):
+    config = {"tasks": ["snv", "ac"], "prompt_bank": 3}
+    expected = {task: shipped[task].bank(3, seed=1) for task in ("snv", "ac")}
+    assert banks_of(config, seed=1) == expected
+    assert banks_of({"tasks": ["ac"]}, seed=1) == banks_of(config | {"prompt_bank": 0}, 1) == {}
 
 
 def test_the_default_folder_is_the_repositorys():

@@ -477,7 +477,7 @@ def test_prompts_that_are_kept_change_no_loss_and_no_gradient(tiny_config, batch
     read = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     loss = model.forward(**batch)[0]
-    model.keep_prompts(["How many speakers?", "Another.", "Write it down."])
+    model.keep_prompts({"snv": ["How many speakers?", "Another."], "ac": ["Write it down."]})
     asked = []
     model.llm.read_training_prompts = lambda *given: asked.append(given)  # not in training
     kept = model.forward(**batch)[0]
@@ -492,7 +492,7 @@ def test_prompts_that_are_kept_move_with_the_model(tiny_config):
     """ESPnet builds the model on the CPU and then moves it to the GPU."""
     llm_conf = tiny_config["llm_conf"] | {"lora_on_prompt": False}
     model = build_model(tiny_config | {"llm_conf": llm_conf})
-    model.keep_prompts(["Another."])
+    model.keep_prompts({"ac": ["Another."]})
     ids, lengths = model.llm.prompt_batch(["Another."])
     assert model.to(torch.device("meta"), dtype=torch.float32) is model
     states = model.bank.states(ids, lengths)

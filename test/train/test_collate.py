@@ -33,9 +33,11 @@ def data():
     return TrainingSet(Words(), ["asr"], TEXTS, tasks, Inputs(None, {}), end=True)
 
 
-def collate(per_batch=0, router_prompts=1, seed=0, bank=0):
-    prompts = {"ac": Prompts(tuple(map(str, range(1000))), ())}
-    return Collate(Words(), prompts, per_batch, router_prompts, bank, seed)
+PROMPTS = Prompts(tuple(map(str, range(1000))), ())
+
+
+def collate(per_batch=0, router_prompts=1, seed=0, banks=None):
+    return Collate(Words(), {"ac": PROMPTS}, per_batch, router_prompts, banks, seed)
 
 
 def draws(world=1, number=0, workers=0, **options):
@@ -137,11 +139,11 @@ def test_experts_that_are_right_for_a_prompt():
 
 
 def test_with_a_bank_all_prompts_are_of_it():
-    made = collate(bank=20)
-    (bank,) = made.banks
-    assert bank == collate(bank=20).banks[0] != collate(bank=20, seed=1).banks[0]
+    bank = PROMPTS.bank(20, seed=0)
+    assert bank == PROMPTS.bank(20, seed=0) != PROMPTS.bank(20, seed=1)
     assert len(bank) == 20 and len(set(bank)) > 15
-    drawn = {draws(number=number, bank=20)[0][utt][0] for number in range(60) for utt in UTTS}
+    banks = {"ac": bank}
+    drawn = {draws(number=number, banks=banks)[0][utt][0] for number in range(60) for utt in UTTS}
     assert drawn == set(map(int, bank))
-    assert draws(bank=20, world=3)[0] == draws(bank=20)[0]
-    assert draws(bank=20, seed=None)[0] == draws(seed=None)[0]  # validation has its own prompts
+    assert draws(banks=banks, world=3)[0] == draws(banks=banks)[0]
+    assert draws(banks=banks, seed=None)[0] == draws(seed=None)[0]  # validation has its own prompts

@@ -55,7 +55,7 @@ def test_a_step(config, learns, bank):
     model = build_with_lora(config).train()
     batch = batch_of(model)
     if bank:
-        model.keep_prompts(["Write it down, every word of it."])
+        model.keep_prompts({"asr_clean": ["Write it down, every word of it."]})
     # Measured: 0.6 and 0.2 % more.
     assert with_masked(training_flops(config), batch) == pytest.approx(
         counted(model, batch), rel=0.01

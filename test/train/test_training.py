@@ -102,7 +102,7 @@ def test_a_standardizing_router_starts_from_the_training_prompts(
     config = tiny_config | system | {"warmup": "none"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     files = {"pam_config": str(tmp_path / "config.yaml"), "train_dir": str(combined)}
-    args = argparse.Namespace(**files, phase="llm", warm_fusion=None)
+    args = argparse.Namespace(**files, phase="llm", warm_fusion=None, seed=0)
     model = PaMTask.build_model(args)
     tasks = [load_prompts(task) for task in TASKS]
     prompts = sorted({prompt for own in tasks for prompt in own.train + own.plain_train})
