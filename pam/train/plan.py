@@ -35,6 +35,7 @@ and in a prompt are assumed (`TOKENS_PER_SECOND`, `TOKENS_PER_WORD`), so no toke
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from torch import nn
@@ -89,16 +90,24 @@ def largest_batch(config: Mapping[str, Any], gpus: int) -> Batch:
     mine = math.ceil(rows * shares / max(gpus, 1))
     distinct = min(config["prompts_per_batch"] or mine, mine)
     longest = frames // rows
-    words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
-    template = llm_option(config, "template")
     return Batch(
         rows=mine,
         frames=longest,
         answer=math.ceil(TOKENS_PER_SECOND * longest / FRAMES_PER_SECOND) + 1,
         prompts=0 if config.get("prompt_bank") else distinct * config["router_prompts"],
-        prompt=OPENING_TOKENS[template] + round(TOKENS_PER_WORD * max(words)),
-        closing=CLOSING_TOKENS[template],
+        prompt=round(max(prompt_tokens(config))),
+        closing=CLOSING_TOKENS[llm_option(config, "template")],
     )
+
+
+def prompt_tokens(config: Mapping[str, Any]) -> list[float]:
+    """Tokens of each training prompt."""
+    opening = OPENING_TOKENS[llm_option(config, "template")]
+    return [
+        opening + TOKENS_PER_WORD * len(text.split())
+        for task in prompts_of(config).values()
+        for text in task.train
+    ]
 
 
 # --- the LLM
@@ -233,14 +242,11 @@ def encoder_bytes(config: Mapping[str, Any], counted: Sizes) -> int:
 
 def bank_bytes(config: Mapping[str, Any], llm: nn.Module) -> float:
     """Bytes of the states of a bank of prompts, if all its prompts differ."""
-    words = [len(text.split()) for task in prompts_of(config).values() for text in task.train]
-    opening = OPENING_TOKENS[llm_option(config, "template")]
-    tokens = opening + TOKENS_PER_WORD * sum(words) / len(words)
     heads = getattr(llm.config, "num_key_value_heads", None) or llm.config.num_attention_heads
     values = 2 * llm.config.num_hidden_layers * heads * head_width(llm.config)
     weight = llm.get_input_embeddings().weight.element_size()
     prompts = config.get("prompt_bank", 0) * len(config["tasks"])
-    return prompts * tokens * values * (2 if uses_bf16(config) else weight)
+    return prompts * fmean(prompt_tokens(config)) * values * (2 if uses_bf16(config) else weight)
 
 
 def memory(
