@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pam.errors import PamError
@@ -152,9 +152,6 @@ class AdapterFusion(Fusion):
             for dim, count in zip(dims, states, strict=True)
         )
         self.stack = options.get("stack", 1)
-
-    def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        return (lengths // self.stack).clamp(min=1)
 
     def inner(self, states: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ U _"]]:
         """The inner states of FFN_e of every encoder."""

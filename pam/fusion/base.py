@@ -14,17 +14,19 @@ class Fusion(nn.Module):
     `needs_gate`: a prompt router must choose the experts. `has_own_router`: the fusion chooses its
     experts itself, so they belong to no task. `reads_prompt`: its gate is h_prompt itself; such a
     fusion has the layer that reads it in `router`. `uses_all_layers`: it reads more than the last
-    hidden state of each encoder.
+    hidden state of each encoder. `stack`: number of frames that become one feature; a fusion with
+    another rule has `output_lengths` of its own.
     """
 
     needs_gate = False
     has_own_router = False
     reads_prompt = False
     uses_all_layers = False
+    stack = 1
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Number of real features for clips of `lengths` frames, at least one each."""
-        raise NotImplementedError
+        return (lengths // self.stack).clamp(min=1)
 
     def forward(
         self,

@@ -48,9 +48,6 @@ class ConcatNormLayers(Fusion):
         self.linear = nn.Linear(inputs, width, bias=False)
         self.mlp = output_mlp(stack * width, width, expansion=1.0)
 
-    def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        return (lengths // self.stack).clamp(min=1)
-
     def forward(
         self,
         states: Sequence[Float[Tensor, "B _ T _"]],
