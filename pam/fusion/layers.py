@@ -38,13 +38,13 @@ class LayerWeightedFusion(AdapterFusion):
         adapter: Mapping[str, Any] | None = None,
     ):
         super().__init__(dims, states, width, num_experts, adapter)
-        self.layers = nn.ParameterList([torch.zeros(count) for count in states])
+        self.layer_logits = nn.ParameterList([torch.zeros(count) for count in states])
 
     def features(self, states: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B U D"]]:
         """f_e of every encoder: inner states of FFN_e are summed first and projected after."""
         summed_BUK = [
-            torch.einsum("s,bsuk->buk", weight_S.softmax(0), inner_BSUK)
-            for weight_S, inner_BSUK in zip(self.layers, self.inner(states), strict=True)
+            torch.einsum("s,bsuk->buk", logits_S.softmax(0), inner_BSUK)
+            for logits_S, inner_BSUK in zip(self.layer_logits, self.inner(states), strict=True)
         ]
         return [a.project(x) for a, x in zip(self.adapters, summed_BUK, strict=True)]
 

@@ -44,7 +44,7 @@ def plain_features(fusion, states):
 def plain_sums(fusion, states):
     """Σ_l softmax(w_e)_l f_{e,l} of every encoder."""
     sums = []
-    for logits, features in zip(fusion.layers, plain_features(fusion, states), strict=True):
+    for logits, features in zip(fusion.layer_logits, plain_features(fusion, states), strict=True):
         weights = logits.exp() / logits.exp().sum()
         sums.append(sum(w * feature for w, feature in zip(weights, features, strict=True)))
     return sums
@@ -80,15 +80,15 @@ def test_layer_weights_start_as_the_mean_and_can_choose_one_layer():
     fusion, states = make("concat_all_layers"), make_states()
     every = plain_features(fusion, states)
     with torch.no_grad():
-        for logits in fusion.layers:
+        for logits in fusion.layer_logits:
             logits.zero_()
         means = [torch.stack(features).mean(0) for features in every]
         torch.testing.assert_close(fusion.features(states), means)
-        fusion.layers[0][1] = fusion.layers[1][0] = 1e4
+        fusion.layer_logits[0][1] = fusion.layer_logits[1][0] = 1e4
         chosen = fusion.features(states)
     torch.testing.assert_close(chosen, [every[0][1], every[1][0]])
     fresh = build_fusion("concat_all_layers", DIMS, STATES, WIDTH, EXPERTS, {})
-    assert all((logits == 0).all() for logits in fresh.layers)
+    assert all((logits == 0).all() for logits in fresh.layer_logits)
 
 
 @pytest.mark.parametrize("stack", [1, 2])
