@@ -161,18 +161,6 @@ class ESPnetPaMModel(TrainableOnlyModel):
         features = scale(self.fusion(states, lengths, gate), self.gain, self.embedding_norm)
         return features, self.fusion.output_lengths(lengths)
 
-    def hear(
-        self,
-        states: Sequence[Float[Tensor, "B _ _ _"]],
-        lengths: Int[Tensor, " B"],
-        task: Int[Tensor, " B"] | None,
-        gate: Float[Tensor, "B R"] | None = None,
-    ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
-        """As `fuse`; without a `gate`, the experts of `task` are used."""
-        if gate is None and task is not None and self.router is not None:
-            gate = F.one_hot(task, len(self.tasks)).float()
-        return self.fuse(states, lengths, gate)
-
     # --- prompts and routing
 
     def read_prompts(self, prompts: Sequence[str], shortest: int = 0) -> PromptStates:

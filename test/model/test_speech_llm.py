@@ -500,17 +500,6 @@ def test_prompts_that_are_kept_move_with_the_model(tiny_config):
     assert {tensor.device.type for tensor in every} == {"meta"}
 
 
-def test_hear_takes_the_experts_of_tasks_or_a_gate(tiny_model, batch):
-    states, lengths = tiny_model.states(tiny_model.audio_of(batch))
-    gate = torch.nn.functional.one_hot(batch["task"], 4).float()
-    expected, frames = tiny_model.fuse(states, lengths, gate)
-    for arguments in ((batch["task"],), (None, gate)):
-        features, found = tiny_model.hear(states, lengths, *arguments)
-        assert torch.equal(features, expected) and torch.equal(found, frames)
-    other, _ = tiny_model.hear(states, lengths, (batch["task"] + 1) % 4)
-    assert not torch.equal(other, expected)
-
-
 @pytest.fixture
 def prompted(tiny_config):
     """A system without a router, whose fusion reads the prompt itself."""
