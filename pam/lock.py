@@ -1,4 +1,4 @@
-"""A folder that only one program at a time may write to."""
+"""A folder, or a file, that only one program at a time may write to."""
 
 import errno
 import fcntl
@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
+from pam.disk import writing
 from pam.errors import PamError
 from pam.log import get_logger
 
@@ -25,17 +27,40 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / FILE).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in HELD:
-                lock.seek(0)
-                raise PamError(
-                    f"{folder}: another {what} is running ({lock.read() or 'unknown'}): wait for "
-                    "it, or end it"
-                ) from error
-            logger.warning("%s: no locks (%s): run one %s at a time", folder, error.strerror, what)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
-        lock.flush()
+        take(lock, folder, what)
         yield
+
+
+@contextmanager
+def alone_at(file: Path, what: str) -> Iterator[None]:
+    """As `alone`, of a program that writes a file. The lock is beside it, and goes at the end."""
+    path = file.with_name(file.name + FILE)
+    while True:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("a+", encoding="utf-8")
+        with lock:
+            take(lock, file, what)
+            if os.fstat(lock.fileno()).st_nlink:  # else its last holder has just removed it
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+
+
+def take(lock: TextIO, path: Path, what: str) -> None:
+    """Lock an open file, and write there who holds it. `PamError` if another program does."""
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            lock.seek(0)
+            raise PamError(
+                f"{path}: another {what} is running ({lock.read() or 'unknown'}): wait for it, or "
+                "end it"
+            ) from error
+        logger.warning("%s: no locks (%s): run one %s at a time", path, error.strerror, what)
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+    lock.flush()

@@ -28,11 +28,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> bool:
 
 
 @contextmanager
-def locked_by_another(folder: Path, what: str) -> Iterator[int]:
-    """Another process holds the lock of a folder (`pam.lock`). Yields its id; then it is killed."""
+def locked_by_another(path: Path, what: str, lock: Callable = alone) -> Iterator[int]:
+    """Another process holds the lock of a folder, or by `alone_at` of a file (`pam.lock`). Yields
+    its id; then it is killed."""
     fork = multiprocessing.get_context("fork")
     ready = fork.Event()
-    other = fork.Process(target=_hold, args=[folder, what, ready])
+    other = fork.Process(target=_hold, args=[path, what, lock, ready])
     other.start()
     try:
         assert ready.wait(60)
@@ -42,7 +43,7 @@ def locked_by_another(folder: Path, what: str) -> Iterator[int]:
         other.join()
 
 
-def _hold(folder: Path, what: str, ready) -> None:
-    with alone(folder, what):
+def _hold(path: Path, what: str, lock: Callable, ready) -> None:
+    with lock(path, what):
         ready.set()
         time.sleep(600)

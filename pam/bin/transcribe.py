@@ -13,7 +13,8 @@ their answers are printed too, and are the subtitles of --format srt.
 --output is complete when it has its name. Until then the answers are in a file .jsonl.part beside
 it (of FOLDER/, in it), where the same command goes on after a kill. A complete file of jsonl can be
 added to: the same command answers only what is not there. Files of txt and srt do not say which
-prompt they answer, so one that exists is an error.
+prompt they answer, so one that exists is an error. Two programs cannot write to one --output at
+once.
 
 For a recording that cannot be used, there is one line on stderr; the others are answered, and the
 exit status is 1.
@@ -89,8 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         given = [name for pattern in args.files for name in attempt(matches, pattern) or [None]]
         found = [name and attempt(read, name, copy) for name in dict.fromkeys(given)]
         recordings = by_name(one for listed in found for one in listed or ())
-        todo = output.missing(list(recordings.values()))
-        answered = answer_all(args, device, todo, output) if recordings else 0
+        with output.alone():
+            todo = output.missing(list(recordings.values()))
+            answered = answer_all(args, device, todo, output) if recordings else 0
     return 0 if None not in found and answered == len(todo) else 1
 
 

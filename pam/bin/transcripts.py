@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -12,6 +13,7 @@ from pam.data.scp import one_line
 from pam.decode.answer import Answer
 from pam.disk import writing
 from pam.errors import PamError
+from pam.lock import alone_at
 from pam.serve.subtitles import pieces_of, srt
 
 FORMATS = ("txt", "jsonl", "srt")
@@ -73,6 +75,10 @@ class Output:
     def __init__(self, form: Form, single: bool = False):
         self.form, self.single = form, single
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Context of all work with it. `PamError` if another program is in such a context."""
+        return nullcontext()
+
     def missing(self, recordings: Sequence[Recording]) -> list[Recording]:
         """The recordings whose answers are not there yet. `PamError` if it cannot take them."""
         if self.single and len(recordings) > 1:
@@ -112,6 +118,9 @@ class Kept(Output):
         super().__init__(form, single)
         self.part, self.asked = part, asked
         self.file: TextIO | None = None
+
+    def alone(self) -> AbstractContextManager[None]:
+        return alone_at(self.part, "pam transcribe")
 
     def earlier(self) -> Path:
         """The file with the answers of an earlier run."""

@@ -4,7 +4,7 @@ import pytest
 from processes import locked_by_another
 
 from pam.errors import PamError
-from pam.lock import FILE, alone
+from pam.lock import FILE, alone, alone_at
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
@@ -14,6 +14,36 @@ def test_a_folder_has_one_writer_at_a_time(tmp_path):
             pass
     with alone(tmp_path / "exp", "training"):
         assert (tmp_path / "exp" / FILE).read_text() != ""
+
+
+def test_a_file_has_one_writer_at_a_time(tmp_path):
+    file = tmp_path / "new" / "a.part"
+    with locked_by_another(file, "program", alone_at):
+        with alone_at(file.with_name("b.part"), "program"):
+            pass
+        with (
+            pytest.raises(PamError, match=r"a\.part: another program is running \(process"),
+            alone_at(file, "program"),
+        ):
+            pass
+    with alone_at(file, "program"):  # that one was killed
+        file.touch()
+    assert [path.name for path in file.parent.iterdir()] == ["a.part"]
+
+
+def test_a_lock_that_its_holder_removes_is_not_taken(tmp_path, monkeypatch):
+    file, lock = tmp_path / "a.part", tmp_path / f"a.part{FILE}"
+    taken = []
+
+    def take(opened, *_):
+        taken.append(opened)
+        if len(taken) == 1:  # between opening and locking, the holder ends
+            lock.unlink()
+
+    monkeypatch.setattr("pam.lock.take", take)
+    with alone_at(file, "program"):
+        assert len(taken) == 2 and taken[0].closed and lock.exists()
+    assert not lock.exists()
 
 
 def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplog):

@@ -1,6 +1,7 @@
 """What `pam transcribe` takes and writes, with a model that answers at once."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from processes import locked_by_another
 
 from pam.bin import transcribe, transcripts
 from pam.decode.answer import Answer, Piece
 from pam.errors import PamError
+from pam.lock import alone_at
 
 SECOND = 16000
 
@@ -201,6 +204,26 @@ def test_a_kill_while_files_get_their_names(model, folder, monkeypatch):
     model.asked.clear()
     assert run(*words) == 0 and not model.asked
     assert {file.name for file in Path("out").iterdir()} == {"rec1.srt", "rec2.srt"}
+
+
+@pytest.mark.parametrize(
+    ("output", "part"),
+    [
+        ("out.jsonl", "out.jsonl.part"),
+        ("out.txt", "out.txt.jsonl.part"),
+        ("texts/", "texts/answers.txt.jsonl.part"),
+    ],
+)
+def test_an_output_has_one_program_at_a_time(model, folder, output, part):
+    command = ["--output", output, "--format", "jsonl" if "jsonl" in output else "txt"]
+    command.append("calls/a.wav")
+    with locked_by_another(folder / part, "pam transcribe", alone_at) as pid:
+        message = f"{re.escape(part)}: another pam transcribe is running \\(process {pid} on .+\\)"
+        with pytest.raises(PamError, match=message):
+            run(*command)
+        assert run("calls/a.wav") == 0  # prints
+    assert model.loaded == 1
+    assert run(*command) == 0 and not list(folder.rglob("*.lock"))
 
 
 @pytest.mark.parametrize("output", ["calls/a.txt", "calls/"])
