@@ -4,12 +4,13 @@ r"""From encoder states to features of the LLM's width (equation 2).
 
 FFN_e is one per encoder, shared by its layers: A₂ GELU(A₁ h + b₁) + b₂, or one linear layer.
 Its last affine map A₂ commutes with weighted sums over layers,
-Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w, so a mixture sums the inner states u first and projects the
-few sums (`project`).
+Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w. So the order is free: a mixture sums the many inner states u
+and projects the few sums, or it projects the few states of a small encoder and sums these
+(`PreFusionAdapter.projects_first`).
 """
 
 # B batch, S hidden states of one encoder, T frames at 25 Hz, U features, C width of one encoder,
-# D width of the LLM, K width of the inner states
+# D width of the LLM, K width of the inner states (D if they are projected)
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -57,6 +58,10 @@ class PreFusionAdapter(nn.Module):
             others, which slows the training of a linear layer down.
         stack: number of frames that are joined before FFN_e.
         dropout: probability, on the features that leave FFN_e.
+
+    `projects_first`: A₂ acts on every state, before the sums. This is cheaper where FFN_e is linear
+    and the states are few: a state is projected once, and gives A₂ a gradient once; a sum also
+    passes a gradient on, to the weights of the states.
     """
 
     MEASURED = ("shift", "scale")  # see pam.model.base
@@ -66,6 +71,7 @@ class PreFusionAdapter(nn.Module):
         dim: int,
         width: int,
         states: int,
+        sums: int,
         kind: str = "mlp",
         norm: bool = False,
         standardize: bool = False,
@@ -80,6 +86,7 @@ class PreFusionAdapter(nn.Module):
         self.norm, self.stack, self.dropout = norm, stack, dropout
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
+        self.projects_first = kind == "linear" and 2 * states <= 3 * sums
         self.register_buffer("shift", torch.zeros(states, dim) if standardize else None)
         self.register_buffer("scale", torch.ones(states, dim) if standardize else None)
 
@@ -106,19 +113,26 @@ class PreFusionAdapter(nn.Module):
         return F.layer_norm(states, states.shape[-1:]) if self.norm else states
 
     def inner(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U K"]:
-        """The states before the last affine map: of all S_e states, or of the last S given."""
+        """The states before the last affine map: of all S_e states, or of the last S given.
+
+        With `projects_first` this map has acted on them, except for its bias.
+        """
         inner = self.normed(filled(states_BSTC, self.stack))
         if self.scale is not None:
             own = slice(-states_BSTC.shape[1], None)
-            inner = (inner - self.shift[own, None]) * self.scale[own, None]
+            shift, scale = self.shift[own, None], self.scale[own, None]
+            inner = torch.addcmul(-shift * scale, inner, scale)
         inner = stack_frames(inner, self.stack)
+        if self.projects_first:
+            return F.linear(inner, self.last.weight)
         return inner if self.first is None else F.gelu(self.first(inner))
 
     def project(
         self, inner: Float[Tensor, "*B T K"], weight_sum: Float[Tensor, "*#B 1 1"] | float = 1.0
     ) -> Float[Tensor, "*B T D"]:
         """The last affine map of (a weighted sum of) inner states; the bias counts Σ w times."""
-        features = F.linear(inner, self.last.weight) + self.last.bias * weight_sum
+        features = inner if self.projects_first else F.linear(inner, self.last.weight)
+        features = features + self.last.bias * weight_sum
         return F.dropout(features, self.dropout, self.training)
 
     def forward(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U D"]:
@@ -134,6 +148,7 @@ class AdapterFusion(Fusion):
         width: D, of the LLM.
         num_experts: R, one per task.
         adapter: options of `PreFusionAdapter`.
+        sums: see `PreFusionAdapter`.
     """
 
     def __init__(
@@ -143,12 +158,13 @@ class AdapterFusion(Fusion):
         width: int,
         num_experts: int,
         adapter: Mapping[str, Any] | None = None,
+        sums: int = 0,
     ):
         super().__init__()
         options = dict(adapter or {})
         check_init_options(PreFusionAdapter, options, "fusion_conf.adapter")
         self.adapters = nn.ModuleList(
-            PreFusionAdapter(dim, width, count, **options)
+            PreFusionAdapter(dim, width, count, sums, **options)
             for dim, count in zip(dims, states, strict=True)
         )
         self.stack = options.get("stack", 1)

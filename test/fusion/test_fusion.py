@@ -74,9 +74,13 @@ def test_mixture_equals_equations(conf, norm, stack):
 @pytest.mark.parametrize("weights", ["free", "softmax"])
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 @pytest.mark.parametrize("norm, stack", [(False, 1), (True, 2)])
-def test_gradients_equal_those_of_the_plain_formula(weights, kind, norm, stack):
+@pytest.mark.parametrize("many", [3, 14])  # a linear FFN_e projects first, or sums first
+def test_gradients_equal_those_of_the_plain_formula(weights, kind, norm, stack, many):
     adapter = {"kind": kind, "norm": norm, "stack": stack}
-    fusion, states = make(weights=weights, adapter=adapter), make_states(batch=1)
+    fusion = make(states=[many, 2], weights=weights, adapter=adapter)
+    states = make_states(batch=1, states=[many, 2])
+    orders = [a.projects_first for a in fusion.adapters]
+    assert orders == ([many == 3, True] if kind == "linear" else [False, False])
     parameters = [
         p
         for n, p in fusion.named_parameters()
@@ -88,6 +92,18 @@ def test_gradients_equal_those_of_the_plain_formula(weights, kind, norm, stack):
     reference = torch.autograd.grad(plain.square().sum(), parameters)
     for got, expected in zip(ours, reference, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sums", [0, 6])
+def test_a_linear_adapter_is_one_affine_map_in_both_orders(sums):
+    adapter = PreFusionAdapter(6, WIDTH, 3, sums, kind="linear", stack=2).double()
+    assert adapter.projects_first == (sums == 6)
+    x_BSTC = make_states()[0]
+    joined = x_BSTC.reshape(3, 3, 3, 12)
+    expected = joined @ adapter.last.weight.T + adapter.last.bias
+    torch.testing.assert_close(adapter(x_BSTC), expected)
+    mean = adapter.project(adapter.inner(x_BSTC).mean(1))
+    torch.testing.assert_close(mean, expected.mean(1))
 
 
 def test_equal_weights_give_the_mean_and_one_weight_gives_that_layer():
@@ -164,14 +180,14 @@ def test_stacking_joins_neighbours_and_drops_the_tail():
 
 
 def test_norm_has_no_parameters_and_ignores_scale():
-    adapter = PreFusionAdapter(6, WIDTH, 3, norm=True).double()
+    adapter = PreFusionAdapter(6, WIDTH, 3, 0, norm=True).double()
     state = make_states()[0]
     torch.testing.assert_close(adapter(state), adapter(100 * state), rtol=1e-4, atol=1e-4)
     assert len(list(adapter.parameters())) == 4
 
 
 def test_standardised_states_have_mean_0_and_variance_1_over_the_measured_frames():
-    adapter = PreFusionAdapter(6, WIDTH, 3, kind="linear", standardize=True)
+    adapter = PreFusionAdapter(6, WIDTH, 3, 0, kind="linear", standardize=True)
     assert adapter.needs_measuring
     frames = torch.randn(50, 3, 6) * torch.logspace(-1, 2, 6) + torch.arange(3.0)[:, None]
     adapter.measure(frames.split([7, 43]))  # clips of several lengths
@@ -182,8 +198,8 @@ def test_standardised_states_have_mean_0_and_variance_1_over_the_measured_frames
     last = adapter.inner(frames.transpose(0, 1)[None, -1:])[0]  # of the last state alone
     torch.testing.assert_close(last[0], seen[-1])
     assert set(adapter.state_dict()) >= {"shift", "scale"}
-    assert not PreFusionAdapter(6, WIDTH, 3, norm=True).needs_measuring
-    constant = PreFusionAdapter(6, WIDTH, 3, norm=True, standardize=True)
+    assert not PreFusionAdapter(6, WIDTH, 3, 0, norm=True).needs_measuring
+    constant = PreFusionAdapter(6, WIDTH, 3, 0, norm=True, standardize=True)
     constant.measure([torch.ones(9, 3, 6)])  # no division by zero
     assert constant.inner(torch.ones(1, 3, 4, 6)).isfinite().all()
 
