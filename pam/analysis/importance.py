@@ -1,9 +1,10 @@
 r"""Ablations: which encoders, layers and experts does a trained model use?
 
-Zeroing replaces the states h_{e,l} of an encoder, or of a band of its layers, by zeros before the
-fusion; FFN_e still adds its bias. Forcing makes the gate one-hot for one expert, independent of the
-prompt. The result is the change of the loss of the development answers. It is paired over the same
-utterances, and its intervals resample clusters of utterances.
+Zeroing replaces the states h_{e,l} of an encoder, or of a band of its layers, by zeros: before the
+fusion, or, if an adapter standardises them, after that, so that a state becomes its mean over the
+training frames. FFN_e still adds its bias. Forcing makes the gate one-hot for one expert,
+independent of the prompt. The result is the change of the loss of the development answers. It is
+paired over the same utterances, and its intervals resample clusters of utterances.
 
 The model was not trained with missing states. A rise of the loss shows that it relies on them, not
 that a model trained without them would be worse.
@@ -34,23 +35,31 @@ Losses = dict[str, dict[str, list]]
 
 @contextmanager
 def zeroed(model: ESPnetPaMModel, layers: Mapping[str, Sequence[int]]) -> Iterator[None]:
-    """Context in which the fusion gets zeros for these states of these encoders."""
+    """Context in which these states of these encoders are zeros; standardised ones are zeros after
+    they were standardised."""
     names = [shape.name for shape in model.shapes]
+    gone = {names.index(name): list(states) for name, states in layers.items()}
+    adapters = getattr(model.fusion, "adapters", [])
+    scales = {n: a.scale for n, a in enumerate(adapters) if n in gone and a.scale is not None}
 
     def silence(_module, inputs):
         states, *rest = inputs
         states = list(states)
-        for name, gone in layers.items():
-            place = names.index(name)
+        for place in gone.keys() - scales.keys():
             states[place] = states[place].clone()
-            states[place][:, list(gone)] = 0
+            states[place][:, gone[place]] = 0
         return (states, *rest)
 
     handle = model.fusion.register_forward_pre_hook(silence)
+    for place, scale in scales.items():
+        adapters[place].scale = scale.clone()
+        adapters[place].scale[gone[place]] = 0
     try:
         yield
     finally:
         handle.remove()
+        for place, scale in scales.items():
+            adapters[place].scale = scale
 
 
 @contextmanager

@@ -59,6 +59,24 @@ def test_zeroing_layers_by_the_plain_formula(tiny_model, batch):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_standardised_state_becomes_its_mean(tiny_config, batch):
+    conf = {"adapter": {"kind": "linear", "standardize": True}}
+    torch.manual_seed(0)
+    model = shake(build_model(tiny_config | {"fusion_conf": conf}))
+    for adapter in model.fusion.adapters:
+        adapter.shift.normal_()
+        adapter.scale.uniform_(0.5, 2.0)
+    gate = gate_for(model, batch)
+    means = batch["first"].unflatten(-1, (3, -1)).clone()
+    means[:, :, [0, 2]] = model.fusion.adapters[0].shift[[0, 2]]
+    with zeroed(model, {"first": [0, 2]}):
+        found = fuse(model, batch, gate)
+    expected = fuse(model, batch | {"first": means.flatten(2)}, gate)
+    for row, frames in enumerate(batch["first_lengths"].tolist()):
+        torch.testing.assert_close(found[row, :frames], expected[row, :frames])
+    assert not torch.allclose(found, fuse(model, batch, gate))  # and it ends
+
+
 def test_a_forced_expert_is_a_one_hot_gate(tiny_model, batch):
     shake(tiny_model)
     expected = fuse(tiny_model, batch, gate_for(tiny_model, batch, 3))
