@@ -59,9 +59,7 @@ class PreFusionAdapter(nn.Module):
         stack: number of frames that are joined before FFN_e.
         dropout: probability, on the features that leave FFN_e.
 
-    `projects_first`: A₂ acts on every state, before the sums. This is cheaper where FFN_e is linear
-    and the states are few: a state is projected once, and gives A₂ a gradient once; a sum also
-    passes a gradient on, to the weights of the states.
+    `projects_first`: A₂ acts on every state, before the sums (see `expect_sums`).
     """
 
     MEASURED = ("shift", "scale")  # see pam.model.base
@@ -71,7 +69,6 @@ class PreFusionAdapter(nn.Module):
         dim: int,
         width: int,
         states: int,
-        sums: int,
         kind: str = "mlp",
         norm: bool = False,
         standardize: bool = False,
@@ -86,9 +83,17 @@ class PreFusionAdapter(nn.Module):
         self.norm, self.stack, self.dropout = norm, stack, dropout
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
-        self.projects_first = kind == "linear" and 2 * states <= 3 * sums
+        self.states, self.projects_first = states, False
         self.register_buffer("shift", torch.zeros(states, dim) if standardize else None)
         self.register_buffer("scale", torch.ones(states, dim) if standardize else None)
+
+    def expect_sums(self, sums: int) -> None:
+        """Choose the cheaper order for a fusion that takes so many weighted sums over the states.
+
+        A state needs two products with A₂, or for its gradient. A sum needs three, since it passes
+        a gradient on to its weights.
+        """
+        self.projects_first = self.first is None and 2 * self.states <= 3 * sums
 
     @property
     def needs_measuring(self) -> bool:
@@ -148,7 +153,6 @@ class AdapterFusion(Fusion):
         width: D, of the LLM.
         num_experts: R, one per task.
         adapter: options of `PreFusionAdapter`.
-        sums: see `PreFusionAdapter`.
     """
 
     def __init__(
@@ -158,16 +162,20 @@ class AdapterFusion(Fusion):
         width: int,
         num_experts: int,
         adapter: Mapping[str, Any] | None = None,
-        sums: int = 0,
     ):
         super().__init__()
         options = dict(adapter or {})
         check_init_options(PreFusionAdapter, options, "fusion_conf.adapter")
         self.adapters = nn.ModuleList(
-            PreFusionAdapter(dim, width, count, sums, **options)
+            PreFusionAdapter(dim, width, count, **options)
             for dim, count in zip(dims, states, strict=True)
         )
         self.stack = options.get("stack", 1)
+
+    def expect_sums(self, sums: int) -> None:
+        """See `PreFusionAdapter.expect_sums`."""
+        for adapter in self.adapters:
+            adapter.expect_sums(sums)
 
     def inner(self, states: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ U _"]]:
         """The inner states of FFN_e of every encoder."""

@@ -96,7 +96,8 @@ def test_gradients_equal_those_of_the_plain_formula(weights, kind, norm, stack, 
 
 @pytest.mark.parametrize("sums", [0, 6])
 def test_a_linear_adapter_is_one_affine_map_in_both_orders(sums):
-    adapter = PreFusionAdapter(6, WIDTH, 3, sums, kind="linear", stack=2).double()
+    adapter = PreFusionAdapter(6, WIDTH, 3, kind="linear", stack=2).double()
+    adapter.expect_sums(sums)
     assert adapter.projects_first == (sums == 6)
     x_BSTC = make_states()[0]
     joined = x_BSTC.reshape(3, 3, 3, 12)
@@ -180,14 +181,14 @@ def test_stacking_joins_neighbours_and_drops_the_tail():
 
 
 def test_norm_has_no_parameters_and_ignores_scale():
-    adapter = PreFusionAdapter(6, WIDTH, 3, 0, norm=True).double()
+    adapter = PreFusionAdapter(6, WIDTH, 3, norm=True).double()
     state = make_states()[0]
     torch.testing.assert_close(adapter(state), adapter(100 * state), rtol=1e-4, atol=1e-4)
     assert len(list(adapter.parameters())) == 4
 
 
 def test_standardised_states_have_mean_0_and_variance_1_over_the_measured_frames():
-    adapter = PreFusionAdapter(6, WIDTH, 3, 0, kind="linear", standardize=True)
+    adapter = PreFusionAdapter(6, WIDTH, 3, kind="linear", standardize=True)
     assert adapter.needs_measuring
     frames = torch.randn(50, 3, 6) * torch.logspace(-1, 2, 6) + torch.arange(3.0)[:, None]
     adapter.measure(frames.split([7, 43]))  # clips of several lengths
@@ -198,8 +199,8 @@ def test_standardised_states_have_mean_0_and_variance_1_over_the_measured_frames
     last = adapter.inner(frames.transpose(0, 1)[None, -1:])[0]  # of the last state alone
     torch.testing.assert_close(last[0], seen[-1])
     assert set(adapter.state_dict()) >= {"shift", "scale"}
-    assert not PreFusionAdapter(6, WIDTH, 3, 0, norm=True).needs_measuring
-    constant = PreFusionAdapter(6, WIDTH, 3, 0, norm=True, standardize=True)
+    assert not PreFusionAdapter(6, WIDTH, 3, norm=True).needs_measuring
+    constant = PreFusionAdapter(6, WIDTH, 3, norm=True, standardize=True)
     constant.measure([torch.ones(9, 3, 6)])  # no division by zero
     assert constant.inner(torch.ones(1, 3, 4, 6)).isfinite().all()
 
