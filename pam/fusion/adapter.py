@@ -90,8 +90,8 @@ class PreFusionAdapter(nn.Module):
     def expect_sums(self, sums: int) -> None:
         """Choose the cheaper order for a fusion that takes so many weighted sums over the states.
 
-        A state needs two products with A₂, or for its gradient. A sum needs three, since it passes
-        a gradient on to its weights.
+        A state needs two matrix products: with A₂, and for A₂'s gradient. A sum needs a third one,
+        for the gradient of its weights.
         """
         self.projects_first = self.first is None and 2 * self.states <= 3 * sums
 
