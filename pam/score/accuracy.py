@@ -6,7 +6,7 @@ from typing import Any
 
 from pam.errors import PamError
 from pam.score.items import Item, clusters_of
-from pam.score.metric import Metric, Options, baseline_remark
+from pam.score.metric import Metric, Options, baseline_remark, most_given, most_given_remark
 from pam.score.parse import parse_answer
 from pam.score.significance import proportion_ci95
 from pam.score.utterances import Statistics
@@ -28,7 +28,7 @@ class Accuracy(Metric):
     def remarks(self, score: Mapping[str, Any]) -> list[str]:
         unparsed = score.get("parse_failures")
         failures = [] if unparsed is None else [f"{unparsed} answers without a number (wrong)"]
-        return failures + baseline_remark(score)
+        return failures + most_given_remark(score) + baseline_remark(score)
 
     def is_wrong(self, item: Item) -> bool:
         answer = parse_answer(item.hyp, item.choices)
@@ -50,6 +50,7 @@ def score(items: Sequence[Item], seed: int = 0) -> dict[str, Any]:
         "statistics": {"accuracy": Statistics([int(hit) for hit in hits], scale=100.0)},
         "correct": sum(hits),
         "parse_failures": sum(answer is None for answer in answers),
+        "most_given": most_given(items),
         "confusion": _confusion(truth, answers),
         "baseline": {
             "what": f"always answering {most}, the most frequent answer of this set",

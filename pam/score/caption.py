@@ -11,7 +11,7 @@ from pam.errors import PamError
 from pam.paths import cache_dir
 from pam.score import SBERT
 from pam.score.items import Item, clusters_of
-from pam.score.metric import Metric, Options, baseline_remark
+from pam.score.metric import Metric, Options, baseline_remark, most_given, most_given_remark
 from pam.score.normalize import one_line
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -39,7 +39,7 @@ class Meteor(Metric):
         best = score.get("multi")
         multi = [f"best of all references {best['value']:.2f}"] if best else []
         lacking = ["most frequent training caption: —, not measured"]
-        return multi + (baseline_remark(score) or lacking)
+        return multi + most_given_remark(score) + (baseline_remark(score) or lacking)
 
 
 def score(
@@ -60,6 +60,7 @@ def score(
         "errors": None,
         "ci95": ci95(statistics.numerators, clusters=clusters, seed=seed),
         "statistics": {"meteor": statistics},
+        "most_given": most_given(items),
     }
     if any(len(item.references()) > 1 for item in items):
         best = [meteor(item.references(), item.hyp) for item in items]

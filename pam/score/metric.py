@@ -5,6 +5,7 @@ The class declares the metric's name, direction and requirements, its computatio
 in reports. No other code of the package names a metric.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,6 +122,23 @@ def metric_called(name: str) -> Metric:
     unknown = Metric()
     unknown.name = unknown.title = name
     return unknown
+
+
+def most_given(items: Sequence[Item]) -> dict[str, Any]:
+    """The most frequent answer of the model, and its number. Of equally frequent ones the first in
+    C order."""
+    counts = Counter(basic(item.hyp) for item in items)
+    answer = min(counts, key=lambda text: (-counts[text], text))
+    return {"answer": answer, "count": counts[answer]}
+
+
+def most_given_remark(score: Mapping[str, Any]) -> list[str]:
+    """How much one answer dominates those of the model."""
+    most = score.get("most_given")
+    if most is None:  # scored by an earlier version
+        return []
+    share = 100 * most["count"] / score["count"]
+    return [f"{share:.0f} % of the answers are “{most['answer']}”"]
 
 
 def baseline_remark(score: Mapping[str, Any]) -> list[str]:

@@ -109,6 +109,14 @@ def test_baseline_is_the_share_of_the_most_frequent_answer():
     assert "2" in result["baseline"]["what"]
 
 
+def test_the_answer_that_the_model_gives_most_often_is_shown():
+    result = accuracy.score([snv("two", "Two."), snv("2", "two"), snv("one", "one")])
+    assert result["most_given"] == {"answer": "two", "count": 2}
+    remarks = accuracy.Accuracy().remarks(result)
+    assert "67 % of the answers are “two”" in remarks
+    assert accuracy.Accuracy().remarks({"value": 1.0}) == []  # of an earlier version
+
+
 def test_a_reference_without_a_number_is_bad_data():
     with pytest.raises(PamError, match="is not a number"):
         accuracy.score([snv("hello", "2")])

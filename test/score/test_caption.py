@@ -107,6 +107,12 @@ def test_baseline_is_the_most_frequent_training_caption(no_synonyms):
     assert result["value"] == 0
 
 
+def test_the_caption_that_the_model_gives_most_often_is_shown(no_synonyms):
+    result = caption.score([ac("a dog barks", "A bugle."), ac("x", "a bugle"), ac("x", "rain")])
+    assert result["most_given"] == {"answer": "a bugle", "count": 2}
+    assert "67 % of the answers are “a bugle”" in caption.Meteor().remarks(result)
+
+
 def test_equally_frequent_captions():
     assert caption.most_frequent(["b", "a", "b", "a"]) == "a"
     assert caption.most_frequent([]) is None
