@@ -14,14 +14,31 @@ paper_table() { # paper_table OPTION...
 
 # experiment NAME SYSTEM SEED ANALYSE [TRAIN_ARG...]: a line of what `pam.bin.table --plan` prints
 experiment() {
+    if ((at_once == 1)); then
+        make_row "$@"
+        return
+    fi
+    while (($(jobs -pr | wc -l) >= at_once)); do
+        wait -n || stopped=true
+    done
+    if ! $stopped; then
+        make_row "$@" &
+    fi
+}
+
+make_row() {
     log "table $table: $1"
     (
         expname=$1 system=$2 seed=$3 analyse=$4 train_args="$train_args ${*:5}"
         stages 4 8
     )
-    paper_table
+    (
+        flock 9 # one table at a time, so that the last one has all results
+        paper_table
+    ) 9>"$results/.lock"
 }
 
+[[ $at_once =~ ^[1-9][0-9]*$ ]] || die "--at_once $at_once: expected the number of systems that run at the same time"
 [[ -n $results ]] || die "--table $table: --results is empty, but tables are made from the results there: set it"
 [[ $prompts == unseen && -z $inference_tag ]] ||
     die "--table $table: tables use decoding with unseen prompts: leave out --prompts and --inference_tag"
@@ -35,5 +52,16 @@ if [[ -z $plan ]]; then
     paper_table
 else
     (stages 1 3)
+    stopped=false
+    if ((at_once > 1)); then # each experiment has its share of the cores
+        train_nj=${train_nj:-1} inference_nj=${inference_nj:-1}
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    fi
     eval "$plan"
+    while [[ -n $(jobs -p) ]]; do
+        wait -n || stopped=true
+    done
+    if $stopped; then
+        die "--table $table: an experiment failed (see above): the same command goes on"
+    fi
 fi

@@ -99,6 +99,25 @@ def test_a_failed_table_resumes_where_it_was(recipes):
     assert stored(recipes) == sorted(TABLE_1)
 
 
+def test_systems_at_the_same_time_make_the_same_table(recipes):
+    for name in ALL[:4]:
+        put(recipes, f"{name}_mini_short_s0", name)
+    argv = ["multitask", "--table", "1", "--at_once", "2"]
+    status, output = recipes.run(*argv, FAIL="score")
+    assert status != 0 and "an experiment failed (see above): the same command goes on" in output
+    assert stored(recipes) == sorted(TABLE_1[:4])
+    recipes.calls()
+    status, output = recipes.run(*argv)
+    assert status == 0, output
+    # Two or three were trained before the failure was seen; each is trained once and scored once.
+    again = verbs(recipes)
+    assert [again.count(verb) for verb in ("score", "report")] == [3, 3]
+    assert again.count("train") in (0, 1)
+    assert stored(recipes) == sorted(TABLE_1)
+    text = (recipes.root / "egs/multitask/exp/results/mini/table01.md").read_text()
+    assert text.count("_mini_short_s0 |") == len(TABLE_1)
+
+
 def test_a_system_is_the_same_whichever_table_asks(recipes):
     """Trained for one table, it is there for another, for other seeds and for the plain recipe."""
     status, output = recipes.run("multitask", "--table", "8", FAIL="score")
@@ -126,6 +145,7 @@ def test_a_dry_run_only_speaks(recipes):
     [
         (["--table", "99"], "--table '99': "),
         (["--table", "1", "--results", ""], "--results is empty"),
+        (["--table", "1", "--at_once", "0"], "--at_once 0: expected the number of systems"),
         (["--table", "1", "--dry_run", "yes"], "--dry_run yes: choose from true false"),
         (["--table", "1", "--scale", "mimi"], "--scale mimi: choose from"),
         (["--table", "1", "--prompts", "seen"], "leave out --prompts and --inference_tag"),
