@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from mini_items import Item  # noqa: E402
-from mini_speakers import speaker_items  # noqa: E402
+from mini_speakers import segments_of, speaker_items  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from pam.config import load_yaml  # noqa: E402
@@ -67,7 +67,7 @@ def segments(encoder: AudioEncoder, data: DataDir, item: Item) -> Tensor:
     audio = torch.from_numpy(load_audio(*data.audio(item.id)))
     states_STD = encoder(audio[None], torch.tensor([len(audio)]))[0][0].float()
     means, end = [], 0.0
-    for segment in item.recipe:
+    for segment in segments_of(item):
         start = end + segment.pause
         end = start + segment.seconds
         frames = slice(round(start * FRAMES_PER_SECOND), round(end * FRAMES_PER_SECOND))

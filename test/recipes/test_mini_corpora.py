@@ -1,5 +1,6 @@
 """The real mini corpora: counts, disjoint splits, and the same bytes for the same options."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "egs/mini/local"
 sys.path[:0] = [str(ROOT), str(LOCAL)]
 
+import mini_noisy  # noqa: E402
 import mini_prompts  # noqa: E402
 import mini_real  # noqa: E402
 import mini_speakers  # noqa: E402
@@ -22,7 +24,7 @@ from mini_ac import _lines_of, most_frequent, sound_items  # noqa: E402
 from mini_clean import clean_items, clean_utterances  # noqa: E402
 from mini_items import clusters_of  # noqa: E402
 from mini_lines import utterance_audio  # noqa: E402
-from mini_mix import power  # noqa: E402
+from mini_mix import LEVEL_DB, power  # noqa: E402
 from mini_noisy import ambience_clips, noise_of, noisy_items, reverberant, room_bank  # noqa: E402
 from mini_queen import open_game, read_script  # noqa: E402
 from mini_sounds import clip_audio, clip_paths, read_sounds  # noqa: E402
@@ -160,9 +162,29 @@ def test_training_has_many_pairs_of_voices_and_no_line_twice():
     items = mini_speakers.speaker_items("train", 1500, seed=0)
     pairs: Counter = Counter()
     for item in items:
-        assert len({segment.source for segment in item.recipe}) == len(item.recipe)
-        pairs.update(combinations(sorted({character[s.source] for s in item.recipe}), 2))
+        segments = mini_speakers.segments_of(item)
+        assert len({segment.source for segment in segments}) == len(segments)
+        pairs.update(combinations(sorted({character[s.source] for s in segments}), 2))
     assert len(pairs) == 104 and min(pairs.values()) >= 10
+
+
+def test_two_thirds_of_the_training_items_are_in_a_room_whatever_the_answer():
+    items = mini_speakers.speaker_items("train", 1200, seed=0)
+    everywhere = Counter(item.text for item in items)
+    rooms = [item for item in items if isinstance(item.recipe, mini_speakers.InRoom)]
+    for answer, count in Counter(item.text for item in rooms).items():
+        assert abs(count / everywhere[answer] - 2 / 3) < 0.1  # 3 standard deviations of 240 items
+    assert len({item.recipe.room for item in rooms}) == mini_noisy.ROOMS["train"]
+    inside = rooms[0]
+    outside = dataclasses.replace(inside, recipe=inside.recipe.segments)
+    heard, dry = (mini_speakers.render_speakers(item) for item in (inside, outside))
+    assert heard.shape == dry.shape and 0.3 < np.corrcoef(heard, dry)[0, 1] < 0.99
+    assert 10 * np.log10(np.mean(np.square(heard))) == pytest.approx(LEVEL_DB, abs=0.01)
+    assert not any(
+        isinstance(item.recipe, mini_speakers.InRoom)
+        for part in ("dev", "test")
+        for item in mini_speakers.speaker_items(part, 60, seed=0)
+    )
 
 
 def test_real_people():

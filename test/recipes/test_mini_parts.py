@@ -33,6 +33,7 @@ from mini_speakers import (  # noqa: E402
     balanced_layouts,
     counted_items,
     joined,
+    segments_of,
     speaker_items,
     speaker_order,
     training_layouts,
@@ -283,7 +284,7 @@ def test_an_actor_without_a_voice_of_enough_lines_is_left_out(monkeypatch):
     few = {"eve": [Voice("eve", ("eve0", "eve1"))]}
     monkeypatch.setattr(mini_speakers, "voices_of", lambda split: PEOPLE | few)
     items = speaker_items("train", 60, seed=0)
-    assert {segment.source[:-1] for item in items for segment in item.recipe} == PEOPLE.keys()
+    assert {segment.source[:-1] for item in items for segment in segments_of(item)} == PEOPLE.keys()
     three = {name: voices for name, voices in PEOPLE.items() if name != "di"}
     monkeypatch.setattr(mini_speakers, "voices_of", lambda split: three | few)
     with pytest.raises(PamError, match="snv-train: 3 people with enough recordings, an item needs"):

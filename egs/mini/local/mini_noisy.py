@@ -103,7 +103,7 @@ def ambience_clips(split: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def _ambience_audio(clip: str) -> Float[np.ndarray, " N"]:
+def ambience_audio(clip: str) -> Float[np.ndarray, " N"]:
     return load_audio(_sound_files()[clip])
 
 
@@ -128,9 +128,7 @@ def noise_of(
         at_level(reverberant(looped(voice_audio(v), length, recipe.offset), rooms[1]))
         for v in recipe.talkers
     )
-    ambience = reverberant(
-        looped(_ambience_audio(recipe.ambience), length, recipe.offset), rooms[2]
-    )
+    ambience = reverberant(looped(ambience_audio(recipe.ambience), length, recipe.offset), rooms[2])
     if recipe.kind == "both":
         return mix_at_snr(babble, ambience, recipe.babble_db)
     return babble if recipe.kind == "babble" else ambience

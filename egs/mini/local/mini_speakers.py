@@ -3,7 +3,8 @@
 The number of segments, their lengths, the pauses and the level are drawn the same way whatever the
 answer. A test item has four segments, a training item two to six; of two segments only one or two
 people can be the answer, and each answer that is possible is equally frequent. An actor has one
-character's voice within an item, so two voices are always two people.
+character's voice within an item, so two voices are always two people. Two thirds of the training
+items are in a room, over the noise of a scene.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from mini_items import Item, rng_for
-from mini_mix import at_level, faded, loudest_start, silence
+from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, silence
+from mini_noisy import ROOMS, ambience_audio, ambience_clips, reverberant, room_bank
 from mini_speech import ACTOR_OF, SPLITS, Speech, all_speech, voice_audio
 
 from pam.errors import PamError
@@ -27,6 +29,8 @@ ANSWERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 SEGMENT_SECONDS = (1.0, 1.5)
 PAUSE_SECONDS = (0.1, 0.3)
 TEST_CHARACTERS = (*SPLITS["dev"], *SPLITS["test"])  # four actors who are never trained on
+SHARE_IN_ROOMS = 2 / 3  # of the training items
+ROOM_SNR_DB = (10.0, 30.0)
 DEV_SHARE = 7  # every seventh line of the training actors is kept for dev
 
 
@@ -37,6 +41,18 @@ class Segment:
     source: str
     seconds: float
     pause: float
+
+
+@dataclass(frozen=True)
+class InRoom:
+    """Segments in a room of the training bank of `seed`, over a noise from sample `offset` on."""
+
+    segments: tuple[Segment, ...]
+    seed: int
+    room: int
+    ambience: str
+    snr_db: float
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,24 @@ def speaker_items(split: str, count: int, seed: int) -> list[Item]:
             if len(voice.sources) >= MIN_LINES:
                 enough.setdefault(person, []).append(replace(voice, weight=1))
     layouts = training_layouts(count, rng_for(seed, "snv", split, "layouts"))
-    return counted_items(f"snv-{split}", enough, layouts, seed)
+    items = counted_items(f"snv-{split}", enough, layouts, seed)
+    return [in_some_room(item, seed) for item in items] if split == "train" else items
+
+
+def in_some_room(item: Item, seed: int) -> Item:
+    """The item in a room, or as it is; the draw does not depend on the answer."""
+    rng = rng_for(seed, "snv", "room", item.id)
+    if rng.random() >= SHARE_IN_ROOMS:
+        return item
+    recipe = InRoom(
+        segments=item.recipe,
+        seed=seed,
+        room=int(rng.integers(ROOMS["train"])),
+        ambience=str(rng.choice(ambience_clips("train"))),
+        snr_db=round(float(rng.uniform(*ROOM_SNR_DB)), 2),
+        offset=int(rng.integers(SAMPLE_RATE * 60)),
+    )
+    return replace(item, recipe=recipe)
 
 
 def balanced_layouts(count: int) -> list[tuple[int, int]]:
@@ -153,8 +186,19 @@ def _draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:
     return voices[int(rng.choice(len(voices), p=weights / weights.sum()))]
 
 
+def segments_of(item: Item) -> tuple[Segment, ...]:
+    return item.recipe.segments if isinstance(item.recipe, InRoom) else item.recipe
+
+
 def render_speakers(item: Item) -> Float[np.ndarray, " N"]:
-    return joined([(voice_audio(s.source), s) for s in item.recipe])
+    speech = joined([(voice_audio(s.source), s) for s in segments_of(item)])
+    if not isinstance(item.recipe, InRoom):
+        return speech
+    place = item.recipe
+    rooms = room_bank("train", place.seed)[place.room]
+    noise = looped(ambience_audio(place.ambience), len(speech), place.offset)
+    mixed = mix_at_snr(reverberant(speech, rooms[0]), reverberant(noise, rooms[2]), place.snr_db)
+    return at_level(mixed)
 
 
 def joined(parts: Sequence[tuple[Float[np.ndarray, " N"], Segment]]) -> Float[np.ndarray, " M"]:

@@ -36,9 +36,15 @@ SIZES: dict[str, dict[str, dict[str, int | None]]] = {
         "ac": {"train": 24, "dev": 8, "test": 8, "test_unseen": 8},
     },
     "short": {
-        "asr_clean": {"train": None, "dev": 64, "test": 120, "test_long": 60, "test_other": None},
-        "asr_noisy": {"train": 2200, "dev": 64, "test": 120},
-        "snv": {"train": 1500, "dev": 60, "test": 120, "test_real": 80},
+        "asr_clean": {
+            "train": None,
+            "dev": 64,
+            "test": None,
+            "test_long": None,
+            "test_other": None,
+        },
+        "asr_noisy": {"train": 1600, "dev": 64, "test": None},
+        "snv": {"train": 1200, "dev": 60, "test": 120, "test_real": 80},
         "ac": {"train": 800, "dev": 64, "test": 120, "test_unseen": 100},
     },
     "long": {
