@@ -24,12 +24,13 @@ from pam.fusion.layers import output_mlp
 
 
 class ConcatNormLayers(Fusion):
-    """All layers of all encoders through LayerNorm, one linear layer and an MLP of width D.
+    """All layers of all encoders through LayerNorm, one linear layer and an MLP.
 
     Args:
         dims, states, width: widths and hidden states of the encoders, and width of the LLM.
         num_experts: not used.
         stack: number of frames that are joined before the MLP.
+        expansion: hidden units of the MLP, in multiples of D.
     """
 
     uses_all_layers = True
@@ -41,12 +42,13 @@ class ConcatNormLayers(Fusion):
         width: int,
         num_experts: int,
         stack: int = 1,
+        expansion: float = 1.0,
     ):
         super().__init__()
         inputs = sum(dim * count for dim, count in zip(dims, states, strict=True))
         self.stack = stack
         self.linear = nn.Linear(inputs, width, bias=False)
-        self.mlp = output_mlp(stack * width, width, expansion=1.0)
+        self.mlp = output_mlp(stack * width, width, expansion)
 
     def forward(
         self,
