@@ -92,6 +92,8 @@ def test_encoders_of_the_paper(name):
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_configured_shapes_are_those_of_the_architectures(scale):
     for spec in load_yaml(conf_file("scale", scale))["encoders"].values():
+        if spec["family"] == "yamnet":  # not a state of each layer; check_shapes knows its shape
+            continue
         model = on_meta(spec["path"])
         layers = getattr(model, "blocks", None) or getattr(model, "encoder", model).layers
         width = getattr(model.config, "channels", None) or model.config.hidden_size
