@@ -8,6 +8,7 @@ from typing import Any
 
 from pam.config import keys_of, load_yaml, plain, require, typed
 from pam.config.documents import PaperTable, TableRow, TableScale
+from pam.config.experiment import read_layer, select_encoders
 from pam.config.keys import check
 from pam.errors import PamError
 from pam.paths import CONF
@@ -126,10 +127,11 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
     """
     file = conf / "tables" / f"{name}.yaml"
     table, has = _read(file), _scale(scale, conf)
+    own = read_layer(conf / "scale" / f"{scale}.yaml")
     hidden: dict[str, Row] = {}
     if table.rows_of:
         source = conf / "tables" / f"{table.rows_of}.yaml"
-        hidden = _rows(_read(source), has, conf, source)
+        hidden = _rows(_read(source), has, own, conf, source)
     shown = tuple(SIX if table.columns is None else table.columns)
     ranks = {k: SIX if v == "six" else tuple(v) for k, v in (table.rank or {}).items()}
     averages = {k: tuple(v) for k, v in (table.averages or {}).items()}
@@ -142,7 +144,7 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
         paper=table.paper,
         paper_sets=has.paper_sets,
         reference=table.reference,
-        rows=_rows(table, has, conf, file),
+        rows=_rows(table, has, own, conf, file),
         hidden=hidden,
         columns={column: _column(column, has, file) for column in needed},
         shown=shown,
@@ -171,15 +173,25 @@ def _scale(scale: str, conf: Path) -> TableScale:
     return typed(TableScale, scales[scale])
 
 
-def _rows(table: PaperTable, has: TableScale, conf: Path, file: Path) -> dict[str, Row]:
+def _rows(
+    table: PaperTable, has: TableScale, own: Mapping[str, Any], conf: Path, file: Path
+) -> dict[str, Row]:
     systems = [path.stem for path in (conf / "systems").glob("*.yaml")]
     rows = (table.rows or {}).items()
     return {
-        str(name): _row(str(name), row, has, systems, f"{file}: row {name}") for name, row in rows
+        str(name): _row(str(name), row, has, own, systems, f"{file}: row {name}")
+        for name, row in rows
     }
 
 
-def _row(name: str, row: TableRow, has: TableScale, systems: Sequence[str], where: str) -> Row:
+def _row(
+    name: str,
+    row: TableRow,
+    has: TableScale,
+    own: Mapping[str, Any],
+    systems: Sequence[str],
+    where: str,
+) -> Row:
     given = plain(row)
     if "mean" in given or "best" in given:
         if len(given) > 1:
@@ -193,6 +205,8 @@ def _row(name: str, row: TableRow, has: TableScale, systems: Sequence[str], wher
         raise PamError(f"{where}: unknown LLM {row.llm!r}: {nearest(row.llm, has.llms)}")
     names = row.encoders or []
     encoders = {encoder: has.encoders[encoder] for encoder in names if encoder in has.encoders}
+    if names and not encoders and _are_all(names, own):
+        names = []  # the same experiment as without a choice
     llm = row.llm and has.llms[row.llm]
     missing = next(filter(None, map(_missing, [*encoders.values(), llm])), None)
     options = []
@@ -207,6 +221,11 @@ def _row(name: str, row: TableRow, has: TableScale, systems: Sequence[str], wher
     options += row.set or []
     variant = "".join(f"-{part}" for part in [*names, row.llm, row.variant] if part)
     return Row(name, "system", row.system, tuple(options), variant, missing=missing)
+
+
+def _are_all(names: Sequence[str], own: Mapping[str, Any]) -> bool:
+    every = own["encoders"]
+    return select_encoders(every, list(names), own.get("stand_ins") or {}).keys() == every.keys()
 
 
 def _missing(entry: Any) -> str | None:

@@ -19,10 +19,11 @@ def test_the_plan_names_each_experiment_once(tmp_path, capsys):
     table.main(["--table", "13", "--results", str(results), "--plan"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "experiment pam-whisper-wavlm_mini_short_s0 pam 0 false "
-        "--set 'use_encoders=[whisper,wavlm]'"
+        "experiment single_whisper-hubert_mini_short_s0 single_whisper 0 false "
+        "--set 'use_encoders=[hubert]'"
     )
-    assert len(lines) == 3  # the other pairs; those with HuBERT cannot be had
+    # Six pairs and four triples follow. All four encoders are those of Table 1's PaM.
+    assert len(lines) == 1 + 6 + 4
 
 
 def test_a_dry_run_predicts_the_time(tmp_path, capsys):

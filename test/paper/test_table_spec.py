@@ -91,7 +91,19 @@ def test_seeds_and_variants_are_in_the_name():
     pair = rows["whisper+hubert"]
     assert pair.experiment("paper", "long", 0) == "pam-whisper-hubert_paper_long_s0"
     assert pair.options[1] == "use_encoders=[whisper,hubert]"
-    assert load_spec("table13", "mini").rows["whisper+hubert"].missing
+    assert pair.missing is None
+    assert load_spec("table03", "mini").rows["all_large"].missing
+
+
+def test_a_row_of_all_encoders_is_the_system_without_a_choice():
+    every = load_spec("table13", "mini").rows["whisper+wavlm+wav2vec2+hubert"]
+    assert every.experiment("mini", "short", 0) == "pam_mini_short_s0" and not every.options
+    three = "whisper+wavlm+wav2vec2"
+    assert load_spec("table13", "paper").rows[three].experiment("paper", "long", 0) == (
+        "pam_paper_long_s0"
+    )
+    own = load_spec("table13", "mini").rows[three].experiment("mini", "short", 0)
+    assert own == "pam-whisper-wavlm-wav2vec2_mini_short_s0"
 
 
 def write(tmp_path: Path, **changes) -> Path:
