@@ -13,7 +13,7 @@ from pam.bin import doctor, doctor_checks
 from pam.bin.doctor_checks import GIB, GROUPS, STAGES
 from pam.paths import conf_file
 
-MINI = ["whisper-tiny-en", "moonshine-base", "wakehubert-tiny", "smollm2-135m-instruct"]
+MINI = ["whisper-tiny-en", "moonshine-base", "resemblyzer", "yamnet", "smollm2-135m-instruct"]
 
 
 @pytest.fixture

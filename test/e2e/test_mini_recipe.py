@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from pam.config import load_yaml
 from pam.config.made import read_record, stage_seconds
+from pam.paths import conf_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.models, pytest.mark.corpora]
 
 RECIPE = Path(__file__).resolve().parents[2] / "egs/mini"
-ENCODERS = ["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"]
+ENCODERS = list(load_yaml(conf_file("scale", "mini"))["encoders"])
 TRAIN = ["asr_clean_train", "asr_noisy_train", "snv_train", "ac_train"]
 DEV = ["asr_clean_dev", "asr_noisy_dev", "snv_dev", "ac_dev"]
 TEST = ["asr_clean_test", "asr_noisy_test", "snv_test_real", "ac_test_unseen"]

@@ -75,7 +75,7 @@ def dumper(args):
 
 
 def combine(args):
-    assert args.encoders in (["whisper_tiny_en", "moonshine_base", "wakehubert_tiny"], [])
+    assert args.encoders in (["whisper_tiny_en", "moonshine_base", "resemblyzer", "yamnet"], [])
     for part in ("train", "dev"):
         note("combine", part)
         assert all((Path(folder) / "wav.scp").is_file() for folder in getattr(args, part))
