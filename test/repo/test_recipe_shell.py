@@ -29,7 +29,7 @@ def test_all_stages_then_nothing_to_do(recipes, recipe, tmp_path):
     calls = recipes.calls()
     assert sum(call.startswith("dump ") for call in calls) == 7
     assert sum(call.startswith("decode ") for call in calls) == 4
-    assert calls.count("fetch_models") == 4
+    assert calls.count("fetch_models") == 5
     assert calls.index("prepare") < calls.index("dump asr_clean_train") < calls.index("train")
     assert calls[-2:] == ["score", "report"]
 
@@ -337,7 +337,7 @@ def test_other_options_are_another_experiment(recipes):
 def test_another_llm_is_another_experiment(recipes):
     status, output = recipes.run("multitask", "--llm", "smollm2-135m-chat")
     assert status == 0, output
-    assert recipes.calls().count("fetch_models") == 4  # its model, and the encoders
+    assert recipes.calls().count("fetch_models") == 5  # its model, and the encoders
     exp = recipes.root / "egs/multitask/exp/pam_mini_smollm2-135m-chat_short_s0"
     assert (
         str(recipes.root / "conf/llm/smollm2-135m-chat.yaml") in (exp / "config.yaml").read_text()
