@@ -106,11 +106,13 @@ def test_there_is_always_padding():
 
 
 @pytest.fixture(scope="module")
-def mini_model():
-    """The real LLM in its own type, under a mixture of random weights."""
+def mini_model(request):
+    """The real LLM, under a mixture of random weights."""
     scale = load_yaml(ROOT / "conf/scale/mini.yaml")
     keys = ("encoders", "llm_conf", "fusion_conf", "router_conf", "model_conf")
     config = {key: scale[key] for key in keys}
+    config["llm_conf"] = config["llm_conf"] | {"dtype": request.param}
+    config["model_conf"] = config["model_conf"] | {"bf16": request.param == "bfloat16"}
     torch.manual_seed(0)
     tasks = ["asr_clean", "asr_noisy", "snv", "ac"]
     model = build_model(config | {"fusion": "pam", "tasks": tasks}).eval()
@@ -122,10 +124,10 @@ def mini_model():
 
 
 @pytest.mark.models
+@pytest.mark.parametrize("mini_model", ["bfloat16", "float32"], indirect=True)
 @torch.no_grad()
-def test_a_batch_gives_what_single_rows_give_in_bfloat16(mini_model):
+def test_a_batch_gives_what_single_rows_give_in_any_type(mini_model):
     """14 rows at once, 5, and alone, with and without drafts; posteriors too, bit for bit."""
-    assert mini_model.llm.embeddings.dtype == torch.bfloat16 and mini_model.bf16
     generator, draw = torch.Generator().manual_seed(1), random.Random(1)
     clips, prompts = [], []
     for row in range(14):
