@@ -103,7 +103,7 @@ def ambience_clips(split: str) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=256)
-def ambience_audio(clip: str) -> Float[np.ndarray, " N"]:
+def _ambience_audio(clip: str) -> Float[np.ndarray, " N"]:
     return load_audio(_sound_files()[clip])
 
 
@@ -128,10 +128,17 @@ def noise_of(
         at_level(reverberant(looped(voice_audio(v), length, recipe.offset), rooms[1]))
         for v in recipe.talkers
     )
-    ambience = reverberant(looped(ambience_audio(recipe.ambience), length, recipe.offset), rooms[2])
+    ambience = ambience_in_room(recipe.ambience, rooms, length, recipe.offset)
     if recipe.kind == "both":
         return mix_at_snr(babble, ambience, recipe.babble_db)
     return babble if recipe.kind == "babble" else ambience
+
+
+def ambience_in_room(
+    clip: str, rooms: Float[np.ndarray, "3 R"], length: int, offset: int
+) -> Float[np.ndarray, " N"]:
+    """`length` samples of a scene at the microphone, from `offset` on."""
+    return reverberant(looped(_ambience_audio(clip), length, offset), rooms[2])
 
 
 def reverberant(

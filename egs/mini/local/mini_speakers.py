@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from mini_items import Item, rng_for
-from mini_mix import at_level, faded, looped, loudest_start, mix_at_snr, silence
-from mini_noisy import ROOMS, ambience_audio, ambience_clips, reverberant, room_bank
+from mini_mix import at_level, faded, loudest_start, mix_at_snr, silence
+from mini_noisy import ROOMS, ambience_clips, ambience_in_room, reverberant, room_bank
 from mini_speech import ACTOR_OF, SPLITS, Speech, all_speech, voice_audio
 
 from pam.errors import PamError
@@ -196,9 +196,8 @@ def render_speakers(item: Item) -> Float[np.ndarray, " N"]:
         return speech
     place = item.recipe
     rooms = room_bank("train", place.seed)[place.room]
-    noise = looped(ambience_audio(place.ambience), len(speech), place.offset)
-    mixed = mix_at_snr(reverberant(speech, rooms[0]), reverberant(noise, rooms[2]), place.snr_db)
-    return at_level(mixed)
+    noise = ambience_in_room(place.ambience, rooms, len(speech), place.offset)
+    return at_level(mix_at_snr(reverberant(speech, rooms[0]), noise, place.snr_db))
 
 
 def joined(parts: Sequence[tuple[Float[np.ndarray, " N"], Segment]]) -> Float[np.ndarray, " M"]:
