@@ -33,7 +33,7 @@ def fused_features(
 ) -> Float[Tensor, "B M T D"]:
     """g_1 … g_M (equation 5); `weights` are W's columns of each encoder, [M, S_e] or for each row.
 
-    Inner states of FFN_e are summed first and projected after.
+    Inner states are summed; the sums are projected, unless the adapter projected the states.
     """
     fused_BMTD: Tensor | float = 0.0
     for adapter, inner_BSTK, weight_MS in zip(adapters, inner, weights, strict=True):
@@ -83,7 +83,7 @@ class Expert(nn.Module):
         inner: Sequence[Float[Tensor, "B _ T _"]],
         last: Sequence[Float[Tensor, "B T D"]],
     ) -> Float[Tensor, "B T D"]:
-        """E(F) from the inner states of FFN_e (summed first, projected after) and every f_{e,L}."""
+        """E(F) from the inner states of FFN_e and every f_{e,L}."""
         per_encoder = self.layer_weights().split(self.states, dim=1)
         fused_BMTD = fused_features(adapters, inner, per_encoder)
         return self.ffn_o(torch.cat([*last, *fused_BMTD.unbind(1)], dim=-1))

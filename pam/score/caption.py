@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,14 @@ from pam.errors import PamError
 from pam.paths import cache_dir
 from pam.score import SBERT
 from pam.score.items import Item, clusters_of
-from pam.score.metric import Metric, Options, baseline_remark, most_given, most_given_remark
+from pam.score.metric import (
+    Metric,
+    Options,
+    baseline_remark,
+    commonest,
+    most_given,
+    most_given_remark,
+)
 from pam.score.normalize import one_line
 from pam.score.significance import ci95
 from pam.score.utterances import Statistics
@@ -87,8 +93,8 @@ def measure(items: Sequence[Item]) -> Statistics:
 
 def most_frequent(captions: Iterable[str]) -> str | None:
     """The most frequent caption; of equally frequent ones the first in C order."""
-    counts = Counter(" ".join(caption.split()) for caption in captions)
-    return min(counts, key=lambda caption: (-counts[caption], caption)) if counts else None
+    texts = [" ".join(caption.split()) for caption in captions]
+    return commonest(texts)[0] if texts else None
 
 
 def meteor(references: Sequence[str], hypothesis: str) -> float:

@@ -6,7 +6,7 @@ in reports. No other code of the package names a metric.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +125,17 @@ def metric_called(name: str) -> Metric:
 
 
 def most_given(items: Sequence[Item]) -> dict[str, Any]:
-    """The most frequent answer of the model, and its number. Of equally frequent ones the first in
+    """The most frequent answer of the model, and its number."""
+    answer, count = commonest(basic(item.hyp) for item in items)
+    return {"answer": answer, "count": count}
+
+
+def commonest(texts: Iterable[str]) -> tuple[str, int]:
+    """The most frequent of one or more texts, and its number. Of equally frequent ones the first in
     C order."""
-    counts = Counter(basic(item.hyp) for item in items)
-    answer = min(counts, key=lambda text: (-counts[text], text))
-    return {"answer": answer, "count": counts[answer]}
+    counts = Counter(texts)
+    text = min(counts, key=lambda text: (-counts[text], text))
+    return text, counts[text]
 
 
 def most_given_remark(score: Mapping[str, Any]) -> list[str]:
