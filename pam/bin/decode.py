@@ -28,6 +28,7 @@ from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
     MAX_TOKENS_PER_SECOND,
+    NO_REPEAT,
     NONE,
     PLAIN_BATCH_SIZE,
     Settings,
@@ -76,6 +77,13 @@ def get_parser() -> argparse.ArgumentParser:
         choices=[NONE, *DRAFTERS.names()],
         default=NONE,
         help="proposes tokens that the LLM checks in fewer passes; changes no answer",
+    )
+    parser.add_argument(
+        "--no_repeat_ngram_size",
+        type=int,
+        default=NO_REPEAT,
+        metavar="N",
+        help="no answer has a sequence of N tokens twice, as in transformers; 0: all may repeat",
     )
     parser.add_argument("--beam", type=int, default=1, help="beams of beam search; 1: greedy")
     parser.add_argument(
@@ -212,6 +220,8 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
         raise PamError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
+    if args.no_repeat_ngram_size < 0:
+        raise PamError(f"--no_repeat_ngram_size {args.no_repeat_ngram_size}: must be 0 or more")
     if args.skip_silence is not None:
         check_threshold(args.skip_silence, "--skip_silence")
     return Settings(
@@ -229,6 +239,7 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
         exit_stride=args.exit_stride,
         exit_decay=args.exit_decay,
         exit_cache=args.exit_cache,
+        no_repeat_ngram_size=args.no_repeat_ngram_size,
         beam=args.beam,
         temperature=args.temperature,
         top_p=args.top_p,

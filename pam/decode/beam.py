@@ -102,7 +102,8 @@ def extend(
     """Replace the beams by the best continuations; those with the end token are answers."""
     count = len(own.places)
     before = torch.tensor([beam.logprob for beam in beams], device=logits.device)
-    totals = (logits.log_softmax(-1) + before[:, None]).flatten()
+    logprobs = engine.allowed(logits.log_softmax(-1), [beam.said for beam in beams])
+    totals = (logprobs + before[:, None]).flatten()
     best = totals.topk(min(2 * count, len(totals)))
     found: list[tuple[Beam, int, float]] = []
     candidates = zip(best.values.tolist(), best.indices.tolist(), strict=True)

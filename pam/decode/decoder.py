@@ -112,7 +112,7 @@ class Decoder:
                 yield from self.plain([fused.request])
             return
         rows = min(max(self.settings.batch_size, self.settings.beam), ITEMS)
-        engine = Engine(self.lm, slots, rows, self.autocast)
+        engine = Engine(self.lm, slots, rows, self.autocast, self.settings.no_repeat_ngram_size)
         rows_of = self.rows(inputs)
         if self.settings.beam > 1:
             found = beam_search(engine, rows_of, self.settings.beam)
@@ -139,6 +139,7 @@ class Decoder:
                 max_new_tokens=limits[0],
                 max_tokens_per_second=limits[1],
                 memory=self.memory,
+                no_repeat_ngram_size=self.settings.no_repeat_ngram_size,
             )
         for row, request in enumerate(requests):
             routed = output.experts is not None

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from pam.decode.repeats import forbid_repeats
 from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
 from pam.llm.prompts import PromptStates
@@ -64,12 +65,19 @@ class Engine:
         slots: S, at least the tokens of a row's prompt, audio and answer and one more.
         rows: at most N; fewer take less memory and change no state.
         autocast: gives the context of a pass.
+        no_repeat: no answer has a sequence of so many tokens twice; 0: all may.
     """
 
     def __init__(
-        self, lm: CausalLM, slots: int, rows: int = ITEMS, autocast: Callable = nullcontext
+        self,
+        lm: CausalLM,
+        slots: int,
+        rows: int = ITEMS,
+        autocast: Callable = nullcontext,
+        no_repeat: int = 0,
     ):
         self.lm, self.slots, self.items, self.autocast = lm, slots, ITEMS, autocast
+        self.no_repeat = no_repeat
         self.cache = SlotCache(rows, slots)
         self.free = list(reversed(range(rows)))
         self.passes = 0
@@ -123,6 +131,12 @@ class Engine:
         rows = F.pad(hidden, (0, 0, 0, self.items - len(hidden)))
         with self.autocast():
             return self.lm.logits(rows)[: len(hidden)]
+
+    def allowed(
+        self, logits: Float[Tensor, "n V"], said: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "n V"]:
+        """The logits without tokens that must not follow `said`, the tokens of n answers."""
+        return forbid_repeats(logits, said, self.no_repeat)
 
     def enter(self, items: Sequence[Item]) -> Pass:
         """Place the items. If none of N rows has two, an item's place is its row, and no key is

@@ -175,12 +175,13 @@ class EarlyExit(Strategy):
         """Predict from `layer`; the ways that go on."""
         hidden = torch.stack([way.token.hidden for way in ways])
         logits = engine.logits(self.depth.norm(hidden))
-        best = logits.max(-1)
+        allowed = engine.allowed(logits, [way.row.said for way in ways])
+        best = allowed.max(-1)
         logprobs = (best.values - logits.logsumexp(-1)).tolist()
         for way, token in zip(ways, best.indices.tolist(), strict=True):
             way.row.heads += 1
             way.predicted.append(token)
-        exits = self.sure(ways, logits, hidden, layer)
+        exits = self.sure(ways, allowed, hidden, layer)
         for way, logprob, leaves in zip(ways, logprobs, exits, strict=True):
             if leaves:
                 way.row.exits.append(layer)

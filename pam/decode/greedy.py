@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from pam.decode.repeats import forbid_repeats
 from pam.encoders.padding import padding_mask
 from pam.llm.causal_lm import CausalLM
 from pam.llm.prompts import PromptStates, pad_left, stack_prompts, without_padding
@@ -81,6 +82,7 @@ def greedy(
     memory: PromptMemory | None = None,
     expert: Int[Tensor, " B"] | None = None,
     max_tokens_per_second: float = 0.0,
+    no_repeat_ngram_size: int = 0,
 ) -> GreedyOutput:
     """Answer `prompts` about the audio of each row.
 
@@ -91,6 +93,7 @@ def greedy(
         expert: route to this expert instead of the router's choice.
         max_tokens_per_second: an answer has at most this many tokens per second of audio, but the
             limit is never below 16. It ends answers that repeat themselves. 0: no such limit.
+        no_repeat_ngram_size: no answer has a sequence of so many tokens twice; 0: all may.
     """
     batch = {**features, **{f"{name}_lengths": value for name, value in lengths.items()}}
     batch = {name: value.to(model.device) for name, value in batch.items()}
@@ -99,7 +102,8 @@ def greedy(
         logits, gate = model.route(prompt, expert)
         states, frames = model.states(batch)
         limits = token_limits(frames, max_new_tokens, max_tokens_per_second)
-        tokens, logprobs = search(model.llm, prompt, *model.fuse(states, frames, gate), limits)
+        audio = model.fuse(states, frames, gate)
+        tokens, logprobs = search(model.llm, prompt, *audio, limits, no_repeat_ngram_size)
     texts = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
     routed = logits is not None
     return GreedyOutput(
@@ -153,6 +157,7 @@ def search(
     audio: Float[Tensor, "B U D"],
     frames: Int[Tensor, " B"],
     limits: Int[Tensor, " B"],
+    no_repeat: int = 0,
 ) -> tuple[list[list[int]], list[float]]:
     """Greedy tokens of each row until it ends or reaches its limit, and their log-probability."""
     hidden, mask, cache = listen(llm, prompt, audio, frames)
@@ -163,7 +168,10 @@ def search(
     for step in range(int(limits.max())):
         ended |= step >= limits
         logits = llm.logits(hidden)
-        best = logits.max(-1)
+        allowed = logits
+        if no_repeat > 0 and said:
+            allowed = forbid_repeats(logits, torch.stack(said, 1).tolist(), no_repeat)
+        best = allowed.max(-1)
         logprobs += (best.values - logits.logsumexp(-1)).masked_fill(ended, 0)
         token = best.indices.masked_fill(ended, llm.eos)
         ended |= token == llm.eos

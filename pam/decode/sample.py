@@ -38,7 +38,8 @@ class Sampling(Strategy):
 
     def draw(self, engine: Engine, rows: Sequence[Row], hidden: Float[Tensor, "n D"]) -> None:
         logits = engine.logits(hidden).cpu()
-        weights = self.process(None, logits).softmax(-1)
+        allowed = engine.allowed(logits, [row.said for row in rows])
+        weights = self.process(None, allowed).softmax(-1)
         logprobs = logits.log_softmax(-1)
         for row, own, logprob in zip(rows, weights, logprobs, strict=True):
             token = int(torch.multinomial(own, 1, generator=self.draws[row.place]))

@@ -27,7 +27,9 @@ class Strategy(ABC):
 
     def first(self, engine: Engine, rows: Sequence[Row], hidden: Float[Tensor, "n D"]) -> None:
         """Give each new row its first token, which `hidden` predicts."""
-        for row, choice in zip(rows, choose(engine, hidden), strict=True):
+        for row, choice in zip(
+            rows, choose(engine, hidden, [row.said for row in rows]), strict=True
+        ):
             row.say(*choice, engine.lm.eos)
 
     @abstractmethod
@@ -83,7 +85,12 @@ class Greedy(Strategy):
         drafts = self.drafts(engine, rows)
         items = [row.items(draft) for row, draft in zip(rows, drafts, strict=True)]
         hidden = engine.read([item for group in items for item in group])
-        choices = iter(choose(engine, hidden))
+        said = [
+            [*row.said, *draft[:kept]]
+            for row, draft in zip(rows, drafts, strict=True)
+            for kept in range(len(draft) + 1)
+        ]
+        choices = iter(choose(engine, hidden, said))
         for row, draft in zip(rows, drafts, strict=True):
             accept(row, draft, list(islice(choices, len(draft) + 1)), engine.lm.eos)
 
@@ -117,9 +124,11 @@ def accept(row: Row, draft: Sequence[int], choices: Sequence[Choice], end: int) 
         row.accepted += 1
 
 
-def choose(engine: Engine, hidden: Float[Tensor, "n D"]) -> list[Choice]:
-    """The most probable token after each state, and its log-probability."""
+def choose(
+    engine: Engine, hidden: Float[Tensor, "n D"], said: Sequence[Sequence[int]]
+) -> list[Choice]:
+    """The most probable token that may follow `said` after each state, and its log-probability."""
     logits = engine.logits(hidden)
-    best = logits.max(-1)
+    best = engine.allowed(logits, said).max(-1)
     logprobs = best.values - logits.logsumexp(-1)
     return list(zip(best.indices.tolist(), logprobs.tolist(), strict=True))

@@ -11,6 +11,7 @@ BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
+NO_REPEAT = 0  # tokens
 # Scores of `pam.decode.checks` from which an answer is doubtful.
 NO_SPEECH, REPEATED = 0.5, 0.3
 
@@ -23,7 +24,8 @@ class Settings:
     answers in bfloat16 depend slightly on `batch_size`. `drafter` (`pam.decode.drafters`, or
     "none") saves passes of the LLM and changes no answer; `exit_layer` is the layer of the drafter
     that has one. `early_exit` is a criterion of `pam.decode.exits`, which changes answers; the
-    other settings of early exit belong to it. `beam` > 1 is beam search; `temperature` > 0 samples
+    other settings of early exit belong to it. No answer has a sequence of `no_repeat_ngram_size`
+    tokens twice (0: all may). `beam` > 1 is beam search; `temperature` > 0 samples
     from the nucleus `top_p`, by `seed`. `dtype` is that of the LLM's weights. `skip_silence`: the
     no-speech score from which an answer is empty; None: never.
     """
@@ -42,6 +44,7 @@ class Settings:
     exit_stride: int = 1
     exit_decay: float = 0.0
     exit_cache: str = "recompute"
+    no_repeat_ngram_size: int = NO_REPEAT
     beam: int = 1
     temperature: float = 0.0
     top_p: float = 1.0

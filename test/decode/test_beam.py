@@ -55,6 +55,22 @@ def test_beam_search_is_that_of_transformers(lm, beams, limit):
         assert {row.key: row.said for row in found} == expected
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_no_sequence_comes_twice_as_in_transformers(lm, size):
+    options = {"num_beams": 4, "no_repeat_ngram_size": size}
+    expected = {n: generated(lm, ids, 12, **options) for n, ids in enumerate(TEXTS)}
+    found = list(beam_search(Engine(lm, 64, no_repeat=size), rows_of(lm), 4))
+    assert {row.key: row.said for row in found} == expected
+    plain = list(beam_search(Engine(lm, 64), rows_of(lm), 4))
+    assert {row.key: row.said for row in plain} != expected, "the test forbids nothing"
+
+
+@pytest.mark.parametrize("strategy", [Sampling(1e-3, 1.0, 0), Sampling(5.0, 0.3, 0)])
+def test_draws_repeat_no_sequence(lm, strategy):
+    for row in search(Engine(lm, 64, no_repeat=1), rows_of(lm, 40), strategy):
+        assert len(set(row.said)) == len(row.said) > 0
+
+
 def test_beams_find_more_probable_answers_than_greedy_search(lm):
     greedy = {row.key: row for row in search(Engine(lm, 64), rows_of(lm), Greedy())}
     beam = {row.key: row for row in beam_search(Engine(lm, 64), rows_of(lm), 7)}

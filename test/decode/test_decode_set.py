@@ -267,6 +267,7 @@ def test_a_job_is_one_of_some(exp, data, tmp_path, job):
         (("--max_new_tokens", 0), "max_new_tokens 0: must be at least 1"),
         (("--max_tokens_per_second", "-1"), "must be 0 or more"),
         (("--max_tokens_per_second", "nan"), "must be 0 or more"),
+        (("--no_repeat_ngram_size", "-1"), "must be 0 or more"),
         (("--skip_silence", "1.5"), "--skip_silence 1.5: the score is from 0 to 1"),
         (("--skip_silence", "nan"), "--skip_silence nan: the score is from 0 to 1"),
         (("--ngpu", 2), "--job 1/2 and so on, each with its own CUDA_VISIBLE_DEVICES"),

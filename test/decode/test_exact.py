@@ -1,6 +1,7 @@
 """Exact decoding: a batch of any size gives what single utterances give."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,10 @@ def answer(model, clips, prompts, limit=128, per_second=0.0, **settings):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("size", [0, 2])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3}, {"exact": False, "batch_size": 4}])
 @pytest.mark.parametrize("rows", [1, 3, 19])
-def test_in_float32_it_is_the_plain_search(tiny_model, rows, settings):
+def test_in_float32_it_is_the_plain_search(tiny_model, rows, settings, size):
     """Of rows that end at different steps and have caches of different lengths."""
     prompts = [PROMPTS[row % 3] for row in range(rows)]
     prompts[-1] = "Write it down. " * 12  # a longer cache
@@ -53,8 +55,11 @@ def test_in_float32_it_is_the_plain_search(tiny_model, rows, settings):
     names = [s.name for s in tiny_model.shapes]
     features = {name: batch[name] for name in names}
     lengths = {name: batch[f"{name}_lengths"] for name in names}
-    plain = greedy(tiny_model, features, lengths, prompts, 40, max_tokens_per_second=20.0)
-    found = answer(tiny_model, clips_of(tiny_model, batch), prompts, 40, 20.0, **settings)
+    plain = greedy(tiny_model, features, lengths, prompts, 40, None, None, 20.0, size)
+    clips = clips_of(tiny_model, batch)
+    found = answer(tiny_model, clips, prompts, 40, 20.0, no_repeat_ngram_size=size, **settings)
+    pairs = [list(pairwise(row.tokens)) for row in found]
+    assert (size == 2) == all(len(set(row)) == len(row) for row in pairs)
     assert [row.tokens for row in found] == plain.tokens
     assert [row.text for row in found] == plain.texts
     assert [row.expert for row in found] == plain.experts

@@ -142,13 +142,25 @@ def test_a_static_exit(lm, layer, cache):
     assert {layer for row in found for layer in row.exits} == {layer}
 
 
-def test_no_exit_is_greedy_search(lm):
-    plain = {row.key: row.said for row in search(Engine(lm, 64), rows_of(lm), Greedy())}
+@pytest.mark.parametrize("no_repeat", [0, 1])
+def test_no_exit_is_greedy_search(lm, no_repeat):
+    engine = Engine(lm, 64, no_repeat=no_repeat)
+    plain = {row.key: row.said for row in search(engine, rows_of(lm), Greedy())}
+    assert no_repeat == all(len(set(said)) == len(said) for said in plain.values())
     for exits in (Exits("softmax", 1.0, LAYERS), Exits("static", first=LAYERS)):
-        early = EarlyExit(lm, exits)
-        found = list(search(Engine(lm, 64), rows_of(lm), early))
+        found = list(search(engine, rows_of(lm), EarlyExit(lm, exits)))
         assert {row.key: row.said for row in found} == plain
         assert all(row.layers == LAYERS * len(row.exits) == LAYERS * row.heads for row in found)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.keys() - {"gate"})
+def test_an_early_token_repeats_nothing(lm, criterion):
+    """The criteria can use the logits that are left."""
+    early = EarlyExit(lm, Exits(criterion, 1 if criterion == "patience" else 0.0))
+    found = list(search(Engine(lm, 64, no_repeat=1), rows_of(lm), early))
+    assert all(len(set(row.said)) == len(row.said) for row in found)
+    assert {layer for row in found for layer in row.exits} != {LAYERS}
+    assert all(math.isfinite(row.logprob) for row in found)
 
 
 def test_computed_layers_are_counted(lm):

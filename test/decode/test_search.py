@@ -49,8 +49,16 @@ def rows_of(lm, count: int, hint=None):
 
 @pytest.fixture
 def plain(lm):
+    return greedy_tokens(lm)
+
+
+def greedy_tokens(lm, no_repeat: int = 0):
     """Greedy tokens of a row: the whole text again for every token."""
     known = {}
+
+    def repeats(said: list[int], token: int) -> bool:
+        end = [*said, token][-no_repeat:]
+        return any(said[at : at + no_repeat] == end for at in range(len(said) - no_repeat + 1))
 
     @torch.no_grad()
     def tokens(number: int) -> list[int]:
@@ -59,7 +67,8 @@ def plain(lm):
             while len(said) < LIMITS[number % len(LIMITS)]:
                 embeds = lm.embed(torch.tensor([ids + said]))
                 hidden = lm.backbone(inputs_embeds=embeds, use_cache=False).last_hidden_state
-                token = int(lm.logits(hidden[0, -1]).argmax())
+                ranked = lm.logits(hidden[0, -1]).argsort(descending=True).tolist()
+                token = next(x for x in ranked if not (no_repeat and repeats(said, x)))
                 if token == lm.eos:
                     break
                 said.append(token)
@@ -97,6 +106,18 @@ def test_the_tokens_are_those_of_greedy_search(lm, plain, rows, wrong):
     for row in found.values():
         assert row.accepted <= row.drafted and row.passes + row.accepted >= len(row.said) - 1
         assert (row.accepted == row.drafted == 0) == (row.drafted == 0) or wrong != 1.0
+
+
+@pytest.mark.parametrize("wrong", [None, 0.3])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_no_sequence_comes_twice(lm, plain, size, wrong):
+    """With and without drafts, of which some are right until a token that is forbidden."""
+    expected = greedy_tokens(lm, size)
+    drafter = None if wrong is None else Oracle(lm, plain, wrong)
+    engine = Engine(lm, 128, no_repeat=size)
+    found = {row.key: row.said for row in search(engine, rows_of(lm, 7), Greedy(drafter))}
+    assert found == {number: expected(number) for number in range(7)}
+    assert found != {number: plain(number) for number in range(7)}, "the test forbids nothing"
 
 
 def test_lengths_vary_so_that_the_test_means_something(plain):
