@@ -114,8 +114,9 @@ def budget_length(scale: str, budget: str) -> str:
 
 
 def length_words(length: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in length.items() if key != "steps_per_epoch"}
-    return ", ".join(f"{key} {value}" for key, value in kept.items()) or GAP
+    """The same words for the same lengths, whatever order a file has them in."""
+    kept = [f"{key} {value}" for key, value in sorted(length.items()) if key != "steps_per_epoch"]
+    return ", ".join(kept) or GAP
 
 
 def _time(seconds: float | None) -> str:
