@@ -171,7 +171,11 @@ class Analysis:
     def decode(self) -> Iterator[str]:
         if not self.options.metric:
             return
-        settings = Settings(seed=self.options.seed, feats=self.config["feats"])
+        settings = Settings(
+            seed=self.options.seed,
+            feats=self.config["feats"],
+            no_repeat_ngram_size=self.config.get("no_repeat_ngram_size", 0),
+        )
         entry = self.found.setdefault("metric", {})
         todo = {"as it is": nullcontext}
         for kind, interventions in self.interventions().items():

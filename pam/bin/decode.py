@@ -28,7 +28,6 @@ from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
     MAX_TOKENS_PER_SECOND,
-    NO_REPEAT,
     NONE,
     PLAIN_BATCH_SIZE,
     Settings,
@@ -81,9 +80,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no_repeat_ngram_size",
         type=int,
-        default=NO_REPEAT,
         metavar="N",
-        help="no answer has a sequence of N tokens twice, as in transformers; 0: all may repeat",
+        help="no answer has a sequence of N tokens twice, as in transformers; 0: all may repeat "
+        "(default: that of the experiment's scale)",
     )
     parser.add_argument("--beam", type=int, default=1, help="beams of beam search; 1: greedy")
     parser.add_argument(
@@ -220,6 +219,8 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
         raise PamError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
+    if args.no_repeat_ngram_size is None:
+        args.no_repeat_ngram_size = config.get("no_repeat_ngram_size", 0)
     if args.no_repeat_ngram_size < 0:
         raise PamError(f"--no_repeat_ngram_size {args.no_repeat_ngram_size}: must be 0 or more")
     if args.skip_silence is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.config import (
+    DECODING,
     RUNNING,
     check_budget,
     check_phases,
@@ -56,7 +57,7 @@ OPTIONS = ("feats", "warmup")  # keys of a scale that are also options of the co
 GIVEN = (*OPTIONS, "init", "warm_from")  # settings of the command line alone
 STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
-NO_RESULT = (*RUNNING, "budgets")  # these keys change no result
+NO_RESULT = (*RUNNING, *DECODING, "budgets")  # these keys change no training
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
 
 

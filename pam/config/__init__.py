@@ -17,10 +17,11 @@ from pam.config.files import (
     set_option,
 )
 from pam.config.keys import keys_of, plain, typed
-from pam.config.schema import RUNNING, Budget, Experiment, Optim, Phases, Scale
+from pam.config.schema import DECODING, RUNNING, Budget, Experiment, Optim, Phases, Scale
 from pam.options import check_init_options, check_keys
 
 __all__ = [
+    "DECODING",
     "RUNNING",
     "Budget",
     "Experiment",

@@ -207,6 +207,8 @@ class Wandb:
 
 # Keys of a scale that belong to a run, not to its result: a resumed training may change them.
 RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
+# Keys of a scale that say how its models are decoded: they change no training.
+DECODING = ("no_repeat_ngram_size",)
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,13 @@ class Scale:
         whole(0),
         default=0,
         unit="prompts",
+    )
+    no_repeat_ngram_size: int = option(
+        "No decoded answer has a sequence of so many tokens twice, as in transformers; 0: all may. "
+        "pam.bin.decode --no_repeat_ngram_size overrides it.",
+        whole(0),
+        default=0,
+        unit="tokens",
     )
     dev_utts: int = option(
         "Utterances of each task for validation; 0: all.",

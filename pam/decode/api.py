@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pam.config import load_yaml
 from pam.data.longest import read_longest
 from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
@@ -34,6 +35,7 @@ class SpeechLLM:
         longest: seconds of the longest training clip, None if unknown. A longer clip is cut.
         exact: compute as `pam.bin.decode --exact true` does, to get the same answers: those of a
             list are then those of its recordings alone, token by token.
+        no_repeat_ngram_size: no answer has a sequence of so many tokens twice; 0: all may.
 
     It answers one call at a time: threads that share it must take turns.
 
@@ -41,10 +43,18 @@ class SpeechLLM:
     >>> model.generate("a.wav", "What can be heard?").text  # doctest: +SKIP
     """
 
-    def __init__(self, model: ESPnetPaMModel, longest: float | None = None, exact: bool = EXACT):
+    def __init__(
+        self,
+        model: ESPnetPaMModel,
+        longest: float | None = None,
+        exact: bool = EXACT,
+        no_repeat_ngram_size: int = 0,
+    ):
         self.model, self.longest = model, longest
         # Greedy; single requests leave places for drafts, which change no answer.
-        self.decoder = Decoder(model, Settings(exact=exact, drafter="ctc" if exact else NONE))
+        drafter = "ctc" if exact else NONE
+        settings = Settings(exact=exact, drafter=drafter, no_repeat_ngram_size=no_repeat_ngram_size)
+        self.decoder = Decoder(model, settings)
 
     @classmethod
     def from_pretrained(
@@ -53,17 +63,21 @@ class SpeechLLM:
         device: str = "cpu",
         dtype: str | None = None,
         exact: bool = EXACT,
+        no_repeat_ngram_size: int | None = None,
     ) -> "SpeechLLM":
         """The model of exp/NAME, or of a repository of the hub that has its files (`FILES`), on a
         device of torch such as "cuda".
 
-        `dtype` is that of the LLM's weights, such as "float32"; None: that of the training.
-        `PamError` if there is no model or its parts do not fit.
+        `dtype` is that of the LLM's weights, such as "float32"; None: that of the training. No
+        answer has a sequence of `no_repeat_ngram_size` tokens twice (0: all may; None: as the
+        experiment's configuration says). `PamError` if there is no model or its parts do not fit.
         """
         check_device(device)
         folder = folder_of(exp)
         model = load_experiment(folder, online=True, dtype=dtype).to(device)
-        return cls(model, read_longest(folder), exact)
+        if no_repeat_ngram_size is None:
+            no_repeat_ngram_size = load_yaml(folder / "config.yaml").get("no_repeat_ngram_size", 0)
+        return cls(model, read_longest(folder), exact, no_repeat_ngram_size)
 
     def generate(
         self,

@@ -11,7 +11,6 @@ BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
-NO_REPEAT = 0  # tokens
 # Scores of `pam.decode.checks` from which an answer is doubtful.
 NO_SPEECH, REPEATED = 0.5, 0.3
 
@@ -44,7 +43,7 @@ class Settings:
     exit_stride: int = 1
     exit_decay: float = 0.0
     exit_cache: str = "recompute"
-    no_repeat_ngram_size: int = NO_REPEAT
+    no_repeat_ngram_size: int = 0
     beam: int = 1
     temperature: float = 0.0
     top_p: float = 1.0

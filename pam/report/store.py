@@ -11,7 +11,7 @@ import numpy as np
 
 from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
-from pam.config import RUNNING, load_yaml
+from pam.config import DECODING, RUNNING, load_yaml
 from pam.config.made import Record, read_record
 from pam.report.results import MAIN_TAG, Results, read_json
 from pam.score.compare import Sums
@@ -23,9 +23,9 @@ DIGITS = 4  # of per-utterance statistics, which are counts or lie between 0 and
 # The rows of a table may differ in these keys, or the keys change no result. Others must agree.
 OWN = (
     *("scale", "system", "seed", "encoders", "llm_conf", "fusion", "fusion_conf", "router_conf"),
-    *("model_conf", "feats", *RUNNING),
+    *("model_conf", "feats", *RUNNING, *DECODING),
 )
-NO_SETUP = ("seed", "feats", *RUNNING)  # may differ between the seeds
+NO_SETUP = ("seed", "feats", *RUNNING, *DECODING)  # may differ between the seeds
 
 
 def stored_result(exp: Path, results: Results) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import json
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -455,11 +456,38 @@ def test_where_a_model_may_be(speech_llm, tmp_path, monkeypatch):
         huggingface_hub, "snapshot_download", lambda name, allow_patterns: f"/hub/{name}"
     )
     monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), {"__init__": ignore}))
+    monkeypatch.setattr(api, "load_yaml", lambda path: {})
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exp/here").mkdir(parents=True)
     for name in ("exp/here", "user/model", "exp/deep/er"):
         api.SpeechLLM.from_pretrained(name)
     assert [str(exp) for exp in found] == ["exp/here", "/hub/user/model", "exp/deep/er"]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_answer_repeats_a_sequence_if_the_experiment_says_so(
+    speech_llm, wav, exact, monkeypatch
+):
+    def tokens(*given) -> list[int]:
+        counted = []
+        llm = SpeechLLM(speech_llm.model, None, exact, *given)
+        answers = llm.decoder.answers
+        llm.decoder.answers = lambda requests: (counted.append(a) or a for a in answers(requests))
+        llm.generate(wav, "Again?", max_new_tokens=40, max_tokens_per_second=0)
+        return counted[0].tokens
+
+    assert len(set(tokens(1))) == len(tokens(1)) and len(set(tokens())) < len(tokens())
+    monkeypatch.setattr(api, "load_experiment", lambda exp, **_: Loaded())
+    monkeypatch.setattr(api, "folder_of", Path)
+    monkeypatch.setattr(api, "read_longest", ignore)
+    found = []
+    record = {"__init__": lambda self, *given: found.append(given[-1])}
+    monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), record))
+    for config in ({}, {"no_repeat_ngram_size": 3}):
+        monkeypatch.setattr(api, "load_yaml", lambda path, config=config: config)
+        api.SpeechLLM.from_pretrained("exp")
+        api.SpeechLLM.from_pretrained("exp", no_repeat_ngram_size=5)
+    assert found == [0, 5, 3, 5]
 
 
 class Loaded:

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from pam.bin import decode
+from pam.config import load_yaml
 from pam.config.made import read_record
 from pam.data.archive import write_archive
 from pam.data.datadir import DataDir
@@ -23,6 +24,7 @@ from pam.errors import PamError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
 
+KEY = "no_repeat_ngram_size"
 TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
 FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
 
@@ -276,6 +278,14 @@ def test_a_job_is_one_of_some(exp, data, tmp_path, job):
 def test_options_that_cannot_be(exp, data, tmp_path, option, message):
     with pytest.raises(PamError, match=message):
         run(exp, data, tmp_path / "out", *option)
+
+
+@pytest.mark.parametrize(("of_scale", "given", "used"), [(None, None, 0), (3, None, 3), (3, 0, 0)])
+def test_sequences_that_may_repeat_are_a_setting_of_the_scale(exp, of_scale, given, used):
+    config = load_yaml(exp / "config.yaml") | ({} if of_scale is None else {KEY: of_scale})
+    options = ["--exp", "exp", "--data", "data", "--out", "out"]
+    options += [] if given is None else [f"--{KEY}", str(given)]
+    assert getattr(decode.settings_of(decode.get_parser().parse_args(options), config), KEY) == used
 
 
 @pytest.mark.parametrize("longest", [None, 0.2, 0.3, 0.36])

@@ -92,7 +92,7 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
         "a": {},
         "b": {"system": "average", "fusion": "average", "seed": 4},
         "c": {"phases": {"llm": {"warmup_steps": 31}}},
-        "d": {"checkpoint_minutes": 1.0, "num_workers": 3},
+        "d": {"checkpoint_minutes": 1.0, "num_workers": 3, "no_repeat_ngram_size": 3},
     }
     exps = [make(tmp_path, name, **change) for name, change in changes.items()]
     found = store(tmp_path, *exps)

@@ -296,8 +296,9 @@ def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, comb
         assert settings("--set", other) != asked, other
     for other in (["--seed", "1"], ["--warmup", "none"], ["--budget", "long"]):
         assert settings(*other) != asked, other
-    for same in (["--ngpu", "2"], ["--set", "num_workers=3"], ["--set", "log_interval=5"]):
-        assert settings(*same) == asked, same
+    for same in ("num_workers=3", "log_interval=5", "no_repeat_ngram_size=2"):
+        assert settings("--set", same) == asked, same
+    assert settings("--ngpu", "2") == asked
     (combined.parent / "made.json").unlink()
 
 
