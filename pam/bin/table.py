@@ -3,7 +3,8 @@
     pam table --table 1 --results egs/multitask/RESULTS                one table
     pam table --table all --results egs/multitask/RESULTS --dry_run    missing results
 
-The recipe's last stage writes RESULTS/SCALE/NAME.json; tables are written to the same folder.
+The recipe's last stage writes RESULTS/SCALE/NAME.json; tables are written to the same folder, those
+of another budget than `short` to RESULTS/SCALE/BUDGET.
 Several folders may be given (`--results exp/results RESULTS`: own results, then the repository's).
 Then a result comes from the first folder that has it, the table names the folder of each result,
 and the table is written to the first folder.
@@ -26,6 +27,7 @@ from pam.report.figures import can_draw
 
 logger = get_logger(__name__)
 ALL = "all"
+SHORT = "short"
 SUMMARY = "tables"
 
 
@@ -42,9 +44,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--results", type=Path, nargs="+", required=True, help="folders with SCALE/NAME.json"
     )
     parser.add_argument("--scale", default="mini", help="a file of conf/scale")
-    parser.add_argument("--budget", default="short", help="show only results of this budget")
+    parser.add_argument("--budget", default=SHORT, help="show only results of this budget")
     parser.add_argument(
-        "--out", type=Path, help="default: SCALE/TABLE.md in the first folder of RESULTS"
+        "--out",
+        type=Path,
+        help="default: SCALE/TABLE.md in the first folder of RESULTS; of other budgets than short, "
+        "SCALE/BUDGET/TABLE.md",
     )
     parser.add_argument(
         "--seeds",
@@ -92,14 +97,15 @@ def main(argv: list[str] | None = None) -> None:
                 shlex.join(["experiment", run.name, run.system, str(run.seed), analyse, *options])
             )
         return
+    pages = folder if args.budget == SHORT else folder / args.budget
     for spec in specs:
-        out = args.out or folder / f"{spec.name}.md"
+        out = args.out or pages / f"{spec.name}.md"
         drawn = draw(spec, store, args.budget, out.parent) if can_draw() else {}
         write_text(out, table_document(spec, store, args.budget, drawn))
         logger.info("%s", out)
     if args.table == ALL:
-        write_text(folder / f"{SUMMARY}.md", summary_document(specs, store, args.budget))
-        logger.info("%s", folder / f"{SUMMARY}.md")
+        write_text(pages / f"{SUMMARY}.md", summary_document(specs, store, args.budget))
+        logger.info("%s", pages / f"{SUMMARY}.md")
 
 
 def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:

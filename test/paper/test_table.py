@@ -463,6 +463,21 @@ def test_a_damaged_result_is_named(tmp_path):
         render(results)
 
 
+def test_tables_of_other_budgets_have_a_folder_of_their_own(tmp_path):
+    half = {name.replace("_short_", "_half_"): r for name, r in table_1(budget="half").items()}
+    del half["average_mini_half_s0"]
+    results = write(tmp_path, table_1() | half)
+    short = render(results)
+    table.main(["--table", "all", "--budget", "half", "--results", str(results)])
+    assert (results / "mini/table01.md").read_text(encoding="utf-8") == short
+    text = (results / "mini/half/table01.md").read_text(encoding="utf-8")
+    assert grid(text, "Ours")["Average"][0] == GAP != grid(short, "Ours")["Average"][0]
+    assert grid(text, "Ours")["PaM (Ours)"][0] != GAP
+    summary = (results / "mini/half/tables.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((.*?)\)", summary):
+        assert (results / "mini/half" / link).is_file()
+
+
 def test_results_of_other_budgets_are_other_tables():
     kept = table_1(budget="long")
     spec = load_spec("table01", "mini")
