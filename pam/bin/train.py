@@ -15,6 +15,7 @@ from typing import Any
 from pam.atomic import write_json
 from pam.config import (
     DECODING,
+    MEMORY,
     RUNNING,
     check_budget,
     check_phases,
@@ -114,6 +115,7 @@ def making_of(args: argparse.Namespace) -> Making:
             "budget_conf": budget,
             "use_encoders": list(conf["encoders"]),  # the dump may have more
             **{key: value for key, value in conf.items() if key not in NO_RESULT},
+            "llm_conf": without_memory(conf["llm_conf"]),
             **{key: str(value) for key, value in given.items()},
             **gpus_of(args, conf["batch"]),
         },
@@ -284,7 +286,8 @@ def pending(args: argparse.Namespace) -> Making | None:
 
 
 def work(args: argparse.Namespace, making: Making) -> None:
-    """Train or resume. A training that has weights keeps its configuration, except `RUNNING`."""
+    """Train or resume. A training that has weights keeps its configuration, except `RUNNING` and
+    `MEMORY`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pam.data.longest import record_longest
     from pam.environment import environment
@@ -299,7 +302,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
 
     def begin() -> None:
-        freeze_config(args.expdir, config)
+        freeze_config(args.expdir, config, is_frozen(making))
         record_longest(args.expdir, args.train)
 
     def end() -> None:
@@ -325,9 +328,21 @@ def writing_alone(making: Making) -> Iterator[None]:
 
 
 def configuration(args: argparse.Namespace, making: Making) -> dict:
-    """That of the command line; that of the experiment, if it has weights."""
-    frozen = making.resumes() and making.begun
-    return load_yaml(args.expdir / "config.yaml") if frozen else effective_config(args)
+    """That of the command line; of an experiment with weights its own, with the given `MEMORY`."""
+    if not is_frozen(making):
+        return effective_config(args)
+    kept = load_yaml(args.expdir / "config.yaml")
+    given = read_experiment(args.scale_config, args.system_config, args.llm_config, args.set)
+    memory = {key: value for key, value in given.llm_conf.items() if key in MEMORY}
+    return kept | {"llm_conf": without_memory(kept["llm_conf"]) | memory}
+
+
+def is_frozen(making: Making) -> bool:
+    return making.resumes() and making.begun
+
+
+def without_memory(llm_conf: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in llm_conf.items() if key not in MEMORY}
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ from pam.config.files import (
     set_option,
 )
 from pam.config.keys import keys_of, plain, typed
-from pam.config.schema import DECODING, RUNNING, Budget, Experiment, Optim, Phases, Scale
+from pam.config.schema import DECODING, MEMORY, RUNNING, Budget, Experiment, Optim, Phases, Scale
 from pam.options import check_init_options, check_keys
 
 __all__ = [
     "DECODING",
+    "MEMORY",
     "RUNNING",
     "Budget",
     "Experiment",

@@ -207,6 +207,8 @@ class Wandb:
 
 # Keys of a scale that belong to a run, not to its result: a resumed training may change them.
 RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
+# Keys of llm_conf that change memory and time, but no result: a resumed training may change them.
+MEMORY = ("gradient_checkpointing", "shard")
 # Keys of a scale that say how its models are decoded: they change no training.
 DECODING = ("no_repeat_ngram_size",)
 

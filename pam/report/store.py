@@ -11,7 +11,7 @@ import numpy as np
 
 from pam.analysis.layers import layer_weights, shares
 from pam.atomic import write_text
-from pam.config import DECODING, RUNNING, load_yaml
+from pam.config import DECODING, MEMORY, RUNNING, load_yaml
 from pam.config.made import Record, read_record
 from pam.report.results import MAIN_TAG, Results, read_json
 from pam.score.compare import Sums
@@ -32,6 +32,8 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
     """The content of the file. Sets are those decoded with unseen prompts."""
     config, trained_on = results["config"], training_sets(exp)
     alike = {key: value for key, value in config.items() if key not in OWN}
+    setup = {key: value for key, value in config.items() if key not in NO_SETUP}
+    setup["llm_conf"] = {k: v for k, v in (config.get("llm_conf") or {}).items() if k not in MEMORY}
     return {
         "format": FORMAT,
         "name": results["name"],
@@ -48,7 +50,7 @@ def stored_result(exp: Path, results: Results) -> dict[str, Any]:
         "config_hash": _hash(config),
         # Unknown without the data. A hash of the remaining parts would look like another training.
         "training_hash": trained_on and _hash({**alike, "training_data": trained_on}),
-        "setup_hash": _hash({key: config[key] for key in config.keys() - set(NO_SETUP)}),
+        "setup_hash": _hash(setup),
         "scale_hash": results["notes"].get("scale_hash"),
         "commit": results["commit"],
         "machine": results["environment"]["machine"],

@@ -209,16 +209,17 @@ def scaled(conf: Mapping[str, Any], gpus: int) -> dict[str, Any]:
     return {key: value * factor if key in RATES_OF else value for key, value in given.items()}
 
 
-def freeze_config(exp: Path, config: Mapping[str, Any]) -> None:
+def freeze_config(exp: Path, config: Mapping[str, Any], resumes: bool = False) -> None:
     """Write exp/NAME/config.yaml.
 
     If an attempt with another configuration ended before its first checkpoint, remove its files.
+    `resumes`: the experiment has weights, so nothing is removed.
     """
     import yaml
 
     text = yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True)
     path = exp / "config.yaml"
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+    if not resumes and path.is_file() and path.read_text(encoding="utf-8") != text:
         remove_attempt(exp)
     write_text(path, text)
 

@@ -93,6 +93,7 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
         "b": {"system": "average", "fusion": "average", "seed": 4},
         "c": {"phases": {"llm": {"warmup_steps": 31}}},
         "d": {"checkpoint_minutes": 1.0, "num_workers": 3, "no_repeat_ngram_size": 3},
+        "e": {"llm_conf": CONFIG["llm_conf"] | {"gradient_checkpointing": True, "shard": True}},
     }
     exps = [make(tmp_path, name, **change) for name, change in changes.items()]
     found = store(tmp_path, *exps)
@@ -100,7 +101,8 @@ def test_hashes_tell_what_a_table_compares_from_what_must_be_alike(tmp_path):
     assert found["a"]["training_hash"] == found["b"]["training_hash"]
     assert found["a"]["training_hash"] != found["c"]["training_hash"]
     for hashed in ("training_hash", "setup_hash"):
-        assert found["a"][hashed] == found["d"][hashed]
+        assert found["a"][hashed] == found["d"][hashed] == found["e"][hashed]
+    assert found["a"]["setup_hash"] != found["b"]["setup_hash"]
     pooled = store(tmp_path, make(tmp_path, "pooled", pool="after"))[
         "pooled"
     ]  # no row's own option

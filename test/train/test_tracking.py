@@ -1,6 +1,7 @@
 """Weights & Biases, here a module that takes its place: no result depends on it."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -85,3 +86,28 @@ def test_a_resumed_run_takes_the_options_of_its_command(setup, monkeypatch):
             train_main([*options, *more])
     assert [(one["log_interval"], one["num_workers"]) for one in asked] == [(50, 0), (7, 2)]
     assert yaml.safe_load((exp / "config.yaml").read_text())["log_interval"] == 50
+
+
+def test_a_training_without_memory_resumes_with_less(setup, monkeypatch):
+    """The model is built from config.yaml, so that has what the last command says."""
+    exp, options = setup
+    weights = exp / "warmup" / "1epoch.pth"
+    found = []
+
+    def crash(given):
+        found.append(yaml.safe_load(Path(given["pam_config"]).read_text()))
+        weights.parent.mkdir(exist_ok=True)
+        weights.touch()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("pam.train.phases.run_task", crash)
+    less = {"gradient_checkpointing": True, "shard": True}
+    sets = [word for key in less for word in ("--set", f"llm_conf.{key}=true")]
+    for more in ([], sets, []):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train_main([*options, *more])
+        assert weights.is_file()
+    first, second, third = found
+    assert first == third and second == first | {"llm_conf": first["llm_conf"] | less}
+    with pytest.raises(PamError, match="made with other settings"):
+        train_main([*options, "--set", "llm_conf.lora_rank=3"])

@@ -296,7 +296,8 @@ def test_whatever_changes_the_model_is_a_setting_and_nothing_else_is(setup, comb
         assert settings("--set", other) != asked, other
     for other in (["--seed", "1"], ["--warmup", "none"], ["--budget", "long"]):
         assert settings(*other) != asked, other
-    for same in ("num_workers=3", "log_interval=5", "no_repeat_ngram_size=2"):
+    memory = ("llm_conf.gradient_checkpointing=true", "llm_conf.shard=true")
+    for same in ("num_workers=3", "log_interval=5", "no_repeat_ngram_size=2", *memory):
         assert settings("--set", same) == asked, same
     assert settings("--ngpu", "2") == asked
     (combined.parent / "made.json").unlink()
