@@ -46,7 +46,8 @@ def _bar(axis: Any, y: int, score: Mapping[str, Any]) -> None:
     axis.barh(y, value, 0.7, color="#b5cfe8", edgecolor="black", linewidth=0.6)
     if score.get("ci95"):
         interval(axis, value, *score["ci95"], y)
-    axis.text(0, y, f" {value:.{metric_digits(score['metric'])}f}", va="center", fontsize=8)
+    text = f" {value:.{metric_digits(score['metric'])}f}"
+    axis.text(0, y - 0.04, text, va="bottom", fontsize=7)  # above the interval, which may reach 0
 
 
 def plot_radar(systems: Scores, out: Path) -> Path | None:
