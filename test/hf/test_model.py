@@ -80,7 +80,8 @@ def test_every_encoder_gives_the_same_features(experiment, tmp_path, case):
     batch["speech_lengths"] = inputs["input_values_mask"].sum(1)
     with torch.no_grad():
         expected, lengths = own.fuse(*own.states(batch), None)
-    torch.testing.assert_close(found.last_hidden_state, expected, rtol=0, atol=0)
+    # Not bit for bit: the weights lie elsewhere in memory, and libraries sum by their alignment.
+    torch.testing.assert_close(found.last_hidden_state, expected)
     assert len(found.pooler_output) == int(lengths.sum())
 
 
