@@ -80,8 +80,9 @@ def test_every_encoder_gives_the_same_features(experiment, tmp_path, case):
     batch["speech_lengths"] = inputs["input_values_mask"].sum(1)
     with torch.no_grad():
         expected, lengths = own.fuse(*own.states(batch), None)
-    # Not bit for bit: the weights lie elsewhere in memory, and libraries sum by their alignment.
-    torch.testing.assert_close(found.last_hidden_state, expected)
+    # On an AMD EPYC, WavLM's features differ by up to 2.7e-7 (cause unknown); the others are equal.
+    atol = 1e-6 if case.startswith("wavlm") else 0
+    torch.testing.assert_close(found.last_hidden_state, expected, rtol=0, atol=atol)
     assert len(found.pooler_output) == int(lengths.sum())
 
 
