@@ -216,7 +216,7 @@ def test_stages_can_be_chosen(recipes):
         (["--system", "pamm"], "; did you mean pam?"),
         (["--html", "flase"], "--html flase: choose from true false; did you mean false?"),
         (["--feats", "late"], "--feats late: choose from dumped online"),
-        (["--budget", "huge"], "--budget huge: choose from tiny short long"),
+        (["--budget", "huge"], "--budget huge: choose from tiny half short long"),
         (["--budget", "huge", "--scale", "paper"], "--budget huge: choose from tiny short long"),
         (["--PATH", "/"], "unknown option --PATH"),
         (["--max_seconds", "20s"], "--max_seconds 20s: expected seconds"),
