@@ -1,7 +1,7 @@
 """A system at a scale: the merged settings, its encoders, and the sizes of its fusion."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def compose(
     chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
     encoders = select_encoders(config["encoders"], chosen, stand_ins)
     check_shapes(encoders)
+    check_factors(config.get("phases") or {}, config["encoders"])
     return typed(Experiment, config | {"encoders": encoders})
 
 
@@ -124,6 +125,18 @@ def check_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> None:
         for key, known in zip(("dim", "num_states"), shape or (), strict=False):
             if spec.get(key, known) != known:
                 raise PamError(f"encoders.{name}.{key}: {spec[key]}: {path} has {known}")
+
+
+def check_factors(phases: Mapping[str, Any], encoders: Collection[str]) -> None:
+    """PamError if `lr_factors` name an encoder that the scale lacks.
+
+    A system that uses some of the encoders keeps the factors of all, so that systems are alike.
+    """
+    for phase, settings in phases.items():
+        for name in (settings.get("optim_conf") or {}).get("lr_factors") or {}:
+            if name not in encoders:
+                where = f"phases.{phase}.optim_conf.lr_factors"
+                raise PamError(f"{where}: {name!r} is not an encoder: {nearest(name, encoders)}")
 
 
 def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str, Any]:

@@ -123,11 +123,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Optim:
-    """Options of PyTorch's AdamW; LoRA and the router may have their own rate and decay."""
+    """Options of PyTorch's AdamW; LoRA, the router and encoders may have rates of their own."""
 
     lr: float | None = option("Peak learning rate.", NUMBER, without="AdamW's: 0.001")
     lora_lr: float | None = option("Peak rate of LoRA's weights.", NUMBER, without="lr")
     router_lr: float | None = option("Peak rate of the router.", NUMBER, without="lr")
+    lr_factors: dict[str, float] | None = option(
+        "Encoder → factor of lr for what the fusion has of this encoder alone, its FFN_e. AdamW "
+        "moves the features of a wide or slow encoder more in one update. No effect on fusions "
+        "without such a part: salmonn and concat_norm_layers.",
+        keys=lambda: {ANY: Key("A factor of lr.", POSITIVE)},
+        without="1 for every encoder",
+    )
     weight_decay: float | None = option("Weight decay.", NUMBER, without="AdamW's: 0.01")
     lora_weight_decay: float | None = option(
         "Weight decay of LoRA's weights.", NUMBER, without="weight_decay"

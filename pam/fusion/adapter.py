@@ -172,6 +172,9 @@ class AdapterFusion(Fusion):
         )
         self.stack = options.get("stack", 1)
 
+    def encoder_parts(self) -> Iterable[nn.Module]:
+        return self.adapters
+
     def expect_sums(self, sums: int) -> None:
         """See `PreFusionAdapter.expect_sums`."""
         for adapter in self.adapters:

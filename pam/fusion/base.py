@@ -2,7 +2,7 @@
 
 # B batch, T frames of the encoders, U features after fusion, R routed experts, D width of the LLM
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ class Fusion(nn.Module):
     reads_prompt = False
     uses_all_layers = False
     stack = 1
+
+    def encoder_parts(self) -> Iterable[nn.Module]:
+        """What the fusion has of each encoder alone, in their order; empty if it has nothing."""
+        return ()
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Number of real features for clips of `lengths` frames, at least one each."""

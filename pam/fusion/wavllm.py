@@ -14,7 +14,7 @@ all encoders give their last state, as the paper says of its baselines (section 
 
 # B batch, T frames, U features, C width of one encoder, D width of the LLM
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +89,9 @@ class WavLLM(Fusion):
         sizes = (width, conv_channels, channels, bottleneck)
         self.branches = nn.ModuleList([Branch(dim, *sizes) for dim in dims])
         self.ffn_o = nn.Linear(len(dims) * width, width)
+
+    def encoder_parts(self) -> Iterable[nn.Module]:
+        return self.branches
 
     def output_lengths(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         for stride in STRIDES:

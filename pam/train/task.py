@@ -139,8 +139,10 @@ class PaMTask(AbsTask):
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
         """One optimizer. LoRA and the router may have their own rate and weight decay
-        (`lora_lr`, `router_weight_decay` …)."""
+        (`lora_lr`, `router_weight_decay` …), and FFN_e of an encoder a factor of its rate
+        (`lr_factors`)."""
         conf = dict(args.optim_conf)
+        factors, encoders = conf.pop("lr_factors", None) or {}, encoders_of(model)
         own = {
             part: {
                 option: conf.pop(f"{part}_{option}")
@@ -149,15 +151,17 @@ class PaMTask(AbsTask):
             }
             for part in PARTS[1:]
         }
-        groups = {(part, partial): [] for part in PARTS for partial in (False, True)}
+        groups: dict[tuple[int, bool, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                groups[part_of(name), hasattr(parameter, "partial")].append(parameter)
-        settings = [
-            {"params": parameters} | own.get(part, {}) | ({"weight_decay": 0.0} if partial else {})
-            for (part, partial), parameters in groups.items()
-            if parameters
-        ]
+                part, partial = PARTS.index(part_of(name)), hasattr(parameter, "partial")
+                factor = factors.get(encoders.get(id(parameter)), 1.0)
+                groups.setdefault((part, partial, factor), []).append(parameter)
+        settings = []
+        for part, partial, factor in sorted(groups):  # a checkpoint has them in this order
+            group = {"lr": conf["lr"]} | own.get(PARTS[part], {})
+            group |= {"lr": group["lr"] * factor, "params": groups[part, partial, factor]}
+            settings.append(group | ({"weight_decay": 0.0} if partial else {}))
         return [optim_classes[args.optim](settings, fused=True, **conf)]  # one operation an update
 
     # --- data
@@ -218,6 +222,13 @@ def training_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> Float[
     tasks = prompts_of(config).values()
     seen = {prompt for own in tasks for prompt in own.train + own.plain_train}
     return model.pooled_prompts(sorted(seen, key=lambda prompt: (len(prompt), prompt)))
+
+
+def encoders_of(model: CTCWarmupModel | ESPnetPaMModel) -> dict[int, str]:
+    """The encoder of each parameter, by its id, that the fusion has for this encoder alone."""
+    speech_llm = model.model if isinstance(model, CTCWarmupModel) else model
+    parts = zip(speech_llm.shapes, speech_llm.fusion.encoder_parts(), strict=False)
+    return {id(weight): shape.name for shape, part in parts for weight in part.parameters()}
 
 
 def part_of(name: str) -> str:

@@ -108,6 +108,14 @@ GOOD = {
         ("phases.lm={}", "phases: unknown option 'lm': did you mean 'llm'"),
         ("phases.llm.optim_conf.lora_rl=1", "optim_conf: unknown option 'lora_rl': did you mean"),
         ("phases.llm.optim_conf.lr=fast", "optim_conf.lr: 'fast': expected a number"),
+        (
+            "phases.llm.optim_conf.lr_factors={whisper: 0}",
+            "lr_factors.whisper: 0: expected a number above 0",
+        ),
+        (
+            "phases.llm.optim_conf.lr_factors={wisper: 0.5}",
+            "phases.llm.optim_conf.lr_factors: 'wisper' is not an encoder: did you mean 'whisper'",
+        ),
         ("batch.max_uts=3", "batch: unknown option 'max_uts': did you mean 'max_utts'"),
         ("batch.max_utts=-3", "batch.max_utts: -3: expected a whole number, at least 1"),
         ("batch.max_utts=true", "batch.max_utts: True: expected a whole number, at least 1"),
@@ -209,4 +217,12 @@ def test_a_phase_that_runs_says_how():
 def test_the_optimizer_takes_every_option():
     own = {f"{part}_{key}" for part in ("lora", "router") for key in ("lr", "weight_decay")}
     parameters = inspect.signature(torch.optim.AdamW).parameters
-    assert set(keys_of(Optim)) - own == parameters.keys() - {"params"}
+    assert set(keys_of(Optim)) - own - {"lr_factors"} == parameters.keys() - {"params"}
+
+
+def test_systems_of_other_encoders_keep_all_factors():
+    factors = "phases.llm.optim_conf.lr_factors={whisper: 0.5}"
+    scale = GOOD | {"encoders": GOOD["encoders"] | {"other": {"family": "wavlm"}}}
+    config = combine(scale, {"fusion": "pam", "use_encoders": ["other"]}, [factors])
+    assert config["encoders"].keys() == {"other"}
+    assert config["phases"]["llm"]["optim_conf"]["lr_factors"] == {"whisper": 0.5}

@@ -72,6 +72,14 @@ def make_states(fusion, lengths=LENGTHS, seed=0):
     return states, gate
 
 
+def test_an_encoder_has_parts_of_its_own_or_none_has(fusion):
+    parts = list(fusion.encoder_parts())
+    assert len(parts) in (0, fusion.count)
+    owned = [id(weight) for part in parts for weight in part.parameters()]
+    assert len(set(owned)) == len(owned)
+    assert set(owned) <= {id(weight) for weight in fusion.parameters()}
+
+
 @pytest.mark.parametrize("frames", range(1, 10))
 def test_as_many_features_as_promised_and_never_none(fusion, frames):
     lengths = torch.tensor([frames, max(frames - 1, 1)])

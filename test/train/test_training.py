@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from toydata import SHAPES, TASKS
+from toys import build_with_lora
 
 from pam.bin import train
 from pam.bin.average import main as average_main
@@ -22,6 +24,8 @@ from pam.data.prompts import load_prompts
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
+from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.warmup import CTCWarmupModel
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask, sample_of_each_task
@@ -501,6 +505,16 @@ def test_training_goes_on_from_an_extended_model(setup, combined, tmp_path):
             train_main([*more, *extra])
 
 
+def rates_of(optimizer, model):
+    """The rate and weight decay of every parameter, by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
 def test_lora_and_the_router_have_rates_of_their_own(tiny_model):
     class Args:
         optim = "adamw"
@@ -513,13 +527,31 @@ def test_lora_and_the_router_have_rates_of_their_own(tiny_model):
         }
 
     (optimizer,) = PaMTask.build_optimizers(Args, tiny_model)
-    found = {}
-    names = {id(parameter): name for name, parameter in tiny_model.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    found = rates_of(optimizer, tiny_model)
     assert found.keys() == {n for n, p in tiny_model.named_parameters() if p.requires_grad}
     for name, settings in found.items():
         part = "lora" if "lora_" in name else name.split(".")[0]
         expected = {"lora": (2e-3, 0.01), "router": (3e-3, 0.3)}.get(part, (1e-3, 0.01))
         assert settings == expected, name
+
+
+@pytest.mark.parametrize("fusion", ["pam", "wavllm", "salmonn"])
+@pytest.mark.parametrize("phase", ["ctc", "llm"])
+def test_an_encoder_may_have_a_factor_of_the_rate(tiny_config, fusion, phase):
+    """It acts on what the fusion has of this encoder alone, in both phases."""
+
+    class Args:
+        optim = "adamw"
+        optim_conf = {"lr": 1e-3, "lora_lr": 2e-3, "lr_factors": {"second": 0.25, "unused": 0.5}}
+
+    model = build_with_lora(tiny_config | {"fusion": fusion, "fusion_conf": {}})
+    if phase == "ctc":
+        embeddings = model.llm.embeddings
+        model = CTCWarmupModel(model, TokenEmbeddingCTC(embeddings, [1, 2], model.llm.space))
+    (optimizer,) = PaMTask.build_optimizers(Args, model)
+    found = rates_of(optimizer, model)
+    assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    own = [name for name in found if re.search(r"fusion\.(adapters|branches)\.1\.", name)]
+    assert bool(own) == (fusion != "salmonn")
+    for name, (rate, _) in found.items():
+        assert rate == (2e-3 if "lora_" in name else 2.5e-4 if name in own else 1e-3), name
