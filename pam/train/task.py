@@ -158,7 +158,8 @@ class PaMTask(AbsTask):
                 factor = factors.get(encoders.get(id(parameter)), 1.0)
                 groups.setdefault((part, partial, factor), []).append(parameter)
         settings = []
-        for part, partial, factor in sorted(groups):  # a checkpoint has them in this order
+        # A checkpoint has the groups in this order, and logs number them: the largest rates first.
+        for part, partial, factor in sorted(groups, key=lambda group: (*group[:2], -group[2])):
             group = {"lr": conf["lr"]} | own.get(PARTS[part], {})
             group |= {"lr": group["lr"] * factor, "params": groups[part, partial, factor]}
             settings.append(group | ({"weight_decay": 0.0} if partial else {}))

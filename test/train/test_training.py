@@ -551,6 +551,7 @@ def test_an_encoder_may_have_a_factor_of_the_rate(tiny_config, fusion, phase):
     (optimizer,) = PaMTask.build_optimizers(Args, model)
     found = rates_of(optimizer, model)
     assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
+    assert optimizer.param_groups[0]["lr"] == 1e-3  # the first rate of a log is lr itself
     own = [name for name in found if re.search(r"fusion\.(adapters|branches)\.1\.", name)]
     assert bool(own) == (fusion != "salmonn")
     for name, (rate, _) in found.items():
