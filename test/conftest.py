@@ -90,6 +90,12 @@ def read_slow() -> dict[str, float]:
     return {name: float(seconds) for seconds, name in lines}
 
 
+@pytest.fixture(autouse=True)
+def the_precision_of_every_test():
+    """That of PyTorch: a test with a GPU, real or not, turned TF32 on for the whole process."""
+    torch.set_float32_matmul_precision("highest")
+
+
 @pytest.fixture(scope="session")
 def tiny_llm(tmp_path_factory) -> str:
     """A folder with a random two-layer Llama and a byte tokenizer."""

@@ -20,11 +20,9 @@ def see(monkeypatch, count):
 def test_the_device(monkeypatch, seen, ngpu, device):
     """On GPUs float32 matrices are multiplied as TF32, on a CPU as they are."""
     see(monkeypatch, seen)
-    before = torch.get_float32_matmul_precision()
-    assert before == "highest"
+    assert torch.get_float32_matmul_precision() == "highest"
     assert device_for(ngpu) == device
     assert torch.get_float32_matmul_precision() == ("high" if device == "cuda" else "highest")
-    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +54,11 @@ def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, mes
 )
 def test_a_device_by_its_name(monkeypatch, seen, name, message):
     see(monkeypatch, seen)
-    before = torch.get_float32_matmul_precision()
     if message is None:
         assert device_called(name) == name
     else:
         with pytest.raises(PamError, match=message):
             device_called(name)
-    torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize(
