@@ -92,7 +92,7 @@ def read_slow() -> dict[str, float]:
 
 @pytest.fixture(autouse=True)
 def the_precision_of_every_test():
-    """That of PyTorch: a test with a GPU, real or not, turned TF32 on for the whole process."""
+    """PyTorch's own. A test whose device is a GPU, real or not, turns TF32 on for its process."""
     torch.set_float32_matmul_precision("highest")
 
 
