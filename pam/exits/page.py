@@ -46,7 +46,9 @@ def opening(results: Results, links: Path) -> list[Block]:
         "between sub-layers are possible. Its tables could not be obtained; no figure on this page "
         "is the paper's. Every figure is rendered from the results in "
         f"{links.as_posix()} by pam.bin.exit_analysis. In brackets are 95 % intervals over "
-        "clusters of utterances (speakers, clips, blocks of the text)."
+        "clusters of utterances (speakers, clips, blocks of the text). Differences between two "
+        "models are over utterances in sets with few clusters, and so are all intervals of sets "
+        'that the limits below call "for these clusters only".'
     )
     commands = (
         "./run.sh --table early_exit       # trains, measures, and writes such a page\n"
@@ -290,7 +292,7 @@ def limits(results: Results) -> list[Block]:
         f"Machine: {machines}.",
     ]
     if few:
-        texts.append(f"Too few clusters for a decision: {'; '.join(few)}.")
+        texts.append(f"Nothing is known of further speakers or texts: {'; '.join(few)}.")
     return [heading(2, "Limits"), bullets(texts)]
 
 

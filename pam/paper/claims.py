@@ -10,31 +10,39 @@ from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
 from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
-NO_DATA, NO_SET = "not measured", "no set at this scale"
-FEW_CLUSTERS, ONE_SEED = "too few clusters", "one seed"
+HOLDS_HERE, FAILS_HERE = f"{HOLDS} for these clusters only", f"{FAILS} for these clusters"
+NO_DATA, NO_SET, ONE_SEED = "not measured", "no set at this scale", "one seed"
 # How a line counts its comparisons.
 COUNTS = {
     HOLDS: "hold",
+    HOLDS_HERE: "hold for these clusters only",
     FAILS: "other way",
+    FAILS_HERE: "other way for these clusters only",
     OPEN: "within chance",
-    FEW_CLUSTERS: "with too few clusters",
     ONE_SEED: "of one seed only",
     NO_DATA: "not measured (on the same utterances)",
     NO_SET: "without a set at this scale",
 }
 # The comparisons that a line names, and how it introduces them.
-LISTED = {FAILS: "The other way", OPEN: "Within chance", ONE_SEED: "One seed only"}
+LISTED = {
+    FAILS: "The other way",
+    FAILS_HERE: "The other way for these clusters",
+    OPEN: "Within chance",
+    ONE_SEED: "One seed only",
+}
 RULES = (
-    f"Each comparison is decided by the paired bootstrap over clusters at p < {LEVEL}, for WER by "
-    "the matched-pairs test of clusters too. Utterances of one cluster (a speaker, an actor, a "
-    f"meeting, a clip) are not independent; with fewer than {FEW} clusters, or one that is nearly "
-    f"half of a set, nothing is decided. Seeds are a level of their own: {SEEDS} of each system or "
+    f"Each comparison is decided by the paired bootstrap at p < {LEVEL}, for WER by the "
+    "matched-pairs test too. Both take clusters, since utterances of one cluster (a speaker, an "
+    f"actor, a meeting, a clip) are not independent. Where a set has fewer than {FEW} clusters, or "
+    "one that is nearly half of it, both take utterances: then a difference is found for these "
+    "clusters only, and may be another one for other speakers, actors, meetings or clips. "
+    f"Seeds are a level of their own: {SEEDS} of each system or "
     f"more must have been trained, up to {AGREEING_SEEDS} must all point the same way, and what "
     "they differ by is part of the doubt. A comparison of one seed is of two trained models, not "
-    "of systems, and decides no claim. A claim holds where all of its comparisons do. It does not "
-    f"hold where one is the other way at p < {LEVEL} divided by the number of comparisons made "
-    "(Bonferroni). Sets that the "
-    "scale does not have are left out."
+    "of systems, and decides no claim. A claim holds where all of its comparisons do, for these "
+    "clusters only if one of them does. It does not hold where one is the other way at p < "
+    f"{LEVEL} divided by the number of comparisons made (Bonferroni). Sets that the scale does not "
+    "have are left out."
 )
 
 
@@ -66,13 +74,13 @@ def _verdict(
     found = compare(cells[better][column], cells[than][column])
     if found is None:
         return NO_DATA, 1.0
-    if found.undecided:
-        return FEW_CLUSTERS, 1.0
     if found.p_of_all >= LEVEL:
         return OPEN, found.p_of_all
     if found.seeds < SEEDS:
         return ONE_SEED, 1.0
     holds = (found.value < 0) == spec.less_is_better(column)
+    if found.only:
+        return HOLDS_HERE if holds else FAILS_HERE, found.p_of_all
     return HOLDS if holds else FAILS, found.p_of_all
 
 
@@ -80,9 +88,13 @@ def verdict(found: list[Pair]) -> str:
     """Verdict on a claim (see RULES). Only "one of many comparisons fails" needs a correction."""
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
-    if any(pair.verdict == FAILS and pair.p * len(made) < LEVEL for pair in made):
-        return FAILS
-    return HOLDS if {pair.verdict for pair in here} == {HOLDS} else OPEN
+    kinds = {pair.verdict for pair in here}
+    against = {pair.verdict for pair in made if pair.p * len(made) < LEVEL} & {FAILS, FAILS_HERE}
+    if against:
+        return FAILS if FAILS in against else FAILS_HERE
+    if kinds and kinds <= {HOLDS, HOLDS_HERE}:
+        return HOLDS_HERE if HOLDS_HERE in kinds else HOLDS
+    return OPEN
 
 
 def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
@@ -108,5 +120,5 @@ def _named(pair: Pair, labels: Mapping[str, str]) -> str:
     better, than, column = (
         labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
     )
-    p = f" ({p_text(pair.p)})" if pair.verdict == FAILS else ""
+    p = f" ({p_text(pair.p)})" if pair.verdict in (FAILS, FAILS_HERE) else ""
     return f"{better} against {than}, {column}{p}"

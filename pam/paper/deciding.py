@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf
 
-from pam.paper.claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair, pairs, verdict
+from pam.paper.claims import (
+    FAILS,
+    FAILS_HERE,
+    HOLDS,
+    HOLDS_HERE,
+    NO_DATA,
+    NO_SET,
+    OPEN,
+    Pair,
+    pairs,
+    verdict,
+)
 from pam.paper.spec import Claim, TableSpec
 from pam.report.markdown import escape, table
 from pam.report.units import metric_digits
@@ -25,11 +36,12 @@ clusters, and the observed difference is itself uncertain, a small one most of a
   few seeds cannot show that it is 0: figures with 0 are lower bounds.
 - "{NONE}" of seeds: the present clusters alone leave too much doubt. "{NONE}" of clusters: the
   present seeds do. "Both" is for seeds and clusters that grow by the same factor.
-- With fewer than {FEW} clusters, no number of seeds decides. Then utterances are counted, as if
-  they were independent. This is a lower bound, and they must be of {FEW} clusters or more.
+- With fewer than {FEW} clusters, utterances are counted. So many decide for these clusters only; to
+  speak of others, {FEW} clusters are the least.
 - A claim that would hold has the figures of its hardest comparison. One that would not has those of
   the easiest comparison that points the other way, at p < {LEVEL} divided by the number of
   comparisons."""
+DECIDED = (HOLDS, HOLDS_HERE, FAILS, FAILS_HERE)
 NUMBERS = [
     "difference",
     "σ of seeds (df)",
@@ -75,7 +87,7 @@ def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -
         (_name(need.pair, labels), *_numbers(need, cells))
         for claim in spec.claims
         for need in needs(claim, spec, cells)
-        if isinstance(need.variances, Components) and need.pair.verdict not in (HOLDS, FAILS)
+        if isinstance(need.variances, Components) and need.pair.verdict not in DECIDED
     )
     comparisons = [table(["comparison", *NUMBERS], rows)] if rows else []
     return ["## What would decide", *([NOTE] if rows else []), *claims, *comparisons]
@@ -134,23 +146,23 @@ def _numbers(need: Need, cells: Cells) -> list[str]:
     its, level = need.variances, need.level
     digits = metric_digits(need.pair.column.rpartition("_")[2])
     seeds, clusters = its.seeds_needed(level), its.clusters_needed(level)
-    now, unit, least, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", "", MOST
+    now, unit, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", MOST
     if its.by_utterance:
         of = cells[need.pair.better][need.pair.column].clusters
         now = f"{its.clusters} utterances of {of.count if of else 'unknown'} clusters"
-        unit, least, most = "utterances", "at least ", MOST_UTTERANCES
+        unit, most = "utterances", MOST_UTTERANCES
     both, together = its.both_needed(level)
     return [
         f"{its.difference:+.{digits}f}",
         f"{its.of_seeds**0.5:.{digits}f} ({its.df_of_seeds})",
         f"{its.seeds} → {_count(seeds, MOST)}",
-        f"{now} → {_count(clusters, most, f'{least}', f' {unit}')}",
-        _count(both, MOST, "", f" seeds, {least}{together:,.0f} {unit}"),
+        f"{now} → {_count(clusters, most, f' {unit}')}",
+        _count(both, MOST, f" seeds, {together:,.0f} {unit}"),
     ]
 
 
-def _count(number: float, most: int, before: str = "", after: str = "") -> str:
-    """`before` and `after` frame a number that was found."""
+def _count(number: float, most: int, after: str = "") -> str:
+    """`after` follows a number that was found."""
     if isinf(number):
         return NONE
-    return f"{before}{number:,.0f}{after}" if number <= most else f"more than {most:,}"
+    return f"{number:,.0f}{after}" if number <= most else f"more than {most:,}"

@@ -13,7 +13,7 @@ from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_digits, metric_label
 from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
-from pam.score.significance import too_few
+from pam.score.significance import scope
 
 BETTER, WORSE = "▲", "▼"
 BETTER_MODEL, WORSE_MODEL = "△", "▽"  # of one seed: of these trained models, not of systems
@@ -71,15 +71,15 @@ def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str],
 
 def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
     legend = (
-        "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]; where "
-        "these are too few, the interval says little of others and no difference is decided. ± is "
-        "the standard deviation over seeds"
+        "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]. Where it "
+        'says "for these clusters only", they are too few, and utterances were resampled: interval '
+        "and differences say nothing of others. ± is the standard deviation over seeds"
     )
     legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
     if spec.reference:
         legend += (
             f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
-            "(paired bootstrap over clusters, for WER matched pairs too; not corrected for the "
+            "(paired bootstrap, for WER matched pairs too; not corrected for the "
             f"number of tests), over the {SEEDS} or more seeds that both have, which are a level "
             f"of their own (up to {AGREEING_SEEDS} must all point the same way). "
             f"{BETTER_MODEL} / {WORSE_MODEL}: the same of one seed, hence of these two trained "
@@ -99,7 +99,7 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
 
 
 def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
-    """`12.30 ± 0.40 (2 seeds) [11.2, 13.4] ▼`, `12.30 [1.2, 33.4] (too few clusters: 2)`."""
+    """`12.30 ± 0.40 (2 seeds) [11.2, 13.4] ▼`, `12.30 [1.2, 33.4] (for these 2 clusters only)`."""
     cell = cells[row][column]
     if cell.value is None:
         return GAP
@@ -109,7 +109,7 @@ def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
         text += f" ± {number(cell.sd, digits)} ({len(cell.by_seed)} seeds)"
     if cell.ci95:
         text += " [" + ", ".join(number(limit, digits) for limit in cell.ci95) + "]"
-        text += _in_brackets(too_few(cell.clusters))
+        text += _in_brackets(scope(cell.clusters))
     return text + mark(spec, cells, row, column)
 
 
@@ -194,7 +194,7 @@ def _gain(spec: TableSpec, cells: Cells, row: str, over: Sequence[str], column: 
     if found is None:
         return _signed(first.value - second.value)
     interval = f"[{_signed(found.low)}, {_signed(found.high)}]"
-    return f"{_signed(found.value)} {interval}{_in_brackets(found.undecided)}"
+    return f"{_signed(found.value)} {interval}{_in_brackets(found.only)}"
 
 
 def _signed(value: float | None) -> str:

@@ -8,7 +8,7 @@ from pam.analysis.figures import base_losses
 from pam.analysis.similarity import MEASURES, NEEDS
 from pam.report.blocks import Block, bullets, heading, paragraph, table
 from pam.report.markdown import GAP, number
-from pam.score.significance import count_clusters, too_few
+from pam.score.clusters import doubt
 
 
 def section(analysis: Mapping[str, Any] | None) -> list[Block]:
@@ -48,10 +48,9 @@ def importance_part(found: Mapping[str, Any] | None) -> list[Block]:
 
 def _clusters(found: Mapping[str, Any]) -> str:
     """A caution about intervals from few clusters: they do not hold for other speakers."""
-    notes = {}
-    for task, entry in found["base"].items():
-        note = too_few(count_clusters(entry.get("clusters")))
-        notes.setdefault(note, []).append(task)
+    notes: dict[str, list[str]] = {}
+    for task, entry in next(iter(found["zeroed"].values())).items():
+        notes.setdefault(doubt(entry).removeprefix(", "), []).append(task)
     texts = [f"{', '.join(tasks)}: {note}" for note, tasks in notes.items() if note]
     return f" It may not hold for other speakers or clips ({'; '.join(texts)})." if texts else ""
 

@@ -19,9 +19,8 @@ NOTES = (
     "a model that ignores the audio can reach it.",
     "Accuracy: an answer without a number counts as wrong.",
     "Intervals: 95 %, clusters of utterances (speakers, actors, meetings, clips) resampled 2000 "
-    "times (Wilson's if all are right or all are wrong). With few clusters, the interval may not "
-    "hold for other speakers or clips. If clusters are unknown, utterances are resampled as if "
-    "they were independent.",
+    "times (Wilson's if all are right or all are wrong). If clusters are too few or not known, "
+    "utterances are resampled instead: such an interval says nothing of other speakers or clips.",
 )
 
 

@@ -4,22 +4,28 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pam.score.significance import ClusterCount, Clusters, count_clusters, too_few
+from pam.score.significance import ClusterCount, Clusters, count_clusters, scope
 
 
 def cluster_entry(clusters: Clusters) -> dict[str, Any] | None:
-    """`count`, `effective`, and whether they are too `few`; None if hyp.jsonl has no clusters."""
+    """`count`, `effective`, whether they are too `few`, and what was `resampled`; None if hyp.jsonl
+    has no clusters."""
     found = count_clusters(clusters)
-    return found and {**asdict(found), "few": found.few}
+    if found is None:
+        return None
+    resampled = "utterances" if found.few else "clusters"
+    return {**asdict(found), "few": found.few, "resampled": resampled}
 
 
 def doubt(score: Mapping[str, Any]) -> str:
-    """The remark after an interval with too few clusters, such as `, too few clusters: 3`.
+    """The remark after an interval with too few clusters, such as `, for these 3 clusters only`.
 
-    Empty for score files of earlier versions, which have no clusters.
+    Results of earlier versions have none, or resampled even two clusters: `, too few clusters: 2`.
     """
     if "clusters" not in score:
         return ""
     entry = score["clusters"]
-    note = too_few(ClusterCount(entry["count"], entry["effective"]) if entry else None)
+    if entry and entry["few"] and "resampled" not in entry:
+        return f", too few clusters: {entry['count']}"
+    note = scope(ClusterCount(entry["count"], entry["effective"]) if entry else None)
     return f", {note}" if note else ""

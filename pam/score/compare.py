@@ -17,7 +17,7 @@ from pam.score.significance import (
     matched_pairs,
     paired_bootstrap,
     proportion_ci95,
-    too_few,
+    scope,
 )
 
 LEVEL = 0.05
@@ -79,7 +79,7 @@ class Difference:
         p_matched: p of the matched-pairs test, if errors are counted.
         agree: whether all common seeds differ in this direction; True for more than
             `AGREEING_SEEDS`, whose variance is well enough known.
-        undecided: why the clusters allow no decision, else None.
+        only: the clusters that all this is limited to; None if it holds for further ones too.
     """
 
     value: float
@@ -89,14 +89,12 @@ class Difference:
     p_matched: float | None = None
     agree: bool = True
     seeds: int = 1
-    undecided: str | None = None
+    only: str | None = None
 
     @property
     def p_of_all(self) -> float:
-        """The largest p of all tests. It is 1 if seeds contradict each other, or if there are too
-        few clusters."""
-        decides = self.agree and not self.undecided
-        return max(self.p, self.p_matched or 0.0) if decides else 1.0
+        """The largest p of all tests; 1 if seeds contradict each other."""
+        return max(self.p, self.p_matched or 0.0) if self.agree else 1.0
 
 
 Cells = dict[str, dict[str, Cell]]  # by row and column
@@ -180,7 +178,7 @@ def compare(first: Cell, second: Cell) -> Difference | None:
         p_matched=matched_pairs(first_U, second_U, clusters)["p"] if one.errors else None,
         agree=_agree(first, second, value),
         seeds=len(seeds),
-        undecided=too_few(count_clusters(clusters)),
+        only=scope(count_clusters(clusters)),
     )
 
 
@@ -203,7 +201,7 @@ def _compare_samples(first: Cell, second: Cell) -> Difference:
         *(value, *found.ci95(), found.p()),
         agree=agree,
         seeds=len(seeds),
-        undecided=too_few(fewest),
+        only=scope(fewest),
     )
 
 

@@ -35,7 +35,7 @@ import numpy as np
 from scipy.stats import t
 
 from pam.score.compare import LEVEL, SEEDS, Cell, mean_sums, same_utterances
-from pam.score.significance import FEW, FEW_EFFECTIVE, count_clusters, resampled_ratio, too_few
+from pam.score.significance import FEW, FEW_EFFECTIVE, count_clusters, resampled_ratio
 
 POWER = 0.8
 MOST = 1000  # seeds or clusters; more are not counted
@@ -57,7 +57,7 @@ class Components:
         df_of_seeds: degrees of freedom of σ_s².
         share: clusters of equal size that one of the present clusters is worth, 1 or less.
         by_utterance: the set has too few clusters to estimate σ_c. Utterances were taken as
-            clusters instead. As those of a cluster are alike, more of them will be needed.
+            clusters instead, and all figures are for its clusters only.
     """
 
     difference: float
@@ -90,8 +90,6 @@ class Components:
 
     def seeds_needed(self, level: float = LEVEL) -> float:
         """Fewest seeds with the present clusters; `MOST` + 1 for more; inf: no number decides."""
-        if self.by_utterance:
-            return inf
         seeds = np.arange(SEEDS, MOST + 1)
         limit = self.of_clusters / self.clusters
         possible = self._exceeds(limit, self._df(self.clusters), level)
@@ -129,7 +127,7 @@ def _first(numbers: np.ndarray, decided: np.ndarray, possible: bool) -> float:
     return float(numbers[-1]) + 1 if possible else inf
 
 
-def seed_variance(cell: Cell, by_utterance: bool = False) -> tuple[float, float] | None:
+def seed_variance(cell: Cell) -> tuple[float, float] | None:
     """The variance between the seeds of a system, and the part of it that is residual: σ_r² / C,
     by the jackknife of (seed − mean of the seeds). None without several seeds.
     """
@@ -137,9 +135,8 @@ def seed_variance(cell: Cell, by_utterance: bool = False) -> tuple[float, float]
     mean = mean_sums(sums)
     if mean is None or len(sums) < SEEDS:
         return None
-    clusters = None if by_utterance else mean.clusters
     apart = [
-        resampled_ratio(one.numerators_U - mean.numerators_U, one.denominators_U, clusters).se
+        resampled_ratio(one.numerators_U - mean.numerators_U, one.denominators_U, mean.clusters).se
         for one in sums
     ]
     residual = sum((mean.scale * se) ** 2 for se in apart) / (len(sums) - 1)
@@ -160,17 +157,17 @@ def components(first: Cell, second: Cell, systems: Sequence[Cell]) -> Components
         return NOT_PAIRED
     clusters = one.clusters or two.clusters
     known = count_clusters(clusters)
-    few = too_few(known) is not None
+    by_utterance = known is None or known.few
     alike = [cell for cell in systems if cell.sums and same_utterances([one, *cell.sums.values()])]
-    pooled = [(cell, found) for cell in alike if (found := seed_variance(cell, few))]
+    pooled = [(cell, found) for cell in alike if (found := seed_variance(cell))]
     if not pooled or one.numerators_U.size < 2:
         return NO_SEEDS if not pooled else "one utterance"
     df = [len(cell.sums) - 1 for cell, _ in pooled]
     all_, rest = (float(np.average([f[part] for _, f in pooled], weights=df)) for part in (0, 1))
-    own = [found[1] if (found := seed_variance(cell, few)) else rest for cell in (first, second)]
+    own = [found[1] if (found := seed_variance(cell)) else rest for cell in (first, second)]
     delta_U = one.numerators_U - two.numerators_U
-    found = resampled_ratio(delta_U, one.denominators_U, None if few else clusters)
-    count = one.numerators_U.size if few else known.count
+    found = resampled_ratio(delta_U, one.denominators_U, clusters)
+    count = one.numerators_U.size if by_utterance else known.count
     square = (one.scale * found.se) ** 2
     residual = min(fmean(own), square * len(seeds) / 2)
     return Components(
@@ -182,5 +179,5 @@ def components(first: Cell, second: Cell, systems: Sequence[Cell]) -> Components
         seeds=len(seeds),
         df_of_seeds=sum(df),
         share=min(1.0, (found.df + 1) / count),
-        by_utterance=few,
+        by_utterance=by_utterance,
     )

@@ -4,8 +4,11 @@ Every metric here is a ratio of sums over utterances: errors / words for WER, po
 Utterances of one cluster (a speaker, an actor, a meeting, a clip) are not independent, so whole
 clusters are drawn with replacement. The sums of clusters include the variance between clusters and
 the variance between utterances of a cluster. Drawing utterances within the drawn clusters would
-count the second variance twice. If clusters are unknown, or one is nearly the whole set, utterances
-are drawn.
+count the second variance twice.
+
+Fewer than `FEW` clusters, or some of which one is nearly half of the set, cannot show how much
+clusters differ. Then, and if clusters are unknown, utterances are drawn. Such an interval or test
+takes the clusters as fixed: it holds for these speakers, actors, meetings or clips only (`scope`).
 
 With few clusters, the estimate of the variance between clusters is poor. Three corrections keep the
 coverage of 95 % intervals near 95 % from about ten clusters on (test_significance.py simulates it):
@@ -28,10 +31,9 @@ import numpy as np
 from scipy.stats import norm, t
 
 SAMPLES = 2000
-FEW = 10  # fewer clusters allow no conclusion
+FEW = 10  # fewer clusters allow no conclusion about others
 FEW_EFFECTIVE = 5  # nor do fewer effective clusters: one would be nearly half of the set
 P_LEAST = 2 / (SAMPLES + 1)  # smallest p that the samples can show
-ALONE = 1.5  # with fewer effective clusters, one cluster is nearly the whole set
 _Z95 = 1.959964
 _DRAWS_AT_ONCE = 4_000_000  # indices drawn at once, to limit the memory
 
@@ -48,7 +50,7 @@ class ClusterCount:
 
     @property
     def few(self) -> bool:
-        """Whether there are too few clusters for a decision."""
+        """Whether there are too few clusters to be resampled."""
         return self.count < FEW or self.effective < FEW_EFFECTIVE
 
 
@@ -60,14 +62,16 @@ def count_clusters(clusters: Clusters) -> ClusterCount | None:
     return ClusterCount(sizes_G.size, round(_effective(sizes_G), 1))
 
 
-def too_few(found: ClusterCount | None) -> str | None:
-    """Why these clusters allow no decision; None if they do."""
+def scope(found: ClusterCount | None) -> str | None:
+    """What an interval or a test is limited to; None if it holds for further clusters too."""
     if found is None:
         return "clusters not known"
     if not found.few:
         return None
-    worth = f", worth {found.effective:g}" if found.count >= FEW else ""
-    return f"too few clusters: {found.count}{worth}"
+    if found.count == 1:
+        return "for this cluster only"
+    worth = f", worth {found.effective:g}," if found.count >= FEW else ""
+    return f"for these {found.count} clusters{worth} only"
 
 
 @dataclass(frozen=True)
@@ -158,17 +162,15 @@ def cluster_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum [K, U] and [U] over clusters: [K, G] and [G], in the order of the clusters' names.
 
-    They are unchanged if clusters are unknown or one is nearly the whole set. ValueError if
-    `clusters` and the utterances differ in number.
+    They are unchanged if clusters are unknown or too few. ValueError if `clusters` and the
+    utterances differ in number.
     """
-    if clusters is None:
-        return numerators, denominators
-    if len(clusters) != denominators.shape[0]:
+    if clusters is not None and len(clusters) != denominators.shape[0]:
         raise ValueError(f"{len(clusters)} clusters of {denominators.shape[0]} utterances")
+    if clusters is None or count_clusters(clusters).few:
+        return numerators, denominators
     places = {name: place for place, name in enumerate(sorted(set(clusters)))}
     place_U = np.array([places[name] for name in clusters])
-    if _effective(np.bincount(place_U)) < ALONE:
-        return numerators, denominators
     sums_KG = np.stack([np.bincount(place_U, weights=row) for row in numerators])
     return sums_KG, np.bincount(place_U, weights=denominators)
 
@@ -226,13 +228,14 @@ def proportion_ci95(
     """95 % interval, in percent, of the share of true values.
 
     If all values are equal, all bootstrap samples are equal too, and their interval would have no
-    width. Then the result is Wilson's interval for the effective number of clusters.
+    width. Then the result is Wilson's interval for the effective number of clusters, if these are
+    resampled, else of utterances.
     """
     values_U = np.asarray(hits, dtype=np.float64)
     if 0 < values_U.sum() < values_U.size:
         return ci95(values_U, clusters=clusters, seed=seed)
     found = count_clusters(clusters)
-    draws = found.effective if found else values_U.size
+    draws = found.effective if found and not found.few else values_U.size
     return wilson95(draws * bool(values_U[0]), draws)
 
 
@@ -277,9 +280,9 @@ def matched_pairs(
 
     The test of Gillick and Cox (ICASSP 1989) on counts of word errors [U]. It assumes independent
     segments. A segment is a cluster, with the sum of its errors, or an utterance if clusters are
-    unknown. Returns `mean` (errors per segment, first − second), `z`, and the two-sided `p` of
-    Student's t distribution. `p` is at least 2 / 2^G, the share of sign patterns as extreme as G
-    equal signs. `z` is infinite if all segments differ by the same count.
+    unknown or too few. Returns `mean` (errors per segment, first − second), `z`, and the two-sided
+    `p` of Student's t distribution. `p` is at least 2 / 2^G, the share of sign patterns as extreme
+    as G equal signs. `z` is infinite if all segments differ by the same count.
     """
     first_U, second_U = _pair(first, second)
     (delta_G,), _ = cluster_sums((first_U - second_U)[None], np.ones_like(first_U), clusters)

@@ -1,5 +1,6 @@
 """What would decide a claim: its outlook, its table, its place on the pages."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -61,8 +62,8 @@ def test_the_section_of_a_page(tmp_path):
     kept = {
         name: result(made["system"], made["seed"], 0.5) for name, made in table_1((0, 1)).items()
     }
-    for seed in (0, 1):  # one clear difference between equal systems, on a set of three speakers
-        kept[f"pam_mini_short_s{seed}"] = result("pam", seed, 0.1)
+    for seed, level in ((0, 0.3), (1, 0.55)):  # better or worse than equal systems, by the seed
+        kept[f"pam_mini_short_s{seed}"] = result("pam", seed, level)
     cluster(kept, "asr_noisy_test", 3)
     text = render(write(tmp_path, kept))
     claims = claims_of(text)
@@ -70,8 +71,7 @@ def test_the_section_of_a_page(tmp_path):
     assert f"- Not estimated ({COMPOSITE}): PaM has a better AVG Rank than the other" in text
     comparisons = text.split("| comparison |")[1].split("\n\n")[0]
     noisy = next(line for line in comparisons.splitlines() if "against Whisper, asr_noisy" in line)
-    assert "2 → no number" in noisy and "40 utterances of 3 clusters → " in noisy
-    assert "seeds, at least 80 utterances |" in noisy
+    assert re.search(r"40 utterances of 3 clusters → .* seeds, [\d,]+ utterances \|", noisy)
     assert "more than 1,000" in comparisons  # Whisper and WavLM have the same answers
     assert "80 % power" in text and "not measured" not in comparisons
 

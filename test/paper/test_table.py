@@ -11,8 +11,9 @@ from pam.errors import PamError
 from pam.paper.cells import table_cells
 from pam.paper.claims import (
     FAILS,
-    FEW_CLUSTERS,
+    FAILS_HERE,
     HOLDS,
+    HOLDS_HERE,
     NO_DATA,
     NO_SET,
     ONE_SEED,
@@ -145,27 +146,41 @@ def test_claims_hold_fail_or_stay_open():
 
 
 @pytest.mark.parametrize(
-    ("count", "note"), [(3, "too few clusters: 3"), (None, "clusters not known")]
+    ("count", "note"), [(3, "for these 3 clusters only"), (None, "clusters not known")]
 )
-def test_few_or_unknown_clusters_decide_nothing(tmp_path, count, note):
-    """However far apart the systems are; values stay, and the interval says it."""
+def test_few_or_unknown_clusters_decide_for_themselves_alone(tmp_path, count, note):
+    """Utterances are resampled, and every interval and verdict says that it is about these."""
     kept, spec = table_1(seeds=(0, 1, 2)), load_spec("table01", "mini")
     cluster(kept, "asr_noisy_test", count)
     cells = table_cells(spec, kept, "short")
     found = compare(cells["pam"][AMI], cells["whisper"][AMI])
-    assert found.undecided == note and found.p_of_all == 1
+    assert found.only == note and found.p_of_all < 0.001
     kinds = {p.column: p.verdict for p in pairs(spec.claims[0], spec, cells) if p.than == "whisper"}
-    assert kinds[AMI] == FEW_CLUSTERS and kinds["audiocaps_meteor"] == HOLDS
-    assert {verdict(pairs(claim, spec, cells)) for claim in spec.claims[:2]} == {OPEN}
-    # A rank over several sets is as uncertain as the least of them.
-    assert compare(cells["pam"]["avg_rank"], cells["whisper"]["avg_rank"]).undecided == note
+    assert kinds[AMI] == HOLDS_HERE and kinds["audiocaps_meteor"] == HOLDS
+    assert {verdict(pairs(claim, spec, cells)) for claim in spec.claims[:3]} == {HOLDS_HERE}
+    # A rank over several sets holds for the clusters of the least of them.
+    assert compare(cells["pam"]["avg_rank"], cells["whisper"]["avg_rank"]).only == note
     text = render(write(tmp_path, kept))
     whisper = grid(text, "Ours")["Whisper"]
-    assert whisper[2].endswith(f"] ({note})") and whisper[6].endswith(f"] ({note})")
+    assert whisper[2].endswith(f"] ({note}) ▼") and whisper[6].endswith(f"] ({note}) ▼")
     assert note not in whisper[4] and whisper[4].endswith("] ▼")
     gain = grid(text, "Improvement over the best single encoder")["PaM (Ours)"]
     assert f"] ({note}) (paper" in gain[1]
-    assert "3 with too few clusters" in text
+    assert "3 hold for these clusters only" in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([HOLDS, HOLDS_HERE, NO_SET], HOLDS_HERE),
+        ([HOLDS_HERE, OPEN], OPEN),
+        ([HOLDS, FAILS_HERE, OPEN, NO_DATA], FAILS_HERE),
+        ([FAILS, FAILS_HERE, HOLDS], FAILS),
+        ([NO_SET], OPEN),
+    ],
+)
+def test_a_claim_is_about_the_clusters_of_its_comparisons(kinds, expected):
+    assert verdict([Pair("pam", "whisper", AMI, kind, p=0.001) for kind in kinds]) == expected
 
 
 def test_one_seed_is_of_models_and_decides_no_claim(tmp_path):

@@ -124,7 +124,7 @@ def test_limits_with_known_answers():
     assert replace(its, difference=0.001).both_needed()[0] == MOST + 1
 
 
-def test_few_or_unknown_clusters_give_a_lower_bound_of_utterances():
+def test_few_clusters_count_utterances():
     rng = np.random.default_rng(3)
     values = rng.normal(0, 1, (2, 1))
     for count in (1, 3):
@@ -133,7 +133,8 @@ def test_few_or_unknown_clusters_give_a_lower_bound_of_utterances():
             for shift in (0, 5)
         )
         its = components(first, second, [first, second])
-        assert its.by_utterance and its.clusters == 20 * count and its.seeds_needed() == inf
+        assert its.by_utterance and its.clusters == 20 * count
+        assert its.seeds_needed() < MOST
 
 
 def test_one_seed_takes_the_variance_of_other_systems():

@@ -298,13 +298,19 @@ def test_clusters_of_the_utterances_reach_the_interval_and_the_files(tmp_path):
     known, not_known, few = (
         read(tag / name / "score.json") for name in ("known", "unknown", "few")
     )
-    assert known["clusters"] == {"count": 12, "effective": 12.0, "few": False}
+    assert known["clusters"] == {
+        **{"count": 12, "effective": 12.0, "few": False},
+        "resampled": "clusters",
+    }
     assert not_known["clusters"] is None and few["clusters"]["few"]
+    assert few["ci95"] == not_known["ci95"]
     width, alone = (score["ci95"][1] - score["ci95"][0] for score in (known, not_known))
     assert width > 2 * alone
     assert read_clusters(tag / "known" / "utterances.json") == [f"s{n % 12:02d}" for n in range(60)]
     assert read_clusters(tag / "unknown" / "utterances.json") is None
     assert doubt(known) == doubt({}) == ""
+    assert doubt(few) == ", for these 9 clusters only"
+    del few["clusters"]["resampled"]  # as it was before utterances were resampled
     assert doubt(few) == ", too few clusters: 9"
     assert doubt(not_known) == ", clusters not known"
 

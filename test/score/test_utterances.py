@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pam.errors import PamError
@@ -38,10 +39,13 @@ def test_clusters_are_written_and_read(tmp_path):
 
 
 def test_compare_resamples_clusters():
-    other, clusters = Statistics([0, 0, 1], [4, 3, 5], scale=100.0, errors=True), ["x", "x", "y"]
-    result = compare(WER, other, clusters, seed=2)
-    assert result.pop("matched_pairs") == matched_pairs([1, 2], [0, 1])  # the sums of x and of y
-    assert result == paired_bootstrap([1, 0, 2], [0, 0, 1], [4, 3, 5], clusters=clusters, seed=2)
+    first, second = np.random.default_rng(0).integers(0, 4, (2, 24)).tolist()
+    words, clusters = [5] * 24, [f"{n // 2:02d}" for n in range(24)]
+    pair = (Statistics(errors, words, scale=100.0, errors=True) for errors in (first, second))
+    result = compare(*pair, clusters, seed=2)
+    assert result.pop("matched_pairs") == matched_pairs(first, second, clusters)
+    assert result == paired_bootstrap(first, second, words, clusters=clusters, seed=2)
+    assert result != paired_bootstrap(first, second, words, seed=2)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"ids": []}', '{"ids": [], "metrics": {"a": {}}}'])
