@@ -46,9 +46,10 @@ def opening(results: Results, links: Path) -> list[Block]:
         "between sub-layers are possible. Its tables could not be obtained; no figure on this page "
         "is the paper's. Every figure is rendered from the results in "
         f"{links.as_posix()} by pam.bin.exit_analysis. In brackets are 95 % intervals over "
-        "clusters of utterances (speakers, clips, blocks of the text). Differences between two "
-        "models are over utterances in sets with few clusters, and so are all intervals of sets "
-        'that the limits below call "for these clusters only".'
+        "clusters of utterances (speakers, clips, blocks of the text). Those of sets with few "
+        "clusters are over utterances, and hold for these speakers or texts only. The limits below "
+        "name these sets, and those of earlier results whose few clusters were resampled: their "
+        "intervals are unreliable, but for differences between two models."
     )
     commands = (
         "./run.sh --table early_exit       # trains, measures, and writes such a page\n"
@@ -182,7 +183,8 @@ def joint(results: Results) -> list[Block]:
         "gate of the same form was trained on each, with all other weights frozen. It exits where "
         "its probability is at least 0.5. Differences are paired over the same utterances; one "
         f"training each. Distance of the gate's exits to the oracle, by set: {counts} with joint "
-        "optimisation (open: the interval contains 0)."
+        "optimisation (open: the interval contains 0). In sets with few clusters this holds for "
+        "these speakers only."
     )
     header = ["set", "measure", "without:", "with:", "difference:"]
     return [title, paragraph(text), table(header, rows)]

@@ -10,6 +10,7 @@ from pam.atomic import write_text
 from pam.report.markdown import escape, number, table
 from pam.report.results import read_results
 from pam.report.units import metric_digits, metric_label
+from pam.score.clusters import doubt
 
 TASK = "audio-text-to-text"
 USE = """\
@@ -80,7 +81,7 @@ def interval(score: Mapping[str, Any]) -> str:
     if not ends:
         return ""
     low, high = (number(end, metric_digits(score["metric"])) for end in ends)
-    return f" (95% CI {low}–{high})"
+    return f" (95% CI {low}–{high}{doubt(score)})"
 
 
 def body(results: Mapping[str, Any], origins: Origins, libraries: Sequence[str]) -> str:

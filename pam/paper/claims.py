@@ -32,17 +32,17 @@ LISTED = {
 }
 RULES = (
     f"Each comparison is decided by the paired bootstrap at p < {LEVEL}, for WER by the "
-    "matched-pairs test too. Both take clusters, since utterances of one cluster (a speaker, an "
-    f"actor, a meeting, a clip) are not independent. Where a set has fewer than {FEW} clusters, or "
-    "one that is nearly half of it, both take utterances: then a difference is found for these "
-    "clusters only, and may be another one for other speakers, actors, meetings or clips. "
+    "matched-pairs test too. Both resample clusters, since utterances of one cluster (a speaker, "
+    "an actor, a meeting, a clip) are not independent. Where a set has fewer than "
+    f"{FEW} clusters, or one that is nearly half of it, or unknown ones, both use utterances instead. The result then "
+    "holds for these clusters only; other speakers, actors, meetings or clips may differ. "
     f"Seeds are a level of their own: {SEEDS} of each system or "
     f"more must have been trained, up to {AGREEING_SEEDS} must all point the same way, and what "
     "they differ by is part of the doubt. A comparison of one seed is of two trained models, not "
-    "of systems, and decides no claim. A claim holds where all of its comparisons do, for these "
-    "clusters only if one of them does. It does not hold where one is the other way at p < "
-    f"{LEVEL} divided by the number of comparisons made (Bonferroni). Sets that the scale does not "
-    "have are left out."
+    "of systems, and decides no claim. A claim holds where all of its comparisons hold; if some "
+    "hold for their clusters only, so does the claim. It does not hold where one is the other way "
+    f"at p < {LEVEL} divided by the number of comparisons made (Bonferroni); if all such are of "
+    "few clusters, this too is said of these only. Sets that the scale does not have are left out."
 )
 
 

@@ -34,10 +34,12 @@ clusters, and the observed difference is itself uncertain, a small one most of a
 - σ is the standard deviation between the seeds of a system, pooled over the systems of the table as
   if all differed alike (df: its degrees of freedom), without what more clusters would remove. So
   few seeds cannot show that it is 0: figures with 0 are lower bounds.
-- "{NONE}" of seeds: the present clusters alone leave too much doubt. "{NONE}" of clusters: the
-  present seeds do. "Both" is for seeds and clusters that grow by the same factor.
-- With fewer than {FEW} clusters, utterances are counted. So many decide for these clusters only; to
-  speak of others, {FEW} clusters are the least.
+- "{NONE}" of seeds: the present clusters or utterances alone leave too much doubt. "{NONE}" of
+  clusters or utterances: the present seeds do. "Both" is for seeds and clusters that grow by the
+  same factor.
+- Of fewer than {FEW} clusters (or one that is nearly half of the set, or unknown ones) utterances
+  are counted. So many decide for these clusters only. A statement about others needs {FEW} clusters
+  or more; so do the claims that hold for these clusters only, which are not listed.
 - A claim that would hold has the figures of its hardest comparison. One that would not has those of
   the easiest comparison that points the other way, at p < {LEVEL} divided by the number of
   comparisons."""
@@ -121,13 +123,15 @@ def outlook(found: Sequence[Need], spec: TableSpec) -> tuple[str, Need | None]:
         if need.variances.difference and not _for_claim(need, spec)
     ]
     if against:
-        return FAILS, min(against, key=lambda need: need.growth)
+        easiest = min(against, key=lambda need: need.growth)
+        return FAILS_HERE if easiest.variances.by_utterance else FAILS, easiest
     if not found:
         return f"Not estimated ({NO_SET})", None
     if len(known) < len(found):
         reasons = dict.fromkeys(n.variances for n in found if isinstance(n.variances, str))
         return f"Not estimated ({'; '.join(reasons)})", None
-    return HOLDS, max(known, key=lambda need: need.growth)
+    here = any(need.variances.by_utterance for need in known)
+    return HOLDS_HERE if here else HOLDS, max(known, key=lambda need: need.growth)
 
 
 def _for_claim(need: Need, spec: TableSpec) -> bool:

@@ -72,8 +72,9 @@ def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str],
 def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
     legend = (
         "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]. Where it "
-        'says "for these clusters only", they are too few, and utterances were resampled: interval '
-        "and differences say nothing of others. ± is the standard deviation over seeds"
+        'says "for these clusters only" or "clusters not known", utterances were resampled: '
+        "interval and differences say nothing of other speakers, actors, meetings or clips. ± is "
+        "the standard deviation over seeds"
     )
     legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
     if spec.reference:
@@ -92,7 +93,8 @@ def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]
         legend += (
             f" Ranked: {ranked} of {len(spec.rows)} rows, over {len(there)} of {len(columns)} "
             "columns, a row without a value as the worst of its column; the paper's ranks are "
-            "among all. Intervals and comparisons of ranks are of the seeds that all these have."
+            "among all. Intervals and comparisons of ranks are of the seeds that all these have; "
+            "a rank has the remark of the set with the fewest clusters."
         )
     grid = _grid(spec, labels, lambda row, column: own_cell(spec, cells, row, column))
     return ["## Ours", legend, grid]

@@ -57,7 +57,7 @@ def draw_systems(spec: TableSpec, store: Store, budget: str, folder: Path) -> Dr
         return {}
     bars = systems.plot_bars(scores, folder / f"{spec.name}_bars.png")
     radar = systems.plot_radar(scores, folder / f"{spec.name}_radar.png")
-    drawn = {bars: "Means over seeds with 95 % intervals (clusters resampled)."}
+    drawn = {bars: "Means over seeds with 95 % intervals, as in the table."}
     if radar:
         drawn[radar] = (
             "On each spoke the best of these systems is at the rim and the worst at the inner "

@@ -76,7 +76,7 @@ def metric_part(found: Mapping[str, Any] | None) -> list[Block]:
 
 def _value(entry: Mapping[str, Any]) -> str:
     low, high = entry["ci95"]
-    return f"{number(entry['value'])} ({low:.1f}–{high:.1f})"
+    return f"{number(entry['value'])} ({low:.1f}–{high:.1f}{doubt(entry)})"
 
 
 def routing_part(found: Mapping[str, Any] | None) -> list[Block]:

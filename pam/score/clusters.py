@@ -20,12 +20,12 @@ def cluster_entry(clusters: Clusters) -> dict[str, Any] | None:
 def doubt(score: Mapping[str, Any]) -> str:
     """The remark after an interval with too few clusters, such as `, for these 3 clusters only`.
 
-    Results of earlier versions have none, or resampled even two clusters: `, too few clusters: 2`.
+    Results of earlier versions have none, or resampled even two clusters, which is unreliable.
     """
     if "clusters" not in score:
         return ""
     entry = score["clusters"]
     if entry and entry["few"] and "resampled" not in entry:
-        return f", too few clusters: {entry['count']}"
+        return f", unreliable: {entry['count']} clusters were resampled"
     note = scope(ClusterCount(entry["count"], entry["effective"]) if entry else None)
     return f", {note}" if note else ""

@@ -161,7 +161,9 @@ def _seed(sums: Sums, clusters: Sequence[str] | None) -> int:
     """The seed of a set's resampling.
 
     Sets with the same clusters (two tasks on the same clips) get the same seed, and so the same
-    resampled clusters, since these are sorted by name. Other sets get different seeds.
+    resampled clusters, since these are sorted by name. Other sets get different seeds. Where
+    clusters are few, the same places of utterances are drawn: two versions of the same lines stay
+    together if both sets have all of them in the same order, as those of the mini corpus do.
     """
     names = sorted(set(clusters)) if clusters else [sums.ids]
     return zlib.crc32("\n".join(names).encode())

@@ -152,7 +152,7 @@ def mean_sums(sums: Sequence[Sums]) -> Sums | None:
 
 
 def compare(first: Cell, second: Cell) -> Difference | None:
-    """The difference, paired over clusters, for the common seeds; None if there is no pairing.
+    """The difference, paired, for the common seeds; None if there is no pairing.
 
     Seeds are a separate source of variance: the variance between the seeds of each system is added
     to the variance of the difference of the means.

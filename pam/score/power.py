@@ -56,8 +56,8 @@ class Components:
         clusters, seeds: their present numbers.
         df_of_seeds: degrees of freedom of σ_s².
         share: clusters of equal size that one of the present clusters is worth, 1 or less.
-        by_utterance: the set has too few clusters to estimate σ_c. Utterances were taken as
-            clusters instead, and all figures are for its clusters only.
+        by_utterance: the set has too few clusters, or unknown ones, to estimate σ_c. Utterances
+            were taken as clusters instead, and all figures are for its clusters only.
     """
 
     difference: float

@@ -1,4 +1,4 @@
-"""Confidence intervals and paired tests that resample clusters, not utterances.
+"""Confidence intervals and paired tests that resample clusters, or utterances of few clusters.
 
 Every metric here is a ratio of sums over utterances: errors / words for WER, points / 1 for a mean.
 Utterances of one cluster (a speaker, an actor, a meeting, a clip) are not independent, so whole
@@ -9,6 +9,8 @@ count the second variance twice.
 Fewer than `FEW` clusters, or some of which one is nearly half of the set, cannot show how much
 clusters differ. Then, and if clusters are unknown, utterances are drawn. Such an interval or test
 takes the clusters as fixed: it holds for these speakers, actors, meetings or clips only (`scope`).
+Utterances are drawn from all clusters together, so that it is a little too wide where these differ
+much.
 
 With few clusters, the estimate of the variance between clusters is poor. Three corrections keep the
 coverage of 95 % intervals near 95 % from about ten clusters on (test_significance.py simulates it):
@@ -70,13 +72,13 @@ def scope(found: ClusterCount | None) -> str | None:
         return None
     if found.count == 1:
         return "for this cluster only"
-    worth = f", worth {found.effective:g}," if found.count >= FEW else ""
-    return f"for these {found.count} clusters{worth} only"
+    worth = f", worth {found.effective:g} of equal size" if found.count >= FEW else ""
+    return f"for these {found.count} clusters only{worth}"
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A value with its bootstrap samples over clusters.
+    """A value with its bootstrap samples over clusters (see `cluster_sums`).
 
     `se` is the standard error, `df` its degrees of freedom, and `skew` the acceleration of BCa.
     """

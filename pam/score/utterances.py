@@ -8,7 +8,13 @@ from typing import Any
 
 from pam.atomic import write_json
 from pam.errors import PamError
-from pam.score.significance import Clusters, matched_pairs, paired_bootstrap
+from pam.score.significance import (
+    Clusters,
+    count_clusters,
+    matched_pairs,
+    paired_bootstrap,
+    scope,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ def read_clusters(path: Path) -> list[str] | None:
 def compare(
     first: Statistics, second: Statistics, clusters: Clusters = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Compare two models on the same utterances: `difference` (first − second), `ci95`, `p`.
+    """Compare two models on the same utterances: `difference` (first − second), `ci95`, `p`,
+    and `only`, the clusters that these are limited to (`scope`).
 
     If errors are counted, `matched_pairs` holds that test too. ValueError if the metrics or the
     utterances differ.
@@ -77,6 +84,7 @@ def compare(
         seed=seed,
         scale=first.scale,
     )
+    result["only"] = scope(count_clusters(clusters))
     if first.errors:
         result["matched_pairs"] = matched_pairs(first.numerators, second.numerators, clusters)
     return result

@@ -1,6 +1,7 @@
 """The verb on a tiny random model: what it writes, that it resumes, and what the report shows."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -88,6 +89,8 @@ def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, monkeypatc
     assert text.index("### Analysis") < text.index("### Figures")
     assert "(figures/importance.png)" in text and "(figures/importance.svg)" in text
     assert "| first low |" in text and "| three typos |" in text
+    # The three speakers of the development set speak for themselves alone.
+    assert re.search(r"It may not hold for other speakers or clips \(.*for .* only\)", text)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(
@@ -145,13 +148,13 @@ def test_experts_that_the_audio_chooses(tmp_path, tiny_config, dev, few_prompts)
 def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, monkeypatch):
     monkeypatch.setattr(
         "pam.analysis.analyse.set_metric",
-        lambda *_: {"ac": {"metric": "meteor", "value": 1, "ci95": [0, 2]}},
+        lambda *_: {"ac": {"metric": "meteor", "value": 1, "ci95": [0, 2], "clusters": None}},
     )
     exp = experiment(tmp_path / "exp", tiny_config, fusion="concat", fusion_conf={})
     found = run(exp, dev, "--metric", str(dev))
     (name,) = found["metric"]
     assert list(found["metric"][name]) == ["as it is", "zeroed: first", "zeroed: second"]
-    assert "| zeroed: second | 1.00 (0.0–2.0) |" in to_markdown(
+    assert "| zeroed: second | 1.00 (0.0–2.0, clusters not known) |" in to_markdown(
         analysis.metric_part(found["metric"])
     )
 
@@ -165,6 +168,7 @@ def test_the_metric_of_a_few_utterances(tiny_model, tiny_config, dev, tmp_path):
         "asr_clean": ("wer", 2),
         "snv": ("accuracy", 2),
     }
+    assert found["snv"]["clusters"]["resampled"] == "utterances"
     with importance.zeroed(tiny_model, {"first": range(3), "second": range(2)}):
         assert (
             set_metric(tiny_model, tmp_path / "set", tiny_config, settings, 2).keys()

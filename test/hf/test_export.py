@@ -28,6 +28,7 @@ SCORE = {
     "errors": 92,
     "ref_words": 745,
     "ci95": [10.11, 14.55],
+    "clusters": {"count": 2, "effective": 1.9, "few": True, "resampled": "utterances"},
 }
 
 
@@ -191,6 +192,7 @@ def test_the_card_has_the_scores_with_their_intervals(card):
     (metric,) = result["metrics"]
     assert (metric["type"], metric["value"]) == ("wer", 12.34)
     assert "95% CI" in metric["name"] and "120 utterances" in metric["name"]
+    assert "for these 2 clusters only)" in metric["name"] and "for these 2 clusters only)" in text
     assert "95% CI" in text and "tiny-llm" in text and "jaxtyping" in text
 
 

@@ -7,7 +7,7 @@ import pytest
 from stored_results import cluster, grid, render, result, table_1, write
 
 from pam.paper.cells import table_cells
-from pam.paper.claims import FAILS, HOLDS, NO_DATA, NO_SET, OPEN, Pair
+from pam.paper.claims import FAILS, FAILS_HERE, HOLDS, HOLDS_HERE, NO_DATA, NO_SET, OPEN, Pair
 from pam.paper.deciding import Need, claims_part, deciding_section, needs, outlook
 from pam.paper.spec import load_spec
 from pam.score.power import COMPOSITE, Components
@@ -36,6 +36,12 @@ def test_the_outlook_of_a_claim():
     assert outlook([], spec) == (f"Not estimated ({NO_SET})", None)
     rank = Need(Pair("pam", "wavlm", "avg_rank", OPEN), COMPOSITE)
     assert outlook([rank], spec) == (f"Not estimated ({COMPOSITE})", None)
+    # Of too few clusters, all this is for these only.
+    few = Need(hardest.pair, replace(hardest.variances, by_utterance=True))
+    assert outlook([need(3.0), few], spec) == (HOLDS_HERE, few)
+    against = Need(few.pair, replace(few.variances, difference=-2.0))
+    assert outlook([need(3.0), against], spec)[0] == FAILS_HERE
+    assert outlook([need(-4.0), against], spec)[0] == FAILS  # the easiest is of many clusters
     # No difference at all points no way, and is the hardest.
     assert outlook([need(3.0), need(0.0)], spec) == (HOLDS, need(0.0))
 
@@ -71,7 +77,9 @@ def test_the_section_of_a_page(tmp_path):
     assert f"- Not estimated ({COMPOSITE}): PaM has a better AVG Rank than the other" in text
     comparisons = text.split("| comparison |")[1].split("\n\n")[0]
     noisy = next(line for line in comparisons.splitlines() if "against Whisper, asr_noisy" in line)
-    assert re.search(r"40 utterances of 3 clusters → .* seeds, [\d,]+ utterances \|", noisy)
+    assert re.search(
+        r"\| 40 utterances of 3 clusters → [^|]+ \| [^|]+ seeds, [\d,]+ utterances \|", noisy
+    )
     assert "more than 1,000" in comparisons  # Whisper and WavLM have the same answers
     assert "80 % power" in text and "not measured" not in comparisons
 

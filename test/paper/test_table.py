@@ -158,6 +158,9 @@ def test_few_or_unknown_clusters_decide_for_themselves_alone(tmp_path, count, no
     kinds = {p.column: p.verdict for p in pairs(spec.claims[0], spec, cells) if p.than == "whisper"}
     assert kinds[AMI] == HOLDS_HERE and kinds["audiocaps_meteor"] == HOLDS
     assert {verdict(pairs(claim, spec, cells)) for claim in spec.claims[:3]} == {HOLDS_HERE}
+    worse = replace(spec.claims[0], better=("whisper",), than=("pam",), columns=(AMI,))
+    against = pairs(worse, spec, cells)
+    assert verdict(against) == against[0].verdict == FAILS_HERE and against[0].p < 0.001
     # A rank over several sets holds for the clusters of the least of them.
     assert compare(cells["pam"]["avg_rank"], cells["whisper"]["avg_rank"]).only == note
     text = render(write(tmp_path, kept))

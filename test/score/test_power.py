@@ -134,7 +134,16 @@ def test_few_clusters_count_utterances():
         )
         its = components(first, second, [first, second])
         assert its.by_utterance and its.clusters == 20 * count
-        assert its.seeds_needed() < MOST
+        assert its.seeds_needed() < MOST and its.clusters_needed() == inf  # seeds differ more
+    unknown = [
+        replace(one, sums={k: replace(s, clusters=None) for k, s in one.sums.items()})
+        for one in (first, second)
+    ]
+    assert components(*unknown, unknown) == its
+    # Alike seeds: utterances are counted in tens, beyond the limit for clusters, with none least.
+    its = replace(its, of_seeds=0.0, residual=0.0, of_clusters=4.0, difference=0.1)
+    assert MOST < its.clusters_needed() == pytest.approx(2.8**2 * 4 / 0.1**2, abs=20)
+    assert replace(its, difference=1e6).seeds_needed() == 2
 
 
 def test_one_seed_takes_the_variance_of_other_systems():

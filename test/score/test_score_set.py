@@ -311,7 +311,7 @@ def test_clusters_of_the_utterances_reach_the_interval_and_the_files(tmp_path):
     assert doubt(known) == doubt({}) == ""
     assert doubt(few) == ", for these 9 clusters only"
     del few["clusters"]["resampled"]  # as it was before utterances were resampled
-    assert doubt(few) == ", too few clusters: 9"
+    assert doubt(few) == ", unreliable: 9 clusters were resampled"
     assert doubt(not_known) == ", clusters not known"
 
 

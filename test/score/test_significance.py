@@ -189,6 +189,19 @@ def test_intervals_of_clusters_cover_the_truth(monkeypatch, count, spread, icc):
         assert alone / times < 0.85  # utterances as if they were independent
 
 
+@pytest.mark.parametrize("shares", [(0.3, 0.3), (0.35, 0.45), (0.1, 0.3, 0.5)])
+def test_intervals_of_few_clusters_cover_the_truth_of_these(monkeypatch, shares):
+    monkeypatch.setattr("pam.score.significance.SAMPLES", 300)
+    rng, covered, times = np.random.default_rng(21), 0, 500
+    clusters = np.repeat(np.arange(len(shares)), 60)
+    for _ in range(times):
+        words = rng.integers(1, 20, clusters.size)
+        errors = rng.binomial(words, np.array(shares)[clusters])
+        low, high = ci95(errors, words, clusters=clusters.tolist())
+        covered += low <= 100 * np.mean(shares) <= high
+    assert 0.92 <= covered / times <= (0.97 if max(shares) - min(shares) < 0.2 else 1)
+
+
 @pytest.mark.parametrize("count", [10, 14, 30])
 @pytest.mark.parametrize("icc", [0.0, 0.2])
 def test_intervals_of_means_and_of_differences_cover_the_truth(monkeypatch, count, icc):
@@ -288,7 +301,7 @@ def test_p_is_not_below_what_the_resamples_show():
         ([5] * 10, None),
         ([5] * 9, "for these 9 clusters only"),
         ([3], "for this cluster only"),
-        ([300] + [5] * 30, "for these 31 clusters, worth 2.2, only"),
+        ([300] + [5] * 30, "for these 31 clusters only, worth 2.2 of equal size"),
     ],
 )
 def test_few_clusters_leave_their_utterances(sizes, note):

@@ -44,6 +44,7 @@ def test_compare_resamples_clusters():
     pair = (Statistics(errors, words, scale=100.0, errors=True) for errors in (first, second))
     result = compare(*pair, clusters, seed=2)
     assert result.pop("matched_pairs") == matched_pairs(first, second, clusters)
+    assert result.pop("only") is None
     assert result == paired_bootstrap(first, second, words, clusters=clusters, seed=2)
     assert result != paired_bootstrap(first, second, words, seed=2)
 
@@ -61,6 +62,7 @@ def test_compare_uses_both_tests_for_errors():
     other = Statistics([0, 0, 1], [4, 3, 5], scale=100.0, errors=True)
     result = compare(WER, other, seed=2)
     assert result.pop("matched_pairs") == matched_pairs([1, 0, 2], [0, 0, 1])
+    assert result.pop("only") == "clusters not known"
     assert result == paired_bootstrap([1, 0, 2], [0, 0, 1], [4, 3, 5], seed=2)
     assert result["difference"] == pytest.approx(100 * 2 / 12)
 
