@@ -1,6 +1,9 @@
 """Errors that the user can correct, and their exit messages."""
 
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 
@@ -21,6 +24,11 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Run a program's `main` and exit: a `PamError` becomes one line on stderr and status 1."""
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        sys.exit(128 + signal.SIGPIPE)  # the status of a program that this signal ends
     except PamError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -43,6 +51,16 @@ def run_main(main: Callable[[], int | None]) -> None:
         print("interrupted: the same command resumes", file=sys.stderr)
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more (`pam config | head`); then it is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+    return True
 
 
 def _is_utf8(text: str) -> bool:

@@ -60,7 +60,8 @@ def _models(scale: str) -> str:
         name + (f" in the place of {' and '.join(places[name])}" if name in places else "")
         for name in conf["encoders"]
     ]
-    return escape(f"{', '.join(encoders)}; LLM {conf['llm_conf']['path']}")
+    words = f"{', '.join(encoders)}, of which a system has all unless its row names some"
+    return escape(f"{words}; LLM {conf['llm_conf']['path']}")
 
 
 def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> str:

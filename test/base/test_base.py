@@ -1,5 +1,10 @@
 """The foundation: tables, configuration, atomic files."""
 
+import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +123,31 @@ def test_a_name_that_is_too_long_is_one_line(capsys):
         run_main(lambda: Path("x" * 300).stat())
     assert caught.value.code == 1
     assert capsys.readouterr().err == f"error: {'x' * 300}: the name is too long: shorten it\n"
+
+
+def without_reader(action: str) -> subprocess.CompletedProcess:
+    """Run `action` as a program whose standard output nobody reads, as behind `| head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = f"import os; from pam.errors import run_main; run_main(lambda: {action} and None)"
+    try:
+        return subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("text", ["one line", "line\\n" * 20_000], ids=["short", "long"])
+def test_output_that_nobody_reads_is_no_error(text):
+    ended = without_reader(f"print('{text}')")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_another_broken_pipe_stays_an_error():
+    def main():
+        raise BrokenPipeError(errno.EPIPE, "to a worker")
+
+    with pytest.raises(BrokenPipeError, match="to a worker"):
+        run_main(main)
 
 
 def test_a_file_that_grows_loses_only_what_a_kill_left_of_its_last_line(tmp_path):
