@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2030,SC2031,SC2034,SC2154  # variables of the recipe, in subshells
+# shellcheck shell=bash disable=SC2154  # options of the recipe
 # Makes the page of early exit (pam/exits): trains the system without and with joint optimisation, a
 # gate on each, measures both, and writes RESULTS/early_exit and EARLY_EXIT.md into --results. The
 # same command resumes. run.sh sources it instead of recipe.sh if --table is early_exit.
@@ -10,16 +10,16 @@ gate_args="--set phases.llm.optim_conf.lr=5e-3 --set model_conf.exits.per_batch=
 
 refuse_options() {
     [[ -n $results ]] || die "--table early_exit: --results is empty, but the page is made from the results there: set it"
-    ! $dry_run || die "--table early_exit: --dry_run is of other tables: leave it out"
+    [[ -z $seeds && $at_once == 1 && $dry_run == false ]] ||
+        die "--table early_exit: --seeds, --at_once and --dry_run are of other tables: leave them out"
 }
 
 # trained NAME LAST [ARG...]: train an experiment, and go on to stage LAST
 trained() {
     log "early exit: $1"
-    (
-        expname=$1 train_args="$train_args ${*:3}"
-        stages 4 "$2"
-    )
+    # shellcheck disable=SC2034  # the options of `stages`
+    local expname=$1 train_args="$train_args ${*:3}"
+    stages 4 "$2"
 }
 
 # joint NAME: train NAME-joint with joint optimisation. It starts from the CTC warm-up of NAME, which is
@@ -41,8 +41,9 @@ measured() {
         --results "$results/early_exit" --ngpu "$((ngpu > 0))" "${@:2}"
 }
 
+(resolve_options) # checks them, and installs Python
 refuse_options
-(stages 1 8)
+stages 1 8
 resolve_options
 main=${exp##*/}
 joint "$main"

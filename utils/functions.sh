@@ -61,10 +61,15 @@ run() {
         "$python" -m "pam.bin.$verb" "$@"
 }
 
-stages() { # stages FIRST LAST, in a subshell: stages of the recipe with the options that are set now
-    stage=$1 stop_stage=$2
-    unmeasured=shown # a table names what a metric lacks
-    . "$PAM_ROOT/utils/recipe.sh"
+# stages FIRST LAST: a run of these stages of the recipe, with the options that are set now. It ends if this
+# shell ends; so `as=exec stages FIRST LAST &` leaves no shell between. A table names what a metric lacks.
+stages() {
+    local table='' seeds='' at_once=1 dry_run=false stage=$1 stop_stage=$2
+    local name options=()
+    for name in $(_option_names "${_option_files[@]}"); do
+        options+=("--$name=${!name}")
+    done
+    ${as-} env unmeasured=shown python3 "$PAM_ROOT/utils/run.py" - "$_recipe" "${options[@]}"
 }
 
 in_each_corpus() { # in_each_corpus STAGE: run the stage of each corpus' own recipe, with this dumpdir

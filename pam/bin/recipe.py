@@ -25,6 +25,7 @@ from pam.score import CAPTION_METRICS, SBERT
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
+OF_TABLES = ("seeds", "at_once", "dry_run")  # options that change nothing without --table
 LISTS = ("train_sets", "dev_sets", "test_sets")
 PROCESSES = re.compile(r"([1-9]\d*)?")
 MOST_PROCESSES = 4  # processes on a CPU where no number is given: each has an LLM in memory
@@ -125,6 +126,11 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
             check_choice(name, options[name], ("true", "false"))
         elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
             raise PamError(f"--{name} {options[name]}: expected a whole number")
+    for name in (name for name in OF_TABLES if name in known):
+        if not options["table"] and options[name] != known[name]:
+            raise PamError(f"--{name} {options[name]}: name a --table, or leave this out")
+    if not re.fullmatch(r"[\d\s]*", options.get("seeds", ""), re.ASCII):
+        raise PamError(f'--seeds {options["seeds"]}: expected whole numbers, such as "0 1"')
     for name in ("nj", "train_nj", "inference_nj"):
         if not PROCESSES.fullmatch(options[name]):
             what = "expected a number of processes, or nothing"

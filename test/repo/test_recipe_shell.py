@@ -580,9 +580,20 @@ def under_nohup() -> Iterator[None]:
 
 @pytest.mark.usefixtures("under_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-@pytest.mark.parametrize(("recipe", "verb"), [("mini", "train"), ("multitask", "dump")])
-def test_killing_a_run_ends_its_children_and_the_command_resumes(recipes, recipe, verb, number):
-    process = recipes.start(recipe, SLEEP=verb)
+@pytest.mark.parametrize(
+    ("recipe", "verb", "options"),
+    [
+        ("mini", "train", ()),
+        ("multitask", "dump", ()),
+        ("multitask", "train", ("--table", "3")),
+        ("multitask", "score", ("--table", "3", "--at_once", "2")),
+        ("multitask", "dump", ("--table", "early_exit")),
+    ],
+)
+def test_killing_a_run_ends_its_children_and_the_command_resumes(
+    recipes, recipe, verb, options, number
+):
+    process = recipes.start(recipe, *options, SLEEP=verb)
     pid_file = Path(recipes.env["PIDS"])
     assert wait_for(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
     pids = [int(pid) for pid in pid_file.read_text().split()]

@@ -161,6 +161,14 @@ def test_a_dry_run_only_speaks(recipes):
         (["--table", "1", "--at_once", "0"], "--at_once 0: expected the number of systems"),
         (["--table", "1", "--dry_run", "yes"], "--dry_run yes: choose from true false"),
         (["--table", "1", "--scale", "mimi"], "--scale mimi: choose from"),
+        (["--table", "1", "--seeds", "0 --out x"], "--seeds 0 --out x: expected whole numbers"),
+        (["--table", "1", "--seeds", "*"], "--seeds *: expected whole numbers"),
+        (["--table", "", "--seeds", "0 1"], "--seeds 0 1: name a --table, or leave this out"),
+        (["--dry_run", "true"], "--dry_run true: name a --table, or leave this out"),
+        (["--at_once", "2"], "--at_once 2: name a --table, or leave this out"),
+        (["--table", "early_exit", "--dry_run", "touch x"], "--dry_run touch x: choose from"),
+        (["--table", "early_exit", "--dry_run", "true"], "are of other tables: leave them out"),
+        (["--table", "early_exit", "--seeds", "0 1"], "are of other tables: leave them out"),
         (["--table", "1", "--prompts", "seen"], "leave out --prompts and --inference_tag"),
         (["--table", "1", "--inference_tag", "x"], "leave out --prompts and --inference_tag"),
     ],
@@ -169,6 +177,7 @@ def test_wrong_options_run_nothing(recipes, options, message):
     status, output = recipes.run("multitask", *options)
     assert status != 0 and message in output
     assert [call for call in recipes.calls() if call != "table"] == []
+    assert not (recipes.root / "egs/multitask/x").exists()
 
 
 def test_a_result_that_was_lost_is_written_again(recipes):
@@ -247,9 +256,3 @@ def test_the_page_of_early_exit_needs_two_systems_with_a_gate_each(recipes):
     assert (results / "EARLY_EXIT.md").is_file()
     status, output = recipes.run(*argv)
     assert status == 0 and verbs(recipes) == ["exit_analysis"] * 5
-
-
-def test_the_page_of_early_exit_has_no_dry_run(recipes):
-    status, output = recipes.run("multitask", "--table", "early_exit", "--dry_run", "true")
-    assert status != 0 and "--dry_run is of other tables: leave it out" in output
-    assert recipes.calls() == []
