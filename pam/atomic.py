@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     if not final.parent.is_dir():  # mkdir waits for a lock even if the folder exists
         final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(final.name + ".part")
+    if part.is_symlink():  # what it leads to is no part of this file
+        part.unlink()
     try:
         yield part
         part.replace(final)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error counts
+            part.unlink()
         raise
 
 

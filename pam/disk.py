@@ -18,6 +18,20 @@ REMEDIES = {
 WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
+def in_words(error: OSError) -> str | None:
+    """One line about an error of the disk, of rights or of a path; None for any other error."""
+    file = error.filename or "a file or the output"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{file}: the name is too long: shorten it"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{file}: {error.strerror}: choose another folder or change its rights"
+    if error.errno in REMEDIES:
+        return f"{file}: {REMEDIES[error.errno]}"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        return f"{file}: {error.strerror}: choose another name"
+    return None
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Turn the disk's errors while `path` is written into a `PamError`."""

@@ -1,6 +1,5 @@
 """Errors that the user can correct, and their exit messages."""
 
-import errno
 import os
 import select
 import signal
@@ -43,9 +42,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         )
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        from pam.disk import in_words  # which imports this module
+
+        if (line := in_words(error)) is None:
             raise
-        print(f"error: {error.filename}: the name is too long: shorten it", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command resumes", file=sys.stderr)

@@ -32,6 +32,23 @@ def alone(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Context of a program that writes small files to an existing `folder`; the next one waits.
+
+    The lock is of the folder itself, so that nothing is left there. It ends with its process.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning("%s: no locks (%s): run one program at a time", folder, error.strerror)
+        yield
+    finally:
+        os.close(opened)
+
+
+@contextmanager
 def alone_at(file: Path, what: str) -> Iterator[None]:
     """As `alone`, of a program that writes a file. The lock is beside it, and goes at the end."""
     path = file.with_name(file.name + FILE)

@@ -95,6 +95,7 @@ def cluster(kept: dict, set_: str, count: int | None) -> None:
 
 
 def render(results, name="1", **options) -> str:
+    (results / "mini").mkdir(parents=True, exist_ok=True)
     argv = ["--table", name, "--results", str(results)]
     for option, value in options.items():
         argv += [f"--{option}", str(value)]

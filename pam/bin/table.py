@@ -11,18 +11,23 @@ and the table is written to the first folder.
 """
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from pam.atomic import write_text
+from pam.config import load_yaml
 from pam.errors import PamError, run_main
+from pam.lock import in_turn
 from pam.log import get_logger
 from pam.paper.figures import draw
 from pam.paper.kinds import summary_document, table_document
 from pam.paper.plan import Run, describe, gone, missing_runs
-from pam.paper.spec import load_spec, table_name, table_names
+from pam.paper.spec import TableSpec, load_spec, table_name, table_names
 from pam.paper.store import KEPT_IN, Store, read_store
+from pam.paths import CONF
+from pam.registry import nearest
 from pam.report.figures import can_draw
 
 logger = get_logger(__name__)
@@ -82,9 +87,16 @@ def main(argv: list[str] | None = None) -> None:
         specs = [spec for spec in specs if not spec.conf.beyond]
     if args.out and len(specs) > 1:
         raise PamError(f"--out {args.out}: this is one file for {len(specs)} tables: leave it out")
+    if args.out and args.out.suffix != ".md":
+        raise PamError(f"--out {args.out}: a table is Markdown: choose a name that ends with .md")
+    budgets = load_yaml(CONF / "scale" / f"{args.scale}.yaml")["budgets"]
+    if args.budget not in budgets:
+        raise PamError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
+    planned = args.dry_run or args.plan
     folders = [results / args.scale for results in dict.fromkeys(args.results)]
+    refuse_folders(folders, planned)
     folder, store = folders[0], read_store(*folders)
-    if args.dry_run or args.plan:
+    if planned:
         metrics = args.metrics.replace(",", " ").split()
         runs = missing_runs(specs, store, args.budget, args.seeds, metrics)
         if args.dry_run:
@@ -98,6 +110,15 @@ def main(argv: list[str] | None = None) -> None:
             )
         return
     pages = folder if args.budget == SHORT else folder / args.budget
+    place = args.out.parent if args.out else pages
+    place.mkdir(parents=True, exist_ok=True)
+    with in_turn(place):
+        write_tables(specs, store, args, pages)
+
+
+def write_tables(
+    specs: Sequence[TableSpec], store: Store, args: argparse.Namespace, pages: Path
+) -> None:
     for spec in specs:
         out = args.out or pages / f"{spec.name}.md"
         drawn = draw(spec, store, args.budget, out.parent) if can_draw() else {}
@@ -106,6 +127,21 @@ def main(argv: list[str] | None = None) -> None:
     if args.table == ALL:
         write_text(pages / f"{SUMMARY}.md", summary_document(specs, store, args.budget))
         logger.info("%s", pages / f"{SUMMARY}.md")
+
+
+def refuse_folders(folders: Sequence[Path], planned: bool) -> None:
+    """PamError before anything is trained, if tables cannot be written to the first folder; or, if
+    they are not only planned, if no folder has results."""
+    first = folders[0]
+    above = next(path for path in (first, *first.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        what = "cannot be written to" if above.is_dir() else "is not a folder"
+        raise PamError(f"--results {first.parent}: {above} {what}: choose another folder")
+    if not planned and not any(folder.is_dir() for folder in folders):
+        missing = " and ".join(map(str, folders))
+        raise PamError(
+            f"--results: there is no folder {missing}: results are FOLDER/SCALE/NAME.json"
+        )
 
 
 def refuse(runs: Sequence[Run], store: Store, folder: Path, expdir: Path) -> None:

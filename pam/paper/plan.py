@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from pam.config import load_yaml
+from pam.errors import PamError
 from pam.paper.spec import TableSpec
-from pam.paper.store import Store, stored_runs
+from pam.paper.store import FILE, Store, named, stored_runs
 from pam.paths import CONF
 from pam.report.markdown import GAP
 
@@ -40,7 +41,10 @@ def missing_runs(
     metrics: Sequence[str] = (),
 ) -> list[Run]:
     """Each run once. All systems of a seed come before the next seed, so that the table is soon
-    complete. A result that lacks a set of the table, or one of `metrics` in it, is missing too."""
+    complete. A result that lacks a set of the table, or one of `metrics` in it, is missing too.
+
+    PamError for a result with the name of a missing one, which a training would replace.
+    """
     specs = list(specs)
     looked_into = {row.system for spec in specs if spec.kind == ANALYSED for row in spec.systems()}
     runs: dict[str, Run] = {}
@@ -49,6 +53,12 @@ def missing_runs(
             name = row.experiment(spec.scale, budget, seed)
             found = stored_runs(row, store, spec.scale, budget)[0].get(seed)
             lacks = lacking(found, spec, metrics) if found else ()
+            other = None if found else named(row, store, spec.scale, budget).get(seed)
+            if other:
+                raise PamError(
+                    f"{other[FILE]}: made with the options {other['options']}, not with "
+                    f"{list(row.options)}: remove it to train the system of the table"
+                )
             if found is None or lacks:
                 analysed = row.system in looked_into and not row.options
                 run = Run(name, row.system, seed, row.options, lacks, analysed)

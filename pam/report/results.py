@@ -109,9 +109,18 @@ def read_json(path: Path, kind: type) -> Any:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise PamError(f"{path}: not valid JSON ({error}): remove it and run its stage") from error
     if not isinstance(value, kind):
         raise PamError(f"{path}: expected a {kind.__name__}, found a {type(value).__name__}")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping; ValueError for a key that it has twice, of which json keeps the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice")
+    return found

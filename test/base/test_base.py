@@ -125,6 +125,45 @@ def test_a_name_that_is_too_long_is_one_line(capsys):
     assert capsys.readouterr().err == f"error: {'x' * 300}: the name is too long: shorten it\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "file: the disk is full: free some space"),
+        (errno.EROFS, "file: the disk is read-only: choose another folder"),
+        (errno.EACCES, "file: Permission denied: choose another folder or change its rights"),
+        (errno.EISDIR, "file: Is a directory: choose another name"),
+    ],
+)
+def test_errors_of_the_disk_are_one_line(capsys, number, words):
+    def main():
+        raise OSError(number, os.strerror(number), "file")
+
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {words}") and line.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(FileNotFoundError):
+        run_main(lambda: Path("nothing").read_text())
+
+
+def test_a_link_in_the_place_of_a_part_is_not_written_through(tmp_path):
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "out.json.part").symlink_to(tmp_path / "kept")
+    write_json(tmp_path / "out.json", {})
+    assert (tmp_path / "kept").read_text() == "mine"
+    assert not (tmp_path / "out.json").is_symlink()
+
+
+def test_the_first_error_of_a_file_is_told(tmp_path):
+    (tmp_path / "out.json.part").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_json(tmp_path / "out.json", {})
+
+
 def without_reader(action: str) -> subprocess.CompletedProcess:
     """Run `action` as a program whose standard output nobody reads, as behind `| head`."""
     reader, writer = os.pipe()

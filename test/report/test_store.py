@@ -133,7 +133,9 @@ def test_what_is_not_recorded_is_no_option(tmp_path):
 def test_stored_files_are_one_line_a_set(tmp_path):
     kept = result("pam")
     write_stored(tmp_path / "x.json", kept)
-    assert read_store(tmp_path) == {"x": {**json.loads(json.dumps(kept)), "name": "x"}}
+    assert read_store(tmp_path) == {
+        "x": {**json.loads(json.dumps(kept)), "name": "x", "file": str(tmp_path / "x.json")}
+    }
     assert (
         len((tmp_path / "x.json").read_text().splitlines()) == len(kept) + 1 + len(kept["sets"]) + 2
     )
