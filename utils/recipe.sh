@@ -9,6 +9,12 @@
 . "$PAM_ROOT/utils/functions.sh"
 resolve_options
 
+# Options that are lists of arguments, as their words. Nothing in them is expanded: `use_encoders=[a,b]` is
+# no pattern of file names.
+read -rd '' -a train_words <<<"$train_args" || true
+read -rd '' -a decode_words <<<"$decode_args" || true
+read -rd '' -a score_words <<<"$score_args" || true
+
 stage_names=([1]=data dump combine train average decode score report)
 stage_places=([1]="$datadir" "$dumpdir" "$dumpdir" "$exp" "$exp" "$decoded" "$decoded" "$exp")
 not_measured=false trained=false
@@ -53,11 +59,10 @@ stage_3() { # combine: one training and one validation set of all tasks
 }
 
 machines=(--ngpu "$ngpu" --nj "$train_nj" --num_nodes "$num_nodes" ${master_addr:+--master_addr "$master_addr"})
-# shellcheck disable=SC2206  # train_args is a list of arguments
 training=(--system_config "$system_config" --scale_config "$scale_config"
     ${llm:+--llm_config "$llm_config"} --train "$combined/train" --dev "$combined/dev"
     --expdir "$exp" --seed "$seed" --budget "$budget" --feats "$feats"
-    ${warmup:+--warmup "$warmup"} "${machines[@]}" $train_args)
+    ${warmup:+--warmup "$warmup"} "${machines[@]}" "${train_words[@]}")
 
 stage_4() { # train: adapters, mixture and LoRA; encoders and LLM stay frozen
     run train "$exp/train.log" train "${training[@]}"
@@ -77,16 +82,14 @@ stage_5() { # average: the final checkpoint, and a test that the model uses the 
 stage_6() { # decode: an answer for every utterance of the test sets
     needs_training
     jobs=(--gpus "$ngpu" "JOB=1:$inference_nj") # each does a part of every set
-    # shellcheck disable=SC2086  # decode_args is a list of arguments
     one_thread run decode "$decoded/log/decode.{JOB}.log" decode --exp "$exp" --data "${test[@]}" \
         --out "$decoded" --job "{JOB}/$inference_nj" --prompts "$prompts" --feats "$feats" \
-        --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" $decode_args
+        --encoder_dir "$dumpdir" --ngpu "$((ngpu > 0))" "${decode_words[@]}"
 }
 
 stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the router
-    # shellcheck disable=SC2206  # score_args is a list of arguments
     local scoring=(--decode_dir "$decoded" --sets "${tested[@]}" --metrics "$metrics" --go_on
-        --ngpu "$((ngpu > 0))" $score_args)
+        --ngpu "$((ngpu > 0))" "${score_words[@]}")
     one_thread run score "$decoded/log/score.log" decode "${scoring[@]}"
     ! $worked || ! pending score "${scoring[@]}" || not_measured=true
 }
