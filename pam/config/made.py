@@ -26,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from pam.config.files import parse_value
 from pam.errors import PamError
 
@@ -296,7 +294,7 @@ def given(assignments: Iterable[str]) -> dict[str, Any]:
         name, _, text = assignment.partition("=")
         found[name] = text
         if not FOLDER.fullmatch(name):
-            with suppress(YAMLError):
+            with suppress(PamError):
                 found[name] = parse_value(text)
     return found
 

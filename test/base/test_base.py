@@ -63,6 +63,21 @@ def test_set_option_needs_an_existing_parent():
         ("a.n=[1", "--set a.n=[1: not a YAML value"),
         ("a.n", "expected KEY=VALUE"),
         ("a..n=1", "expected KEY=VALUE"),
+        (
+            "a.n=2020-13-45",
+            "--set a.n=2020-13-45: not a YAML value: '2020-13-45' is not a valid ti",
+        ),
+        ("a.n=0x_", "'0x_' is not a valid int: correct it, or put a text in quotes"),
+        (f"a.n={'9' * 5000}", "9…' is not a valid int: correct it"),
+        ("a.n=!!bool maybe", "'maybe' is not a valid bool"),
+        ("a.n=!!timestamp soon", "'soon' is not a valid timestamp"),
+        ("a.n=!!int ''", "'' is not a valid int"),
+        (f"a.n={':'.join('1' * 300)}.5", "is not a valid float"),
+        ("a.n=" + "[" * 100_000, "more than 50 nested levels: remove some"),
+        ("a.n={x: 1, x: 2}", "'x' is given twice: remove one of them"),
+        ("a.n=&x [*x]", "found unconstructable recursive node"),
+        ("a.n=\udcff", "--set 'a.n=\\udcff': it is not UTF-8: type it in UTF-8"),
+        ("a.n=\n[1", "--set a.n= [1: not a YAML value"),
     ],
 )
 def test_a_setting_that_cannot_be_made_is_one_clear_line(assignment, message):
@@ -82,13 +97,43 @@ def test_unknown_options_are_errors():
         check_keys({"num_fussed": 3}, ["num_fused"], "conf/x.yaml")
 
 
-def test_yaml_errors_name_the_file(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1,\nb: 2", "not valid YAML: line 2: did not find expected ',' or ']'"),
+        (b"a: 1\nb: \xff", "line 2: it is not UTF-8: save it as UTF-8"),
+        ("a: 1\nb: 2020-13-45", "line 2: '2020-13-45' is not a valid timestamp: correct it, or"),
+        ("a: 1\nb: 0x_", "line 2: '0x_' is not a valid int"),
+        (f"a:\n- {'9' * 5000}", "line 2: '9999"),
+        ("a:\n b: " + "[" * 500, "line 2: more than 50 nested levels"),
+        ("- " * 100_000 + "a", "more than 50 nested levels"),
+        ("a: &x\n  b: *x", "line 1: found unconstructable recursive node"),
+        ("a: {b: 1,\n  c: 2,\n b: 1}", "line 3: 'b' is given twice: remove one of them"),
+        ("1: a\n0x1: b", "line 2: 1 is given twice"),
+        ("[1]: a", "found unhashable key"),
+        ("a: \0", "control characters are not allowed"),
+        ("- a", "expected a mapping of options, found list"),
+    ],
+)
+def test_yaml_errors_name_file_and_line(tmp_path, content, message):
     bad = tmp_path / "bad.yaml"
-    bad.write_text("a: [1,\nb: 2")
-    with pytest.raises(PamError, match="bad.yaml: not valid YAML"):
+    bad.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(PamError) as error:
         load_yaml(bad)
+    assert str(error.value).startswith(f"{bad}: ") and message in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_yaml_file_that_is_not_there(tmp_path):
     with pytest.raises(PamError, match="missing.yaml: cannot be read"):
         load_yaml(tmp_path / "missing.yaml")
+
+
+def test_a_merged_key_may_be_given_again(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}\nc: *a")
+    own = {"x": 1, "y": 1}
+    assert load_yaml(file) == {"a": own, "b": {"x": 2, "y": 1}, "c": own}
 
 
 def test_atomic_path_leaves_nothing_half_written(tmp_path):
