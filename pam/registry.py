@@ -10,8 +10,8 @@ from pam.errors import PamError
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown `name`: the nearest known one, then all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(str(name), known, n=1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"{guess}known: {', '.join(known)}"
 

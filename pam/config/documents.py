@@ -3,14 +3,61 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pam.config.keys import ANY, ANYTHING, FLAG, LIST, NAMES, TEXT, TEXTS, Key, Keys, option
-from pam.config.source import registered
+from pam.config.keys import (
+    ANY,
+    ANYTHING,
+    FLAG,
+    LIST,
+    NAMES,
+    SOME_NAMES,
+    SOME_TEXTS,
+    TEXT,
+    Key,
+    Keys,
+    Rule,
+    option,
+)
+from pam.config.source import attribute_of, registered
 
 METRICS = "pam.score.METRICS"
+CAPTION_METRICS = "pam.score.CAPTION_METRICS"
+KINDS = "pam.paper.kinds.KINDS"
 
 
 def metric_names() -> list[str]:
     return list(registered(METRICS))
+
+
+def scored_names() -> list[str]:
+    """The names of metrics in results, which are those of columns: `meteor`, not `caption`."""
+    parts = [*registered(METRICS).values(), *registered(CAPTION_METRICS).values()]
+    return list(dict.fromkeys(attribute_of(part, "name") for part in parts))
+
+
+def kind_names() -> list[str]:
+    return list(registered(KINDS))
+
+
+def reason_of(entry: Any) -> str | None:
+    """Why a scale lacks something, of {missing: REASON}; None for everything else."""
+    if not isinstance(entry, dict) or entry.keys() != {"missing"}:
+        return None
+    reason = entry["missing"]
+    return reason if isinstance(reason, str) and reason.strip() else None
+
+
+def or_missing(what: str, type: type) -> Rule:
+    """`type`: that of an entry which the scale has."""
+
+    def holds(value: Any) -> bool:
+        there = isinstance(value, type) and value and not _says_missing(value)
+        return bool(there or reason_of(value))
+
+    return Rule(f"{what}, or {{missing: REASON}}", holds)
+
+
+def _says_missing(entry: Any) -> bool:
+    return isinstance(entry, dict) and "missing" in entry
 
 
 @dataclass(frozen=True)
@@ -39,12 +86,17 @@ class TableRow:
     """A row of a paper table: a system, or a value computed from other rows."""
 
     system: str | None = option("A file of conf/systems.", TEXT)
-    encoders: list[str] | None = option("Encoders of the scale or of scales.yaml.", LIST)
+    encoders: list[str] | None = option(
+        "Encoders of the scale or of scales.yaml.", SOME_NAMES, without="all of the scale"
+    )
     llm: str | None = option("An LLM of scales.yaml.", TEXT, without="the scale's")
-    set: list[str] | None = option("Further options in the syntax of --set.", NAMES)
+    set: list[str] | None = option(
+        "Further options in the syntax of --set, without white space; `variant` names them.",
+        SOME_NAMES,
+    )
     variant: str | None = option("The suffix of the experiment's name for `set`.", TEXT)
-    mean: list[str] | None = option("The rows whose mean this row is.", NAMES)
-    best: list[str] | None = option("The rows whose best this row is.", NAMES)
+    mean: list[str] | None = option("The earlier rows whose mean this row is.", SOME_NAMES)
+    best: list[str] | None = option("The earlier rows whose best this row is.", SOME_NAMES)
 
 
 @dataclass(frozen=True)
@@ -53,17 +105,24 @@ class TableDelta:
 
     title: str | None = option("Its title.", TEXT)
     paper: str | None = option("Its name in paper.yaml.", TEXT)
-    over: list[str] | None = option("Rows are compared with the best of these.", NAMES)
-    rows: list[str] | None = option("The rows that are compared.", NAMES)
+    over: list[str] | None = option("Rows are compared with the best of these.", SOME_NAMES)
+    rows: list[str] | None = option("The rows that are compared.", SOME_NAMES)
 
 
 def claim_keys() -> Keys:
     return {
         "says": Key("The paper's claim and its section.", TEXT),
-        "better": Key("The row or rows that are better.", TEXTS),
-        "than": Key("The row or rows that they are better than.", TEXTS),
-        "in": Key("The columns that the claim is about.", NAMES, default="all"),
+        "better": Key("The row or rows that are better.", SOME_TEXTS),
+        "than": Key("The row or rows that they are better than.", SOME_TEXTS),
+        "in": Key("The columns that the claim is about.", SOME_NAMES, default="all"),
     }
+
+
+SIX = "six"  # stands for the paper's six columns
+RANKED = Rule(
+    f"{SIX} or a list of one or more columns",
+    lambda value: value == SIX or SOME_NAMES.holds(value),
+)
 
 
 @dataclass(frozen=True)
@@ -71,17 +130,23 @@ class PaperTable:
     """conf/tables/NAME.yaml: the systems and sets of a table of the paper, or beyond it."""
 
     title: str | None = option("Its title.", TEXT)
-    kind: str | None = option("The kind of table (pam.bin.table).", TEXT, without="systems")
+    kind: str | None = option(
+        "The kind of table (pam.bin.table).",
+        TEXT,
+        kind="kind of table",
+        choices=kind_names,
+        without="systems",
+    )
     paper: str | None = option("Its name in paper.yaml.", TEXT)
     reference: str | None = option("The row that the others are compared with.", TEXT)
     columns: list[str] | None = option("SET_METRIC of each column.", NAMES, without="the six sets")
     rank: dict[str, Any] | None = option(
         "Columns that are mean ranks: {NAME: six, or columns}.",
-        keys=lambda: {ANY: Key("six, or a list of columns.", TEXTS)},
+        keys=lambda: {ANY: Key("six, or a list of columns.", RANKED)},
     )
     averages: dict[str, Any] | None = option(
         "Columns that are means: {NAME: columns}.",
-        keys=lambda: {ANY: Key("A list of columns.", NAMES)},
+        keys=lambda: {ANY: Key("A list of columns.", SOME_NAMES)},
     )
     rows: dict[str, TableRow] | None = option("The rows, by name.")
     rows_of: str | None = option("Another table whose rows this table uses.", TEXT)
@@ -90,7 +155,7 @@ class PaperTable:
     tasks: dict[str, str] | None = option(
         "Its rows: tasks.", keys=lambda: {ANY: Key("The paper's row of the task.", TEXT)}
     )
-    prompts: list[str] | None = option("The prompts that are routed.", NAMES)
+    prompts: list[str] | None = option("The prompts that are routed.", SOME_NAMES)
     parameters: bool | None = option("Show the number of trained parameters.", FLAG)
     beyond: bool | None = option(
         "Whether the paper has no such table; `--table all` leaves it out.", FLAG, without="false"
@@ -106,13 +171,18 @@ class TableScale:
 
     paper_sets: bool | None = option("Whether the sets are the paper's.", FLAG)
     sets: dict[str, Any] | None = option(
-        "The scale's set for each of the paper's.", keys=lambda: {ANY: Key("A set, or missing.")}
+        "The scale's set for each of the paper's.",
+        keys=lambda: {ANY: Key("A set, or missing.", or_missing("a set", str))},
     )
-    encoders: dict[str, Any] | None = option(
+    encoders: dict[str, Any] = option(
         "Encoders in addition to those of conf/scale.",
-        keys=lambda: {ANY: Key("As in `encoders` of a scale, or missing.")},
+        default={},
+        keys=lambda: {
+            ANY: Key("As in `encoders` of a scale, or missing.", or_missing("an encoder", dict))
+        },
     )
-    llms: dict[str, Any] | None = option(
+    llms: dict[str, Any] = option(
         "The LLMs of the tables.",
-        keys=lambda: {ANY: Key("As `llm_conf.path`, or missing.")},
+        default={},
+        keys=lambda: {ANY: Key("As `llm_conf.path`, or missing.", or_missing("a model", str))},
     )

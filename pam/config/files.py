@@ -11,7 +11,7 @@ import yaml
 from pam.errors import PamError
 from pam.registry import nearest
 
-DEEPEST = 50  # levels of nested sections and lists; ours have eight
+DEEPEST = 50  # levels of nested sections and lists; ours have six at most
 SHOWN = 40  # characters of a wrong value
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pam.errors import PamError
 from pam.registry import nearest
 
+LARGEST = 2**31 - 1  # no size, count or number of steps is larger; products of two fit 64 bits
 ANY = "*"  # stands for all keys of a section whose keys are the user's own names
 
 
@@ -44,11 +45,15 @@ def one_of(*names: str) -> Rule:
 
 def _is_number(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and abs(value) < math.inf
 
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _are_names(value: Any) -> bool:
+    return _are_texts(value) and bool(value) and all(value)
 
 
 NUMBER = Rule("a number, at least 0", lambda value: _is_number(value) and value >= 0)
@@ -57,7 +62,12 @@ POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 NAMES = Rule("a list of names", _are_texts)
+SOME_NAMES = Rule("a list of one or more names", _are_names)
 TEXTS = Rule("a text or a list of texts", lambda value: isinstance(value, str) or _are_texts(value))
+SOME_TEXTS = Rule(
+    "a name or a list of one or more names",
+    lambda value: _are_names([value] if isinstance(value, str) else value),
+)
 LIST = Rule("a list", lambda value: isinstance(value, list))
 ANYTHING = Rule("any value", lambda value: True)
 BETAS = Rule(
@@ -151,8 +161,10 @@ def _check_section(conf: Any, keys: Keys, where: str, joint: str = ".") -> None:
     if not isinstance(conf, Mapping):
         raise PamError(f"{where}: {conf!r}: expected a section of options")
     for name, value in conf.items():
+        if not isinstance(name, str):
+            raise PamError(f"{where}: the name {name!r} is not a text: put it in quotes")
         if name not in keys and ANY not in keys:
-            raise PamError(f"{where}: unknown option {name!r}: {nearest(str(name), keys)}")
+            raise PamError(f"{where}: unknown option {name!r}: {nearest(name, keys)}")
         _check_value(value, keys.get(name) or keys[ANY], f"{where}{joint}{name}")
 
 
@@ -161,6 +173,8 @@ def _check_value(value: Any, key: Key, where: str) -> None:
         raise PamError(f"{where}: unknown {key.kind} {value!r}: {nearest(str(value), known)}")
     if key.keys is not None and key.rule is not LIST:
         _check_section(value, key.keys(), where)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise PamError(f"{where}: {value}: expected a number of at most {LARGEST}")
     elif not key.rule.holds(value):
         raise PamError(f"{where}: {value!r}: expected {key.rule.what}")
     elif key.keys is not None:

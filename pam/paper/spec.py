@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.config import keys_of, load_yaml, plain, require, typed
-from pam.config.documents import PaperTable, TableRow, TableScale
+from pam.config import plain, require
+from pam.config.documents import SIX, PaperTable, TableRow, TableScale, reason_of, scored_names
 from pam.config.experiment import read_layer, select_encoders
-from pam.config.keys import check
 from pam.errors import PamError
+from pam.paper import check
 from pam.paths import CONF
 from pam.registry import nearest
 from pam.score.compare import Cell
 from pam.score.metric import metric_called
 
-SCALES = "scales"  # the file that says what a scale has for the paper's sets, encoders and LLMs
-SIX = (
+THE_SIX = (
     *("librispeech_test_clean_wer", "librispeech_test_other_wer", "ami_wer"),
     *("snv_accuracy", "audiocaps_meteor", "audiocaps_qa_meteor"),
 )
@@ -107,13 +106,13 @@ class TableSpec:
 
 def table_names() -> list[str]:
     """The names of all tables, in C order."""
-    return sorted(path.stem for path in CONF.glob("tables/*.yaml") if path.stem != SCALES)
+    return check.table_names(CONF)
 
 
 def table_name(text: str) -> str:
     """`1` is table01, `13` table13; other names stay."""
     known = table_names()
-    name = f"table{int(text):02d}" if text.isdecimal() else text
+    name = f"table{text.lstrip('0').zfill(2)}" if text.isdecimal() else text
     if name not in known:
         raise PamError(f"--table {text!r}: {nearest(name, known)}, all")
     return name
@@ -126,20 +125,21 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
         PamError: an unknown key, row, system, set, encoder or LLM, with the file.
     """
     file = conf / "tables" / f"{name}.yaml"
-    table, has = _read(file), _scale(scale, conf)
-    own = read_layer(conf / "scale" / f"{scale}.yaml")
+    table, has = check.read_table(file), check.read_scale(scale, conf)
+    own = _own(scale, conf)
     hidden: dict[str, Row] = {}
     if table.rows_of:
+        check.check_known(table.rows_of, check.table_names(conf), f"{file}: rows_of: unknown table")
         source = conf / "tables" / f"{table.rows_of}.yaml"
-        hidden = _rows(_read(source), has, own, conf, source)
-    shown = tuple(SIX if table.columns is None else table.columns)
-    ranks = {k: SIX if v == "six" else tuple(v) for k, v in (table.rank or {}).items()}
+        hidden = _rows(check.read_table(source), has, own, conf, source)
+    shown = tuple(THE_SIX if table.columns is None else table.columns)
+    ranks = {k: THE_SIX if v == SIX else tuple(v) for k, v in (table.rank or {}).items()}
     averages = {k: tuple(v) for k, v in (table.averages or {}).items()}
     needed = dict.fromkeys([*shown, *(c for v in [*ranks.values(), *averages.values()] for c in v)])
     spec = TableSpec(
         name=name,
         title=table.title,
-        kind=table.kind or "systems",
+        kind=table.kind or check.SYSTEMS,
         scale=scale,
         paper=table.paper,
         paper_sets=has.paper_sets,
@@ -157,20 +157,11 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
     return spec
 
 
-def _read(file: Path) -> PaperTable:
-    table = load_yaml(file)
-    check(table, keys_of(PaperTable), str(file))
-    require(table, ["title"], str(file))
-    return typed(PaperTable, table)
-
-
-def _scale(scale: str, conf: Path) -> TableScale:
-    file = conf / "tables" / f"{SCALES}.yaml"
-    scales = load_yaml(file)
-    if scale not in scales:
-        raise PamError(f"{file}: has no scale {scale!r}: {nearest(scale, scales)}")
-    check(scales[scale], keys_of(TableScale), f"{file}: {scale}")
-    return typed(TableScale, scales[scale])
+def _own(scale: str, conf: Path) -> dict[str, Any]:
+    file = conf / "scale" / f"{scale}.yaml"
+    own = read_layer(file)
+    require(own, ["encoders"], str(file))
+    return own
 
 
 def _rows(
@@ -178,10 +169,7 @@ def _rows(
 ) -> dict[str, Row]:
     systems = [path.stem for path in (conf / "systems").glob("*.yaml")]
     rows = (table.rows or {}).items()
-    return {
-        str(name): _row(str(name), row, has, own, systems, f"{file}: row {name}")
-        for name, row in rows
-    }
+    return {name: _row(name, row, has, own, systems, f"{file}: row {name}") for name, row in rows}
 
 
 def _row(
@@ -198,17 +186,17 @@ def _row(
             raise PamError(f"{where}: {' and '.join(given)}: leave out one of them")
         how, members = given.popitem()
         return Row(name, how, members=tuple(members))
-    if row.system not in systems:
-        hint = nearest(str(row.system), systems)
-        raise PamError(f"{where}: unknown system {row.system!r}: {hint}")
-    if row.llm and row.llm not in has.llms:
-        raise PamError(f"{where}: unknown LLM {row.llm!r}: {nearest(row.llm, has.llms)}")
+    check.check_known(row.system, systems, f"{where}: unknown system")
+    if row.llm:
+        check.check_known(row.llm, has.llms, f"{where}: unknown LLM")
+    if row.set and not row.variant:
+        raise PamError(f"{where}: set changes the system: name it, with variant")
     names = row.encoders or []
     encoders = {encoder: has.encoders[encoder] for encoder in names if encoder in has.encoders}
-    if names and not encoders and _are_all(names, own):
+    if names and _are_all(names, encoders, own, where):
         names = []  # the same experiment as without a choice
     llm = row.llm and has.llms[row.llm]
-    missing = next(filter(None, map(_missing, [*encoders.values(), llm])), None)
+    missing = next(filter(None, map(reason_of, [*encoders.values(), llm])), None)
     options = []
     if not missing:  # each is one word of the command line
         options += [
@@ -219,25 +207,36 @@ def _row(
     if llm and not missing:
         options.append(f"llm_conf.path={llm}")
     options += row.set or []
-    variant = "".join(f"-{part}" for part in [*names, row.llm, row.variant] if part)
+    parts = [part for part in (*names, row.llm, row.variant) if part is not None]
+    check.check_parts_of_name(parts, where)
+    check.check_options(options, where)
+    variant = "".join(f"-{part}" for part in parts)
     return Row(name, "system", row.system, tuple(options), variant, missing=missing)
 
 
-def _are_all(names: Sequence[str], own: Mapping[str, Any]) -> bool:
+def _are_all(
+    names: Sequence[str], added: Mapping[str, Any], own: Mapping[str, Any], where: str
+) -> bool:
+    """Whether the names choose all encoders of the scale, and no `added` one."""
     every = own["encoders"]
-    return select_encoders(every, list(names), own.get("stand_ins") or {}).keys() == every.keys()
-
-
-def _missing(entry: Any) -> str | None:
-    return entry.get("missing") if isinstance(entry, Mapping) else None
+    try:
+        chosen = select_encoders({**every, **added}, list(names), own.get("stand_ins") or {})
+    except PamError as error:
+        raise PamError(f"{where}: {error}") from error
+    return chosen.keys() == every.keys()
 
 
 def _column(name: str, has: TableScale, file: Path) -> Column:
     """`audiocaps_qa_meteor` is METEOR on the set that the scale has for `audiocaps_qa`."""
+    metrics = scored_names()
+    ends = [metric for metric in metrics if name.endswith(f"_{metric}")]
     place, _, metric = name.rpartition("_")
-    if place not in has.sets:
-        raise PamError(f"{file}: column {name!r}: unknown set: {nearest(place, has.sets)}")
-    reason = _missing(has.sets[place])
+    if ends:
+        metric = max(ends, key=len)
+        place = name.removesuffix(f"_{metric}")
+    check.check_known(place, has.sets, f"{file}: column {name!r}: unknown set")
+    check.check_known(metric, metrics, f"{file}: column {name!r}: unknown metric")
+    reason = reason_of(has.sets[place])
     return Column(name, metric, None if reason else has.sets[place], reason)
 
 
@@ -250,17 +249,47 @@ def _claim(claim: Mapping[str, Any], shown: Sequence[str]) -> Claim:
 
 
 def _check_names(spec: TableSpec, file: Path) -> None:
-    """PamError for the name of a row or column that does not exist."""
+    """PamError for the name of a row or column that does not exist, or that two things have."""
+    _check_own_names(spec, file)
+    _check_members(spec, file)
     rows = [spec.reference] if spec.reference else []
-    rows += [name for row in spec.rows.values() for name in row.members]
     delta = spec.conf.delta
     rows += [*delta.over, *delta.rows] if delta else []
     rows += [name for claim in spec.claims for name in (*claim.better, *claim.than)]
-    columns = [name for claim in spec.claims for name in claim.columns]
-    for kind, names, known in (
-        ("row", rows, spec.all_rows),
-        ("column", columns, [*spec.columns, *spec.ranks]),
-    ):
-        for name in names:
-            if name not in known:
-                raise PamError(f"{file}: unknown {kind} {name!r}: {nearest(name, known)}")
+    for name in rows:
+        check.check_known(name, spec.all_rows, f"{file}: unknown row")
+    for name in (name for claim in spec.claims for name in claim.columns):
+        check.check_known(name, [*spec.columns, *spec.ranks], f"{file}: unknown column")
+    ranked = [spec.reference] if spec.reference and spec.ranks else []
+    for claim in (claim for claim in spec.claims if spec.ranks.keys() & {*claim.columns}):
+        ranked += [*claim.better, *claim.than]
+    if unranked := [name for name in ranked if name not in spec.rows]:
+        what = "has no rank: ranks are of this table's own rows"
+        raise PamError(f"{file}: row {unranked[0]!r} {what}")
+
+
+def _check_own_names(spec: TableSpec, file: Path) -> None:
+    columns = [*spec.columns, *spec.ranks, *spec.averages]
+    twice = [f"column {name!r}" for name in spec.columns | spec.ranks if columns.count(name) > 1]
+    twice += [f"row {name!r} (rows_of has it too)" for name in spec.rows if name in spec.hidden]
+    if twice:
+        raise PamError(f"{file}: {twice[0]}: two have this name: rename one")
+    seen: dict[str, Row] = {}
+    for row in spec.systems():
+        other = seen.setdefault(row.system + row.variant, row)
+        if other.options != row.options:
+            raise PamError(
+                f"{file}: rows {other.name} and {row.name}: their experiments would have the same "
+                "name: give one another variant"
+            )
+
+
+def _check_members(spec: TableSpec, file: Path) -> None:
+    """The rows of a mean must exist, and be computed before it."""
+    before: list[str] = []
+    for row in spec.all_rows.values():
+        for name in row.members:
+            check.check_known(name, spec.all_rows, f"{file}: row {row.name}: unknown row")
+            if spec.all_rows[name].members and name not in before:
+                raise PamError(f"{file}: row {row.name}: {row.how} of {name!r}: it must be earlier")
+        before.append(row.name)

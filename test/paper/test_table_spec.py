@@ -10,6 +10,7 @@ import yaml
 
 from pam.config import load_yaml
 from pam.errors import PamError
+from pam.paper.check import NEEDS
 from pam.paper.kinds import KINDS
 from pam.paper.printed import load_paper
 from pam.paper.spec import load_spec, table_name, table_names
@@ -107,13 +108,18 @@ def test_a_row_of_all_encoders_is_the_system_without_a_choice():
 
 
 def write(tmp_path: Path, **changes) -> Path:
-    for part in ("systems", "scale"):
+    for part in ("systems", "scale", "tables"):
         shutil.copytree(CONF / part, tmp_path / part)
-    (tmp_path / "tables").mkdir()
-    shutil.copy(CONF / "tables/scales.yaml", tmp_path / "tables")
     table = {"title": "T", "rows": {"a": {"system": "pam"}, "b": {"system": "average"}}}
     (tmp_path / "tables/t.yaml").write_text(yaml.safe_dump(table | changes))
     return tmp_path
+
+
+DELTA = {"title": "D", "over": ["a"], "rows": ["b"]}
+
+
+def row(**changes) -> dict:
+    return {"rows": {"a": {"system": "pam"} | changes, "b": {"system": "average"}}}
 
 
 @pytest.mark.parametrize(
@@ -123,20 +129,143 @@ def write(tmp_path: Path, **changes) -> Path:
         ({"rows": {"a": {"system": "pm"}}}, "row a: unknown system 'pm': did you mean 'pam'"),
         ({"rows": {"a": {"sytem": "pam"}}}, "rows.a: unknown option 'sytem'"),
         ({"rows": {"a": {"system": "pam", "llm": "gpt"}}}, "row a: unknown LLM 'gpt'"),
-        ({"columns": ["amy_wer"]}, "column 'amy_wer': unknown set: did you mean 'ami'"),
+        ({"columns": ["amy_wer"]}, "column 'amy_wer': unknown set 'amy': did you mean 'ami'"),
         ({"reference": "c"}, "unknown row 'c'"),
         ({"claims": [{"says": "x", "better": "a", "than": "z"}]}, "unknown row 'z'"),
         (
             {"claims": [{"says": "x", "better": "a", "than": "b", "in": ["avg_rank"]}]},
             "unknown column 'avg_rank'",
         ),
-        ({"rows": {"m": {"mean": ["x"]}}}, "unknown row 'x'"),
+        ({"rows": {"m": {"mean": ["x"]}}}, "row m: unknown row 'x'"),
+        ({"rows": {"m": {"mean": ["m"]}}}, "row m: mean of 'm': it must be earlier"),
+        (
+            {"rows": {"a": {"best": ["m"]}, "m": {"mean": ["b"]}, "b": {"system": "pam"}}},
+            "row a: best of 'm': it must be earlier",
+        ),
+        ({"rows": {"m": {"mean": []}}}, "rows.m.mean: []: expected a list of one or more names"),
+        ({"rows_of": "table02"}, "row whisper_x: unknown row 'whisper+wavlm'"),
+        ({"rows_of": "../tables/table02"}, "rows_of: unknown table '../tables/table02'"),
+        ({"rows_of": "t"}, "row 'a' (rows_of has it too): two have this name: rename one"),
+        (
+            {"rows_of": "table01", "rows": {"m": {"mean": ["pam"]}}, "rank": {"r": "six"}}
+            | {"claims": [{"says": "x", "better": "m", "than": "pam", "in": ["r"]}]},
+            "row 'pam' has no rank: ranks are of this table's own rows",
+        ),
+        (
+            {"rows_of": "table01", "rows": {"m": {"mean": ["pam"]}}, "rank": {"r": "six"}}
+            | {"reference": "pam"},
+            "row 'pam' has no rank",
+        ),
+        ({"paper": "zz"}, "paper: unknown table 'zz'"),
+        ({"delta": DELTA | {"paper": "table_1_dela"}}, "delta.paper: unknown table 'table_1_dela'"),
+        ({"delta": {}}, "delta: title, over, rows is missing"),
+        ({"delta": DELTA | {"over": []}}, "delta.over: []: expected a list of one or more names"),
+        ({"delta": DELTA | {"rows": ["c"]}}, "unknown row 'c'"),
+        ({"claims": [{"says": "x", "better": "a"}]}, "claim 1: than is missing"),
+        ({"claims": [{}]}, "claim 1: says, better, than is missing"),
+        ({"claims": [{"says": "x", "better": [], "than": "b"}]}, "claims 1.better: []: expected"),
+        ({"kind": "zz"}, "kind: unknown kind of table 'zz'"),
+        ({"kind": "data"}, "kind data: paper, tasks is missing"),
+        ({"kind": "data", "paper": "table_1", "tasks": {"snv": "ami"}}, "has no columns hours and"),
+        ({"kind": "data", "paper": "table_5", "tasks": {"snv": "z"}}, "tasks.snv: unknown row 'z'"),
+        ({"kind": "prompts", "prompts": []}, "prompts: []: expected a list of one or more names"),
+        ({"kind": "similarity"}, "kind similarity: paper is missing"),
+        ({"rows": {}}, "kind systems: rows is missing"),
+        ({"rows": {1: {"system": "pam"}}}, "rows: the name 1 is not a text: put it in quotes"),
+        ({"rank": {1: "six"}}, "rank: the name 1 is not a text: put it in quotes"),
+        ({"rank": {"x": "seven"}}, "rank.x: 'seven': expected six or a list of one or more"),
+        ({"averages": {"ami_wer": ["ami_wer"]}}, "column 'ami_wer': two have this name"),
+        ({"averages": {"x": ["ami_wer"]}, "rank": {"x": "six"}}, "column 'x': two have this name"),
+        ({"columns": ["ami_foo"]}, "column 'ami_foo': unknown metric 'foo': known: accuracy"),
+        ({"columns": ["ami_caption"]}, "column 'ami_caption': unknown metric 'caption'"),
+        (row(encoders=[{"a": 1}]), "rows.a.encoders: [{'a': 1}]: expected a list of one or more"),
+        (row(encoders=["wisper"]), "row a: use_encoders: unknown encoder 'wisper': did you mean"),
+        (row(encoders=["wavlm_large", "wisper"]), "row a: use_encoders: unknown encoder 'wisper'"),
+        (row(set=["seed=1"]), "row a: set changes the system: name it, with variant"),
+        (row(set=["seed"], variant="x"), "row a: option 'seed': expected KEY=VALUE without white"),
+        (row(set=["a=b c"], variant="x"), "row a: option 'a=b c': expected KEY=VALUE without"),
+        (row(set=["a=b"], variant="x/y"), "row a: 'x/y': it would be in the name of a folder"),
+        (row(variant=".."), "row a: '..': it would be in the name of a folder"),
+        (
+            {
+                "rows": {
+                    "a": {"system": "pam", "set": ["x=1"], "variant": "v"},
+                    "b": {"system": "pam", "set": ["x=2"], "variant": "v"},
+                }
+            },
+            "rows a and b: their experiments would have the same name",
+        ),
     ],
 )
-def test_wrong_names_are_errors(tmp_path, changes, message):
+def test_wrong_tables_are_errors(tmp_path, changes, message):
     with pytest.raises(PamError) as caught:
         load_spec("t", "mini", write(tmp_path, **changes))
     assert message in str(caught.value) and "t.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_kind_has_its_needs():
+    assert set(NEEDS) == set(KINDS.names())
+
+
+def test_the_longest_metric_counts(tmp_path):
+    columns = load_spec("t", "mini", write(tmp_path, columns=["audiocaps_meteor_1.5"])).columns
+    assert [(c.set, c.metric) for c in columns.values()] == [("ac_test", "meteor_1.5")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sets": None}, "mini: sets: None: expected a section of options"),
+        ({"sets": {"ami": {"mising": "x"}}}, "mini: sets.ami: {'mising': 'x'}: expected a set, or"),
+        ({"sets": {"ami": {}}}, "sets.ami: {}: expected a set, or {missing: REASON}"),
+        ({"sets": {"ami": [1]}}, "sets.ami: [1]: expected a set"),
+        ({"sets": {"ami": ""}}, "sets.ami: '': expected a set"),
+        ({"sets": {"ami": {"missing": " "}}}, "sets.ami: {'missing': ' '}: expected a set"),
+        ({"encoders": {"a": {"missing": ""}}}, "encoders.a: {'missing': ''}: expected an encoder"),
+        ({"encoders": {"a": {"famly": "x"}}}, "mini.encoders.a: unknown option 'famly'"),
+        ({"encoders": {"a": {"family": "whisper"}}}, "mini.encoders.a: path is missing"),
+        ({"llms": {"a": {}}}, "llms.a: {}: expected a model, or {missing: REASON}"),
+        ({"llms": {"a": {"missing": "x", "more": "y"}}}, "llms.a: {'missing': 'x', 'more': 'y'}: "),
+    ],
+)
+def test_wrong_scales_are_errors(tmp_path, changes, message):
+    conf = write(tmp_path)
+    file = conf / "tables/scales.yaml"
+    scales = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(scales | {"mini": scales["mini"] | changes}))
+    with pytest.raises(PamError) as caught:
+        load_spec("t", "mini", conf)
+    assert message in str(caught.value) and "scales.yaml: mini" in str(caught.value)
+
+
+def test_a_scale_needs_sets_alone(tmp_path):
+    conf = write(tmp_path)
+    file = conf / "tables/scales.yaml"
+    sets = yaml.safe_load(file.read_text())["mini"]["sets"]
+    file.write_text(yaml.safe_dump({"mini": {"sets": sets}, 1: {}}))
+    assert not load_spec("t", "mini", conf).paper_sets
+    file.write_text(yaml.safe_dump({"mini": {"llms": {}}, "other": {"sets": sets}}))
+    with pytest.raises(PamError, match="scales.yaml: mini: sets is missing"):
+        load_spec("t", "mini", conf)
+    with pytest.raises(PamError, match="scales.yaml: has no scale 'paper'"):
+        load_spec("t", "paper", conf)
+
+
+def test_a_path_with_white_space_names_its_row(tmp_path):
+    conf = write(tmp_path, **row(llm="big"))
+    file = conf / "tables/scales.yaml"
+    scales = yaml.safe_load(file.read_text())
+    scales["mini"]["llms"]["big"] = "/my models/llm"
+    file.write_text(yaml.safe_dump(scales))
+    with pytest.raises(PamError, match="row a: option 'llm_conf.path=/my models/llm': expected"):
+        load_spec("t", "mini", conf)
+
+
+@pytest.mark.parametrize("text", ["4", "0", "", "9" * 5000, "tabel01", "٣", "all_"])
+def test_unknown_tables_are_errors(text):
+    with pytest.raises(PamError, match="--table .*known: beyond"):
+        table_name(text)
 
 
 def test_the_paper_s_claims_are_true_of_its_own_figures():
