@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pam.bin.recipe import named_in_db
-from pam.config import load_yaml
+from pam.config import keys_of, load_yaml, require
+from pam.config.keys import check
 from pam.config.made import FOLDER
+from pam.config.schema import Experiment
 from pam.config.source import attribute_of, registered
 from pam.device import cores
 from pam.errors import PamError
@@ -234,8 +236,13 @@ def models(scale: str, exp: Path | None) -> Iterator[Check]:
     """The pretrained models of an experiment, or of a scale; and the experiment's own weights."""
     file = exp / "config.yaml" if exp else conf_file("scale", scale)
     config = load_yaml(file)
-    if not {"encoders", "llm_conf"} <= config.keys():
+    models = {key: config[key] for key in ("encoders", "llm_conf") if key in config}
+    if len(models) < 2:
         raise PamError(f"{file}: no encoders or no llm_conf: give a scale or an experiment")
+    check(models, keys_of(Experiment), str(file))
+    require(config["llm_conf"], ["path"], f"{file}: llm_conf")
+    for name, encoder in config["encoders"].items():
+        require(encoder, ["path"], f"{file}: encoders.{name}")
     needs = ("6", *ASK) if exp else ("2", "4", "6", *ASK)
     if exp:
         weights = exp / "model.pth"

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml, read_layers
+from pam.config import check_parts, load_yaml, read_layers
 from pam.errors import PamError, run_main
 from pam.paths import conf_file, conf_names
 from pam.report.markdown import GAP, table
@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(rows, indent=2))
         return
     paper = load_yaml(PAPER)
-    llm = combine(*layers(args, systems[0]))["llm_conf"]["path"]
+    config = combine(*layers(args, systems[0]))
+    check_parts(config, "the configuration")
+    llm = config["llm_conf"]["path"]
     comparable = args.scale == "paper" and llm.endswith("Qwen2.5-3B")
     print(f"Systems with {llm}, M parameters; in brackets the paper's printed values\n")
     print(systems_table(rows, paper["systems"] if comparable else {}))

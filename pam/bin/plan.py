@@ -15,21 +15,26 @@ process of its own for each size of batch (pam/train/fit.py).
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from pam.config import load_yaml, read_layers
+from pam.config import check_parts, defaults_of, keys_of, load_yaml, read_layers, require
+from pam.config.keys import POSITIVE, check, whole
+from pam.config.schema import Experiment
 from pam.device import device_for
 from pam.errors import PamError, run_main
 from pam.paths import conf_file
 from pam.rate import FRAMES_PER_SECOND
 from pam.report.markdown import number, table
+from pam.report.results import read_json
 from pam.train.memory import MEASURED, available
 from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
 OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # options that --exp replaces
 GIB = 2**30
+MOST_GPUS = 100_000
 TOLERANCE = 0.2
 NOT_COUNTED = "The libraries, the kernels and the memory allocator come on top of these tensors."
 
@@ -59,8 +64,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    if args.gpus is not None and args.gpus < 0:
-        raise PamError(f"--gpus {args.gpus}: expected 0 (CPU) or more")
+    if args.gpus is not None and not 0 <= args.gpus <= MOST_GPUS:
+        raise PamError(f"--gpus {args.gpus}: expected 0 (CPU) to {MOST_GPUS}")
+    if args.fit_gib is not None and not 0 < args.fit_gib < math.inf:
+        raise PamError(f"--fit_gib {args.fit_gib:g}: expected a number above 0")
     if args.fit_gib is not None and not args.fit:
         raise PamError(f"--fit_gib {args.fit_gib:g}: give it with --fit")
     config = configuration(args)
@@ -99,7 +106,7 @@ def fit(args: argparse.Namespace, config: dict[str, Any]) -> int:
     device = device_for(min(gpus, 1))
     if gpus and args.fit_gib is not None:
         raise PamError(f"--fit_gib {args.fit_gib:g}: a GPU has its own memory: leave it out")
-    limit = None if gpus else round(args.fit_gib * GIB) if args.fit_gib else available()
+    limit = None if gpus else available() if args.fit_gib is None else round(args.fit_gib * GIB)
     found = trials(config, device, limit)
     fitting = {rows: trial for rows, trial in found.items() if trial}
     if args.json:
@@ -126,19 +133,42 @@ def configuration(args: argparse.Namespace) -> dict[str, Any]:
         if given := [f"--{name}" for name in OF_AN_EXPERIMENT if getattr(args, name)]:
             wrong = ", ".join(given)
             raise PamError(f"--exp: an experiment has its own settings: leave out {wrong}")
-        return load_yaml(args.exp / "config.yaml")
+        return of_experiment(args.exp / "config.yaml")
     llm = conf_file("llm", args.llm) if args.llm else None
     scale = conf_file("scale", args.scale or SCALE)
     layers = read_layers(scale, conf_file("systems", args.system or SYSTEM), llm)
     config = combine(*layers, args.set)
-    return config | {"feats": args.feats or config["feats"]}
+    config |= {"feats": args.feats} if args.feats else {}
+    check_planned(config, "the configuration")
+    return config
+
+
+def of_experiment(file: Path) -> dict[str, Any]:
+    """An experiment's settings. PamError for a file that is something else."""
+    config, keys = load_yaml(file), keys_of(Experiment)
+    check({key: value for key, value in config.items() if key in keys}, keys, str(file))
+    check_planned(config, str(file))
+    return defaults_of(Experiment) | config
+
+
+def check_planned(config: dict[str, Any], where: str) -> None:
+    check_parts(config, where)
+    require(config, ["batch", "feats", "tasks"], where)
+    require(config["batch"], ["max_utts", "max_frames"], f"{where}: batch")
+    if config["batch"]["max_frames"] < config["batch"]["max_utts"]:
+        raise PamError(f"{where}: batch: max_frames is less than max_utts: a clip has a frame")
 
 
 def read_measured(exp: Path) -> dict[str, Any]:
     file = exp / MEASURED
     if not file.is_file():
         raise PamError(f"{file}: not measured: training writes it")
-    return json.loads(file.read_text(encoding="utf-8"))
+    measured = read_json(file, dict)
+    used = "gpu_bytes" if measured.get("gpus") else "resident_bytes"
+    for key, rule in (("gpus", whole(0)), (used, POSITIVE)):
+        if not rule.holds(value := measured.get(key)):
+            raise PamError(f"{file}: {key}: {value!r}: expected {rule.what}: remove the file")
+    return measured
 
 
 def number_of_gpus(args: argparse.Namespace, measured: dict[str, Any] | None) -> int:

@@ -116,7 +116,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dirs", nargs="+", type=Path, metavar="DIR")
+    parser.add_argument("dirs", nargs="+", metavar="DIR")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
@@ -135,15 +135,18 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.validate DIR [--fix]; exit status 1 if a fault remains."""
     args = get_parser().parse_args(argv)
+    if "" in args.dirs:
+        raise PamError("DIR '': expected a data directory; the current one is .")
+    dirs = [Path(name) for name in args.dirs]
     if args.fix:
-        for path in args.dirs:
+        for path in dirs:
             mend(path, args.audio, args.all)
         return 0
     if args.json:
-        found = [as_dict(path, args.audio) for path in args.dirs]
+        found = [as_dict(path, args.audio) for path in dirs]
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return 0 if all(entry["valid"] for entry in found) else 1
-    usable = [examine(path, args.audio, args.all) for path in args.dirs]
+    usable = [examine(path, args.audio, args.all) for path in dirs]
     return 0 if all(usable) else 1
 
 

@@ -2,6 +2,7 @@
 
 from pam.config.experiment import (
     check_budget,
+    check_parts,
     check_phases,
     compose,
     read_experiment,
@@ -16,7 +17,7 @@ from pam.config.files import (
     parse_value,
     set_option,
 )
-from pam.config.keys import keys_of, plain, typed
+from pam.config.keys import defaults_of, keys_of, plain, typed
 from pam.config.schema import DECODING, MEMORY, RUNNING, Budget, Experiment, Optim, Phases, Scale
 from pam.options import check_init_options, check_keys
 
@@ -32,8 +33,10 @@ __all__ = [
     "check_budget",
     "check_init_options",
     "check_keys",
+    "check_parts",
     "check_phases",
     "compose",
+    "defaults_of",
     "keys_of",
     "load_yaml",
     "merge",

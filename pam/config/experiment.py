@@ -151,6 +151,14 @@ def require(conf: Mapping[str, Any], keys: Iterable[str], where: str) -> None:
         raise PamError(f"{where}: {', '.join(lacking)} is missing")
 
 
+def check_parts(config: Mapping[str, Any], where: str) -> None:
+    """PamError if an effective configuration lacks what its model is made of."""
+    require(config, ["fusion", "encoders", "llm_conf"], where)
+    require(config["llm_conf"], ["path"], f"{where}: llm_conf")
+    for name, encoder in config["encoders"].items():
+        require(encoder, ["path", "dim", "num_states"], f"{where}: encoders.{name}")
+
+
 def check_budget(budget: Budget, name: str, warmup: str) -> None:
     """PamError if the chosen budget lacks the length of a phase."""
     needed = {"steps_per_epoch": budget.steps_per_epoch}

@@ -28,7 +28,7 @@ def explain(name: str | None = None) -> str:
     if name is None:
         return "\n\n".join(_document(word) for word in DOCUMENTS)
     path = name.split(".")
-    if path == ["tables"] or path == ["scales"]:
+    if name in DOCUMENTS and name:
         return _document(name)
     word = path[0] if path[0] in DOCUMENTS and path[0] else ""
     key = find_key(path[1:] if word else path, word, f"--explain {name}")

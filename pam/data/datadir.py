@@ -156,6 +156,8 @@ def check(
     problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
     files = {}
     for name in filter(is_text_file, names):
+        if (path / name).is_fifo():  # whoever reads it would wait for a writer
+            raise PamError(f"{path / name}: this is a pipe: put a file in its place")
         files[name], found = scan_text_file(path / name)
         problems += found
     if SPK2UTT in names:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pam.config import check_parts
 from pam.fusion.router import Router
 from pam.llm.causal_lm import CausalLM
 from pam.llm.lora import inject_lora
@@ -94,7 +95,8 @@ def mixture_on_meta(config: Mapping[str, Any], width: int) -> tuple[nn.Module, R
 
 
 def sizes(config: Mapping[str, Any]) -> Sizes:
-    """Sizes of the system of an effective configuration."""
+    """Sizes of the system of an effective configuration. PamError if it lacks a part."""
+    check_parts(config, "the configuration")
     llm, frozen = llm_with_lora(config["llm_conf"])
     fusion, router = mixture_on_meta(config, llm.config.hidden_size)
     adapters, shared, routed, inner_router = (

@@ -31,8 +31,17 @@ def write_peak(exp: Path, gpus: int) -> None:
     import torch
 
     file = exp / MEASURED
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = _read(file)
     now = {"resident_bytes": peak_resident()}
     if gpus:
         now["gpu_bytes"] = torch.cuda.max_memory_allocated()
     write_json(file, {"gpus": gpus} | {k: max(v, before.get(k, 0)) for k, v in now.items()})
+
+
+def _read(file: Path) -> dict[str, int]:
+    """Nothing for a damaged file: a training that has ended must not fail for it."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

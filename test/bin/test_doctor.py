@@ -193,6 +193,24 @@ def test_a_trained_model(here, tmp_path, capsys):
     assert report(capsys, "--exp", str(tmp_path))[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoders": None}, "encoders: None: expected a section"),
+        ({"encoders": {"a": 1}}, "encoders.a: 1: expected a section"),
+        ({"encoders": {"a": {"path": 5}}}, "encoders.a.path: 5: expected a text"),
+        ({"encoders": {"a": {}}}, "encoders.a: path is missing"),
+        ({"llm_conf": {}}, "llm_conf: path is missing"),
+        ({"llm_conf": []}, "llm_conf: []: expected a section"),
+    ],
+)
+def test_a_wrong_scale_is_one_line(here, tmp_path, capsys, changes, message):
+    file = tmp_path / "n.yaml"
+    file.write_text(yaml.safe_dump({"encoders": {}, "llm_conf": {"path": "x"}} | changes))
+    status, checks, _ = report(capsys, "--scale", str(file))
+    assert status == 1 and f"{file}: {message}" in checks["configuration"]["remedy"]
+
+
 def test_an_unknown_scale_is_one_line(here, capsys):
     status, checks, stages = report(capsys, "--scale", "mimi")
     assert "configuration" in stages["serve"] and "configuration" in stages["4 train"]

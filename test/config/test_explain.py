@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pam.bin import config as command
-from pam.config import load_yaml
+from pam.config import Experiment, load_yaml
 from pam.config.explain import DOCUMENTS, every_key, explain, find_key
 from pam.config.keys import ANY, check, keys_of
 from pam.errors import PamError
@@ -127,3 +127,10 @@ def test_configurations_are_read_without_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", [*filter(None, DOCUMENTS)])
+def test_a_whole_document(name):
+    """Every document has a name of its own, which is not one of an experiment's keys."""
+    assert explain(name).startswith(f"# {DOCUMENTS[name][0]}\n{name}.")
+    assert name not in keys_of(Experiment)

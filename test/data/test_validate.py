@@ -213,3 +213,17 @@ def test_shell_scripts(folder):
         "error: /nowhere: no such data directory"
     )
     assert none.stderr.count("\n") == 1
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / "text").unlink()
+    os.mkfifo(folder / "text")
+    with pytest.raises(PamError, match="text: this is a pipe: put a file in its place"):
+        main([str(folder)])
+
+
+def test_an_empty_name_is_not_the_current_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(PamError, match="DIR '': expected a data directory; the current one is ."):
+        main([""])
+    assert main(["."]) == 0

@@ -178,3 +178,19 @@ def test_wrong_options_are_one_line():
         params.main(["--system", "pm"])
     with pytest.raises(PamError, match="unknown option 'rnk'"):
         params.main(["--system", "pam", "--set", "fusion_conf.rnk=3"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "llm_conf={}"], "the configuration: llm_conf: path is missing"),
+        (["--system", "pam", "--set", "llm_conf={}"], "llm_conf: path is missing"),
+        (["--system", "EMPTY"], "the configuration: fusion is missing"),
+        (["--system", "pam", "--set", "fusion_conf.rank=99999999999999999999"], "at most 21474"),
+    ],
+)
+def test_a_system_that_lacks_a_part_is_one_line(tmp_path, options, message):
+    file = tmp_path / "empty.yaml"
+    file.write_text("{}")
+    with pytest.raises(PamError, match=message):
+        params.main([str(file) if option == "EMPTY" else option for option in options])

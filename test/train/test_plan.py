@@ -260,6 +260,53 @@ def test_wrong_options_are_one_line():
         command.main(["--scale", "papr"])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--gpus 99999999999999", "--gpus 99999999999999: expected 0"),
+        ("--fit --fit_gib nan", "--fit_gib nan: expected a number above 0"),
+        ("--fit --fit_gib inf", "--fit_gib inf: expected a number above 0"),
+        ("--fit --fit_gib -1", "--fit_gib -1: expected a number above 0"),
+        ("--fit --fit_gib 0", "--fit_gib 0: expected a number above 0"),
+        (f"--set batch.max_utts={10**23}", "expected a number of at most 2147483647"),
+        ("--set batch.max_utts=1000000", "max_frames is less than max_utts"),
+        ("--set batch={}", "batch: max_utts, max_frames is missing"),
+        ("--set llm_conf={}", "the configuration: llm_conf: path is missing"),
+        ("--set encoders.whisper={}", "encoders.whisper: path, dim, num_states is missing"),
+    ],
+)
+def test_impossible_numbers_and_missing_parts_are_one_line(options, message):
+    with pytest.raises(PamError, match=re.escape(message)):
+        command.main(options.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"fusion": "pam"}, "encoders, llm_conf is missing"),
+        ({"batch": 5}, "batch: 5: expected a section of options"),
+        ({"batch": None}, "batch: None: expected a section of options"),
+        ({"encoders": {"a": 1}}, "encoders.a: 1: expected a section of options"),
+    ],
+)
+def test_an_experiment_of_other_settings_is_one_line(tmp_path, content, message):
+    kept = config_of() if "fusion" not in content else {}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept | content))
+    with pytest.raises(PamError, match=message) as error:
+        command.main(["--exp", str(tmp_path)])
+    assert str(tmp_path / "config.yaml") in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"gpus": "x"}', '{"gpus": 1}'])
+def test_a_damaged_measurement_is_one_line(tmp_path, content):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_of()))
+    (tmp_path / MEASURED).write_text(content)
+    with pytest.raises(PamError, match=MEASURED):
+        command.main(["--exp", str(tmp_path)])
+    write_peak(tmp_path, 0)  # a training replaces it
+    assert json.loads((tmp_path / MEASURED).read_text())["resident_bytes"] > 0
+
+
 def test_the_peak_is_not_that_of_whoever_started_the_process():
     ballast = bytearray(b"1") * 2**30
     command = "from pam.train.memory import peak_resident; print(peak_resident())"
