@@ -8,9 +8,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pam.errors import PamError
 from pam.fusion.probe import run_once
+from pam.model.architecture import count
 from pam.model.sizes import mixture_on_meta
+from pam.train.memory import available
 
+BYTES = 4  # of a float32
+GIB = 2**30
 PROBE_FRAMES = (24, 72)  # multiples of all stack sizes, strides and windows of fusions
 
 
@@ -32,8 +37,17 @@ def uses_bf16(config: Mapping[str, Any]) -> bool:
 
 
 def probe_fusion(config: Mapping[str, Any], width: int) -> Fused:
-    """Run the fusion on silence of two lengths; the difference gives the cost of a frame."""
+    """Run the fusion on silence of two lengths; the difference gives the cost of a frame.
+
+    PamError if its weights alone are more than the memory of this machine.
+    """
     fusion, _ = mixture_on_meta(config, width)
+    weights, free = BYTES * count(fusion), available()
+    if weights > free:
+        raise PamError(
+            f"fusion_conf: {weights / GIB:.0f} GiB of weights: a plan runs the fusion once, and "
+            f"{free / GIB:.0f} GiB are free here"
+        )
     fusion = fusion.to_empty(device="cpu").train()  # values do not matter
     short, long = (run_fusion(fusion, config, frames) for frames in PROBE_FRAMES)
     step = PROBE_FRAMES[1] - PROBE_FRAMES[0]

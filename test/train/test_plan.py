@@ -270,6 +270,7 @@ def test_wrong_options_are_one_line():
         ("--fit --fit_gib 0", "--fit_gib 0: expected a number above 0"),
         (f"--set batch.max_utts={10**23}", "expected a number of at most 2147483647"),
         ("--set batch.max_utts=1000000", "max_frames is less than max_utts"),
+        ("--set fusion_conf.rank=2147483647", "GiB of weights: a plan runs the fusion once, and"),
         ("--set batch={}", "batch: max_utts, max_frames is missing"),
         ("--set llm_conf={}", "the configuration: llm_conf: path is missing"),
         ("--set encoders.whisper={}", "encoders.whisper: path, dim, num_states is missing"),
