@@ -14,7 +14,7 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     if not final.parent.is_dir():  # mkdir waits for a lock even if the folder exists
         final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(final.name + ".part")
-    if part.is_symlink():  # what it leads to is no part of this file
+    if part.is_symlink() and part.is_file():  # another file, which is not to be written through
         part.unlink()
     try:
         yield part
