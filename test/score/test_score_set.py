@@ -312,6 +312,8 @@ def test_clusters_of_the_utterances_reach_the_interval_and_the_files(tmp_path):
     assert doubt(few) == ", for these 9 clusters only"
     del few["clusters"]["resampled"]  # as it was before utterances were resampled
     assert doubt(few) == ", unreliable: 9 clusters were resampled"
+    few["clusters"] |= {"count": 2, "effective": 1.2}
+    assert doubt(few) == ", for these 2 clusters only"
     assert doubt(not_known) == ", clusters not known"
 
 
