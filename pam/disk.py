@@ -5,31 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pam.errors import MachineError, PamError
+from pam.errors import REMEDIES, MachineError, PamError
 
-REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
-    errno.EFBIG: "it is larger than files may be here (ulimit -f, or the file system)",
-    errno.EROFS: "the disk is read-only: choose another folder",
-    errno.EPERM: "it is not permitted here: choose another folder",
-    errno.EACCES: "no permission to write: choose another folder or change its rights",
-}
 WRONG_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
-
-
-def in_words(error: OSError) -> str | None:
-    """One line about an error of the disk, of rights or of a path; None for any other error."""
-    file = error.filename or "a file or the output"
-    if error.errno == errno.ENAMETOOLONG:
-        return f"{file}: the name is too long: shorten it"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{file}: {error.strerror}: choose another folder or change its rights"
-    if error.errno in REMEDIES:
-        return f"{file}: {REMEDIES[error.errno]}"
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
-        return f"{file}: {error.strerror}: choose another name"
-    return None
 
 
 @contextmanager

@@ -1,10 +1,20 @@
 """Errors that the user can correct, and their exit messages."""
 
+import errno
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable
+
+REMEDIES = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "it is larger than files may be here (ulimit -f, or the file system)",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EPERM: "it is not permitted here: choose another folder",
+    errno.EACCES: "no permission to write: choose another folder or change its rights",
+}
 
 
 class PamError(ValueError):
@@ -42,8 +52,6 @@ def run_main(main: Callable[[], int | None]) -> None:
         )
         sys.exit(1)
     except OSError as error:
-        from pam.disk import in_words  # which imports this module
-
         if (line := in_words(error)) is None:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -52,6 +60,20 @@ def run_main(main: Callable[[], int | None]) -> None:
         print("interrupted: the same command resumes", file=sys.stderr)
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def in_words(error: OSError) -> str | None:
+    """One line about an error of the disk, of rights or of a path; None for any other error."""
+    file = error.filename or "a file or the output"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{file}: the name is too long: shorten it"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{file}: {error.strerror}: choose another folder or change its rights"
+    if error.errno in REMEDIES:
+        return f"{file}: {REMEDIES[error.errno]}"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        return f"{file}: {error.strerror}: choose another name"
+    return None
 
 
 def _reader_is_gone() -> bool:
