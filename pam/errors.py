@@ -42,9 +42,9 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except UnicodeEncodeError as error:
-        if not any("\ud800" <= character <= "\udfff" for character in error.object):
+        if is_utf8(error.object):
             raise
-        name = ascii(next(line for line in error.object.splitlines() if not _is_utf8(line)))
+        name = ascii(next(line for line in error.object.splitlines() if not is_utf8(line)))
         print(
             f"error: {name}: the name of a file or folder is not UTF-8: rename it, e.g. with: "
             "convmv -r -f LATIN1 -t UTF-8 --notest FOLDER",
@@ -86,7 +86,8 @@ def _reader_is_gone() -> bool:
     return True
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 has it: bytes of a name or a command line that are not become surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

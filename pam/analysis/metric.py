@@ -13,8 +13,7 @@ from pam.decode.decode_set import decode_utterances
 from pam.decode.decoder import Decoder
 from pam.decode.settings import Settings
 from pam.model.speech_llm import ESPnetPaMModel
-from pam.score.clusters import cluster_entry
-from pam.score.items import Item, clusters_of
+from pam.score.items import Item
 from pam.score.score_set import Options, score_items
 
 
@@ -36,8 +35,8 @@ def set_metric(
     out = {}
     for task, items in by_task.items():
         score, _ = score_items(task, items, Options(seed=settings.seed))
-        out[task] = {key: score[key] for key in ("metric", "value", "ci95", "count")}
-        out[task]["clusters"] = cluster_entry(clusters_of(items))
+        kept = ("metric", "value", "ci95", "count", "clusters")
+        out[task] = {key: score[key] for key in kept}
     return out
 
 

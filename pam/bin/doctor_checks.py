@@ -19,7 +19,7 @@ from pam.config.source import attribute_of, registered
 from pam.device import cores
 from pam.errors import PamError
 from pam.paths import CONF, ROOT, cache_dir, conf_file
-from pam.train.memory import available
+from pam.train.memory import GIB, available
 
 STAGES = {
     **{str(n): f"{n} {name}" for n, name in enumerate(
@@ -27,7 +27,6 @@ STAGES = {
     **{verb: verb for verb in ("transcribe", "serve", "demo")},
 }  # fmt: skip
 RECIPE, ASK = tuple(STAGES)[:8], tuple(STAGES)[8:]
-GIB = 2**30
 DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
 # What pip must be told of a package, as in setup.py.
 VERSIONS = {"espnet": "espnet==202511", "gradio": "'gradio>=6'", "jiwer": "'jiwer>=4'"}

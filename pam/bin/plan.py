@@ -28,12 +28,11 @@ from pam.paths import conf_file
 from pam.rate import FRAMES_PER_SECOND
 from pam.report.markdown import number, table
 from pam.report.results import read_json
-from pam.train.memory import MEASURED, available
+from pam.train.memory import GIB, MEASURED, available
 from pam.train.systems import combine
 
 SCALE, SYSTEM = "paper", "pam"
 OF_AN_EXPERIMENT = ("scale", "system", "llm", "feats", "set")  # options that --exp replaces
-GIB = 2**30
 MOST_GPUS = 100_000
 TOLERANCE = 0.2
 NOT_COUNTED = "The libraries, the kernels and the memory allocator come on top of these tensors."

@@ -21,13 +21,13 @@ from pam.config import load_yaml
 from pam.errors import PamError, run_main
 from pam.lock import in_turn
 from pam.log import get_logger
+from pam.paper.check import check_known
 from pam.paper.figures import draw
 from pam.paper.kinds import summary_document, table_document
 from pam.paper.plan import Run, describe, gone, missing_runs
 from pam.paper.spec import TableSpec, load_spec, table_name, table_names
 from pam.paper.store import KEPT_IN, Store, read_store
 from pam.paths import CONF
-from pam.registry import nearest
 from pam.report.figures import can_draw
 
 logger = get_logger(__name__)
@@ -90,8 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.out and args.out.suffix != ".md":
         raise PamError(f"--out {args.out}: a table is Markdown: choose a name that ends with .md")
     budgets = load_yaml(CONF / "scale" / f"{args.scale}.yaml")["budgets"]
-    if args.budget not in budgets:
-        raise PamError(f"--budget {args.budget!r}: {nearest(args.budget, budgets)}")
+    check_known(args.budget, budgets, "--budget")
     planned = args.dry_run or args.plan
     folders = [results / args.scale for results in dict.fromkeys(args.results)]
     refuse_folders(folders, planned)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pam.errors import PamError
+from pam.errors import PamError, is_utf8
 from pam.registry import nearest
 
 DEEPEST = 50  # levels of nested sections and lists; ours have six at most
@@ -64,7 +64,7 @@ _Loader.add_constructor(
 
 def parse_value(text: str) -> Any:
     """Text as YAML: `1e-4` gives a float. `PamError` says what is wrong, and in which line."""
-    if not _is_utf8(text):
+    if not is_utf8(text):
         raise PamError("it is not UTF-8")
     try:
         _check_depth(text)
@@ -90,11 +90,6 @@ def _line(number: int, text: str) -> str:
     """`line 3: ` for 2; a text of one line needs no number. Its end is in the last line."""
     lines = len(text.splitlines())
     return f"line {min(number + 1, lines)}: " if lines > 1 else ""
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether UTF-8 has it: bytes of a command line that are not UTF-8 become surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cut(text: str) -> str:
@@ -135,7 +130,7 @@ def set_option(
     `a` must be an existing section, or one of the `optional` sections, which are created. Returns
     the keys, and the section of the last key.
     """
-    if not _is_utf8(assignment):
+    if not is_utf8(assignment):
         raise PamError(f"--set {assignment!r}: it is not UTF-8: type it in UTF-8")
     path, equals, text = assignment.partition("=")
     keys = path.split(".")

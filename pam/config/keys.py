@@ -56,6 +56,7 @@ def _are_names(value: Any) -> bool:
     return _are_texts(value) and bool(value) and all(value)
 
 
+FINITE = Rule("a number", _is_number)
 NUMBER = Rule("a number, at least 0", lambda value: _is_number(value) and value >= 0)
 SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 POSITIVE = Rule("a number above 0", lambda value: _is_number(value) and value > 0)

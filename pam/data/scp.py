@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pam.atomic import atomic_path
 from pam.disk import writing
-from pam.errors import PamError
+from pam.errors import PamError, is_utf8
 
 # Control characters except the tab, and other characters that some readers treat as a line end.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -272,12 +272,10 @@ def _odd_rule(character: str, where: str = "in") -> str:
 
 
 def _surrogates(text: str) -> tuple[str, str] | None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        remedy = "rename the file, or read the source with the right encoding"
-        return "not encodable as UTF-8:", remedy
-    return None
+    if is_utf8(text):
+        return None
+    remedy = "rename the file, or read the source with the right encoding"
+    return "not encodable as UTF-8:", remedy
 
 
 def _short(text: str, limit: int = 60) -> str:

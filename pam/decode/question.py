@@ -6,7 +6,7 @@ from numbers import Integral
 
 from pam.decode.audio_input import Audio, name_of
 from pam.decode.settings import MAX_TOKENS_PER_SECOND, check_threshold
-from pam.errors import PamError
+from pam.errors import PamError, is_utf8
 from pam.rate import SAMPLE_RATE
 
 MOST_CHARACTERS = 8_000  # of a prompt
@@ -54,5 +54,5 @@ def check_prompt(prompt: str) -> None:
         raise PamError("the prompt is empty: write what the model should do with the audio")
     if len(prompt) > MOST_CHARACTERS:  # attention needs memory by the square of the tokens
         raise PamError(f"a prompt of {len(prompt)} characters: give at most {MOST_CHARACTERS}")
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
+    if not is_utf8(prompt):
         raise PamError(f"prompt {ascii(prompt)}: not UTF-8: write it in this encoding")

@@ -11,6 +11,8 @@ from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
 HOLDS_HERE, FAILS_HERE = f"{HOLDS} for these clusters only", f"{FAILS} for these clusters"
+AGAINST = {FAILS, FAILS_HERE}
+DECIDED = {HOLDS, HOLDS_HERE} | AGAINST
 NO_DATA, NO_SET, ONE_SEED = "not measured", "no set at this scale", "one seed"
 # How a line counts its comparisons.
 COUNTS = {
@@ -89,7 +91,7 @@ def verdict(found: list[Pair]) -> str:
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
     kinds = {pair.verdict for pair in here}
-    against = {pair.verdict for pair in made if pair.p * len(made) < LEVEL} & {FAILS, FAILS_HERE}
+    against = {pair.verdict for pair in made if pair.p * len(made) < LEVEL} & AGAINST
     if against:
         return FAILS if FAILS in against else FAILS_HERE
     if kinds and kinds <= {HOLDS, HOLDS_HERE}:
@@ -120,5 +122,5 @@ def _named(pair: Pair, labels: Mapping[str, str]) -> str:
     better, than, column = (
         labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
     )
-    p = f" ({p_text(pair.p)})" if pair.verdict in (FAILS, FAILS_HERE) else ""
+    p = f" ({p_text(pair.p)})" if pair.verdict in AGAINST else ""
     return f"{better} against {than}, {column}{p}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isinf
 
 from pam.paper.claims import (
+    DECIDED,
     FAILS,
     FAILS_HERE,
     HOLDS,
@@ -43,7 +44,6 @@ clusters, and the observed difference is itself uncertain, a small one most of a
 - A claim that would hold has the figures of its hardest comparison. One that would not has those of
   the easiest comparison that points the other way, at p < {LEVEL} divided by the number of
   comparisons."""
-DECIDED = (HOLDS, HOLDS_HERE, FAILS, FAILS_HERE)
 NUMBERS = [
     "difference",
     "σ of seeds (df)",

@@ -1,6 +1,5 @@
 """Checks of a stored result, so that no table shows what cannot be."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from pam.config import keys_of
 from pam.config.keys import (
     ANY,
+    FINITE,
     FLAG,
     LIST,
     NAMES,
@@ -24,7 +24,7 @@ from pam.config.keys import (
 from pam.errors import PamError
 from pam.report.store import FORMAT
 
-SECTION = Rule("a section, or null", lambda value: value is None or isinstance(value, dict))
+SECTION = or_null(Rule("a section", lambda value: isinstance(value, dict)))
 CLOSE = 0.01  # in the unit of the metric: stored terms are rounded to four digits
 
 
@@ -36,7 +36,7 @@ def section_of(help_: str, rule: Rule) -> Any:
 class StoredMetric:
     """A metric of a set: scale · Σ numerators / Σ denominators, a term for each utterance."""
 
-    value: float | None = option("The metric.", Rule("a number", lambda value: _is_finite(value)))
+    value: float | None = option("The metric.", FINITE)
     numerators: list[float] | None = option("Of each utterance.", LIST)
     denominators: list[float] | None = option("Of each utterance; null: 1.", or_null(LIST))
     scale: float | None = option("100 for a percentage.", POSITIVE)
@@ -92,7 +92,7 @@ def check_result(result: Mapping[str, Any], where: str) -> None:
     """PamError for the first key, of the file `where`, with an impossible value."""
     check(result, keys_of(StoredResult), where)
     for expert, shares in (result.get("weights") or {}).items():
-        _check_terms(shares, None, f"{where}: weights.{expert}", least=0)
+        _check_terms(shares, None, f"{where}: weights.{expert}", NUMBER)
     for name, entry in result["sets"].items():
         for metric, stored in entry.get("metrics", {}).items():
             _check_metric(stored, entry, f"{where}: sets.{name}.metrics.{metric}")
@@ -104,10 +104,10 @@ def _check_metric(stored: Mapping[str, Any], entry: Mapping[str, Any], where: st
             raise PamError(f"{where}: no {key!r}: run the report of this experiment again")
     numerators, denominators = stored["numerators"], stored.get("denominators")
     count = entry.get("count") or len(numerators)
-    least = 0 if stored.get("errors") else -math.inf
-    _check_terms(numerators, count, f"{where}.numerators", least)
+    rule = NUMBER if stored.get("errors") else FINITE
+    _check_terms(numerators, count, f"{where}.numerators", rule)
     if denominators is not None:
-        _check_terms(denominators, count, f"{where}.denominators", 0)
+        _check_terms(denominators, count, f"{where}.denominators", NUMBER)
     total = sum(denominators or [1] * count)
     if total <= 0:
         raise PamError(f"{where}.denominators: their sum is 0: expected more")
@@ -117,13 +117,12 @@ def _check_metric(stored: Mapping[str, Any], entry: Mapping[str, Any], where: st
     _check_clusters(entry.get("clusters"), count, where.rpartition(".metrics.")[0])
 
 
-def _check_terms(terms: Sequence[Any], count: int | None, where: str, least: float) -> None:
+def _check_terms(terms: Sequence[Any], count: int | None, where: str, rule: Rule) -> None:
     if not terms or len(terms) != (count or len(terms)):
         raise PamError(f"{where}: {len(terms)} numbers: expected {count or 'some'}")
     for number, term in enumerate(terms):
-        if not _is_finite(term) or term < least:
-            what = "a number" if least < 0 else "a number, at least 0"
-            raise PamError(f"{where}: {term!r} at place {number}: expected {what}")
+        if not rule.holds(term):
+            raise PamError(f"{where}: {term!r} at place {number}: expected {rule.what}")
 
 
 def _check_clusters(clusters: Mapping[str, Any] | None, count: int, where: str) -> None:
@@ -135,7 +134,3 @@ def _check_clusters(clusters: Mapping[str, Any] | None, count: int, where: str) 
     for number, place in enumerate(places):
         if not (whole(0).holds(place) and place < len(names)):
             raise PamError(f"{where}.clusters.of: {place!r} at place {number}: no such name")
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -30,16 +30,14 @@ def score_set(folder: Path, options: Options) -> list[dict[str, Any]]:
         single = len(by_task) == 1
         file = folder / ("score.json" if single else f"score_{task}.json")
         scores, statistics = score_items(task, chosen, options, earlier(file))
-        clusters = clusters_of(chosen)
         result = {
             "set": folder.name if single else f"{folder.name}/{task}",
             "task": task,
             **scores,
-            "clusters": cluster_entry(clusters),
             "prompts": prompt_counts(chosen),
         }
         ids = [item.id for item in chosen]
-        write_utterances(utterances_file(file), ids, statistics, clusters)
+        write_utterances(utterances_file(file), ids, statistics, clusters_of(chosen))
         write_json(file, result)
         results.append(result)
         for name, text in metric_of(task).files(chosen).items():
@@ -71,13 +69,13 @@ def score_items(
     metric = metric_of(task)
     result = metric.score(items, options)
     statistics = result.pop("statistics")
-    if not metric.is_of_captions:
-        return result, statistics
-    models = {**(kept or {}), **dict.fromkeys(options.metrics, options.sbert)}
-    for name, model in models.items():
-        found, more = further(items, [name], options.seed, model)
-        result.setdefault("metrics", {}).update(found)
-        statistics |= more
+    if metric.is_of_captions:
+        models = {**(kept or {}), **dict.fromkeys(options.metrics, options.sbert)}
+        for name, model in models.items():
+            found, more = further(items, [name], options.seed, model)
+            result.setdefault("metrics", {}).update(found)
+            statistics |= more
+    result["clusters"] = cluster_entry(clusters_of(items))  # what the intervals are limited to
     return result, statistics
 
 

@@ -11,9 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from pam.log import get_logger
+from pam.train.memory import GIB
 from pam.train.trial import Trial, run_trial
 
-GIB = 2**30
 MOST_ROWS = 4096
 CLOSE = 1.1  # rows that do not fit, over those that do
 

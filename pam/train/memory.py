@@ -7,6 +7,7 @@ from pathlib import Path
 from pam.atomic import write_json
 
 MEASURED = "peak_memory.json"
+GIB = 2**30
 
 
 def peak_resident() -> int:

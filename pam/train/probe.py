@@ -12,10 +12,9 @@ from pam.errors import PamError
 from pam.fusion.probe import run_once
 from pam.model.architecture import count
 from pam.model.sizes import mixture_on_meta
-from pam.train.memory import available
+from pam.train.memory import GIB, available
 
 BYTES = 4  # of a float32
-GIB = 2**30
 PROBE_FRAMES = (24, 72)  # multiples of all stack sizes, strides and windows of fusions
 
 
