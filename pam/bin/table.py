@@ -93,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     check_known(args.budget, budgets, "--budget")
     planned = args.dry_run or args.plan
     folders = [results / args.scale for results in dict.fromkeys(args.results)]
-    refuse_folders(folders, planned)
+    of_systems = any(list(spec.systems()) for spec in specs)
+    refuse_folders(folders, needed=of_systems and not planned)
     folder, store = folders[0], read_store(*folders)
     if planned:
         metrics = args.metrics.replace(",", " ").split()
@@ -128,15 +129,15 @@ def write_tables(
         logger.info("%s", pages / f"{SUMMARY}.md")
 
 
-def refuse_folders(folders: Sequence[Path], planned: bool) -> None:
+def refuse_folders(folders: Sequence[Path], needed: bool) -> None:
     """PamError before anything is trained, if tables cannot be written to the first folder; or, if
-    they are not only planned, if no folder has results."""
+    results are needed, if no folder has any."""
     first = folders[0]
     above = next(path for path in (first, *first.absolute().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         what = "cannot be written to" if above.is_dir() else "is not a folder"
         raise PamError(f"--results {first.parent}: {above} {what}: choose another folder")
-    if not planned and not any(folder.is_dir() for folder in folders):
+    if needed and not any(folder.is_dir() for folder in folders):
         missing = " and ".join(map(str, folders))
         raise PamError(
             f"--results: there is no folder {missing}: results are FOLDER/SCALE/NAME.json"
