@@ -8,7 +8,7 @@ from typing import Any
 
 from pam.config import plain, require
 from pam.config.documents import SIX, PaperTable, TableRow, TableScale, reason_of, scored_names
-from pam.config.experiment import read_layer, select_encoders
+from pam.config.experiment import compose, read_layer, select_encoders
 from pam.errors import PamError
 from pam.paper import check
 from pam.paths import CONF
@@ -169,7 +169,13 @@ def _rows(
 ) -> dict[str, Row]:
     systems = [path.stem for path in (conf / "systems").glob("*.yaml")]
     rows = (table.rows or {}).items()
-    return {name: _row(name, row, has, own, systems, f"{file}: row {name}") for name, row in rows}
+    made = {name: _row(name, row, has, own, systems, f"{file}: row {name}") for name, row in rows}
+    for row in made.values():
+        if row.system and not row.missing:
+            _check_system(
+                row, own, conf / "systems" / f"{row.system}.yaml", f"{file}: row {row.name}"
+            )
+    return made
 
 
 def _row(
@@ -212,6 +218,15 @@ def _row(
     check.check_options(options, where)
     variant = "".join(f"-{part}" for part in parts)
     return Row(name, "system", row.system, tuple(options), variant, missing=missing)
+
+
+def _check_system(row: Row, own: Mapping[str, Any], file: Path, where: str) -> None:
+    """Refuse options that training would refuse, perhaps hours later."""
+    system = read_layer(file)
+    try:
+        compose(own, system, row.options)
+    except PamError as error:
+        raise PamError(f"{where}: {error}") from error
 
 
 def _are_all(

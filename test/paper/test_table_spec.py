@@ -184,13 +184,18 @@ def row(**changes) -> dict:
         (row(set=["seed=1"]), "row a: set changes the system: name it, with variant"),
         (row(set=["seed"], variant="x"), "row a: option 'seed': expected KEY=VALUE without white"),
         (row(set=["a=b c"], variant="x"), "row a: option 'a=b c': expected KEY=VALUE without"),
-        (row(set=["a=b"], variant="x/y"), "row a: 'x/y': it would be in the name of a folder"),
+        (
+            row(set=["dev_utts=1"], variant="x/y"),
+            "row a: 'x/y': it would be in the name of a folder",
+        ),
+        (row(set=["warmup=2"], variant="x"), "row a: --set: warmup: 2: expected"),
+        (row(set=["optim.lr=1"], variant="x"), "row a: --set"),
         (row(variant=".."), "row a: '..': it would be in the name of a folder"),
         (
             {
                 "rows": {
-                    "a": {"system": "pam", "set": ["x=1"], "variant": "v"},
-                    "b": {"system": "pam", "set": ["x=2"], "variant": "v"},
+                    "a": {"system": "pam", "set": ["dev_utts=1"], "variant": "v"},
+                    "b": {"system": "pam", "set": ["dev_utts=2"], "variant": "v"},
                 }
             },
             "rows a and b: their experiments would have the same name",
