@@ -11,18 +11,17 @@ paper_table() { # paper_table OPTION...
         --results "$results" RESULTS --seeds "${listed_seeds[@]}" --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
-running=() stopped=false # process ids of experiments; whether one has failed
+running=() failures=() # process ids of experiments; names of those that failed
+declare -A name_of   # by process id
 
 # experiment NAME SYSTEM SEED ANALYSE [TRAIN_ARG...]: a line of what `pam.bin.table --plan` prints
 experiment() {
     # shellcheck disable=SC2034  # the options of `stages`
     local expname=$1 system=$2 seed=$3 analyse=$4 train_args="$train_args ${*:5}"
     leave_running "$((at_once - 1))"
-    if ! $stopped; then
-        log "table $table: $1"
-        as='exec' stages 4 8 &
-        running+=($!)
-    fi
+    log "table $table: $1"
+    as='exec' stages 4 8 &
+    running+=($!) name_of[$!]=$1
 }
 
 # leave_running COUNT: wait until only so many experiments run; write the table again after each
@@ -37,7 +36,7 @@ leave_running() {
             elif wait "$pid"; then # `wait -n` would miss those that ended before it
                 paper_table
             else
-                stopped=true
+                failures+=("${name_of[$pid]}") # the others go on: a table may take days
             fi
         done
         running=("${still[@]}")
@@ -65,7 +64,7 @@ else
     fi
     eval "$plan"
     leave_running 0
-    if $stopped; then
-        die "--table $table: an experiment failed (see above): the same command goes on"
+    if ((${#failures[@]})); then
+        die "--table $table: failed (see above): ${failures[*]}: the same command tries again"
     fi
 fi

@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
+budget=long          # length of training: a name under `budgets` of the scale
 size=long            # size of the corpus: long is all, short 3000 clips, tiny is enough to try the stages
 licence="for academic use only; clips of YouTube"
 train_sets="audiocaps_train"

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
+budget=long          # length of training: a name under `budgets` of the scale
 size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
 download=false       # true: fetch the parts that are missing, 7.7 GB, before stage 1
 licence="CC BY 4.0"

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . "$PAM_ROOT/utils/options.sh"
 
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
+budget=long          # length of training: a name under `budgets` of the scale
 size=long            # size of the corpus: long is all items, short 3000, tiny is enough to try the stages
 num_items=137041     # training items where the size is long; this is the paper's number
 segments=0           # clips in each item; 0: as many as people, so that the length tells them too

@@ -27,6 +27,7 @@ from pam.decode.drafters import DRAFTERS
 from pam.decode.settings import (
     BATCH_SIZE,
     EXACT,
+    MAX_NEW_TOKENS,
     MAX_TOKENS_PER_SECOND,
     NONE,
     PLAIN_BATCH_SIZE,
@@ -128,7 +129,11 @@ def get_parser() -> argparse.ArgumentParser:
         default="recompute",
         help="keys and values of skipped layers: recompute, copy or propagate",
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help=f"default: that of the experiment's scale, or {MAX_NEW_TOKENS}",
+    )
     parser.add_argument(
         "--max_tokens_per_second",
         type=float,
@@ -212,6 +217,8 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     exact = args.exact == "true"
     if args.batch_size is None:
         args.batch_size = BATCH_SIZE if exact else PLAIN_BATCH_SIZE
+    if args.max_new_tokens is None:
+        args.max_new_tokens = config.get("max_new_tokens", MAX_NEW_TOKENS)
     for option in ("batch_size", "max_new_tokens"):
         if getattr(args, option) < 1:
             raise PamError(f"--{option} {getattr(args, option)}: must be at least 1")

@@ -33,7 +33,13 @@ from pam.data.audio import check_audio
 from pam.data.recordings import Recording, by_name, is_data_dir, matches, utterances
 from pam.data.scp import one_line
 from pam.decode.chunks import in_chunks
-from pam.decode.settings import NO_SPEECH, REPEATED, add_skip_silence, check_threshold
+from pam.decode.settings import (
+    MAX_NEW_TOKENS,
+    NO_SPEECH,
+    REPEATED,
+    add_skip_silence,
+    check_threshold,
+)
 from pam.device import device_called, device_for
 from pam.errors import PamError, run_main
 
@@ -62,7 +68,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="FILE|FOLDER/", help="FOLDER/ gets a file for each recording"
     )
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        help="of an answer, or of that about a piece (default: as the experiment's scale says, or "
+        f"{MAX_NEW_TOKENS})",
+    )
     parser.add_argument(
         "--no_cut", action="store_true", help="do not cut files that are longer than training clips"
     )
@@ -124,7 +135,7 @@ def answers(
 ) -> Iterator[tuple[Recording, "Answer"]]:
     """The answers, in the order of the recordings, without those that cannot be used."""
     for group in in_chunks(recordings, TOGETHER):
-        asked = [(one, attempt(question, one, args)) for one in group]
+        asked = [(one, attempt(question, one, args, model)) for one in group]
         asked = [(one, made) for one, made in asked if made is not None]
         try:
             found = model.answer([made for _, made in asked])
@@ -135,13 +146,13 @@ def answers(
                 yield recording, answer
 
 
-def question(recording: Recording, args: argparse.Namespace) -> "Question":
+def question(recording: Recording, args: argparse.Namespace, model: "SpeechLLM") -> "Question":
     from pam.decode.question import Question
 
     return Question(
         recording.audio(),
         args.prompt,
-        max_new_tokens=args.max_new_tokens,
+        max_new_tokens=model.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens,
         name=recording.name,
         cut=not args.no_cut,
         skip_silence=args.skip_silence,

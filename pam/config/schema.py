@@ -172,7 +172,7 @@ class Phase:
     warmup_steps: int | None = option(
         "Updates of rising rate, at most a tenth of all updates.", whole(0), unit="updates"
     )
-    floor: float | None = option("Final rate, as a share of lr.", SHARE, without="0")
+    floor: float | None = option("Final rate, as a share of lr.", SHARE, without="0.02")
     lr_rule: str | None = option(
         "Factor of all rates with `batch.per: gpu` on N GPUs: none is 1, sqrt is √N, linear is N.",
         one_of("none", "sqrt", "linear"),
@@ -217,7 +217,7 @@ RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
 # Keys of llm_conf that change memory and time, but no result: a resumed training may change them.
 MEMORY = ("gradient_checkpointing", "shard")
 # Keys of a scale that say how its models are decoded: they change no training.
-DECODING = ("no_repeat_ngram_size",)
+DECODING = ("max_new_tokens", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,18 @@ class Scale:
         whole(0),
         default=0,
         unit="prompts",
+    )
+    plain_prompts: bool | None = option(
+        "Training draws plain requests, and every prompt in several spellings; false: the long "
+        "prompts as they are written, as in the paper.",
+        or_null(FLAG),
+        without="true",
+    )
+    max_new_tokens: int | None = option(
+        "Largest length of a decoded answer. pam.bin.decode --max_new_tokens overrides it.",
+        or_null(whole(1)),
+        unit="tokens",
+        without="128",
     )
     no_repeat_ngram_size: int = option(
         "No decoded answer has a sequence of so many tokens twice, as in transformers; 0: all may. "

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Prompts:
         plain_train: short requests for training, as written; drawn in all their `forms`.
         plain: short requests for decoding alone, in all their forms.
         shared: for each form of a short request with several right experts, their tasks.
+        as_written: whether training draws no other forms.
     """
 
     train: tuple[str, ...]
@@ -36,6 +37,7 @@ class Prompts:
     plain_train: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    as_written: bool = False
 
     def split(self, name: str) -> tuple[str, ...]:
         """The split `name`, one of `PROMPT_SPLITS`. `PamError` if the task does not have it."""
@@ -55,7 +57,11 @@ class Prompts:
     @cached_property
     def _drawn(self) -> frozenset[str]:
         """All prompts that training may draw."""
-        return frozenset(form for text in self.train + self.plain_train for form in forms(text))
+        texts = self.train + self.plain_train
+        return frozenset(form for text in texts for form in self._spelt(text))
+
+    def _spelt(self, text: str) -> tuple[str, ...]:
+        return (text,) if self.as_written else forms(text)
 
     @cached_property
     def _groups(self) -> list[tuple[str, ...]]:
@@ -73,7 +79,7 @@ class Prompts:
         """
         number, chosen = divmod(number, len(self._groups))
         number, index = divmod(number, len(self._groups[chosen]))
-        spelt = forms(self._groups[chosen][index])
+        spelt = self._spelt(self._groups[chosen][index])
         return spelt[number % len(spelt)]
 
     def bank(self, count: int, seed: int) -> tuple[str, ...]:
@@ -144,7 +150,10 @@ def load_all_prompts(
 def prompts_of(config: Mapping[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Prompts]:
     """{task: prompts} for an experiment's tasks, or for `tasks`."""
     tasks = config["tasks"] if tasks is None else tasks
-    return load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
+    found = load_all_prompts(tasks, merge_asr_prompts=config.get("merge_asr_prompts", False))
+    if config.get("plain_prompts", True):
+        return found
+    return {t: replace(own, plain_train=(), as_written=True) for t, own in found.items()}
 
 
 def banks_of(config: Mapping[str, Any], seed: int) -> dict[str, tuple[str, ...]]:

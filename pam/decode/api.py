@@ -17,7 +17,7 @@ from pam.decode.answering import Answering
 from pam.decode.audio_input import Audio
 from pam.decode.decoder import Decoder
 from pam.decode.question import Question, check_prompt
-from pam.decode.settings import EXACT, MAX_TOKENS_PER_SECOND, NONE, Settings
+from pam.decode.settings import EXACT, MAX_NEW_TOKENS, MAX_TOKENS_PER_SECOND, NONE, Settings
 from pam.decode.stream import Stream
 from pam.errors import PamError
 from pam.model.build import load_experiment
@@ -36,6 +36,7 @@ class SpeechLLM:
         exact: compute as `pam.bin.decode --exact true` does, to get the same answers: those of a
             list are then those of its recordings alone, token by token.
         no_repeat_ngram_size: no answer has a sequence of so many tokens twice; 0: all may.
+        max_new_tokens: an answer has at most so many tokens, if a call says nothing else.
 
     It answers one call at a time: threads that share it must take turns.
 
@@ -49,8 +50,9 @@ class SpeechLLM:
         longest: float | None = None,
         exact: bool = EXACT,
         no_repeat_ngram_size: int = 0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
     ):
-        self.model, self.longest = model, longest
+        self.model, self.longest, self.max_new_tokens = model, longest, max_new_tokens
         # Greedy; single requests leave places for drafts, which change no answer.
         drafter = "ctc" if exact else NONE
         settings = Settings(exact=exact, drafter=drafter, no_repeat_ngram_size=no_repeat_ngram_size)
@@ -75,16 +77,18 @@ class SpeechLLM:
         check_device(device)
         folder = folder_of(exp)
         model = load_experiment(folder, online=True, dtype=dtype).to(device)
+        config = load_yaml(folder / "config.yaml")
         if no_repeat_ngram_size is None:
-            no_repeat_ngram_size = load_yaml(folder / "config.yaml").get("no_repeat_ngram_size", 0)
-        return cls(model, read_longest(folder), exact, no_repeat_ngram_size)
+            no_repeat_ngram_size = config.get("no_repeat_ngram_size", 0)
+        most = config.get("max_new_tokens", MAX_NEW_TOKENS)
+        return cls(model, read_longest(folder), exact, no_repeat_ngram_size, most)
 
     def generate(
         self,
         audio: Audio | list[Audio] | tuple[Audio, ...],
         prompt: str | Sequence[str],
         sample_rate: int = SAMPLE_RATE,
-        max_new_tokens: int = 128,
+        max_new_tokens: int | None = None,
         max_tokens_per_second: float = MAX_TOKENS_PER_SECOND,
         name: str | None = None,
         cut: bool = True,
@@ -101,17 +105,18 @@ class SpeechLLM:
         answers are joined (`pam.decode.join`); a file is never in memory as a whole. With
         `cut=False` it is one clip, and a warning is logged.
 
-        An answer, or that of a piece, has at most `max_new_tokens` tokens. `max_tokens_per_second`
-        limits it further by the clip's length, but never below 16 tokens (0: no such limit). It is
-        empty where `no_speech` reaches `skip_silence` (None: never). Messages call the recording
-        `name`; the default is the file's path. `PamError` for audio that cannot be used and for an
-        empty prompt.
+        An answer, or that of a piece, has at most `max_new_tokens` tokens (None: as the
+        experiment's configuration says, or 128). `max_tokens_per_second` limits it further by the
+        clip's length, but never below 16 tokens (0: no such limit). It is empty where `no_speech`
+        reaches `skip_silence` (None: never). Messages call the recording `name`; the default is
+        the file's path. `PamError` for audio that cannot be used and for an empty prompt.
         """
         audios: list[Audio] = list(audio) if isinstance(audio, list | tuple) else [audio]
         prompts = [prompt] * len(audios) if isinstance(prompt, str) else list(prompt)
         if len(prompts) != len(audios):
             raise PamError(f"{len(audios)} recordings, {len(prompts)} prompts: give one for each")
-        options = (sample_rate, max_new_tokens, max_tokens_per_second, name, cut, skip_silence)
+        most = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+        options = (sample_rate, most, max_tokens_per_second, name, cut, skip_silence)
         questions = [
             Question(recording, text, *options)
             for recording, text in zip(audios, prompts, strict=True)

@@ -24,10 +24,11 @@ from pam.decode.checks import checked, no_speech_of
 from pam.decode.chunks import in_chunks
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered, Request
-from pam.log import progress
+from pam.log import get_logger, progress
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.rate import SAMPLE_RATE
 
+logger = get_logger(__name__)
 PARTS = ".parts"
 
 
@@ -187,8 +188,14 @@ def decode_utterances(
         )
         for utterance in ordered
     )
+    cut = 0
     for answer in progress(decoder.answers(requests), len(ordered), "decode"):
+        cut += not answer.complete
         yield line_of(decoder.model, answer)
+    if cut:
+        limits = settings.max_new_tokens, settings.max_tokens_per_second
+        what = "%d of %d answers are cut: --max_new_tokens %d, --max_tokens_per_second %g"
+        logger.info(what, cut, len(ordered), *limits)
 
 
 def write_hypotheses(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from pam.decode.settings import MAX_TOKENS_PER_SECOND
+from pam.decode.settings import MAX_NEW_TOKENS, MAX_TOKENS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
     key: Any
     prompt: str
     load: Callable[[], Mapping[str, Tensor]]
-    max_new_tokens: int = 128
+    max_new_tokens: int = MAX_NEW_TOKENS
     max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
     name: str = ""
     watch: Callable[[Sequence[int]], bool] | None = None

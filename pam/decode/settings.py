@@ -10,6 +10,7 @@ NONE = "none"  # no drafter, no early exit
 BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
 # Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
+MAX_NEW_TOKENS = 128  # of an answer, where the scale says nothing else
 MAX_TOKENS_PER_SECOND = 8.0
 # Scores of `pam.decode.checks` from which an answer is doubtful.
 NO_SPEECH, REPEATED = 0.5, 0.3
@@ -31,7 +32,7 @@ class Settings:
 
     prompts: str = "unseen"
     seed: int = 0
-    max_new_tokens: int = 128
+    max_new_tokens: int = MAX_NEW_TOKENS
     max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
     feats: str = "dumped"
     exact: bool = EXACT

@@ -22,6 +22,7 @@ from transformers import (
 from pam.atomic import write_json, write_text
 from pam.config import load_yaml
 from pam.data.longest import read_longest
+from pam.decode.settings import MAX_NEW_TOKENS
 from pam.disk import writing
 from pam.encoders import ENCODERS
 from pam.errors import PamError
@@ -45,7 +46,6 @@ AUTO_MAP = {
     "AutoModelForMultimodalLM": MODEL,
     "AutoProcessor": "processing_pam.PaMProcessor",
 }
-MAX_NEW_TOKENS = 128
 SHARD = "5GB"
 ONE_FILE = 2**60  # bytes
 # What a configuration of transformers says of this machine or of its version, and labels.
@@ -110,7 +110,7 @@ def write_model(
     described = describe(model, config, bundle, tokenizer.convert_tokens_to_ids(AUDIO_TOKEN))
     write_json(folder / "config.json", described | {"longest_seconds": longest})
     write_processor(tokenizer, folder)
-    write_json(folder / "generation_config.json", generation(model))
+    write_json(folder / "generation_config.json", generation(model, config))
     shards = SHARD if bundle else ONE_FILE
     save_torch_state_dict(weights(model, bundle), folder, max_shard_size=shards)
     return write_code(folder, ROOTS, parts(described))
@@ -240,8 +240,10 @@ def write_processor(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     write_json(folder / "processor_config.json", kind | words)
 
 
-def generation(model: ESPnetPaMModel) -> dict[str, Any]:
+def generation(model: ESPnetPaMModel, config: Mapping[str, Any]) -> dict[str, Any]:
     """Greedy search, as in `pam.decode`. A padding token may be one that the LLM does not have."""
     end = model.llm.eos
-    limit = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS}
+    limit = {"do_sample": False, "max_new_tokens": config.get("max_new_tokens", MAX_NEW_TOKENS)}
+    if size := config.get("no_repeat_ngram_size", 0):
+        limit["no_repeat_ngram_size"] = size
     return {"eos_token_id": end, "pad_token_id": end} | limit

@@ -1,6 +1,8 @@
 """Write a trained model for vLLM: the merged LLM as a plain folder, and what makes its inputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pam.atomic import write_json, write_text
 from pam.config import load_yaml
@@ -24,17 +26,17 @@ def write_vllm(exp: Path, out: Path, bundle: bool) -> None:
     with new_folder(out) as folder:
         model = load_experiment(exp, online=True)
         refuse_kept_lora(model.llm, "vllm")
-        write_llm(model, folder)
+        write_llm(model, config, folder)
         (folder / "pam").mkdir()
         write_model(model, config, folder / "pam", bundle, read_longest(exp))
 
 
-def write_llm(model: ESPnetPaMModel, folder: Path) -> None:
+def write_llm(model: ESPnetPaMModel, config: Mapping[str, Any], folder: Path) -> None:
     """Write the merged LLM and its tokenizer, as transformers reads them, and pam_inputs.py."""
     llm = merged_llm(model.llm)
     llm.config.name_or_path = ""
     llm.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
-    write_json(folder / "generation_config.json", generation(model))
+    write_json(folder / "generation_config.json", generation(model, config))
     text = Path(pam_inputs.__file__).read_text(encoding="utf-8")
     write_text(folder / "pam_inputs.py", text)

@@ -195,11 +195,11 @@ def scheduler_conf(conf: Mapping[str, Any], total: int) -> dict[str, Any]:
     lowest rate as a share of the peak.
     """
     floor = {"floor": conf["floor"]} if "floor" in conf else {}
-    return {
-        "warmup_steps": min(conf["warmup_steps"], max(total // 10, 1)),
-        "total_steps": total,
-        **floor,
-    }
+    asked = conf["warmup_steps"]
+    steps = min(asked, max(total // 10, 1))
+    if steps < asked:
+        logger.info("the rate rises for %d of %d updates, not %d: a tenth", steps, total, asked)
+    return {"warmup_steps": steps, "total_steps": total, **floor}
 
 
 def scaled(conf: Mapping[str, Any], gpus: int) -> dict[str, Any]:

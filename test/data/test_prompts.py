@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pam.config import read_experiment
 from pam.data.prompts import (
     Prompts,
     banks_of,
@@ -20,6 +21,7 @@ from pam.data.prompts import (
 )
 from pam.data.tasks import TASKS
 from pam.errors import PamError
+from pam.paths import CONF
 
 MAX_JACCARD = 0.6  # shared words / all words of two prompts; the closest two have 0.58
 CUES = {  # word stems, one of which says which of the two kinds of speech a prompt is about
@@ -220,6 +222,17 @@ def test_prompts_of_a_configuration(shipped):
     assert prompts_of(config, ["snv"]) == {"snv": shipped["snv"]}
     merged = prompts_of(config | {"merge_asr_prompts": True})
     assert len(merged["asr_noisy"].train) == 2 * len(merged["ac"].train) == 100
+
+
+def test_a_configuration_may_draw_long_prompts_alone_as_they_are_written(shipped):
+    own = prompts_of({"tasks": ["asr_clean"], "plain_prompts": False})["asr_clean"]
+    train = shipped["asr_clean"].train
+    assert {own.draw_train(number) for number in range(2 * len(train))} == set(train)
+    assert set(own.bank(500, seed=0)) == set(train)
+    assert own.is_seen(train[0]) and not own.is_seen(train[0].upper())
+    assert own.plain == shipped["asr_clean"].plain  # decoding still has them
+    paper = read_experiment(CONF / "scale/paper.yaml", CONF / "systems/pam.yaml")
+    assert paper.plain_prompts is False
 
 
 def test_banks_of_a_configuration(shipped):

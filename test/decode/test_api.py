@@ -477,17 +477,19 @@ def test_no_answer_repeats_a_sequence_if_the_experiment_says_so(
         return counted[0].tokens
 
     assert len(set(tokens(1))) == len(tokens(1)) and len(set(tokens())) < len(tokens())
+    short = SpeechLLM(speech_llm.model, None, exact, max_new_tokens=2)
+    assert short.generate(wav, "Again?") == short.generate(wav, "Again?", max_new_tokens=2)
     monkeypatch.setattr(api, "load_experiment", lambda exp, **_: Loaded())
     monkeypatch.setattr(api, "folder_of", Path)
     monkeypatch.setattr(api, "read_longest", ignore)
     found = []
-    record = {"__init__": lambda self, *given: found.append(given[-1])}
+    record = {"__init__": lambda self, *given: found.append(given[-2:])}
     monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), record))
-    for config in ({}, {"no_repeat_ngram_size": 3}):
+    for config in ({}, {"no_repeat_ngram_size": 3, "max_new_tokens": 9}):
         monkeypatch.setattr(api, "load_yaml", lambda path, config=config: config)
         api.SpeechLLM.from_pretrained("exp")
         api.SpeechLLM.from_pretrained("exp", no_repeat_ngram_size=5)
-    assert found == [0, 5, 3, 5]
+    assert found == [(0, 128), (5, 128), (3, 9), (5, 9)]
 
 
 class Loaded:

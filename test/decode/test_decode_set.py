@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,6 @@ from pam.errors import PamError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
 
-KEY = "no_repeat_ngram_size"
 TASKS = {"b-1": "snv", "B-2": "asr_clean", "a-3": "ac", "a-10": "asr_noisy", "c-4": "snv"}
 FRAMES = {"b-1": 4, "B-2": 9, "a-3": 6, "a-10": 5, "c-4": 7}
 
@@ -280,12 +280,34 @@ def test_options_that_cannot_be(exp, data, tmp_path, option, message):
         run(exp, data, tmp_path / "out", *option)
 
 
-@pytest.mark.parametrize(("of_scale", "given", "used"), [(None, None, 0), (3, None, 3), (3, 0, 0)])
-def test_sequences_that_may_repeat_are_a_setting_of_the_scale(exp, of_scale, given, used):
-    config = load_yaml(exp / "config.yaml") | ({} if of_scale is None else {KEY: of_scale})
+@pytest.mark.parametrize(
+    ("key", "of_scale", "given", "used"),
+    [
+        ("no_repeat_ngram_size", None, None, 0),
+        ("no_repeat_ngram_size", 3, None, 3),
+        ("no_repeat_ngram_size", 3, 0, 0),
+        ("max_new_tokens", None, None, 128),
+        ("max_new_tokens", 256, None, 256),
+        ("max_new_tokens", 256, 7, 7),
+    ],
+)
+def test_what_limits_answers_is_a_setting_of_the_scale(exp, key, of_scale, given, used):
+    config = load_yaml(exp / "config.yaml") | ({} if of_scale is None else {key: of_scale})
     options = ["--exp", "exp", "--data", "data", "--out", "out"]
-    options += [] if given is None else [f"--{KEY}", str(given)]
-    assert getattr(decode.settings_of(decode.get_parser().parse_args(options), config), KEY) == used
+    options += [] if given is None else [f"--{key}", str(given)]
+    assert getattr(decode.settings_of(decode.get_parser().parse_args(options), config), key) == used
+
+
+def test_answers_that_are_cut_are_counted(exp, data, tmp_path, caplog, monkeypatch):
+    run(exp, data, tmp_path / "all")  # random weights end no answer
+    assert f"{len(TASKS)} of {len(TASKS)} answers are cut: --max_new_tokens 6," in caplog.text
+    caplog.clear()
+    answers = Decoder.answers
+    monkeypatch.setattr(
+        Decoder, "answers", lambda *given: (replace(a, complete=True) for a in answers(*given))
+    )
+    run(exp, data, tmp_path / "none")
+    assert "answers are cut" not in caplog.text
 
 
 @pytest.mark.parametrize("longest", [None, 0.2, 0.3, 0.36])

@@ -156,6 +156,14 @@ def test_a_fusion_that_reads_the_prompt_needs_it(experiment, tmp_path):
         model.get_audio_features(*audio)
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_new_tokens": 9, "no_repeat_ngram_size": 2}])
+def test_decoding_is_that_of_the_experiment(experiment, tmp_path, limits):
+    write_hf(experiment("llama", **limits), tmp_path / "out", bundle=True, licence="other")
+    found = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    expected = {"max_new_tokens": 128, "no_repeat_ngram_size": None} | limits
+    assert {key: found.get(key) for key in expected} == expected
+
+
 def test_other_searches_work(both):
     """The audio's places are ids that the LLM does not have."""
     _, model, processor = both

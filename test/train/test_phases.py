@@ -83,6 +83,13 @@ def test_the_floor_of_the_rate_can_be_set():
     assert scheduler_conf({"warmup_steps": 1, "floor": 0.5}, 100)["floor"] == 0.5
 
 
+def test_a_rise_that_is_cut_is_logged(caplog):
+    caplog.set_level("INFO")
+    assert scheduler_conf({"warmup_steps": 10}, 100)["warmup_steps"] == 10 and not caplog.text
+    assert scheduler_conf({"warmup_steps": 11}, 100)["warmup_steps"] == 10
+    assert "the rate rises for 10 of 100 updates, not 11: a tenth" in caplog.text
+
+
 def test_rates_for_the_batches_of_several_gpus():
     conf = {"optim_conf": {"lr": 1e-4, "lora_lr": 2e-4, "weight_decay": 0.1}}
     assert scaled(conf, 4) == conf["optim_conf"]
