@@ -1,5 +1,8 @@
 """The device of a program: check `--ngpu` and `--device` against the GPUs that torch sees."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pam.errors import PamError
 
 
@@ -48,6 +51,19 @@ def allow_tf32() -> None:
 
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Context in which GPUs multiply float32 matrices as float32."""
+    import torch
+
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def cores() -> int:

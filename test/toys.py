@@ -28,9 +28,10 @@ class ToyEncoder(nn.Module):
         frames = lengths // FRAME
         longest = int(frames.max())
         blocks_BT = audio[:, : longest * FRAME].unflatten(1, (longest, FRAME)).abs().mean(2)
-        scale_SD = torch.arange(1.0, 1 + self.num_states * self.dim).view(self.num_states, 1, -1)
+        weights = torch.arange(1.0, 1 + self.num_states * self.dim, device=audio.device)
+        scale_SD = weights.view(self.num_states, 1, -1)
         states = blocks_BT[:, None, :, None] * scale_SD
-        return states, torch.arange(longest) < frames[:, None]
+        return states, torch.arange(longest, device=audio.device) < frames[:, None]
 
 
 def tone(rate):

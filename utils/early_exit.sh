@@ -37,7 +37,7 @@ gate() {
 
 # measured NAME OPTION...: the results of pam.bin.exit_analysis on the test sets
 measured() {
-    launch "$expdir/early_exit_$1.log" "$python" -m pam.bin.exit_analysis --name "$1" \
+    start exit_analysis "$expdir/early_exit_$1.log" decode --name "$1" \
         --results "$results/early_exit" --ngpu "$((ngpu > 0))" "${@:2}"
 }
 

@@ -18,7 +18,9 @@ encoders=() models=()                          # of the scale: to dump; to fetch
 sets=() tested=() limited=()                   # all sets; test sets; the others
 train=() dev=() test=()                        # folders of dumped sets
 made_with=()                                   # NAME=VALUE: settings of the data
-wanted=()                                      # corpora of these sets
+wanted=() unnamed=()                           # corpora of these sets; those without a folder
+
+jobs=() # options of the launcher: see `start`
 
 # Check and resolve the options (pam/bin/recipe.py).
 resolve_options() {
@@ -47,18 +49,21 @@ pending() {
     ((status == 10))
 }
 
-# run PROGRAM LOG KIND OPTION...: run pam.bin.PROGRAM if it has work to do, and set `worked`. KIND (dump,
-# train, decode; here: this machine) chooses launcher and prefix of cmd.sh. For several jobs, `jobs` has
-# the options of the launcher.
-run() {
-    local verb=$1 log=$2 cmd=$3_cmd prefix=$3_prefix
-    shift 3
-    worked=false
-    pending "$verb" "$@" || return 0
-    worked=true
+# start PROGRAM LOG KIND OPTION...: run pam.bin.PROGRAM. KIND (dump, train, decode; here: this machine)
+# chooses launcher and prefix of cmd.sh. For several jobs, `jobs` has the options of the launcher.
+start() {
+    local cmd=$3_cmd prefix=$3_prefix
     # shellcheck disable=SC2086  # both are a command with its arguments
-    python3 "$PAM_ROOT/utils/"${!cmd:-run.py} "${jobs[@]}" "$log" ${!prefix-} \
-        "$python" -m "pam.bin.$verb" "$@"
+    python3 "$PAM_ROOT/utils/"${!cmd:-run.py} "${jobs[@]}" "$2" ${!prefix-} \
+        "$python" -m "pam.bin.$1" "${@:4}"
+}
+
+# run PROGRAM LOG KIND OPTION...: as `start`, if the program has work to do; sets `worked`
+run() {
+    worked=false
+    pending "$1" "${@:4}" || return 0
+    worked=true
+    start "$@"
 }
 
 # stages FIRST LAST: a run of these stages of the recipe, with the options that are set now. It ends if this
@@ -73,6 +78,8 @@ stages() {
 }
 
 in_each_corpus() { # in_each_corpus STAGE: run the stage of each corpus' own recipe, with this dumpdir
+    (($1 != 1 || ${#unnamed[@]} == 0)) ||
+        die "no folder of ${unnamed[*]}: name it in db.sh of egs/${unnamed[0]}, or leave the corpus out of --corpora"
     local corpus list lists
     for corpus in "${wanted[@]}"; do
         lists=()

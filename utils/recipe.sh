@@ -95,7 +95,7 @@ stage_7() { # score: WER, accuracy, metrics of captions and the accuracy of the 
 }
 
 stage_8() { # report: RESULTS.md, report.html and results.json
-    [[ $analyse == false ]] || launch "$exp/analyse.log" "$python" -m pam.bin.analyse \
+    [[ $analyse == false ]] || start analyse "$exp/analyse.log" decode \
         --exp "$exp" --data "$combined/dev" --ngpu "$((ngpu > 0))"
     local more=()
     [[ $html == false ]] || more+=(--html --html_data "$dumpdir/raw")

@@ -11,17 +11,38 @@ paper_table() { # paper_table OPTION...
         --results "$results" RESULTS --seeds "${listed_seeds[@]}" --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
-running=() failures=() # process ids of experiments; names of those that failed
-declare -A name_of   # by process id
+running=() failures=()       # process ids of experiments; names of those that failed
+declare -A name_of place_of # by process id; a place is a number below --at_once
+
+gpus=() # of each place, where systems that are trained at the same time share this machine
+
+# divide_gpus: give each place --ngpu GPUs of those that may be seen. A queue does it itself.
+divide_gpus() {
+    [[ $ngpu != 0 && $at_once != 1 && $train_cmd == run.py* ]] || return 0
+    local place all names=${CUDA_VISIBLE_DEVICES-$(seq -s, 0 "$((at_once * ngpu - 1))")}
+    IFS=, read -ra all <<<"$names"
+    ((${#all[@]} >= at_once * ngpu)) ||
+        die "--at_once $at_once --ngpu $ngpu: $((at_once * ngpu)) GPUs are needed, but CUDA_VISIBLE_DEVICES is $names"
+    for ((place = 0; place < at_once; place++)); do
+        gpus[place]=$(IFS=, && echo "${all[*]:place * ngpu:ngpu}")
+    done
+}
 
 # experiment NAME SYSTEM SEED ANALYSE [TRAIN_ARG...]: a line of what `pam.bin.table --plan` prints
 experiment() {
     # shellcheck disable=SC2034  # the options of `stages`
     local expname=$1 system=$2 seed=$3 analyse=$4 train_args="$train_args ${*:5}"
     leave_running "$((at_once - 1))"
+    local pid place=0 taken=' '
+    for pid in "${running[@]}"; do
+        taken+="${place_of[$pid]} "
+    done
+    while [[ $taken == *" $place "* ]]; do
+        ((++place))
+    done
     log "table $table: $1"
-    as='exec' stages 4 8 &
-    running+=($!) name_of[$!]=$1
+    as="exec ${gpus[$place]:+env CUDA_VISIBLE_DEVICES=${gpus[$place]}}" stages 4 8 &
+    running+=($!) name_of[$!]=$1 place_of[$!]=$place
 }
 
 # leave_running COUNT: wait until only so many experiments run; write the table again after each
@@ -57,6 +78,7 @@ plan=$(paper_table --plan)
 if [[ -z $plan ]]; then
     paper_table
 else
+    divide_gpus
     stages 1 3
     if ((at_once > 1)); then # each experiment has its share of the cores
         train_nj=${train_nj:-1} inference_nj=${inference_nj:-1}

@@ -15,10 +15,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 budget=long          # length of training: a name under `budgets` of the scale
 size=long            # size of the corpus: long is all items, short 3000, tiny is enough to try the stages
-num_items=137041     # training items where the size is long; this is the paper's number
-segments=0           # clips in each item; 0: as many as people, so that the length tells them too
-data_seed=0          # of the draw of clips
-audio=virtual        # virtual: clips are joined when they are read; flac: items are written too
+num_items=${SNV_NUM_ITEMS:-137041} # training items where the size is long; this is the paper's number
+segments=${SNV_SEGMENTS:-0}        # clips in each item; 0: as many as people, so that the length tells them too
+data_seed=${SNV_DATA_SEED:-0}      # of the draw of clips
+audio=${SNV_AUDIO:-virtual}        # virtual: clips are joined when they are read; flac: items are written too
 licence="CC0"
 train_sets="snv_commonvoice_train"
 dev_sets="snv_commonvoice_dev"

@@ -10,10 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pam.bin.recipe import named_in_db
+from pam.bin.recipe import FOLDER_OF_DB, named_in_db
 from pam.config import keys_of, load_yaml, require
 from pam.config.keys import check
-from pam.config.made import FOLDER
 from pam.config.schema import Experiment
 from pam.config.source import attribute_of, registered
 from pam.device import cores
@@ -27,6 +26,7 @@ STAGES = {
     **{verb: verb for verb in ("transcribe", "serve", "demo")},
 }  # fmt: skip
 RECIPE, ASK = tuple(STAGES)[:8], tuple(STAGES)[8:]
+MINI = "mini"
 DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
 # What pip must be told of a package, as in setup.py.
 VERSIONS = {"espnet": "espnet==202511", "gradio": "'gradio>=6'", "jiwer": "'jiwer>=4'"}
@@ -106,8 +106,8 @@ def all_checks(scale: str, exp: Path | None) -> Iterator[Check]:
         yield from map(packages, GROUPS)
         yield tested_versions()
         yield gpu()
-        yield memory()
-        yield disk(job)
+        yield memory(scale)
+        yield disk(job, scale)
         yield threads()
         yield from models(scale, exp)
         yield from map(corpus, recipes())
@@ -197,18 +197,21 @@ def gpu() -> Check:
     return Check("GPU", found, ("2", "4", "5", "6", *ASK))
 
 
-def memory() -> Check:
-    """Memory that programs may take now, against that of the main job."""
+def memory(scale: str) -> Check:
+    """Memory that programs may take now; at the mini scale against that of the main job."""
     free = available() / GIB
+    if scale != MINI:
+        what = f"`pam plan --scale {scale}` predicts the memory of a step and the disk of a dump"
+        return Check("memory", f"{free:.1f} GiB free", ("2", "4", "6", *ASK), note=what)
     found = f"{free:.1f} GiB free" if free >= MEMORY_GIB else None
     remedy = f"only {free:.1f} GiB are free: end other programs"
     return Check(f"{MEMORY_GIB} GiB of memory", found, ("2", "4", "6", *ASK), remedy)
 
 
-def disk(job: tuple[str, ...]) -> Check:
+def disk(job: tuple[str, ...], scale: str) -> Check:
     """Free disk where recipes work, else where models are cached."""
     folder = ROOT / "egs" if is_clone() else existing(cache_dir())
-    gib = DISK_GIB if job == RECIPE else 1
+    gib = DISK_GIB if job == RECIPE and scale == MINI else 1
     free = shutil.disk_usage(folder).free / GIB
     writable = os.access(folder, os.W_OK)
     found = f"{free:.0f} GiB free" if free >= gib and writable else None
@@ -284,9 +287,7 @@ def recipes() -> list[Path]:
 
 def corpus(recipe: Path) -> Check:
     """What a recipe has prepared, or the folder of its corpus that db.sh names."""
-    asked = re.findall(
-        rf"^({FOLDER.pattern})=", (recipe / "db.sh").read_text("utf-8"), re.MULTILINE
-    )
+    asked = FOLDER_OF_DB.findall((recipe / "db.sh").read_text("utf-8"))
     named = [f"{name}={path}" for name, path in named_in_db(recipe).items() if Path(path).is_dir()]
     sets = len(list(recipe.glob("data/*/wav.scp")))
     found = f"{sets} sets are prepared" if sets else ", ".join(named)

@@ -25,10 +25,12 @@ from pam.score import CAPTION_METRICS, SBERT
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
+FROM_ENVIRONMENT = re.compile(r"\$\{\w+:-(.*)\}")
 OF_TABLES = ("seeds", "at_once", "dry_run")  # options that change nothing without --table
 LISTS = ("train_sets", "dev_sets", "test_sets")
 PROCESSES = re.compile(r"([1-9]\d*)?")
 MOST_PROCESSES = 4  # processes on a CPU where no number is given: each has an LLM in memory
+FOLDER_OF_DB = re.compile(rf"^({FOLDER.pattern})=", re.MULTILINE)
 SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)?")
 
 Options = Mapping[str, str]
@@ -87,6 +89,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
         "limited": [s for s in every if s not in sets["test_sets"]],
         "made_with": [f"{k}={v}" for k, v in {**made_with, **folders}.items()],
         "wanted": wanted,
+        "unnamed": [corpus for corpus in wanted if not is_named(recipe.parent / corpus, options)],
         **{
             f"{corpus}_{name}": " ".join(parts[corpus][name]) for corpus in wanted for name in LISTS
         },
@@ -108,9 +111,15 @@ def processes(options: Options) -> dict[str, str]:
 
 def known_options(recipe: Path, root: Path) -> tuple[dict[str, str], list[str]]:
     """All options with their defaults, and the names of the options that only this recipe has."""
-    shared = dict(OPTION.findall((root / "utils/options.sh").read_text(encoding="utf-8")))
-    own = dict(OPTION.findall((recipe / "run.sh").read_text(encoding="utf-8")))
+    shared = defaults_in(root / "utils/options.sh")
+    own = defaults_in(recipe / "run.sh")
     return {**shared, **own}, [name for name in own if name not in shared]
+
+
+def defaults_in(script: Path) -> dict[str, str]:
+    """Option → its default, which may be NAME=${VARIABLE:-DEFAULT}."""
+    found = OPTION.findall(script.read_text(encoding="utf-8"))
+    return {name: FROM_ENVIRONMENT.sub(r"\1", value) for name, value in found}
 
 
 def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str, str]) -> None:
@@ -242,7 +251,7 @@ def folders_of(options: Options, recipe: Path) -> dict[str, str]:
 
 def named_in_db(folder: Path) -> dict[str, str]:
     text = (folder / "db.sh").read_text(encoding="utf-8")
-    names = re.findall(rf"^({FOLDER.pattern})=", text, re.MULTILINE)
+    names = FOLDER_OF_DB.findall(text)
     if not names:
         return {}
     script = '. ./db.sh && for name; do printf "%s\\0" "${!name-}"; done'
@@ -254,6 +263,13 @@ def named_in_db(folder: Path) -> dict[str, str]:
     values = dict(zip(names, done.stdout.split("\0"), strict=False))
     # Symbolic links are not resolved, since their targets may change.
     return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
+
+
+def is_named(corpus: Path, options: Options) -> bool:
+    """Whether db.sh of a corpus names a folder, needs none, or the data are made already."""
+    asked = FOLDER_OF_DB.search((corpus / "db.sh").read_text(encoding="utf-8"))
+    made = read_record(corpus / options["datadir"], "data")
+    return not asked or bool(named_in_db(corpus)) or made is not None
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:

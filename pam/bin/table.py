@@ -24,7 +24,7 @@ from pam.log import get_logger
 from pam.paper.check import check_known
 from pam.paper.figures import draw
 from pam.paper.kinds import summary_document, table_document
-from pam.paper.plan import Run, describe, gone, missing_runs
+from pam.paper.plan import Run, absent_models, describe, gone, missing_runs
 from pam.paper.spec import TableSpec, load_spec, table_name, table_names
 from pam.paper.store import KEPT_IN, Store, read_store
 from pam.paths import CONF
@@ -99,6 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     if planned:
         metrics = args.metrics.replace(",", " ").split()
         runs = missing_runs(specs, store, args.budget, args.seeds, metrics)
+        for line in absent_models(runs, args.scale):
+            logger.warning(line)
         if args.dry_run:
             print("\n".join(describe(runs, specs, store, args.budget)))
         refuse(gone(runs, args.expdir), store, folder, args.expdir)

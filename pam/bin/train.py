@@ -38,7 +38,7 @@ from pam.data.digests import LEARNED, data_digest, training_prompts_digest
 from pam.data.prompts import load_all_prompts
 from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
-from pam.device import device_for
+from pam.device import device_for, gpus_seen
 from pam.errors import PamError, run_main
 from pam.lock import alone
 from pam.log import get_logger
@@ -294,6 +294,8 @@ def work(args: argparse.Namespace, making: Making) -> None:
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
+    if is_first() and not args.ngpu and (seen := gpus_seen()):
+        get_logger(__name__).warning("%d GPUs are here, but --ngpu 0 trains on the CPU", seen)
     config = from_first(lambda: configuration(args, making))
     given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
     running = config | {key: given[key] for key in RUNNING if key in given}

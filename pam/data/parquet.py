@@ -36,8 +36,15 @@ SUFFIXES = tuple(dict.fromkeys([*STARTS.values(), *FORMS.values()]))
 
 
 def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
-    """All files below `folder` that match, sorted by name; an empty list if there are none."""
-    return sorted(folder.rglob(pattern))
+    """All files below `folder` that match, sorted by name; an empty list if there are none.
+
+    PamError for files of a folder partial-SPLIT, where the hub has only the first part of a split.
+    """
+    found = sorted(folder.rglob(pattern))
+    for file in found:
+        if any(part.startswith("partial-") for part in file.relative_to(folder).parts[:-1]):
+            raise PamError(f"{file}: only a part of the split: copy the data set's own files")
+    return found
 
 
 def columns(file: Path) -> list[str]:

@@ -25,6 +25,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from pam.decode.repeats import forbid_repeats
+from pam.device import without_tf32
 from pam.llm.causal_lm import CausalLM
 from pam.llm.depth import Depth
 from pam.llm.prompts import PromptStates
@@ -240,6 +241,7 @@ def shortest_window(lm: CausalLM) -> float:
 
 
 @torch.no_grad()
+@without_tf32()  # its rounding would look like a fault of the engine
 def engine_fault(lm: CausalLM) -> str | None:
     """Why the engine cannot run this LLM; None if it can.
 

@@ -48,10 +48,11 @@ class GreedyOutput:
 
 
 class PromptMemory:
-    """Caches the states of prompts. Each prompt is computed once, in batches of `rows`."""
+    """Caches the states of the `most` prompts that were used last. Each is computed once, in
+    batches of `rows`, without gradients."""
 
-    def __init__(self, model: ESPnetPaMModel, rows: int = 32):
-        self.model, self.rows = model, rows
+    def __init__(self, model: ESPnetPaMModel, rows: int = 32, most: int = 2048):
+        self.model, self.rows, self.most = model, rows, most
         self.known: dict[str, PromptStates] = {}
 
     def __call__(self, prompts: Sequence[str]) -> PromptStates:
@@ -59,9 +60,15 @@ class PromptMemory:
         self.prepare(prompts)
         return stack_prompts([self.known[prompt] for prompt in prompts])
 
+    @torch.no_grad()
     def prepare(self, prompts: Iterable[str]) -> None:
-        """Compute the states of those prompts that are new, together."""
-        self.learn([prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known])
+        """Compute the states of those prompts that are new, together. At least these are kept."""
+        asked = list(dict.fromkeys(prompts))
+        self.learn([prompt for prompt in asked if prompt not in self.known])
+        for prompt in asked:  # the last ones are those used last
+            self.known[prompt] = self.known.pop(prompt)
+        for prompt in list(self.known)[: max(0, len(self.known) - max(self.most, len(asked)))]:
+            del self.known[prompt]
 
     def learn(self, new: Sequence[str]) -> None:
         """Compute and store the states of new prompts."""

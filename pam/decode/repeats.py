@@ -22,7 +22,7 @@ def forbid_repeats(
         return logits
     process = NoRepeatNGramLogitsProcessor(size)
     rows = [
-        process(torch.tensor([tokens], dtype=torch.long), row[None])
+        process(torch.tensor([tokens], dtype=torch.long, device=row.device), row[None])
         for tokens, row in zip(said, logits, strict=True)
     ]
     return torch.cat(rows).clamp(min=torch.finfo(logits.dtype).min)

@@ -25,13 +25,14 @@ class Analysis:
     def __init__(self, args: argparse.Namespace, found: dict[str, Any]):
         self.args = args
         self.sublayers = not args.layers_only
+        device = device_for(args.ngpu)
         if args.exp:
             self.config = load_yaml(args.exp / "config.yaml")
             online = self.config["feats"] == "online"
-            self.model = load_experiment(args.exp, online).to(device_for(args.ngpu))
+            self.model = load_experiment(args.exp, online).to(device)
             self.lm, self.gate = self.model.llm, self.model.exit_gate
         else:
-            self.lm, self.gate = CausalLM(args.llm, lora_rank=0), None
+            self.lm, self.gate = CausalLM(args.llm, lora_rank=0).to(device), None
         try:
             self.depth = Depth(self.lm, self.sublayers)
         except PamError as error:

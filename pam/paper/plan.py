@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pam.config import load_yaml
+from pam.config import load_yaml, read_experiment
 from pam.errors import PamError
 from pam.paper.spec import TableSpec
 from pam.paper.store import FILE, Store, named, stored_runs
@@ -77,6 +77,20 @@ def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) 
         elif column.metric in metrics and column.metric not in found["metrics"]:
             lacks.append(column.metric)
     return tuple(dict.fromkeys(lacks))
+
+
+def absent_models(runs: Iterable[Run], scale: str) -> list[str]:
+    """A line for each file or folder of a model to train that is not on this machine."""
+    lines = []
+    for run in (run for run in runs if not run.lacks):
+        files = (CONF / "scale" / f"{scale}.yaml", CONF / "systems" / f"{run.system}.yaml")
+        experiment = read_experiment(*files, assignments=run.options)
+        paths = [encoder.path for encoder in experiment.encoders.values()]
+        for path in filter(None, [*paths, experiment.llm_conf.get("path")]):
+            if Path(path).is_absolute() and not Path(path).exists():
+                where = f"conf/scale/{scale}.yaml or conf/tables/scales.yaml"
+                lines.append(f"{run.name}: there is no {path}: set its path in {where}")
+    return lines
 
 
 def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:

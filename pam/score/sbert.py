@@ -53,7 +53,7 @@ def _model(path: str):
     except ImportError as error:
         raise PamError("sBERT needs sentence-transformers: run tools/install.sh") from error
     try:
-        return SentenceTransformer(resolve_model(path))
+        return SentenceTransformer(resolve_model(path), device="cpu")  # the same everywhere
     except (OSError, ValueError) as error:
         if isinstance(error, PamError):
             raise

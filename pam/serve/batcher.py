@@ -101,11 +101,10 @@ class Batcher:
             for number, answer in self.llm.answers([job.question for job in jobs]):
                 jobs[number].future.set_result(answer)
         except Exception as error:  # a request must not end the thread
-            rest = [job for job in jobs if not job.future.done()]
-            if len(jobs) > 1:
-                for job in rest:
-                    self._answer([job])
-                return
-            if not isinstance(error, PamError):
-                logger.exception("a request failed")
-            rest[0].future.set_exception(error)
+            if len(jobs) == 1:
+                if not isinstance(error, PamError):
+                    logger.exception("a request failed")
+                jobs[0].future.set_exception(error)
+        # Only here, since the error keeps the memory of the batch that failed.
+        for job in (job for job in jobs if not job.future.done()):
+            self._answer([job])

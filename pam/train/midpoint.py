@@ -2,7 +2,8 @@
 
 ESPnet's own checkpoint.pth is written after an epoch and its validation. midpoint.pth beside it
 holds what the rest of an epoch depends on: a training that was ended at any point goes on with the
-next batch after it, bit for bit. It is always between two updates of the optimizer.
+next batch after it: bit for bit on a CPU; on a GPU as far as its kernels give the same twice. It is
+always between two updates of the optimizer.
 
 SIGTERM and SIGUSR1 ask a training to stop (`pam.train.signals`). It finishes the update, writes
 midpoint.pth and exits with 128 + the number of the signal: 143 and 138.

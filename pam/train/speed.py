@@ -28,6 +28,7 @@ from pam.model.speech_llm import ESPnetPaMModel
 from pam.rate import FRAMES_PER_SECOND
 from pam.train.flops import StepFlops, frames_of, peak_flops, training_flops
 from pam.train.memory import peak_resident
+from pam.train.processes import gathered, is_first, world
 
 logger = get_logger(__name__)
 
@@ -162,7 +163,7 @@ class Meter:
 
     def report(self, found: Counter, count: int, options: "MeteredOptions", writer: Any) -> None:
         """Log one interval, and add it to the totals. All processes must call this."""
-        found, first = sum_of_processes(found, options.ngpu)
+        found, first = sum_of_processes(found)
         if not first:
             return
         rates = rates_of(found) | {"peak_gib": peak_bytes(options.ngpu) / 2**30}
@@ -188,19 +189,17 @@ class Meter:
         write_json(file, {**rates_of(totals), "totals": dict(totals)})
 
 
-def sum_of_processes(found: Counter, ngpu: int) -> tuple[Counter, bool]:
+def sum_of_processes(found: Counter) -> tuple[Counter, bool]:
     """Counts of all processes together, times and batches as their mean; whether this is the
-    first process."""
-    if not torch.distributed.is_initialized():
+    first process. What one of them did not count, such as the FLOPs of an unknown GPU, is left out.
+    """
+    if world() == 1:
         return found, True
-    names = sorted(found)
-    values = torch.tensor([found[name] for name in names], dtype=torch.float64)
-    values = values.to("cuda" if ngpu else "cpu")
-    torch.distributed.all_reduce(values)
-    world = torch.distributed.get_world_size()
-    summed = dict(zip(names, values.tolist(), strict=True))
-    means = {name: summed[name] / world for name in MEANS}
-    return Counter(summed | means), torch.distributed.get_rank() == 0
+    every = gathered([dict(found)])
+    names = set.intersection(*map(set, every))
+    summed = {name: sum(one[name] for one in every) for name in sorted(names)}
+    means = {name: summed[name] / len(every) for name in MEANS}
+    return Counter(summed | means), is_first()
 
 
 def peak_bytes(ngpu: int) -> int:

@@ -20,6 +20,7 @@ from pam.data.scp import read_text_file
 from pam.data.utterances import Inputs, read_inputs
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
+from pam.llm.load import attention_of_cpu
 from pam.llm.template import Template
 from pam.model.base import TrainableOnlyModel
 from pam.model.build import build_model, load_learned
@@ -110,10 +111,11 @@ class PaMTask(AbsTask):
         cls.measure_states(args, config, model)
         if args.phase == "ctc":
             return cls.warmup_model(args, config, model)
-        model.keep_prompts(cls.banks)
-        reader = model.prompt_reader
-        if not init and reader is not None and reader.shift is not None:
-            reader.standardize_by(training_prompts(model, config))
+        with attention_of_cpu(model.llm.llm):  # ESPnet moves the model to a GPU later
+            model.keep_prompts(cls.banks)
+            reader = model.prompt_reader
+            if not init and reader is not None and reader.shift is not None:
+                reader.standardize_by(training_prompts(model, config))
         return model
 
     @classmethod

@@ -5,6 +5,7 @@ states are noise, answers are random tokens, prompts are those of training. So a
 shapes of the longest batch of a training, and no corpus is needed.
 """
 
+import re
 import resource
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pam.data.prompts import banks_of, prompts_of
 from pam.data.utterances import AUDIO
+from pam.device import allow_tf32
 from pam.errors import PamError
 from pam.model.build import build_model
 from pam.model.speech_llm import ESPnetPaMModel
@@ -64,7 +66,7 @@ def run_trial(config: Mapping[str, Any], device: str, limit: int | None = None) 
     try:
         seconds = train(config, device)
     except (MemoryError, RuntimeError, PamError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not isinstance(error, MemoryError) and not re.search("memory|ALLOC_FAILED", str(error)):
             raise
         return None
     peak = peak_resident() if device == "cpu" else torch.cuda.max_memory_allocated()
@@ -73,6 +75,8 @@ def run_trial(config: Mapping[str, Any], device: str, limit: int | None = None) 
 
 def train(config: Mapping[str, Any], device: str) -> float:
     """Seconds of the last step."""
+    if device != "cpu":
+        allow_tf32()  # as training does
     online, shape = config["feats"] == "online", largest_batch(config, 1)
     model = build_model(config, online).to(device).train()
     weights = [p for p in model.parameters() if p.requires_grad]

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from pam.device import device_called, device_for
+from pam.device import device_called, device_for, without_tf32
 from pam.errors import PamError
 
 
@@ -23,6 +23,13 @@ def test_the_device(monkeypatch, seen, ngpu, device):
     assert torch.get_float32_matmul_precision() == "highest"
     assert device_for(ngpu) == device
     assert torch.get_float32_matmul_precision() == ("high" if device == "cuda" else "highest")
+
+
+def test_float32_may_be_asked_for():
+    torch.set_float32_matmul_precision("high")
+    with without_tf32():
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == "high"
 
 
 @pytest.mark.parametrize(

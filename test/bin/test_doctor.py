@@ -153,6 +153,14 @@ def test_little_memory_is_said(here, capsys):
     assert status == 0 and "only 2.0 GiB are free" in checks["5 GiB of memory"]["remedy"]
 
 
+def test_another_scale_is_not_measured_against_the_main_job(here, capsys):
+    here.setattr(doctor_checks, "available", lambda: 2 * GIB)
+    here.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * GIB))
+    status, checks, _ = report(capsys, "--scale", "paper")
+    assert status == 0 and checks["memory"]["found"] == "2.0 GiB free"
+    assert "pam plan --scale paper" in checks["memory"]["note"]
+
+
 def test_models_of_a_scale(here, tmp_path, capsys):
     _, checks, _ = report(capsys)
     assert {f"model {name}" for name in MINI} <= checks.keys()

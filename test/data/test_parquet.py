@@ -14,7 +14,7 @@ from imitations import encoded, write_arrow, write_parquet
 
 from pam.data import parquet
 from pam.data.audio import load_audio
-from pam.data.parquet import audio_file, columns, find_audio, numbered_rows, rows
+from pam.data.parquet import audio_file, columns, find_audio, find_parquet, numbered_rows, rows
 from pam.errors import PamError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +28,15 @@ def file(tmp_path, request) -> Path:
     file = tmp_path / f"a.{request.param}"
     (write_parquet if request.param == "parquet" else write_arrow)(file, ROWS, 12)
     return file
+
+
+def test_a_part_of_a_split_is_refused(tmp_path):
+    (tmp_path / "default" / "train").mkdir(parents=True)
+    write_parquet(tmp_path / "default/train/partial-0.parquet", ROWS, 12)
+    assert [file.name for file in find_parquet(tmp_path)] == ["partial-0.parquet"]
+    (tmp_path / "default" / "train").rename(tmp_path / "default" / "partial-train")
+    with pytest.raises(PamError, match="partial-train/partial-0.parquet: only a part of the split"):
+        find_parquet(tmp_path)
 
 
 def test_rows_of_all_files(file):

@@ -13,7 +13,7 @@ from pam.config import load_yaml
 from pam.decode.decoder import Decoder
 from pam.decode.drafters import DRAFTERS
 from pam.decode.engine import ITEMS, SLOT_STEP
-from pam.decode.exact import READ_ROWS, padded, power_above
+from pam.decode.exact import READ_ROWS, ExactMemory, padded, power_above
 from pam.decode.greedy import greedy
 from pam.decode.request import Request
 from pam.decode.settings import Settings
@@ -43,6 +43,20 @@ def answer(model, clips, prompts, limit=128, per_second=0.0, **settings):
 
 
 @torch.no_grad()
+def test_prompts_are_remembered_up_to_a_number(tiny_model, monkeypatch):
+    memory = ExactMemory(tiny_model, most=3)
+    learnt, learn = [], memory.learn
+    monkeypatch.setattr(memory, "learn", lambda new: (learnt.append(list(new)), learn(new)))
+    memory(["a", "b", "c"])
+    memory(["a", "d"])  # b was used longest ago
+    assert list(memory.known) == ["c", "a", "d"]
+    memory(["a", "b", "e", "f", "g"])  # all of a call are needed
+    assert list(memory.known) == ["a", "b", "e", "f", "g"]
+    assert learnt == [["a", "b", "c"], ["d"], ["b", "e", "f", "g"]]
+    states = memory.known["a"]
+    assert not any(x.requires_grad for x in (states.pooled, *states.keys, *states.values))
+
+
 @pytest.mark.parametrize("size", [0, 2])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3}, {"exact": False, "batch_size": 4}])
 @pytest.mark.parametrize("rows", [1, 3, 19])

@@ -26,6 +26,22 @@ def test_the_plan_names_each_experiment_once(tmp_path, capsys):
     assert len(lines) == 1 + 6 + 4
 
 
+@pytest.mark.parametrize("action", ["--plan", "--dry_run"])
+def test_files_of_models_that_are_not_here_are_said_before_anything_is_trained(
+    tmp_path, caplog, action
+):
+    results = str(write(tmp_path, table_1()))
+    table.main(
+        ["--table", "8", "--scale", "paper", "--results", results, "--budget", "long", action]
+    )
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said and all("beats" in line for line in said)
+    assert "there is no /models/BEATs_iter3_plus_AS2M.pt: set its path in conf/scale/" in said[0]
+    caplog.clear()
+    table.main(["--table", "1", "--results", results, action])
+    assert not caplog.records
+
+
 def test_a_dry_run_predicts_the_time(tmp_path, capsys):
     kept = table_1()
     del kept["salmonn_mini_short_s0"]

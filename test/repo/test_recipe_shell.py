@@ -182,13 +182,14 @@ def test_launchers_and_prefixes_of_a_cluster(recipes):
         "".join(f"{kind}_cmd='noted.py --queue {kind}'\n" for kind in ("dump", "train", "decode"))
         + "train_prefix='env A=1'\n"
     )
-    status, output = recipes.run("mini", "--num_nodes", "2", "--master_addr", "one:99")
+    options = ("--num_nodes", "2", "--master_addr", "one:99", "--analyse", "true")
+    status, output = recipes.run("mini", *options)
     assert status == 0, output
     noted = [x.split("noted: ")[1] for x in output.splitlines() if "noted: " in x]
     kinds = [(line.split()[0], line.split("pam.bin.")[1].split()[0]) for line in noted]
     assert kinds == [
         *(("dump", "dump"), ("train", "train"), ("train", "average")),
-        *(("decode", "decode"), ("decode", "score")),
+        *(("decode", "decode"), ("decode", "score"), ("decode", "analyse")),
     ]
     for line in noted:
         trains = line.startswith("train ")
@@ -451,6 +452,15 @@ def test_a_folder_that_is_not_named_again_is_the_recorded_one(recipes, recipe):
     for stage in "234":
         status, output = recipes.run(recipe, "--stage", stage, "--stop_stage", stage, CORPUS="/b")
         assert status == 1 and "now asked for:    CORPUS: /b" in output, output
+
+
+def test_corpora_without_a_folder_are_named_before_any_is_prepared(recipes):
+    read_from(recipes, "VOICES", "BENCH")
+    status, output = recipes.run("multitask")
+    assert status == 1 and recipes.calls() == []
+    assert "error: no folder of mini: name it in db.sh of egs/mini, or leave the corpus" in output
+    assert recipes.run("multitask", "--stop_stage", "1", BENCH="/bench")[0] == 0
+    assert recipes.run("multitask", "--stop_stage", "1")[0] == 0  # it is prepared
 
 
 def test_data_of_one_folder_are_not_dumped_as_those_of_another(recipes):

@@ -131,6 +131,20 @@ def test_systems_at_the_same_time_make_the_same_table(recipes):
     assert text.count("_mini_short_s0 |") == len(TABLE_1)
 
 
+def test_systems_at_the_same_time_have_gpus_of_their_own(recipes):
+    for name in ALL[:5]:
+        put(recipes, f"{name}_mini_short_s0", name)
+    argv = ["multitask", "--table", "1", "--at_once", "2", "--ngpu", "2"]
+    note = {"NOTE": "CUDA_VISIBLE_DEVICES"}
+    status, output = recipes.run(*argv, **note, CUDA_VISIBLE_DEVICES="4,5,6")
+    assert status != 0 and "4 GPUs are needed, but CUDA_VISIBLE_DEVICES is 4,5,6" in output
+    assert not [call for call in recipes.calls() if call.startswith("train")]
+    status, output = recipes.run(*argv, **note, CUDA_VISIBLE_DEVICES="4,5,6,7")
+    assert status == 0, output
+    seen = [c for c in recipes.calls() if c.startswith("train=")]
+    assert sorted(seen) == ["train=4,5", "train=6,7"]
+
+
 def test_a_system_is_the_same_whichever_table_asks(recipes):
     """Trained for one table, it is there for another, for other seeds and for the plain recipe."""
     status, output = recipes.run("multitask", "--table", "3", FAIL="score")

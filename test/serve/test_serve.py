@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +28,12 @@ from toys import tone
 from pam.bin import serve
 from pam.decode.answer import Answer, Piece
 from pam.decode.answering import Answering
+from pam.decode.question import Question
 from pam.errors import MachineError, PamError
 from pam.serve.address import bound
 from pam.serve.app import make_app
 from pam.serve.audio import decode_base64
+from pam.serve.batcher import Batcher, Job
 from pam.serve.errors import ApiError
 from pam.serve.limits import Limits
 from pam.serve.subtitles import srt, vtt
@@ -226,6 +229,28 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
         assert refused.json()["error"]["code"] == "overloaded"
         free.set()
         assert [f.result().status_code for f in (first, *others)] == [200] * 3
+
+
+def test_what_a_failed_batch_held_is_free_before_its_requests_are_asked_again():
+    """As where the memory of a GPU did not suffice."""
+    held, alive = [], []
+
+    class Memory:
+        """Stands for the tensors of a batch."""
+
+    class Model:
+        def answers(self, questions):
+            alive.append(sum(memory() is not None for memory in held))
+            memory = Memory()
+            held.append(weakref.ref(memory))
+            if len(questions) > 1:
+                raise RuntimeError("CUDA out of memory")
+            yield 0, Answer("yes", None, {})
+
+    batcher = Batcher(Model(), Limits())
+    jobs = [Job(Question(tone(16000), "Yes?"), 1.0) for _ in range(3)]
+    batcher._answer(jobs)
+    assert [job.future.result().text for job in jobs] == ["yes"] * 3 and alive == [0] * 4
 
 
 def test_one_bad_clip_does_not_harm_its_batch(speech_llm, monkeypatch):

@@ -139,13 +139,13 @@ def test_a_resumed_run_adds_to_the_totals(tmp_path):
 
 
 def test_processes_are_added_and_their_times_averaged(monkeypatch):
-    """The other process has the same counts here."""
-    assert sum_of_processes(Counter(tokens=3), 0) == ({"tokens": 3}, True)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.mul_(2))
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
-    found, first = sum_of_processes(Counter(batches=4, seconds=8, waited=2, tokens=3), 0)
+    """The other process has the same counts here, but not the FLOPs: it does not know its GPU."""
+    own = Counter(batches=4, seconds=8, waited=2, tokens=3)
+    assert sum_of_processes(own) == (own, True)
+    monkeypatch.setattr(speed, "world", lambda: 2)
+    monkeypatch.setattr(speed, "is_first", lambda: False)
+    monkeypatch.setattr(speed, "gathered", lambda mine: [*mine, dict(own)])
+    found, first = sum_of_processes(own + Counter(flops=5, peak_flops=7))
     assert found == {"batches": 4, "seconds": 8, "waited": 2, "tokens": 6} and not first
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ami_utterances import EMPTY, NO_AUDIO, NO_TIME, Utterance, clean
 
-from pam.data.parquet import audio_file, find_audio, numbered_rows
+from pam.data.parquet import audio_file, find_audio, find_parquet, numbered_rows
 from pam.errors import PamError
 
 SETS = {"train": "train", "validation": "dev", "test": "test"}
@@ -33,7 +33,7 @@ def files_in(folder: Path) -> dict[str, list[Path]]:
     """Set → its files, by the split's name in their paths; files of other microphones are not."""
     found: dict[str, list[Path]] = defaultdict(list)
     for suffix in ("parquet", "arrow"):
-        for file in sorted(folder.rglob(f"*.{suffix}")):
+        for file in find_parquet(folder, f"*.{suffix}"):
             words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
             splits = [split for split in SETS if split in words]
             if len(splits) == 1 and not {"sdm", "mdm"} & {*words}:

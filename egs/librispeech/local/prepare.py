@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
 
-from download import part_folder  # noqa: E402
+from download import PAPERS, part_folder  # noqa: E402
 
 from pam.data.corpus import (  # noqa: E402
     even_sample,
@@ -33,6 +33,8 @@ TASK = "asr_clean"
 # Utterances of a part as it is published.
 PUBLISHED = {
     "train-clean-100": 28539,
+    "train-clean-360": 104014,
+    "train-other-500": 148688,
     "dev-clean": 2703,
     "dev-other": 2864,
     "test-clean": 2620,
@@ -115,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", default="", help="the folder that holds LibriSpeech/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
-    parser.add_argument("--parts", nargs="+", default=list(PUBLISHED))
+    parser.add_argument("--parts", nargs="+", default=PAPERS)
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
     if not args.corpus:
