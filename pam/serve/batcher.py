@@ -100,11 +100,12 @@ class Batcher:
         try:
             for number, answer in self.llm.answers([job.question for job in jobs]):
                 jobs[number].future.set_result(answer)
+            return
         except Exception as error:  # a request must not end the thread
-            if len(jobs) == 1:
+            if len(jobs) == 1 and not jobs[0].future.done():
                 if not isinstance(error, PamError):
                     logger.exception("a request failed")
                 jobs[0].future.set_exception(error)
-        # Only here, since the error keeps the memory of the batch that failed.
+        # Not in the block above, where the error keeps the memory of the batch that failed.
         for job in (job for job in jobs if not job.future.done()):
             self._answer([job])
