@@ -1,4 +1,4 @@
-"""A GPU that is none: tensors say cuda:0, are computed on the CPU, and refuse CPU tensors.
+"""A simulated GPU: tensors say cuda:0, are computed on the CPU, and refuse CPU tensors.
 
 So a machine without a GPU finds what was left on the CPU, and what CUDA's autocast makes of types.
 It has forward passes alone, and neither kernels nor several processes. It changes torch, so use it

@@ -27,6 +27,8 @@ CONFIG = Path(__file__).resolve().parents[1] / "conf" / "slurm.conf"
 POLL_SECONDS = 0.5
 OWN = ("config", "max_jobs_run", "parallel", "gpus")  # options that are not those of the file
 SCRIPT = """#!/usr/bin/env bash
+# srun does not take the cores of a task from sbatch by itself.
+[[ -z ${{SLURM_CPUS_PER_TASK-}} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 case ${{SLURM_ARRAY_TASK_ID:-1}} in
 {cases}
 esac
@@ -182,9 +184,7 @@ def plan(args: list[str]) -> tuple[list[str], str, dict[str, Log], dict[str, lis
     if numbers and int(own.get("gpus", 0)):
         given.setdefault("gpu", "1")
     if int(given.get("num_nodes", 1)) > 1:
-        cores = given.get("num_threads")  # srun does not take them from sbatch
-        own_cores = [f"--cpus-per-task={cores}"] if cores else []
-        rest = [rest[0], "srun", "--kill-on-bad-exit=1", *own_cores, *rest[1:]]
+        rest = [rest[0], "srun", "--kill-on-bad-exit=1", *rest[1:]]
     filled = {job: [word.replace("{JOB}", job) for word in rest] for job in jobs}
     logs = {job: Log(words[0]) for job, words in filled.items()}
     commands = {job: words[1:] for job, words in filled.items()}

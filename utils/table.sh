@@ -19,10 +19,12 @@ gpus=() # of each place, where systems that are trained at the same time share t
 # divide_gpus: give each place --ngpu GPUs of those that may be seen. A queue does it itself.
 divide_gpus() {
     [[ $ngpu != 0 && $at_once != 1 && $train_cmd == run.py* ]] || return 0
-    local place all names=${CUDA_VISIBLE_DEVICES-$(seq -s, 0 "$((at_once * ngpu - 1))")}
+    local place seen all names
+    seen=$("$python" -c 'from pam.device import gpus_seen; print(gpus_seen())')
+    ((seen >= at_once * ngpu)) ||
+        die "--at_once $at_once --ngpu $ngpu: $((at_once * ngpu)) GPUs are needed, and $seen can be seen"
+    names=${CUDA_VISIBLE_DEVICES-$(seq -s, 0 "$((seen - 1))")}
     IFS=, read -ra all <<<"$names"
-    ((${#all[@]} >= at_once * ngpu)) ||
-        die "--at_once $at_once --ngpu $ngpu: $((at_once * ngpu)) GPUs are needed, but CUDA_VISIBLE_DEVICES is $names"
     for ((place = 0; place < at_once; place++)); do
         gpus[place]=$(IFS=, && echo "${all[*]:place * ngpu:ngpu}")
     done
@@ -57,11 +59,22 @@ leave_running() {
             elif wait "$pid"; then # `wait -n` would miss those that ended before it
                 paper_table
             else
-                failures+=("${name_of[$pid]}") # the others go on: a table may take days
+                failed_with $? "$pid"
             fi
         done
         running=("${still[@]}")
     done
+}
+
+# failed_with STATUS PID: note a failure, since the others go on: a table may take days. If a signal asked the
+# training to stop, such as that of a time limit, all stop as it did.
+failed_with() {
+    if (($1 == 138 || $1 == 143)); then
+        kill -"$(($1 - 128))" "${running[@]}" 2>/dev/null || true
+        wait
+        exit "$1"
+    fi
+    failures+=("${name_of[$2]}")
 }
 
 (resolve_options) # checks them, and installs Python

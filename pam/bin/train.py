@@ -35,7 +35,7 @@ from pam.config.made import (
     settings_of,
 )
 from pam.data.digests import LEARNED, data_digest, training_prompts_digest
-from pam.data.prompts import load_all_prompts
+from pam.data.prompts import prompts_of
 from pam.data.scp import read_text_file
 from pam.data.tasks import get_task
 from pam.device import device_for, gpus_seen
@@ -122,7 +122,7 @@ def making_of(args: argparse.Namespace) -> Making:
         {
             "train": data_digest(args.train, LEARNED),
             "dev": data_digest(args.dev, LEARNED),
-            "prompts": prompts_of_data(args.train),
+            "prompts": prompts_of_data(args.train, conf.get("plain_prompts", True)),
             "init": args.init and init_digest(args.init),
             "warm_from": args.warm_from and warmup_digest(args.warm_from),
         },
@@ -176,11 +176,12 @@ def scale_hash(file: Path) -> str:
     return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
 
 
-def prompts_of_data(train: Path) -> str | None:
+def prompts_of_data(train: Path, plain_prompts: bool) -> str | None:
     """A digest of the training prompts; None if the data no longer exist."""
     if not (train / "utt2task").is_file():
         return None
-    return training_prompts_digest(load_all_prompts(tasks_of(train)))
+    prompts = prompts_of({"plain_prompts": plain_prompts}, tasks_of(train))
+    return training_prompts_digest(prompts)
 
 
 def has_weights(exp: Path) -> bool:

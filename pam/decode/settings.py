@@ -9,8 +9,8 @@ EXACT = True
 NONE = "none"  # no drafter, no early exit
 BATCH_SIZE = 32  # utterances at once
 PLAIN_BATCH_SIZE = 8
-# Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_NEW_TOKENS = 128  # of an answer, where the scale says nothing else
+# Fast speech has 6. None of the 5,000 speech utterances of the mini corpora reaches 8.
 MAX_TOKENS_PER_SECOND = 8.0
 # Scores of `pam.decode.checks` from which an answer is doubtful.
 NO_SPEECH, REPEATED = 0.5, 0.3

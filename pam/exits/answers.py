@@ -104,9 +104,9 @@ def text_answers(
     for number in progress(chosen, len(chosen), file.name):
         read = opening + blocks[number]
         first = len(opening) or 1  # the first token that is predicted
-        tokens = torch.tensor([read[:-1]], device=lm.embeddings.device)
+        ids_1N = torch.tensor([read[:-1]], device=lm.embeddings.device)
         with depth.record(sublayers) as states:
-            lm.backbone(inputs_embeds=lm.embed(tokens), use_cache=False)
+            lm.backbone(inputs_embeds=lm.embed(ids_1N), use_cache=False)
         answering = [state[0, first - 1 :] for state in states]
         yield Read(read[first:], f"block {number}", "text", str(number), answering)
 

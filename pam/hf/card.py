@@ -21,7 +21,7 @@ where = "{name}"  # this folder, or its name on the hub
 processor = AutoProcessor.from_pretrained(where, trust_remote_code=True)
 model = AutoModelForMultimodalLM.from_pretrained(where, trust_remote_code=True)
 inputs = processor(text="{prompt}", audio="file.wav")
-tokens = model.generate(**inputs, max_new_tokens=100)
+tokens = model.generate(**inputs)
 print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 

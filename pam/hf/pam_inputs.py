@@ -8,7 +8,7 @@ folder pam/ beside it. That model's router reads the prompt and chooses the expe
 
     inputs = PaMInputs()(["a.wav", "b.wav"], "Transcribe this recording.")
     llm = LLM(model=".", enable_prompt_embeds=True)
-    outputs = llm.generate(inputs, SamplingParams(temperature=0, max_tokens=128))
+    outputs = llm.generate(inputs, SamplingParams(temperature=0, max_tokens=256))
 """
 
 from collections.abc import Sequence

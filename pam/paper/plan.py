@@ -80,17 +80,17 @@ def lacking(result: Mapping[str, Any], spec: TableSpec, metrics: Sequence[str]) 
 
 
 def absent_models(runs: Iterable[Run], scale: str) -> list[str]:
-    """A line for each file or folder of a model to train that is not on this machine."""
-    lines = []
+    """A line for each file or folder of a model that is not on this machine, with its runs."""
+    needed: dict[str, list[str]] = {}
     for run in (run for run in runs if not run.lacks):
         files = (CONF / "scale" / f"{scale}.yaml", CONF / "systems" / f"{run.system}.yaml")
         experiment = read_experiment(*files, assignments=run.options)
         paths = [encoder.path for encoder in experiment.encoders.values()]
         for path in filter(None, [*paths, experiment.llm_conf.get("path")]):
             if Path(path).is_absolute() and not Path(path).exists():
-                where = f"conf/scale/{scale}.yaml or conf/tables/scales.yaml"
-                lines.append(f"{run.name}: there is no {path}: set its path in {where}")
-    return lines
+                needed.setdefault(path, []).append(run.name)
+    where = f"set its path in conf/scale/{scale}.yaml or conf/tables/scales.yaml"
+    return [f"there is no {path}: {where} ({', '.join(names)})" for path, names in needed.items()]
 
 
 def gone(runs: Iterable[Run], expdir: Path) -> list[Run]:

@@ -42,7 +42,6 @@ def answer(model, clips, prompts, limit=128, per_second=0.0, **settings):
     return sorted(answers, key=lambda answered: answered.key)
 
 
-@torch.no_grad()
 def test_prompts_are_remembered_up_to_a_number(tiny_model, monkeypatch):
     memory = ExactMemory(tiny_model, most=3)
     learnt, learn = [], memory.learn
@@ -57,6 +56,7 @@ def test_prompts_are_remembered_up_to_a_number(tiny_model, monkeypatch):
     assert not any(x.requires_grad for x in (states.pooled, *states.keys, *states.values))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("size", [0, 2])
 @pytest.mark.parametrize("settings", [{}, {"batch_size": 3}, {"exact": False, "batch_size": 4}])
 @pytest.mark.parametrize("rows", [1, 3, 19])

@@ -1,10 +1,13 @@
 """What a table still lacks: which experiments are to be run, and how long they will take."""
 
+from types import SimpleNamespace
+
 import pytest
 from stored_results import LEVELS, SHORT, table_1, write
 
 from pam.bin import table
 from pam.errors import PamError
+from pam.paper import plan
 
 
 def test_the_plan_names_each_experiment_once(tmp_path, capsys):
@@ -28,17 +31,21 @@ def test_the_plan_names_each_experiment_once(tmp_path, capsys):
 
 @pytest.mark.parametrize("action", ["--plan", "--dry_run"])
 def test_files_of_models_that_are_not_here_are_said_before_anything_is_trained(
-    tmp_path, caplog, action
+    tmp_path, caplog, action, monkeypatch
 ):
-    results = str(write(tmp_path, table_1()))
-    table.main(
-        ["--table", "8", "--scale", "paper", "--results", results, "--budget", "long", action]
-    )
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said and all("beats" in line for line in said)
-    assert "there is no /models/BEATs_iter3_plus_AS2M.pt: set its path in conf/scale/" in said[0]
+    models = {"beats": tmp_path / "beats.pt", "own": tmp_path}
+    encoders = {name: SimpleNamespace(path=str(path)) for name, path in models.items()}
+    read = SimpleNamespace(encoders=encoders, llm_conf={"path": "user/on-the-hub"})
+    monkeypatch.setattr(plan, "read_experiment", lambda *files, assignments: read)
+    argv = ["--table", "1", "--results", str(write(tmp_path, {})), action, "--seeds", "0", "1"]
+    table.main(argv)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    where = "set its path in conf/scale/mini.yaml or conf/tables/scales.yaml"
+    first = "single_whisper_mini_short_s0"
+    assert said.startswith(f"there is no {models['beats']}: {where} ({first}, ")
     caplog.clear()
-    table.main(["--table", "1", "--results", results, action])
+    models["beats"].touch()
+    table.main(argv)
     assert not caplog.records
 
 

@@ -47,7 +47,7 @@ def note(verb: str, what: str = "") -> None:
         time.sleep(1000)
     if os.environ.get("FAIL") == verb:
         print("the reason is written here", flush=True)
-        sys.exit(3)
+        sys.exit(int(os.environ.get("STATUS", 3)))
 
 
 def task_of(name: str) -> str:
@@ -137,6 +137,9 @@ def report(args):
         (args.store / f"{exp.name}.json").write_text(json.dumps(result))
 
 
+if argv[0] == "-c":  # the GPUs that torch sees
+    print(os.environ["GPUS"])
+    sys.exit()
 name = argv[1].removeprefix("pam.bin.") if argv[0] == "-m" else Path(argv[0]).stem
 work = {"combine": combine, "train": train, "average": average, "decode": decode, "score": score}
 work |= {"report": report}

@@ -114,6 +114,13 @@ def test_a_failed_system_stops_no_other_and_resumes_where_it_was(recipes):
     assert stored(recipes) == sorted(TABLE_1)
 
 
+@pytest.mark.parametrize("status", [138, 143])
+def test_a_training_that_a_signal_stopped_stops_the_table(recipes, status):
+    found, output = recipes.run("multitask", "--table", "1", FAIL="train", STATUS=str(status))
+    assert found == status and "was stopped by a signal; the same command resumes" in output
+    assert verbs(recipes) == ["table", "train"]
+
+
 def test_systems_at_the_same_time_make_the_same_table(recipes):
     for name in ALL[:4]:
         put(recipes, f"{name}_mini_short_s0", name)
@@ -136,10 +143,10 @@ def test_systems_at_the_same_time_have_gpus_of_their_own(recipes):
         put(recipes, f"{name}_mini_short_s0", name)
     argv = ["multitask", "--table", "1", "--at_once", "2", "--ngpu", "2"]
     note = {"NOTE": "CUDA_VISIBLE_DEVICES"}
-    status, output = recipes.run(*argv, **note, CUDA_VISIBLE_DEVICES="4,5,6")
-    assert status != 0 and "4 GPUs are needed, but CUDA_VISIBLE_DEVICES is 4,5,6" in output
-    assert not [call for call in recipes.calls() if call.startswith("train")]
-    status, output = recipes.run(*argv, **note, CUDA_VISIBLE_DEVICES="4,5,6,7")
+    status, output = recipes.run(*argv, **note, GPUS="3")
+    assert status != 0 and "--ngpu 2: 4 GPUs are needed, and 3 can be seen" in output
+    assert verbs(recipes) == ["table", "table="]
+    status, output = recipes.run(*argv, **note, GPUS="4", CUDA_VISIBLE_DEVICES="4,5,6,7")
     assert status == 0, output
     seen = [c for c in recipes.calls() if c.startswith("train=")]
     assert sorted(seen) == ["train=4,5", "train=6,7"]

@@ -30,7 +30,7 @@ MD5 = {
     "test-clean": "32fa31d27d2e1cad72775fee3f4849a9",
     "test-other": "fb5a50374b501bb3bac4815ee91d3135",
 }
-PAPERS = [part for part in MD5 if part not in ("train-clean-360", "train-other-500")]
+PAPER_PARTS = [part for part in MD5 if part not in ("train-clean-360", "train-other-500")]
 
 
 def part_folder(corpus: Path, part: str) -> Path:
@@ -51,12 +51,14 @@ def fetch_part(corpus: Path, part: str, url: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where LibriSpeech/ is, or will be")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"default: {', '.join(PAPERS)}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"default: {', '.join(PAPER_PARTS)}"
+    )
     parser.add_argument("--url", default=URL, help="a mirror")
     args = parser.parse_args(argv)
     if not args.folder:
         raise PamError("LIBRISPEECH is not set: in egs/librispeech/db.sh, name a folder for it")
-    for part in args.parts or PAPERS:
+    for part in args.parts or PAPER_PARTS:
         if part not in MD5:
             raise PamError(f"unknown part {part!r}: {nearest(part, MD5)}")
         fetch_part(Path(args.folder), part, args.url)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # pam, installed or not
 
-from download import PAPERS, part_folder  # noqa: E402
+from download import PAPER_PARTS, part_folder  # noqa: E402
 
 from pam.data.corpus import (  # noqa: E402
     even_sample,
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", default="", help="the folder that holds LibriSpeech/")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data directories")
-    parser.add_argument("--parts", nargs="+", default=PAPERS)
+    parser.add_argument("--parts", nargs="+", default=PAPER_PARTS)
     parser.add_argument("--size", choices=SIZES, default="long")
     args = parser.parse_args(argv)
     if not args.corpus:
