@@ -15,15 +15,10 @@ install_import_hook(["pam.fusion", "pam.llm", "pam.model"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from toys import MILLISECONDS, ToyEncoder, build_with_lora, make_batch  # noqa: E402
+from toys import MILLISECONDS, ToyEncoder, build_with_lora, make_batch, small_config  # noqa: E402
 
 SLOW = Path(__file__).with_name("slow.txt")
 SLOW_SECONDS = 1.0  # of all cases of a test function together
-
-ENCODERS = {
-    "first": {"family": "whisper", "path": "nowhere", "dim": 6, "num_states": 3},
-    "second": {"family": "wavlm", "path": "nowhere", "dim": 4, "num_states": 2},
-}
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_FLAGS = (
@@ -134,17 +129,7 @@ def tiny_qwen(tiny_llm, tmp_path_factory) -> str:
 
 @pytest.fixture
 def tiny_config(tiny_llm) -> dict:
-    """A configuration of a small PaM system in float32 over two encoders that are not loaded."""
-    return {
-        "encoders": ENCODERS,
-        "llm_conf": {"path": tiny_llm, "dtype": "float32", "lora_rank": 2, "lora_alpha": 4},
-        "fusion": "pam",
-        "fusion_conf": {"num_fused": 2},
-        "router_conf": {},
-        "tasks": ["asr_clean", "asr_noisy", "snv", "ac"],
-        "model_conf": {"bf16": False},
-        "feats": "dumped",
-    }
+    return small_config(tiny_llm)
 
 
 @pytest.fixture

@@ -34,6 +34,23 @@ class ToyEncoder(nn.Module):
         return states, torch.arange(longest, device=audio.device) < frames[:, None]
 
 
+def small_config(llm: str) -> dict:
+    """A configuration of a small PaM system in float32 over two encoders that are not loaded."""
+    return {
+        "encoders": {
+            "first": {"family": "whisper", "path": "nowhere", "dim": 6, "num_states": 3},
+            "second": {"family": "wavlm", "path": "nowhere", "dim": 4, "num_states": 2},
+        },
+        "llm_conf": {"path": llm, "dtype": "float32", "lora_rank": 2, "lora_alpha": 4},
+        "fusion": "pam",
+        "fusion_conf": {"num_fused": 2},
+        "router_conf": {},
+        "tasks": ["asr_clean", "asr_noisy", "snv", "ac"],
+        "model_conf": {"bf16": False},
+        "feats": "dumped",
+    }
+
+
 def tone(rate):
     """A second of 440 Hz."""
     return np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) * 0.5

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from toys import small_config
 
 TEST = Path(__file__).resolve().parents[1]
 BFLOAT16 = {"llm_conf": {"dtype": "bfloat16"}, "model_conf": {"bf16": True}}
@@ -48,21 +49,9 @@ CASES = [
 @pytest.fixture(scope="module")
 def results(tiny_llm, tmp_path_factory) -> dict[str, str]:
     """Case → "" or its error."""
-    from conftest import ENCODERS
-
-    config = {
-        "encoders": ENCODERS,
-        "llm_conf": {"path": tiny_llm, "dtype": "float32", "lora_rank": 2, "lora_alpha": 4},
-        "fusion": "pam",
-        "fusion_conf": {"num_fused": 2},
-        "router_conf": {},
-        "tasks": ["asr_clean", "asr_noisy", "snv", "ac"],
-        "model_conf": {"bf16": False},
-        "feats": "dumped",
-    }
     out = tmp_path_factory.mktemp("gpu") / "results.json"
     path = os.pathsep.join([str(TEST), str(TEST.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, __file__, json.dumps(config), str(out)]
+    command = [sys.executable, __file__, json.dumps(small_config(tiny_llm)), str(out)]
     subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
     return json.loads(out.read_text())
 
