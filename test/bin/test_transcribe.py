@@ -23,11 +23,14 @@ SECOND = 16000
 class Model:
     """Answers with the name of the recording, and notes what it was given."""
 
+    max_new_tokens = 99
+
     def __init__(self):
         self.asked = {}  # name: audio
         self.loaded = 0
         self.more = {}  # further attributes of its answers
         self.fault = {}  # name: exception
+        self.limits = set()  # max_new_tokens of the questions
 
     def from_pretrained(self, exp, device):
         self.loaded += 1
@@ -37,6 +40,7 @@ class Model:
         for name in (question.name for question in questions):
             if name in self.fault:
                 raise self.fault[name]
+        self.limits |= {question.max_new_tokens for question in questions}
         self.asked |= {question.name: question.audio for question in questions}
         return [self.about(question.name) for question in questions]
 
@@ -69,6 +73,12 @@ def write(path, seconds):
 
 def run(*words, prompt="Transcribe."):
     return transcribe.main(["--exp", "exp/x", "--prompt", prompt, *words])
+
+
+@pytest.mark.parametrize(("words", "limit"), [((), 99), (("--max_new_tokens", "7"), 7)])
+def test_answers_are_as_long_as_the_model_or_the_user_says(folder, model, words, limit):
+    assert run(*words, "calls/a.wav") == 0
+    assert model.limits == {limit}
 
 
 def data_dir(segments=None):

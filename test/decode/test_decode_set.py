@@ -299,6 +299,7 @@ def test_what_limits_answers_is_a_setting_of_the_scale(exp, key, of_scale, given
 
 
 def test_answers_that_are_cut_are_counted(exp, data, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
     run(exp, data, tmp_path / "all")  # random weights end no answer
     assert f"{len(TASKS)} of {len(TASKS)} answers are cut: --max_new_tokens 6," in caplog.text
     caplog.clear()

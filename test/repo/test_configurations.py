@@ -81,7 +81,8 @@ def test_encoders_that_are_commented_out_could_be_used():
     for encoder, spec in lines:
         spec = parse_value(spec)
         assert ENCODERS.get(spec["family"]), encoder
-        assert spec.keys() == {"family", "path", "dim", "num_states"}, encoder
+        assert spec.keys() - {"conf"} == {"family", "path", "dim", "num_states"}, encoder
+        assert set(spec.get("conf", {})) <= {"dtype"}, encoder
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=name)

@@ -85,7 +85,7 @@ def test_the_stages_use_options_that_the_verbs_have():
         stages = stages.replace(f"{options}=(", "run train (")
     seen = set()
     for function in re.split(r"^(?=\w+\(\)|run)", stages, flags=re.MULTILINE):
-        verbs = set(re.findall(r"(?:-m pam\.bin\.|\brun |\bpending )([a-z_]+)", function))
+        verbs = set(re.findall(r"(?:-m pam\.bin\.|\b(?:run|start|pending) )([a-z_]+)", function))
         verbs &= {file.stem for file in ROOT.glob("pam/bin/*.py")}  # not "run stage 4 first"
         known = set(OF_THE_LAUNCHER)
         for verb in verbs:
