@@ -11,10 +11,9 @@ paper_table() { # paper_table OPTION...
         --results "$results" RESULTS --seeds "${listed_seeds[@]}" --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
-running=() failures=()       # process ids of experiments; names of those that failed
-declare -A name_of place_of # by process id; a place is a number below --at_once
-
-gpus=() # of each place, where systems that are trained at the same time share this machine
+running=() names=() # process ids and names of experiments, by their place, a number below --at_once
+gpus=()             # of each place, where systems that are trained at the same time share this machine
+failures=()         # names of experiments that failed
 
 # divide_gpus: give each place --ngpu GPUs of those that may be seen. A queue does it itself.
 divide_gpus() {
@@ -35,38 +34,36 @@ experiment() {
     # shellcheck disable=SC2034  # the options of `stages`
     local expname=$1 system=$2 seed=$3 analyse=$4 train_args="$train_args ${*:5}"
     leave_running "$((at_once - 1))"
-    local pid place=0 taken=' '
-    for pid in "${running[@]}"; do
-        taken+="${place_of[$pid]} "
-    done
-    while [[ $taken == *" $place "* ]]; do
+    local place=0
+    while [[ -n ${running[place]-} ]]; do
         ((++place))
     done
     log "table $table: $1"
-    as="exec ${gpus[$place]:+env CUDA_VISIBLE_DEVICES=${gpus[$place]}}" stages 4 8 &
-    running+=($!) name_of[$!]=$1 place_of[$!]=$place
+    as="exec ${gpus[place]:+env CUDA_VISIBLE_DEVICES=${gpus[place]}}" stages 4 8 &
+    running[place]=$! names[place]=$1
 }
 
 # leave_running COUNT: wait until only so many experiments run; write the table again after each
 leave_running() {
-    local pid still
+    local place pid
     while ((${#running[@]} > $1)); do
         sleep 0.5
-        still=()
-        for pid in "${running[@]}"; do
+        for place in "${!running[@]}"; do
+            pid=${running[place]}
             if kill -0 "$pid" 2>/dev/null; then
-                still+=("$pid")
-            elif wait "$pid"; then # `wait -n` would miss those that ended before it
+                continue
+            fi
+            unset "running[place]"
+            if wait "$pid"; then # `wait -n` would miss those that ended before it
                 paper_table
             else
-                failed_with $? "$pid"
+                failed_with $? "${names[place]}"
             fi
         done
-        running=("${still[@]}")
     done
 }
 
-# failed_with STATUS PID: note a failure, since the others go on: a table may take days. If a signal asked the
+# failed_with STATUS NAME: note a failure, since the others go on: a table may take days. If a signal asked the
 # training to stop, such as that of a time limit, all stop as it did.
 failed_with() {
     if (($1 == 138 || $1 == 143)); then
@@ -74,7 +71,7 @@ failed_with() {
         wait
         exit "$1"
     fi
-    failures+=("${name_of[$2]}")
+    failures+=("$2")
 }
 
 (resolve_options) # checks them, and installs Python

@@ -57,10 +57,14 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
     check_choice("feats", feats, ["dumped", "online"])
     sets = sets_of(options, recipe)
     every = list(dict.fromkeys(name for listed in sets.values() for name in listed))
-    folders = folders_of(options, recipe)
+    corpora = options["corpora"].split()
+    sources = {
+        corpus: folders_of(recipe.parent / corpus, options["datadir"])
+        for corpus in corpora or [recipe.name]
+    }
+    folders = {name: path for found in sources.values() for name, path in (found or {}).items()}
     if int(options["stop_stage"]) >= 2:
         check_folders(every, Path(options["dumpdir"]) / "raw", folders)
-    corpora = options["corpora"].split()
     own = [] if corpora else own  # the corpora's own recipes prepare their data
     parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
     wanted = [corpus for corpus, part in parts.items() if any(part.values())]
@@ -89,7 +93,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
         "limited": [s for s in every if s not in sets["test_sets"]],
         "made_with": [f"{k}={v}" for k, v in {**made_with, **folders}.items()],
         "wanted": wanted,
-        "unnamed": [corpus for corpus in wanted if not is_named(recipe.parent / corpus, options)],
+        "unnamed": [corpus for corpus in wanted if sources[corpus] is None],
         **{
             f"{corpus}_{name}": " ".join(parts[corpus][name]) for corpus in wanted for name in LISTS
         },
@@ -234,19 +238,19 @@ def part_of(
     return {name: [one for one in own[name] if one in every] for name in LISTS}
 
 
-def folders_of(options: Options, recipe: Path) -> dict[str, str]:
-    """The source folders of the corpora, from their db.sh.
+def folders_of(corpus: Path, datadir: str) -> dict[str, str] | None:
+    """The source folders of a corpus, from its db.sh.
 
-    If db.sh of a corpus names none, it is the folder that the data were made from.
+    If it names none, they are those that the data were made from; None if there are no data, and
+    db.sh asks for a folder.
     """
-    found: dict[str, str] = {}
-    for corpus in options["corpora"].split() or [recipe.name]:
-        folder = recipe.parent / corpus
-        named = named_in_db(folder)
-        record = read_record(folder / options["datadir"], "data") if not named else None
-        recorded = (record or {"settings": {}})["settings"]
-        found |= named or {k: v for k, v in recorded.items() if FOLDER.fullmatch(k)}
-    return found
+    if named := named_in_db(corpus):
+        return named
+    record = read_record(corpus / datadir, "data")
+    if record is None and FOLDER_OF_DB.search((corpus / "db.sh").read_text(encoding="utf-8")):
+        return None
+    recorded = (record or {"settings": {}})["settings"]
+    return {name: path for name, path in recorded.items() if FOLDER.fullmatch(name)}
 
 
 def named_in_db(folder: Path) -> dict[str, str]:
@@ -263,13 +267,6 @@ def named_in_db(folder: Path) -> dict[str, str]:
     values = dict(zip(names, done.stdout.split("\0"), strict=False))
     # Symbolic links are not resolved, since their targets may change.
     return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
-
-
-def is_named(corpus: Path, options: Options) -> bool:
-    """Whether db.sh of a corpus names a folder, needs none, or the data are made already."""
-    asked = FOLDER_OF_DB.search((corpus / "db.sh").read_text(encoding="utf-8"))
-    made = read_record(corpus / options["datadir"], "data")
-    return not asked or bool(named_in_db(corpus)) or made is not None
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:
