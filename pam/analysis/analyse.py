@@ -17,7 +17,7 @@ from pam.config import load_yaml
 from pam.config.made import Making, file_digest
 from pam.data.digests import data_digest, prompts_digest
 from pam.data.prompts import prompts_of
-from pam.decode.settings import Settings
+from pam.decode.settings import Settings, answer_limits
 from pam.device import device_for
 from pam.log import get_logger
 from pam.model.build import load_experiment
@@ -174,7 +174,7 @@ class Analysis:
         settings = Settings(
             seed=self.options.seed,
             feats=self.config["feats"],
-            no_repeat_ngram_size=self.config.get("no_repeat_ngram_size", 0),
+            **answer_limits(self.config),
         )
         entry = self.found.setdefault("metric", {})
         todo = {"as it is": nullcontext}

@@ -33,6 +33,7 @@ from pam.decode.settings import (
     PLAIN_BATCH_SIZE,
     Settings,
     add_skip_silence,
+    answer_limits,
     check_threshold,
 )
 from pam.device import device_for
@@ -217,8 +218,9 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     exact = args.exact == "true"
     if args.batch_size is None:
         args.batch_size = BATCH_SIZE if exact else PLAIN_BATCH_SIZE
-    if args.max_new_tokens is None:
-        args.max_new_tokens = config.get("max_new_tokens", MAX_NEW_TOKENS)
+    for option, limit in answer_limits(config).items():
+        if getattr(args, option) is None:
+            setattr(args, option, limit)
     for option in ("batch_size", "max_new_tokens"):
         if getattr(args, option) < 1:
             raise PamError(f"--{option} {getattr(args, option)}: must be at least 1")
@@ -226,8 +228,6 @@ def settings_of(args: argparse.Namespace, config: Mapping[str, Any]) -> Settings
     check_search(args, exact)
     if not args.max_tokens_per_second >= 0:
         raise PamError(f"--max_tokens_per_second {args.max_tokens_per_second}: must be 0 or more")
-    if args.no_repeat_ngram_size is None:
-        args.no_repeat_ngram_size = config.get("no_repeat_ngram_size", 0)
     if args.no_repeat_ngram_size < 0:
         raise PamError(f"--no_repeat_ngram_size {args.no_repeat_ngram_size}: must be 0 or more")
     if args.skip_silence is not None:

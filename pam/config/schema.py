@@ -128,10 +128,16 @@ class Optim:
     lr: float | None = option("Peak learning rate.", NUMBER, without="AdamW's: 0.001")
     lora_lr: float | None = option("Peak rate of LoRA's weights.", NUMBER, without="lr")
     router_lr: float | None = option("Peak rate of the router.", NUMBER, without="lr")
+    muon_lr: float | None = option(
+        "Peak rate of Muon, which then trains the matrices of the fusion in place of AdamW; a few "
+        "times lr. 0: AdamW trains them.",
+        NUMBER,
+        without="0",
+    )
     lr_factors: dict[str, float] | None = option(
-        "Encoder → factor of lr for what the fusion has of this encoder alone, its FFN_e. AdamW "
-        "moves the features of a wide or slow encoder more in one update. No effect on fusions "
-        "without such a part: salmonn and concat_norm_layers.",
+        "Encoder → factor of the rate of what the fusion has of this encoder alone, its FFN_e. "
+        "AdamW moves the features of a wide or slow encoder more in one update. No effect on "
+        "fusions without such a part: salmonn and concat_norm_layers.",
         keys=lambda: {ANY: Key("A factor of lr.", POSITIVE)},
         without="1 for every encoder",
     )

@@ -17,7 +17,14 @@ from pam.decode.answering import Answering
 from pam.decode.audio_input import Audio
 from pam.decode.decoder import Decoder
 from pam.decode.question import Question, check_prompt
-from pam.decode.settings import EXACT, MAX_NEW_TOKENS, MAX_TOKENS_PER_SECOND, NONE, Settings
+from pam.decode.settings import (
+    EXACT,
+    MAX_NEW_TOKENS,
+    MAX_TOKENS_PER_SECOND,
+    NONE,
+    Settings,
+    answer_limits,
+)
 from pam.decode.stream import Stream
 from pam.errors import PamError
 from pam.model.build import load_experiment
@@ -77,11 +84,10 @@ class SpeechLLM:
         check_device(device)
         folder = folder_of(exp)
         model = load_experiment(folder, online=True, dtype=dtype).to(device)
-        config = load_yaml(folder / "config.yaml")
-        if no_repeat_ngram_size is None:
-            no_repeat_ngram_size = config.get("no_repeat_ngram_size", 0)
-        most = config.get("max_new_tokens", MAX_NEW_TOKENS)
-        return cls(model, read_longest(folder), exact, no_repeat_ngram_size, most)
+        limits = answer_limits(load_yaml(folder / "config.yaml"))
+        if no_repeat_ngram_size is not None:
+            limits["no_repeat_ngram_size"] = no_repeat_ngram_size
+        return cls(model, read_longest(folder), exact, **limits)
 
     def generate(
         self,

@@ -1,7 +1,9 @@
 """The settings of decoding. This module does not import torch."""
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pam.errors import PamError
 
@@ -55,6 +57,14 @@ class Settings:
     def is_greedy(self) -> bool:
         """Whether the answers are those of greedy search."""
         return self.early_exit == NONE and self.beam == 1 and self.temperature == 0
+
+
+def answer_limits(config: Mapping[str, Any]) -> dict[str, int]:
+    """The fields of `Settings` that an experiment's configuration (config.yaml) gives."""
+    return {
+        "max_new_tokens": config.get("max_new_tokens") or MAX_NEW_TOKENS,
+        "no_repeat_ngram_size": config.get("no_repeat_ngram_size") or 0,
+    }
 
 
 def add_skip_silence(parser: ArgumentParser) -> None:

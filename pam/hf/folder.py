@@ -22,7 +22,7 @@ from transformers import (
 from pam.atomic import write_json, write_text
 from pam.config import load_yaml
 from pam.data.longest import read_longest
-from pam.decode.settings import MAX_NEW_TOKENS
+from pam.decode.settings import answer_limits
 from pam.disk import writing
 from pam.encoders import ENCODERS
 from pam.errors import PamError
@@ -243,7 +243,5 @@ def write_processor(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def generation(model: ESPnetPaMModel, config: Mapping[str, Any]) -> dict[str, Any]:
     """Greedy search, as in `pam.decode`. A padding token may be one that the LLM does not have."""
     end = model.llm.eos
-    limit = {"do_sample": False, "max_new_tokens": config.get("max_new_tokens", MAX_NEW_TOKENS)}
-    if size := config.get("no_repeat_ngram_size", 0):
-        limit["no_repeat_ngram_size"] = size
-    return {"eos_token_id": end, "pad_token_id": end} | limit
+    limits = {name: limit for name, limit in answer_limits(config).items() if limit}
+    return {"eos_token_id": end, "pad_token_id": end, "do_sample": False} | limits

@@ -29,7 +29,7 @@ from pam.train.trainer import load_checkpoint
 logger = get_logger(__name__)
 
 ADAMW_LR = 1e-3  # PyTorch's default
-RATES_OF = ("lr", "lora_lr", "router_lr")
+RATES_OF = ("lr", "lora_lr", "router_lr", "muon_lr")
 CURVES = ("loss", "acc", "ctc", "router_acc", "exit_")  # statistics of ESPnet's reporter to keep
 
 

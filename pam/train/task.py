@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet2.tasks import abs_task
-from espnet2.tasks.abs_task import AbsTask, optim_classes
+from espnet2.tasks.abs_task import AbsTask
 from espnet2.train.abs_espnet_model import AbsESPnetModel
 from espnet2.train.distributed_utils import DistributedOption
 from jaxtyping import Float
@@ -32,6 +32,7 @@ from pam.train.collate import Collate
 from pam.train.dataset import TrainingSet
 from pam.train.iterators import JITTER, EveryUtteranceIterFactory, TaskBalancedIterFactory, limits
 from pam.train.measure import measure_states, to_measure
+from pam.train.muon import AdamWMuon, matrices
 from pam.train.processes import is_first, rank, world
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.sharding import shard
@@ -142,9 +143,11 @@ class PaMTask(AbsTask):
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
         """One optimizer. LoRA and the router may have their own rate and weight decay
         (`lora_lr`, `router_weight_decay` …), and FFN_e of an encoder a factor of its rate
-        (`lr_factors`)."""
+        (`lr_factors`). Muon trains the matrices of the fusion if it has a rate (`muon_lr`)."""
         conf = dict(args.optim_conf)
         factors, encoders = conf.pop("lr_factors", None) or {}, encoders_of(model)
+        muon_lr = conf.pop("muon_lr", None)
+        muons = matrices(speech_llm_of(model).fusion) if muon_lr else ()
         own = {
             part: {
                 option: conf.pop(f"{part}_{option}")
@@ -153,19 +156,21 @@ class PaMTask(AbsTask):
             }
             for part in PARTS[1:]
         }
-        groups: dict[tuple[int, bool, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, int, bool, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 part, partial = PARTS.index(part_of(name)), hasattr(parameter, "partial")
                 factor = factors.get(encoders.get(id(parameter)), 1.0)
-                groups.setdefault((part, partial, factor), []).append(parameter)
+                muon = id(parameter) in muons
+                groups.setdefault((muon, part, partial, factor), []).append(parameter)
         settings = []
         # A checkpoint has the groups in this order, and logs number them: the largest rates first.
-        for part, partial, factor in sorted(groups, key=lambda group: (*group[:2], -group[2])):
-            group = {"lr": conf["lr"]} | own.get(PARTS[part], {})
-            group |= {"lr": group["lr"] * factor, "params": groups[part, partial, factor]}
+        for key in sorted(groups, key=lambda group: (*group[:3], -group[3])):
+            muon, part, partial, factor = key
+            group = {"lr": muon_lr if muon else conf["lr"]} | own.get(PARTS[part], {})
+            group |= {"lr": group["lr"] * factor, "muon": muon, "params": groups[key]}
             settings.append(group | ({"weight_decay": 0.0} if partial else {}))
-        return [optim_classes[args.optim](settings, fused=True, **conf)]  # one operation an update
+        return [AdamWMuon(settings, fused=True, **conf)]  # one operation an update
 
     # --- data
 
@@ -227,9 +232,14 @@ def training_prompts(model: ESPnetPaMModel, config: Mapping[str, Any]) -> Float[
     return model.pooled_prompts(sorted(seen, key=lambda prompt: (len(prompt), prompt)))
 
 
+def speech_llm_of(model: CTCWarmupModel | ESPnetPaMModel) -> ESPnetPaMModel:
+    """The model that a phase trains, which the warm-up has in a model of its own."""
+    return model.model if isinstance(model, CTCWarmupModel) else model
+
+
 def encoders_of(model: CTCWarmupModel | ESPnetPaMModel) -> dict[int, str]:
     """The encoder of each parameter, by its id, that the fusion has for this encoder alone."""
-    speech_llm = model.model if isinstance(model, CTCWarmupModel) else model
+    speech_llm = speech_llm_of(model)
     parts = zip(speech_llm.shapes, speech_llm.fusion.encoder_parts(), strict=False)
     return {id(weight): shape.name for shape, part in parts for weight in part.parameters()}
 

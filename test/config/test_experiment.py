@@ -222,7 +222,8 @@ def test_a_phase_that_runs_says_how():
 def test_the_optimizer_takes_every_option():
     own = {f"{part}_{key}" for part in ("lora", "router") for key in ("lr", "weight_decay")}
     parameters = inspect.signature(torch.optim.AdamW).parameters
-    assert set(keys_of(Optim)) - own - {"lr_factors"} == parameters.keys() - {"params"}
+    own |= {"lr_factors", "muon_lr"}
+    assert set(keys_of(Optim)) - own == parameters.keys() - {"params"}
 
 
 def test_systems_of_other_encoders_keep_all_factors():

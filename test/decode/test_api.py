@@ -483,13 +483,16 @@ def test_no_answer_repeats_a_sequence_if_the_experiment_says_so(
     monkeypatch.setattr(api, "folder_of", Path)
     monkeypatch.setattr(api, "read_longest", ignore)
     found = []
-    record = {"__init__": lambda self, *given: found.append(given[-2:])}
+    record = {"__init__": lambda self, *_, **limits: found.append(limits)}
     monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), record))
-    for config in ({}, {"no_repeat_ngram_size": 3, "max_new_tokens": 9}):
+    for config in ({"max_new_tokens": None}, {"no_repeat_ngram_size": 3, "max_new_tokens": 9}):
         monkeypatch.setattr(api, "load_yaml", lambda path, config=config: config)
         api.SpeechLLM.from_pretrained("exp")
         api.SpeechLLM.from_pretrained("exp", no_repeat_ngram_size=5)
-    assert found == [(0, 128), (5, 128), (3, 9), (5, 9)]
+    assert found == [
+        {"max_new_tokens": longest, "no_repeat_ngram_size": size}
+        for longest, size in ((128, 0), (128, 5), (9, 3), (9, 5))
+    ]
 
 
 class Loaded:
@@ -497,7 +500,7 @@ class Loaded:
         return self
 
 
-def ignore(*_):
+def ignore(*_, **options):
     pass
 
 

@@ -63,9 +63,10 @@ def uneven(setup, combined, tmp_path):
     "world, more",
     [
         (2, ["--warmup", "ctc"]),
+        (2, ["--warmup", "ctc", "--set", "phases.ctc.optim_conf.muon_lr=2e-2"]),
         (3, ["--warmup", "none", "--set", "accum_grad=2", "--set", "num_workers=1"]),
     ],
-    ids=["two", "three_accumulating"],
+    ids=["two", "two_with_muon", "three_accumulating"],
 )
 def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
     """As the training is: AdamW, a prompt for each utterance, word dropout."""

@@ -1,0 +1,119 @@
+"""Muon against a plain reference by singular values, and which weights it trains."""
+
+import pytest
+import torch
+from torch import nn
+from toys import build_with_lora
+
+from pam.model.ctc import TokenEmbeddingCTC
+from pam.model.warmup import CTCWarmupModel
+from pam.train.muon import MOMENTUM, AdamWMuon, orthogonal
+from pam.train.task import PaMTask
+
+
+def by_singular_values(matrix):
+    left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return left @ right
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6), (1, 4)])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_the_orthogonal_factor(shape, scale):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        orthogonal(matrix * scale).double(), by_singular_values(matrix), atol=1e-3, rtol=0
+    )
+
+
+def test_matrices_without_all_directions():
+    assert not orthogonal(torch.zeros(4, 7)).any()
+    one = torch.outer(torch.arange(1.0, 5), torch.ones(7))  # of rank 1
+    torch.testing.assert_close(orthogonal(one), one / one.norm(), atol=1e-4, rtol=0)
+
+
+def gradients(steps=4):
+    drawn = torch.Generator().manual_seed(1)
+    return [torch.randn(4, 6, generator=drawn) for _ in range(steps)]
+
+
+def optimizer_of(weight, vector):
+    groups = [
+        {"params": [vector], "lr": 0.1, "weight_decay": 0.0},
+        {"params": [weight], "lr": 0.2, "weight_decay": 0.5, "muon": True},
+    ]
+    return AdamWMuon(groups, fused=True)
+
+
+def move(optimizer, weight, vector, gradients):
+    for gradient in gradients:
+        weight.grad, vector.grad = gradient.clone(), gradient[0].clone()
+        optimizer.step()
+
+
+def test_steps_are_those_of_a_plain_loop():
+    weight, vector = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(6))
+    left_alone, plain = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(6))
+    optimizer, adamw = optimizer_of(weight, vector), torch.optim.AdamW([plain], 0.1, weight_decay=0)
+    optimizer.add_param_group({"params": [left_alone], "muon": True})
+    expected, mean = torch.ones(4, 6).double(), torch.zeros(4, 6).double()
+    for gradient in gradients():
+        move(optimizer, weight, vector, [gradient])
+        plain.grad = gradient[0].clone()
+        adamw.step()
+        mean = MOMENTUM * mean + (1 - MOMENTUM) * gradient
+        update = by_singular_values(MOMENTUM * mean + (1 - MOMENTUM) * gradient)
+        expected = (1 - 0.2 * 0.5) * expected - 0.2 * 0.2 * 6**0.5 * update
+    torch.testing.assert_close(weight.detach().double(), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(vector, plain)
+    assert (left_alone == 1).all()  # without a gradient there is no step, and no decay
+
+
+def test_updates_are_near_those_of_pytorch():
+    """PyTorch's Muon approximates the factor: its singular values are 0.7 to 1.2."""
+    ours, theirs = nn.Parameter(torch.zeros(4, 6)), nn.Parameter(torch.zeros(4, 6))
+    options = {"lr": 0.2, "weight_decay": 0.0}
+    ours.grad, theirs.grad = gradients(1)[0], gradients(1)[0]
+    AdamWMuon([{"params": [ours], "muon": True}], **options).step()
+    torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **options).step()
+    cosine = torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
+    assert cosine > 0.95 and 0.7 < theirs.norm() / ours.norm() < 1.3
+
+
+def test_a_checkpoint_goes_on_exactly():
+    whole = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(6))
+    move(optimizer_of(*whole), *whole, gradients())
+    begun = nn.Parameter(torch.ones(4, 6)), nn.Parameter(torch.ones(6))
+    before = optimizer_of(*begun)
+    move(before, *begun, gradients()[:2])
+    resumed = tuple(nn.Parameter(weight.detach().clone()) for weight in begun)
+    after = optimizer_of(*resumed)
+    after.load_state_dict(before.state_dict())
+    move(after, *resumed, gradients()[2:])
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+@pytest.mark.parametrize("phase", ["ctc", "llm"])
+@pytest.mark.parametrize("rate", [4e-3, 0])
+def test_muon_trains_the_matrices_of_the_fusion(tiny_config, phase, rate):
+    class Args:
+        optim_conf = {"lr": 1e-3, "muon_lr": rate, "lr_factors": {"second": 0.5}, "lora_lr": 2e-3}
+
+    model = build_with_lora(tiny_config)
+    if phase == "ctc":
+        embeddings = model.llm.embeddings
+        model = CTCWarmupModel(model, TokenEmbeddingCTC(embeddings, [1, 2], model.llm.space))
+    (optimizer,) = PaMTask.build_optimizers(Args, model)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    muons = {
+        names[id(weight)].removeprefix("model."): group["lr"]
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        if group["muon"]
+    }
+    layers = (["adapters.0.last", "adapters.1.last"], ["shared.ffn_o", "experts.0.ffn_o"])
+    for own in (f"fusion.{layer}.weight" for layer in sum(layers, [])):
+        assert (own in muons) == (rate > 0), own
+    assert not any("router" in name or "lora" in name or "bias" in name for name in muons)
+    assert not any(name.endswith(("shared.weight", "experts.0.weight")) for name in muons)
+    assert all(lr == (2e-3 if "adapters.1." in name else 4e-3) for name, lr in muons.items())
+    assert optimizer.param_groups[0]["lr"] == 1e-3  # the first rate of a log is lr itself
