@@ -15,7 +15,7 @@ AdamW's rate.
 in float32, by the eigenvalues of N Nᵀ. Several processes share the matrices of a step.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from pam.train.processes import is_started, rank, world
 
 MOMENTUM = 0.95
 RMS = 0.2  # of an update's elements, at a rate of 1
-FLOOR = 1e-4  # of the eigenvalues, as a share of the largest: far below it they are errors of rounding
+FLOOR = 1e-4  # of eigenvalues, as a share of the largest: small ones are errors of rounding
 
 
 class AdamWMuon(torch.optim.AdamW):
@@ -51,20 +51,30 @@ class AdamWMuon(torch.optim.AdamW):
 
     def _move_matrices(self, group: Mapping[str, Any]) -> None:
         moved = [weight for weight in group["params"] if weight.grad is not None]
-        for number, weight in enumerate(moved):
+        sharing = list(zip(moved, shares(moved, world()), strict=True))
+        for weight, process in sharing:
             state = self.state[weight]
             if not state:
                 state["step"] = torch.zeros(())  # AdamW expects it of a checkpoint
                 state["momentum"] = torch.zeros_like(weight)
             state["step"] += 1
             state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-            if number % world() == rank():
+            if process == rank():
                 update = orthogonal(weight.grad.lerp(state["momentum"], MOMENTUM))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.sub_(update, alpha=group["lr"] * RMS * max(weight.shape) ** 0.5)
         if is_started():
-            for number, weight in enumerate(moved):
-                torch.distributed.broadcast(weight, number % world())
+            for weight, process in sharing:
+                torch.distributed.broadcast(weight, process)
+
+
+def shares(weights: Sequence[Tensor], processes: int) -> list[int]:
+    """The process that moves each weight: the largest first, each to whom has least to do."""
+    loads, found = [0] * processes, [0] * len(weights)
+    for place in sorted(range(len(weights)), key=lambda place: -weights[place].numel()):
+        found[place] = loads.index(min(loads))
+        loads[found[place]] += weights[place].numel()
+    return found
 
 
 def orthogonal(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:

@@ -7,7 +7,7 @@ from toys import build_with_lora
 
 from pam.model.ctc import TokenEmbeddingCTC
 from pam.model.warmup import CTCWarmupModel
-from pam.train.muon import MOMENTUM, AdamWMuon, orthogonal
+from pam.train.muon import MOMENTUM, AdamWMuon, orthogonal, shares
 from pam.train.task import PaMTask
 
 
@@ -66,6 +66,12 @@ def test_steps_are_those_of_a_plain_loop():
     torch.testing.assert_close(weight.detach().double(), expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(vector, plain)
     assert (left_alone == 1).all()  # without a gradient there is no step, and no decay
+
+
+def test_processes_share_the_matrices_evenly():
+    weights = [torch.empty(size, 2) for size in (15, 5, 40, 5, 24, 9)]
+    assert shares(weights, 2) == [1, 0, 0, 0, 1, 1]
+    assert shares(weights, 1) == [0] * 6 and shares([], 2) == []
 
 
 def test_updates_are_near_those_of_pytorch():
