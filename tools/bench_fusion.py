@@ -3,9 +3,9 @@
 
     tools/bench_fusion.py [--scale mini] [--clips 5] [--frames 130] [--rounds 12] [--threads 1]
 
-Both sides are PaM with the encoders and the fusion of the scale, the same weights and random
-states. They take turns; each turn is a forward and a backward pass. Columns: median of seconds;
-speed relative to sums first; largest difference of a feature from sums first.
+Both sides are PaM with the encoders and the fusion of the scale, but a linear FFN_e, the same
+weights and random states. They take turns; each turn is a forward and a backward pass. Columns:
+median of seconds; speed relative to sums first; largest difference of a feature from sums first.
 """
 
 import argparse
@@ -47,8 +47,10 @@ def sides(scale: str) -> tuple[dict[str, PromptAwareMixture], list[tuple[int, in
     conf = read_scale(conf_file("scale", scale))
     shapes = [(encoder.num_states, encoder.dim) for encoder in conf.encoders.values()]
     torch.manual_seed(0)
+    options = conf.fusion_conf or {}
+    options = {**options, "adapter": {**options.get("adapter", {}), "kind": "linear"}}
     mixture = build_fusion(
-        "pam", [d for _, d in shapes], [s for s, _ in shapes], WIDTH, TASKS, conf.fusion_conf or {}
+        "pam", [d for _, d in shapes], [s for s, _ in shapes], WIDTH, TASKS, options
     )
     if not any(adapter.projects_first for adapter in mixture.adapters):
         raise PamError(f"--scale {scale}: no adapter of PaM projects its states first")

@@ -123,14 +123,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Optim:
-    """Options of PyTorch's AdamW; LoRA, the router and encoders may have rates of their own."""
+    """Options of PyTorch's AdamW and of Muon; LoRA, the router and encoders may have own rates."""
 
     lr: float | None = option("Peak learning rate.", NUMBER, without="AdamW's: 0.001")
     lora_lr: float | None = option("Peak rate of LoRA's weights.", NUMBER, without="lr")
     router_lr: float | None = option("Peak rate of the router.", NUMBER, without="lr")
     muon_lr: float | None = option(
-        "Peak rate of Muon, which then trains the matrices of the fusion in place of AdamW; a few "
-        "times lr. 0: AdamW trains them.",
+        "Peak rate of Muon, which then trains the linear layers, convolutions and attention of the "
+        "fusion in place of AdamW (pam/train/muon.py). Of the options below only lr_factors and "
+        "weight_decay act on it. 0: AdamW trains them.",
         NUMBER,
         without="0",
     )
@@ -138,7 +139,7 @@ class Optim:
         "Encoder → factor of the rate of what the fusion has of this encoder alone, its FFN_e. "
         "AdamW moves the features of a wide or slow encoder more in one update. No effect on "
         "fusions without such a part: salmonn and concat_norm_layers.",
-        keys=lambda: {ANY: Key("A factor of lr.", POSITIVE)},
+        keys=lambda: {ANY: Key("A factor of the rate.", POSITIVE)},
         without="1 for every encoder",
     )
     weight_decay: float | None = option("Weight decay.", NUMBER, without="AdamW's: 0.01")
@@ -174,7 +175,7 @@ class Optim:
 class Phase:
     """Optimisation of a phase of training: the rate rises linearly, then falls linearly."""
 
-    optim_conf: Optim | None = option("Options of AdamW.")
+    optim_conf: Optim | None = option("Options of the optimizer.")
     warmup_steps: int | None = option(
         "Updates of rising rate, at most a tenth of all updates.", whole(0), unit="updates"
     )

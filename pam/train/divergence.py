@@ -20,7 +20,7 @@ NONFINITE = "nonfinite_"
 RANKS = {"rank_loss": "min", "rank_epoch": "max"}  # ESPnet's criteria for the epochs to keep
 RATES = {  # the options of a phase's learning rates, by its folder
     "warmup": "the rates of phases.ctc.optim_conf (lr, muon_lr)",
-    "train": "the rates of phases.llm.optim_conf (lr, lora_lr, router_lr)",
+    "train": "the rates of phases.llm.optim_conf (lr, lora_lr, router_lr, muon_lr)",
 }
 Stats = Mapping[int, Mapping[str, Mapping[str, Any]]]  # of ESPnet's reporter: epoch → part → name
 

@@ -143,7 +143,7 @@ class PaMTask(AbsTask):
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
         """One optimizer. LoRA and the router may have their own rate and weight decay
         (`lora_lr`, `router_weight_decay` …), and FFN_e of an encoder a factor of its rate
-        (`lr_factors`). Muon trains the matrices of the fusion if it has a rate (`muon_lr`)."""
+        (`lr_factors`). Muon trains matrices of the fusion if it has a rate (`muon_lr`)."""
         conf = dict(args.optim_conf)
         factors, encoders = conf.pop("lr_factors", None) or {}, encoders_of(model)
         muon_lr = conf.pop("muon_lr", None)

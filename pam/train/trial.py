@@ -1,8 +1,8 @@
 """Real training steps on random data of the largest batch: what they take.
 
-Encoders, LLM, fusion and optimizer are those of the configuration, with their weights; audio or
-states are noise, answers are random tokens, prompts are those of training. So a step has the
-shapes of the longest batch of a training, and no corpus is needed.
+Encoders, LLM and fusion are those of the configuration, with their weights; the optimizer is AdamW;
+audio or states are noise, answers are random tokens, prompts are those of training. So a step has
+the shapes of the longest batch of a training, and no corpus is needed.
 """
 
 import re

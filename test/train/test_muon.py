@@ -31,6 +31,27 @@ def test_matrices_without_all_directions():
     torch.testing.assert_close(orthogonal(one), one / one.norm(), atol=1e-4, rtol=0)
 
 
+def test_weak_directions_stay_weak():
+    """From 1 % of the largest singular value on they become 1."""
+    left, right = (torch.linalg.qr(torch.randn(n, 3, dtype=torch.double))[0] for n in (4, 6))
+    matrix = left * torch.tensor([1.0, 0.02, 0.001]) @ right.mT
+    expected = left * torch.tensor([1.0, 1.0, 0.1]) @ right.mT
+    torch.testing.assert_close(orthogonal(matrix), expected, atol=1e-6, rtol=0)
+
+
+def test_a_decomposition_that_fails_is_tried_in_double(monkeypatch):
+    plain, matrix = torch.linalg.eigh, torch.randn(4, 6)
+
+    def fails_in_float32(product):
+        if product.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return plain(product)
+
+    expected = orthogonal(matrix)
+    monkeypatch.setattr(torch.linalg, "eigh", fails_in_float32)
+    torch.testing.assert_close(orthogonal(matrix), expected, atol=1e-4, rtol=0)
+
+
 def gradients(steps=4):
     drawn = torch.Generator().manual_seed(1)
     return [torch.randn(4, 6, generator=drawn) for _ in range(steps)]
@@ -98,28 +119,75 @@ def test_a_checkpoint_goes_on_exactly():
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
-@pytest.mark.parametrize("phase", ["ctc", "llm"])
-@pytest.mark.parametrize("rate", [4e-3, 0])
-def test_muon_trains_the_matrices_of_the_fusion(tiny_config, phase, rate):
-    class Args:
-        optim_conf = {"lr": 1e-3, "muon_lr": rate, "lr_factors": {"second": 0.5}, "lora_lr": 2e-3}
+def test_a_checkpoint_of_adamw_alone_goes_on():
+    old, new = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(6))
+    before, after = torch.optim.AdamW([old], 0.1), AdamWMuon([{"params": [new]}], lr=0.5)
+    for optimizer, weights in ((before, old), (after, new)):
+        weights.grad = torch.ones(6)
+        if optimizer is after:
+            optimizer.load_state_dict(before.state_dict())
+        optimizer.step()
+    assert after.param_groups[0]["lr"] == 0.1 and not after.param_groups[0]["muon"]
+    assert after.state[new]["step"] == 2
 
-    model = build_with_lora(tiny_config)
+
+def muons_of(config, phase, **rates):
+    """The weights that Muon trains, by name, with their rates; and the optimizer."""
+
+    class Args:
+        optim_conf = {"lr": 1e-3, "lora_lr": 2e-3, **rates}
+
+    model = build_with_lora(config)
     if phase == "ctc":
         embeddings = model.llm.embeddings
         model = CTCWarmupModel(model, TokenEmbeddingCTC(embeddings, [1, 2], model.llm.space))
     (optimizer,) = PaMTask.build_optimizers(Args, model)
     names = {id(weight): name for name, weight in model.named_parameters()}
-    muons = {
+    trained = {
         names[id(weight)].removeprefix("model."): group["lr"]
         for group in optimizer.param_groups
         for weight in group["params"]
         if group["muon"]
     }
-    layers = (["adapters.0.last", "adapters.1.last"], ["shared.ffn_o", "experts.0.ffn_o"])
-    for own in (f"fusion.{layer}.weight" for layer in sum(layers, [])):
-        assert (own in muons) == (rate > 0), own
-    assert not any("router" in name or "lora" in name or "bias" in name for name in muons)
-    assert not any(name.endswith(("shared.weight", "experts.0.weight")) for name in muons)
+    return trained, optimizer
+
+
+@pytest.mark.parametrize("phase", ["ctc", "llm"])
+@pytest.mark.parametrize("rate", [4e-3, 0])
+def test_muon_trains_the_matrices_of_pam(tiny_config, phase, rate):
+    rates = {"muon_lr": rate, "lr_factors": {"second": 0.5}}
+    muons, optimizer = muons_of(tiny_config, phase, **rates)
+    adapters = [
+        f"fusion.adapters.{n}.{layer}.weight" for n in (0, 1) for layer in ("first", "last")
+    ]
+    experts = [f"fusion.{expert}.ffn_o.weight" for expert in ("shared", "experts.0", "experts.3")]
+    assert muons.keys() >= {*adapters, *experts} if rate else not muons
+    assert all(name.endswith((".first.weight", ".last.weight", ".ffn_o.weight")) for name in muons)
     assert all(lr == (2e-3 if "adapters.1." in name else 4e-3) for name, lr in muons.items())
     assert optimizer.param_groups[0]["lr"] == 1e-3  # the first rate of a log is lr itself
+
+
+@pytest.mark.parametrize(
+    "fusion, conf, trained",
+    [
+        ("moe_audio", {}, "adapters.0.first.weight"),
+        ("prompt_mixture", {}, "adapters.0.first.weight"),
+        ("transformer", {"heads": 2, "layers": 1}, "self_attn.in_proj_weight"),
+        ("wavllm", {}, "branches.1.convs.0.weight"),
+    ],
+)
+def test_routers_are_left_out_and_attention_and_convolutions_are_not(
+    tiny_config, fusion, conf, trained
+):
+    muons, optimizer = muons_of(
+        tiny_config | {"fusion": fusion, "fusion_conf": conf}, "ctc", muon_lr=4e-3
+    )
+    assert any(name.endswith(trained) for name in muons), sorted(muons)
+    assert not any("router" in name for name in muons)
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.randn_like(weight)
+    before = [weight.clone() for group in optimizer.param_groups for weight in group["params"]]
+    optimizer.step()
+    after = [weight for group in optimizer.param_groups for weight in group["params"]]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))

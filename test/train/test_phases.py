@@ -91,9 +91,10 @@ def test_a_rise_that_is_cut_is_logged(caplog):
 
 
 def test_rates_for_the_batches_of_several_gpus():
-    conf = {"optim_conf": {"lr": 1e-4, "lora_lr": 2e-4, "weight_decay": 0.1}}
+    rates = {"lr": 1e-4, "lora_lr": 2e-4, "router_lr": 3e-4, "muon_lr": 4e-4}
+    conf = {"optim_conf": rates | {"weight_decay": 0.1}}
     assert scaled(conf, 4) == conf["optim_conf"]
     assert scaled(conf | {"lr_rule": "sqrt"}, 1) == conf["optim_conf"]
-    root = {"lr": 2e-4, "lora_lr": 4e-4, "weight_decay": 0.1}
+    root = {name: 2 * rate for name, rate in rates.items()} | {"weight_decay": 0.1}
     assert scaled(conf | {"lr_rule": "sqrt"}, 4) == pytest.approx(root)
     assert scaled({"optim_conf": {}, "lr_rule": "linear"}, 4) == {"lr": 4e-3}  # PyTorch's is 1e-3

@@ -69,7 +69,7 @@ def uneven(setup, combined, tmp_path):
     ids=["two", "two_with_muon", "three_accumulating"],
 )
 def test_processes_learn_what_one_learns(uneven, tmp_path, world, more):
-    """As the training is: AdamW, a prompt for each utterance, word dropout."""
+    """As the training is: AdamW and Muon, a prompt for each utterance, word dropout."""
     exp, options = uneven
     options = [*options, *more]
     train_main(options)
