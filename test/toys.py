@@ -69,6 +69,14 @@ def build_with_lora(config):
     return model
 
 
+def warmup_of(model):
+    """The model of the CTC warm-up, with two tokens."""
+    from pam.model.ctc import TokenEmbeddingCTC
+    from pam.model.warmup import CTCWarmupModel
+
+    return CTCWarmupModel(model, TokenEmbeddingCTC(model.llm.embeddings, [1, 2], model.llm.space))
+
+
 def make_batch(model, prompts, texts, tasks, frames, seed=0) -> dict:
     """A batch of random encoder states, as the collate function makes it."""
     generator = torch.Generator().manual_seed(seed)

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pam.fusion.router import Router
-from pam.train.processes import is_started, rank, world
+from pam.train.processes import rank, world
 
 MOMENTUM = 0.95
 RMS = 0.2  # of an update's elements, at a rate of 1
@@ -71,7 +71,7 @@ class AdamWMuon(torch.optim.AdamW):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 size = group["lr"] * RMS * max(matrix.shape) ** 0.5
                 weight.sub_(orthogonal(matrix).view_as(weight), alpha=size)
-        if is_started():
+        if world() > 1:
             for weight, process in sharing:
                 torch.distributed.broadcast(weight, process)
 
@@ -102,12 +102,12 @@ def orthogonal(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
 def matrices(fusion: nn.Module) -> set[int]:
     """The ids of the weights that Muon may train: those of linear layers, convolutions (a row for
     each output) and attention, but not of a router."""
-    found = set()
+    found = []
     routers = (module for module in fusion.modules() if isinstance(module, Router))
     left_out = {id(layer) for router in routers for layer in router.modules()}
     for layer in fusion.modules():
         if id(layer) not in left_out and isinstance(layer, nn.Linear | nn.Conv1d):
-            found.add(layer.weight)
+            found.append(layer.weight)
         elif isinstance(layer, nn.MultiheadAttention):
-            found.add(layer.in_proj_weight)
+            found.append(layer.in_proj_weight)
     return {id(weight) for weight in found if not hasattr(weight, "partial")}

@@ -52,7 +52,7 @@ abs_task.scheduler_classes["linear_warmup_decay"] = LinearWarmupDecay
 abs_task.DistributedOption = Joined
 
 PHASES = ("ctc", "llm")
-PARTS = ("other", "router", "lora")
+PARTS = ("other", "router", "lora", "muon")
 CLIPS_TO_MEASURE = 50  # of each task
 
 
@@ -141,13 +141,11 @@ class PaMTask(AbsTask):
 
     @classmethod
     def build_optimizers(cls, args: argparse.Namespace, model: nn.Module) -> list:
-        """One optimizer. LoRA and the router may have their own rate and weight decay
-        (`lora_lr`, `router_weight_decay` …), and FFN_e of an encoder a factor of its rate
-        (`lr_factors`). Muon trains matrices of the fusion if it has a rate (`muon_lr`)."""
+        """One optimizer. The router, LoRA and the matrices that Muon trains may have their own rate
+        and weight decay (`lora_lr`, `router_weight_decay` …; Muon trains none without `muon_lr`),
+        and FFN_e of an encoder a factor of its rate (`lr_factors`)."""
         conf = dict(args.optim_conf)
         factors, encoders = conf.pop("lr_factors", None) or {}, encoders_of(model)
-        muon_lr = conf.pop("muon_lr", None)
-        muons = matrices(speech_llm_of(model).fusion) if muon_lr else ()
         own = {
             part: {
                 option: conf.pop(f"{part}_{option}")
@@ -156,19 +154,20 @@ class PaMTask(AbsTask):
             }
             for part in PARTS[1:]
         }
-        groups: dict[tuple[bool, int, bool, float], list[nn.Parameter]] = {}
+        muons = matrices(speech_llm_of(model).fusion) if own["muon"].get("lr") else set()
+        groups: dict[tuple[int, bool, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                part, partial = PARTS.index(part_of(name)), hasattr(parameter, "partial")
+                part = PARTS.index("muon" if id(parameter) in muons else part_of(name))
+                partial = hasattr(parameter, "partial")
                 factor = factors.get(encoders.get(id(parameter)), 1.0)
-                muon = id(parameter) in muons
-                groups.setdefault((muon, part, partial, factor), []).append(parameter)
+                groups.setdefault((part, partial, factor), []).append(parameter)
         settings = []
         # A checkpoint has the groups in this order, and logs number them: the largest rates first.
-        for key in sorted(groups, key=lambda group: (*group[:3], -group[3])):
-            muon, part, partial, factor = key
-            group = {"lr": muon_lr if muon else conf["lr"]} | own.get(PARTS[part], {})
-            group |= {"lr": group["lr"] * factor, "muon": muon, "params": groups[key]}
+        for part, partial, factor in sorted(groups, key=lambda group: (*group[:2], -group[2])):
+            group = {"lr": conf["lr"]} | own.get(PARTS[part], {})
+            group |= {"lr": group["lr"] * factor, "params": groups[part, partial, factor]}
+            group["muon"] = PARTS[part] == "muon"
             settings.append(group | ({"weight_decay": 0.0} if partial else {}))
         return [AdamWMuon(settings, fused=True, **conf)]  # one operation an update
 
@@ -245,7 +244,7 @@ def encoders_of(model: CTCWarmupModel | ESPnetPaMModel) -> dict[int, str]:
 
 
 def part_of(name: str) -> str:
-    """The part of `PARTS` that gives a parameter its learning rate."""
+    """The part of `PARTS` that gives a parameter its learning rate, if AdamW trains it."""
     if "lora_" in name:
         return "lora"
     return "router" if name.startswith("router.") else "other"

@@ -3,10 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from toys import build_with_lora
+from toys import build_with_lora, warmup_of
 
-from pam.model.ctc import TokenEmbeddingCTC
-from pam.model.warmup import CTCWarmupModel
 from pam.train.muon import MOMENTUM, AdamWMuon, orthogonal, shares
 from pam.train.task import PaMTask
 
@@ -139,8 +137,7 @@ def muons_of(config, phase, **rates):
 
     model = build_with_lora(config)
     if phase == "ctc":
-        embeddings = model.llm.embeddings
-        model = CTCWarmupModel(model, TokenEmbeddingCTC(embeddings, [1, 2], model.llm.space))
+        model = warmup_of(model)
     (optimizer,) = PaMTask.build_optimizers(Args, model)
     names = {id(weight): name for name, weight in model.named_parameters()}
     trained = {

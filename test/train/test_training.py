@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from toydata import SHAPES, TASKS
-from toys import build_with_lora
+from toys import build_with_lora, warmup_of
 
 from pam.bin import train
 from pam.bin.average import main as average_main
@@ -24,8 +24,6 @@ from pam.data.prompts import load_prompts
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
-from pam.model.ctc import TokenEmbeddingCTC
-from pam.model.warmup import CTCWarmupModel
 from pam.train.checkpoint import average, choose
 from pam.train.schedule import LinearWarmupDecay
 from pam.train.task import PaMTask, sample_of_each_task
@@ -546,8 +544,7 @@ def test_an_encoder_may_have_a_factor_of_the_rate(tiny_config, fusion, phase):
 
     model = build_with_lora(tiny_config | {"fusion": fusion, "fusion_conf": {}})
     if phase == "ctc":
-        embeddings = model.llm.embeddings
-        model = CTCWarmupModel(model, TokenEmbeddingCTC(embeddings, [1, 2], model.llm.space))
+        model = warmup_of(model)
     (optimizer,) = PaMTask.build_optimizers(Args, model)
     found = rates_of(optimizer, model)
     assert found.keys() == {n for n, p in model.named_parameters() if p.requires_grad}
