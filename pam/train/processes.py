@@ -6,6 +6,7 @@ get its decisions, because a file that it wrote may reach them late (NFS).
 """
 
 import argparse
+import atexit
 import json
 import logging
 import os
@@ -122,9 +123,11 @@ def joined(ngpu: int) -> Iterator[None]:
         refuse_another_number(ngpu)
         if ngpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo")
-        yield
-        torch.distributed.destroy_process_group()  # else its threads may abort at exit
+        with ending_at_once():
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo")
+            yield
+            torch.distributed.barrier()  # the others may still read what this one sent last
+            torch.distributed.destroy_process_group()  # else its threads may abort at exit
     except PamError as error:
         tell_launcher(USER_ERROR + str(error))
         sys.exit(1)
@@ -133,6 +136,30 @@ def joined(ngpu: int) -> Iterator[None]:
             raise
         tell_launcher(f"{LOST}: {' '.join(str(error).split())}")
         sys.exit(1)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Context: if it fails, the process ends as soon as it has said why, with the error's status.
+
+    An error leaves the group as it is, and its threads may abort a process that ends as usual,
+    which hides why it ended. The group cannot be destroyed: that may wait for processes that no
+    longer answer. What was imported since, such as wandb, still ends as usual.
+    """
+    status: int | None = None
+
+    def end() -> None:
+        if status is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    atexit.register(end)
+    try:
+        yield
+    except BaseException as error:
+        status = error.code if isinstance(error, SystemExit) else 1
+        raise
 
 
 @contextmanager

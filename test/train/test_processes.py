@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,11 @@ def start_module(module, options, world, **more):
 
 
 def run(program, options, world):
-    assert start(program, options, world).wait() == 0
+    """Run it to its end; return what it wrote on stderr."""
+    process = start(program, options, world, stderr=subprocess.PIPE)
+    log = process.communicate()[1]
+    assert process.returncode == 0, log
+    return log
 
 
 @pytest.fixture
@@ -228,10 +233,9 @@ def test_a_sharded_llm_learns_what_a_whole_one_learns(uneven, tmp_path, on_promp
     options += ["--warmup", "ctc", *sets(kind)]
     train_main(options)
     exp.rename(tmp_path / "one")
-    with (tmp_path / "log").open("w") as log:
-        options += sets({"llm_conf.shard": "true", "llm_conf.gradient_checkpointing": on_prompt})
-        assert start("train", options, 2, stderr=log).wait() == 0
-    assert (tmp_path / "log").read_text().count("the LLM's layers are sharded") == 2  # phases
+    options += sets({"llm_conf.shard": "true", "llm_conf.gradient_checkpointing": on_prompt})
+    log = run("train", options, 2)
+    assert log.count("the LLM's layers are sharded") == 2  # phases
     for phase in ("warmup", "train"):
         same_weights(*(folder / phase / "last.pth" for folder in (tmp_path / "one", exp)))
     shutil.copy(exp / "train" / "last.pth", exp / "model.pth")
@@ -265,6 +269,23 @@ def test_a_mistake_in_a_process_is_one_line(setup):
     assert "Traceback" not in lines
     [said] = [line for line in lines if line.startswith("error: ")]
     assert said.startswith("error: llm_conf.lora_targets: 'nothing': known: all-linear")
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "last"),
+    [
+        ("wrong", 1, "error: what is wrong"),
+        ("stopped", 143, None),
+        ("broken", 1, "error: process .* failed with status 1: see its messages above"),
+    ],
+)
+def test_a_process_says_why_it_ends(how, status, last):
+    """The threads of the group aborted it at its exit, half of the times."""
+    for _ in range(3):
+        process = start_module("fails", [how], 2, stderr=subprocess.PIPE)
+        lines = process.communicate()[1].splitlines()
+        assert process.returncode == status, lines
+        assert re.fullmatch(last, lines[-1]) if last else not lines
 
 
 @pytest.mark.parametrize("rank", [0, 1])
