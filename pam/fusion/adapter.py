@@ -4,13 +4,12 @@ r"""From encoder states to features of the LLM's width (equation 2).
 
 FFN_e is one per encoder, shared by its layers: A₂ GELU(A₁ h + b₁) + b₂, or one linear layer.
 Its last affine map A₂ commutes with weighted sums over layers,
-Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w. So the order is free: a mixture sums the many inner states u
-and projects the few sums, or it projects the few states of a small encoder and sums these
-(`PreFusionAdapter.projects_first`).
+Σ w (A₂ u + b₂) = A₂ (Σ w u) + b₂ Σ w. So a mixture sums the many inner states u, and projects the
+few sums.
 """
 
 # B batch, S hidden states of one encoder, T frames at 25 Hz, U features, C width of one encoder,
-# D width of the LLM, K width of the inner states (D if they are projected)
+# D width of the LLM, K width of the inner states
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -58,8 +57,6 @@ class PreFusionAdapter(nn.Module):
             others, which slows the training of a linear layer down.
         stack: number of frames that are joined before FFN_e.
         dropout: probability, on the features that leave FFN_e.
-
-    `projects_first`: A₂ acts on every state, before the sums (see `expect_sums`).
     """
 
     MEASURED = ("shift", "scale")  # see pam.model.base
@@ -83,17 +80,8 @@ class PreFusionAdapter(nn.Module):
         self.norm, self.stack, self.dropout = norm, stack, dropout
         self.first = nn.Linear(dim * stack, width) if kind == "mlp" else None
         self.last = nn.Linear(width if kind == "mlp" else dim * stack, width)
-        self.states, self.projects_first = states, False
         self.register_buffer("shift", torch.zeros(states, dim) if standardize else None)
         self.register_buffer("scale", torch.ones(states, dim) if standardize else None)
-
-    def expect_sums(self, sums: int) -> None:
-        """Choose the cheaper order for a fusion that takes so many weighted sums over the states.
-
-        A state needs two matrix products: with A₂, and for A₂'s gradient. A sum needs a third one,
-        for the gradient of its weights.
-        """
-        self.projects_first = self.first is None and 2 * self.states <= 3 * sums
 
     @property
     def needs_measuring(self) -> bool:
@@ -118,26 +106,20 @@ class PreFusionAdapter(nn.Module):
         return F.layer_norm(states, states.shape[-1:]) if self.norm else states
 
     def inner(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U K"]:
-        """The states before the last affine map: of all S_e states, or of the last S given.
-
-        With `projects_first` this map has acted on them, except for its bias.
-        """
+        """The states before the last affine map: of all S_e states, or of the last S given."""
         inner = self.normed(filled(states_BSTC, self.stack))
         if self.scale is not None:
             own = slice(-states_BSTC.shape[1], None)
             shift, scale = self.shift[own, None], self.scale[own, None]
             inner = torch.addcmul(-shift * scale, inner, scale)
         inner = stack_frames(inner, self.stack)
-        if self.projects_first:
-            return F.linear(inner, self.last.weight)
         return inner if self.first is None else F.gelu(self.first(inner))
 
     def project(
         self, inner: Float[Tensor, "*B T K"], weight_sum: Float[Tensor, "*#B 1 1"] | float = 1.0
     ) -> Float[Tensor, "*B T D"]:
         """The last affine map of (a weighted sum of) inner states; the bias counts Σ w times."""
-        features = inner if self.projects_first else F.linear(inner, self.last.weight)
-        features = features + self.last.bias * weight_sum
+        features = F.linear(inner, self.last.weight) + self.last.bias * weight_sum
         return F.dropout(features, self.dropout, self.training)
 
     def forward(self, states_BSTC: Float[Tensor, "B S T C"]) -> Float[Tensor, "B S U D"]:
@@ -174,11 +156,6 @@ class AdapterFusion(Fusion):
 
     def encoder_parts(self) -> Iterable[nn.Module]:
         return self.adapters
-
-    def expect_sums(self, sums: int) -> None:
-        """See `PreFusionAdapter.expect_sums`."""
-        for adapter in self.adapters:
-            adapter.expect_sums(sums)
 
     def inner(self, states: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B _ U _"]]:
         """The inner states of FFN_e of every encoder."""

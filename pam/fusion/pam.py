@@ -50,7 +50,6 @@ class PromptAwareMixture(AdapterFusion):
         super().__init__(dims, states, width, num_experts, adapter)
         if not (shared or routed):
             raise PamError("fusion_conf: shared and routed are both off: there is no expert")
-        self.expect_sums(num_fused * (shared + routed))  # a feature has one routed expert
         self.needs_gate = routed
         options = {"num_fused": num_fused, "rank": rank, "weights": weights}
         self.shared = Expert(states, width, **options) if shared else None

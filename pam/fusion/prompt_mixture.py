@@ -53,7 +53,6 @@ class PromptMixture(AdapterFusion):
         adapter: Mapping[str, Any] | None = None,
     ):
         super().__init__(dims, states, width, num_experts, adapter)
-        self.expect_sums(num_fused)
         self.states, self.num_fused = list(states), num_fused
         self.router = Router(width, num_fused * sum(states), standardize=True)
         nn.init.normal_(self.router.ffn.weight, std=START / width**0.5)
