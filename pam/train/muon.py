@@ -96,7 +96,7 @@ def orthogonal(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     except torch.linalg.LinAlgError:  # LAPACK may not converge in float32
         values, vectors = (part.to(matrix.dtype) for part in torch.linalg.eigh(product.double()))
     least = (values[-1] * FLOOR).clamp(min=torch.finfo(values.dtype).tiny)
-    return (vectors * values.maximum(least).rsqrt()) @ (vectors.mT @ matrix)
+    return ((vectors * values.maximum(least).rsqrt()) @ vectors.mT) @ matrix  # [m, m] first
 
 
 def matrices(fusion: nn.Module) -> set[int]:
