@@ -192,6 +192,10 @@ def row(**changes) -> dict:
         (row(set=["optim.lr=1"], variant="x"), "row a: --set"),
         (row(variant=".."), "row a: '..': it would be in the name of a folder"),
         (
+            {"rows": {"a": {"system": "pam"}, "b": {"system": "pam"}}},
+            "rows a and b are one experiment at the scale mini: choose the encoders of one",
+        ),
+        (
             {
                 "rows": {
                     "a": {"system": "pam", "set": ["dev_utts=1"], "variant": "v"},
