@@ -6,7 +6,6 @@
 
 import argparse
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -25,11 +24,11 @@ from pam.config import (
     read_experiment,
     read_layers,
     require,
+    scale_hash,
 )
 from pam.config.made import (
     Making,
     add_pending,
-    digest,
     file_digest,
     read_record,
     settings_of,
@@ -168,12 +167,6 @@ def warmup_digest(exp: Path) -> str:
     if digest is None:
         raise PamError(f"--warm_from {exp}: there is no finished warm-up, warmup/last.pth")
     return digest
-
-
-def scale_hash(file: Path) -> str:
-    """Hash of the scale's file without comments; all results of a table should have the same."""
-    lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]
 
 
 def prompts_of_data(train: Path, plain_prompts: bool) -> str | None:

@@ -9,6 +9,7 @@ from pam.config.experiment import (
     read_layers,
     read_scale,
     require,
+    scale_hash,
     select_encoders,
 )
 from pam.config.files import (
@@ -46,6 +47,7 @@ __all__ = [
     "read_layers",
     "read_scale",
     "require",
+    "scale_hash",
     "select_encoders",
     "set_option",
     "typed",

@@ -7,6 +7,7 @@ from typing import Any
 
 from pam.config.files import load_yaml, merge, set_option
 from pam.config.keys import check, defaults_of, keys_of, plain, typed
+from pam.config.made import digest
 from pam.config.schema import ENCODERS, Budget, Experiment, Phases, Scale
 from pam.config.source import attribute_of, registered
 from pam.errors import PamError
@@ -184,3 +185,9 @@ def check_phases(phases: Phases, warmup: str, per_gpu: bool) -> None:
                 f"phases.{name}.lr_rule: {phase['lr_rule']}: it follows the number of GPUs that "
                 "have a batch each: set batch.per: gpu, or leave it out"
             )
+
+
+def scale_hash(file: Path) -> str:
+    """Hash of the scale's file without comments; all results of a table should have the same."""
+    lines = [re.sub(r"\s*#.*", "", line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return digest("".join(f"{line}\n" for line in lines if line.strip()))[:16]

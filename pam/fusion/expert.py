@@ -33,7 +33,7 @@ def fused_features(
 ) -> Float[Tensor, "B M T D"]:
     """g_1 … g_M (equation 5); `weights` are W's columns of each encoder, [M, S_e] or for each row.
 
-    Inner states are summed; the sums are projected, unless the adapter projected the states.
+    Inner states are summed, then the sums are projected.
     """
     fused_BMTD: Tensor | float = 0.0
     for adapter, inner_BSTK, weight_MS in zip(adapters, inner, weights, strict=True):

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pam.config import scale_hash
 from pam.paper.plan import budget_length, length_words
 from pam.paper.spec import Row, TableSpec
 from pam.paper.store import KEPT_IN, Store, stored_runs
+from pam.paths import CONF
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.store import stored_clusters
 from pam.report.units import metric_label
@@ -35,6 +37,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     lines = [
         *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
         *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
+        *_older_than_the_file(spec.scale, results),
         *_lengths_differ(spec.scale, budget, results),
         *_seeds_differ(runs),
         *_further_options(runs),
@@ -95,6 +98,15 @@ def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
         for row, found in runs.items()
         if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1
     ]
+
+
+def _older_than_the_file(scale: str, results: Results) -> list[str]:
+    now = scale_hash(CONF / "scale" / f"{scale}.yaml")
+    old = [name for name, run in results.items() if run.get("scale_hash") not in (now, None)]
+    if not old:
+        return []
+    which = "all of these results" if len(old) == len(results) else _names(sorted(old))
+    return [f"conf/scale/{scale}.yaml has other settings now than those of {which}."]
 
 
 def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:

@@ -6,6 +6,8 @@ from stored_results import BUDGET, SHORT, grid, render, result, table_1, write
 
 from pam import environment
 from pam.bin import table
+from pam.config import scale_hash
+from pam.paths import CONF
 
 
 def test_experiments_that_were_not_made_alike_are_named(tmp_path):
@@ -16,7 +18,8 @@ def test_experiments_that_were_not_made_alike_are_named(tmp_path):
 
 
 def test_every_way_of_being_made_otherwise_is_named(tmp_path):
-    kept = table_1(seeds=(0, 1), scale_hash="a", setup_hash="x")
+    now = scale_hash(CONF / "scale" / "mini.yaml")
+    kept = table_1(seeds=(0, 1), scale_hash=now, setup_hash="x")
     assert "**Not" not in render(write(tmp_path, kept)) and "commits" not in render(tmp_path)
     kept["pam_mini_short_s1"] |= {
         "scale_hash": "b",
@@ -27,6 +30,8 @@ def test_every_way_of_being_made_otherwise_is_named(tmp_path):
     del kept["average_mini_short_s0"]["scale_hash"]  # made before it was recorded
     lines = render(write(tmp_path, kept)).splitlines()
     assert "- **Not made alike**: conf/scale/mini.yaml was another of pam_mini_short_s1." in lines
+    line = "- conf/scale/mini.yaml has other settings now than those of "
+    assert f"{line}pam_mini_short_s1." in lines
     assert "- **Not made alike**: the seeds of pam differ in more than the seed." in lines
     assert (
         "- **Not made alike**: further options of salmonn_mini_short_s0: phases.llm.lr=1." in lines
@@ -35,6 +40,12 @@ def test_every_way_of_being_made_otherwise_is_named(tmp_path):
         line.startswith("- Made at 2 commits: 0123456789ab (13), fedcba987654 (1).")
         for line in lines
     )
+
+
+def test_results_that_are_all_older_than_the_scales_file_are_named(tmp_path):
+    text = render(write(tmp_path, table_1(scale_hash="a")))
+    assert "- conf/scale/mini.yaml has other settings now than those of all of these" in text
+    assert "**Not made alike**" not in text
 
 
 def test_a_budget_that_the_file_no_longer_says_is_named(tmp_path):
