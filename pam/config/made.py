@@ -72,7 +72,7 @@ class Making:
 
     def __post_init__(self) -> None:
         self.settings = json.loads(json.dumps(flatten(self.settings)))
-        self._start = time.monotonic()
+        self._start, self._commit = time.monotonic(), None
 
     def is_complete(self) -> bool:
         """Whether the folder is complete and was made with these settings and inputs.
@@ -110,20 +110,25 @@ class Making:
         )
 
     def begin(self) -> None:
-        """Record settings and inputs before the work."""
-        self._start = time.monotonic()
+        """Record settings, inputs and the commit before the work, since it may take hours."""
+        from pam.environment import commit  # imported late, to make --pending fast
+
+        self._start, self._commit = time.monotonic(), commit()
         if not self.resumes():
-            self._write({"complete": False, **self._made_with()})
+            self._write({"complete": False, **self._made_with(), "commit": self._commit})
 
     def finish(self, complete: bool = True, seconds: float | None = None) -> None:
-        """Record the end of the work, its machine and its seconds."""
-        from pam.environment import commit, machine, now  # imported late, to make --pending fast
+        """Record the end of the work, its machine and its seconds.
+
+        The commit is that of the last `begin`, perhaps in another process.
+        """
+        from pam.environment import machine, now
 
         own = time.monotonic() - self._start if seconds is None else seconds
         name = f"{self.stage} {self.folder.absolute().parent.name}/{self.folder.name}"
-        before = read_record(self.folder, self.stage) if self.resumes() else None
+        before = (read_record(self.folder, self.stage) if self.resumes() else None) or {}
         total = seconds_of(self.after)
-        total[name] = round(own + ((before or {}).get("seconds") or {}).get(name, 0.0), 2)
+        total[name] = round(own + (before.get("seconds") or {}).get(name, 0.0), 2)
         licences = {**licences_of(self.after), **self.licences}
         self._write(
             {
@@ -131,7 +136,7 @@ class Making:
                 **self._made_with(),
                 "seconds": total,
                 **({"licences": licences} if licences else {}),
-                "commit": commit(),
+                "commit": self._commit or before.get("commit"),
                 "machine": machine(),
                 "date": now(),
             }

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pam import environment
 from pam.config.made import (
     FILE,
     Making,
@@ -36,6 +37,21 @@ def test_what_is_made_is_complete_and_says_with_what_where_and_how_long(tmp_path
     assert {"commit", "machine", "date"} <= record.keys()
     assert list(record["seconds"]) == [f"train {tmp_path.name}/made"]
     assert [file.name for file in made.folder.iterdir()] == [FILE]
+
+
+def test_the_commit_is_that_at_the_start(tmp_path, monkeypatch):
+    """The source may change while a training runs, and another process may end the work."""
+    commits = iter(["first", "second", "third"])
+    monkeypatch.setattr(environment, "commit", lambda: next(commits))
+    made = making(tmp_path)
+    made.begin()
+    with pytest.raises(KeyboardInterrupt), making(tmp_path).work():
+        raise KeyboardInterrupt
+    making(tmp_path).finish(complete=False)
+    assert read_record(made.folder, "train")["commit"] == "second"
+    with making(tmp_path).work():
+        pass
+    assert read_record(made.folder, "train")["commit"] == "third"
 
 
 def test_other_settings_are_named_with_both_values_and_the_remedy(tmp_path, capsys):
