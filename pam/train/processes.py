@@ -10,8 +10,10 @@ import atexit
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,16 +166,26 @@ def ending_at_once() -> Iterator[None]:
 
 @contextmanager
 def readers_explained() -> Iterator[None]:
-    """Turn the error for a DataLoader's process that was killed into a PamError."""
+    """Turn an error that a DataLoader's killed process causes into a PamError."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:
+        if not _is_of_killed_reader(error):
             raise
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch raises at each process that ends
         raise PamError(
             "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
             "the same command resumes"
         ) from error
+
+
+def _is_of_killed_reader(error: Exception) -> bool:
+    """PyTorch says it, unless the process ends while a batch is taken from it. An error that the
+    process itself had is another thing."""
+    if "in DataLoader worker process" in str(error):
+        return False
+    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return "DataLoader worker (pid" in str(error) or "_try_get_data" in frames
 
 
 def refuse_another_number(ngpu: int) -> None:

@@ -1,15 +1,17 @@
 """A training that is ended inside an epoch goes on there, to the same bits."""
 
 import itertools
-import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
+import readers
 import torch
 from processes import locked_by_another
 from toydata import make_combined
@@ -19,6 +21,7 @@ from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train import belonging, midpoint, signals, task
+from pam.train.processes import readers_explained
 from pam.train.trainer import load_checkpoint
 
 TIMES = ("_time", "time")  # statistics of the clock
@@ -244,36 +247,32 @@ def test_a_skipped_update_is_in_the_midpoint_after_it(setup, monkeypatch, tmp_pa
     assert one["schedulers"][0]["total_steps"] == 11
 
 
-def to_readers(monkeypatch, number):
-    """Send a signal to the processes that read the data, after the first update."""
-    agreed, calls = midpoint.Midpoint.agreed, itertools.count()
-
-    def agree(self):
-        if next(calls) == 1:
-            for child in multiprocessing.active_children():
-                os.kill(child.pid, number)
-        return agreed(self)
-
-    monkeypatch.setattr(midpoint.Midpoint, "agreed", agree)
-
-
 def test_a_signal_for_the_processes_that_read_is_no_error(setup, monkeypatch, tmp_path):
     """Slurm sends it to them too; the training needs their batches for its last update."""
     exp, options = setup
     twin = tmp_path / "twin"
     train_main([str(twin) if option == str(exp) else option for option in options])
     with monkeypatch.context() as once:
-        to_readers(once, signal.SIGTERM)
+        once.setattr(midpoint.Midpoint, "agreed", readers.signalling(signal.SIGTERM))
         train_main([*options, "--set", "num_workers=2"])
     assert_same_training(twin, exp)
 
 
-def test_a_reader_that_was_killed_is_one_line(setup, monkeypatch):
+def test_a_reader_that_was_killed_is_one_line(setup):
     exp, options = setup
-    with monkeypatch.context() as once, pytest.raises(PamError, match="lower num_workers"):
-        to_readers(once, signal.SIGKILL)
-        train_main([*options, "--set", "num_workers=1"])
+    command = [sys.executable, readers.__file__, *map(str, options), "--set", "num_workers=1"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert re.match("error: a process that reads data .* lower", last), done.stderr[-3000:]
     train_main(options)
+
+
+def test_an_error_in_a_reader_does_not_say_that_it_was_killed():
+    message = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback …"
+    with pytest.raises(RuntimeError, match="^Caught"), readers_explained():
+        raise RuntimeError(message)
 
 
 def test_an_error_of_a_reader_is_one_line(setup, tmp_path):
