@@ -284,7 +284,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
     `MEMORY`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pam.data.longest import record_longest
-    from pam.environment import environment, now
+    from pam.environment import environment
     from pam.train.memory import write_peak
     from pam.train.phases import freeze_config, length_of, run_phase, write_curves
 
@@ -296,7 +296,6 @@ def work(args: argparse.Namespace, making: Making) -> None:
     own_warmup = config["warmup"] == "ctc" and not config.get("warm_from")
     phases = ["ctc", "llm"] if own_warmup else ["llm"]
     lengths = {phase: length_of(config, phase, args.train) for phase in phases}
-    began = environment() if is_first() else {}  # the source may change before the end
 
     def begin() -> None:
         freeze_config(args.expdir, config, is_frozen(making))
@@ -304,7 +303,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
 
     def end() -> None:
         write_curves(args.expdir)
-        write_json(args.expdir / "environment.json", {**began, "date": now()})
+        write_json(args.expdir / "environment.json", {**environment(), "commit": making.commit})
         write_peak(args.expdir, world() if args.ngpu else 0)
 
     with writing_alone(making) if is_first() else nullcontext():

@@ -69,10 +69,11 @@ class Making:
     keeps_inputs: bool = False
     after: Iterable[Record | None] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.settings = json.loads(json.dumps(flatten(self.settings)))
-        self._start, self._commit = time.monotonic(), None
+        self._start = time.monotonic()
 
     def is_complete(self) -> bool:
         """Whether the folder is complete and was made with these settings and inputs.
@@ -113,16 +114,17 @@ class Making:
         """Record settings, inputs and the commit before the work, since it may take hours."""
         from pam.environment import commit  # imported late, to make --pending fast
 
-        self._start, self._commit = time.monotonic(), commit()
-        if not self.resumes():
-            self._write({"complete": False, **self._made_with(), "commit": self._commit})
+        self._start, self.commit = time.monotonic(), commit()
+        begun = read_record(self.folder, self.stage) if self.resumes() else None
+        record = begun or {"complete": False, **self._made_with()}
+        self._write({**record, "commit": self.commit})
 
     def finish(self, complete: bool = True, seconds: float | None = None) -> None:
         """Record the end of the work, its machine and its seconds.
 
         The commit is that of the last `begin`, perhaps in another process.
         """
-        from pam.environment import machine, now
+        from pam.environment import commit, machine, now
 
         own = time.monotonic() - self._start if seconds is None else seconds
         name = f"{self.stage} {self.folder.absolute().parent.name}/{self.folder.name}"
@@ -136,7 +138,7 @@ class Making:
                 **self._made_with(),
                 "seconds": total,
                 **({"licences": licences} if licences else {}),
-                "commit": self._commit or before.get("commit"),
+                "commit": self.commit or before.get("commit") or commit(),
                 "machine": machine(),
                 "date": now(),
             }

@@ -37,7 +37,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     lines = [
         *_differ(results, "training_hash", "schedules, batches, tasks or training data are others"),
         *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
-        *_older_than_the_file(spec.scale, results),
+        *_file_has_changed(spec.scale, results),
         *_lengths_differ(spec.scale, budget, results),
         *_seeds_differ(runs),
         *_further_options(runs),
@@ -100,13 +100,14 @@ def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
     ]
 
 
-def _older_than_the_file(scale: str, results: Results) -> list[str]:
+def _file_has_changed(scale: str, results: Results) -> list[str]:
+    """The results that another file of the scale made than that of today."""
     now = scale_hash(CONF / "scale" / f"{scale}.yaml")
-    old = [name for name, run in results.items() if run.get("scale_hash") not in (now, None)]
-    if not old:
+    others = [name for name, run in results.items() if run.get("scale_hash") not in (now, None)]
+    if not others:
         return []
-    which = "all of these results" if len(old) == len(results) else _names(sorted(old))
-    return [f"conf/scale/{scale}.yaml has other settings now than those of {which}."]
+    which = "all of these" if len(others) == len(results) else _names(sorted(others))
+    return [f"Made with another conf/scale/{scale}.yaml than that of today: {which}."]
 
 
 def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:

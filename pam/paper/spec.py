@@ -292,10 +292,11 @@ def _check_own_names(spec: TableSpec, file: Path) -> None:
     seen: dict[str, Row] = {}
     for row in spec.systems():
         other = seen.setdefault(row.system + row.variant, row)
-        if other is not row and other.options == row.options and not row.missing:
+        both_shown = row is not other and {row.name, other.name} <= spec.rows.keys()
+        if both_shown and other.options == row.options and not row.missing:
             raise PamError(
-                f"{file}: rows {other.name} and {row.name} are one experiment at the scale "
-                f"{spec.scale}: choose the encoders of one, or remove it"
+                f"{file}: rows {other.name} and {row.name} are the same experiment at the scale "
+                f"{spec.scale}: remove one, or give it other encoders"
             )
         if other.options != row.options:
             raise PamError(

@@ -53,7 +53,7 @@ def launch(
     try:
         elastic_launch(config, sys.executable)("-m", module, *argv)
     except ChildFailedError as error:
-        if (status := error.get_first_failure()[1].exitcode) in STOPPED:
+        if (status := error.failures[origin(error.failures)].exitcode) in STOPPED:
             sys.exit(status)
         raise PamError(reason(error.failures)) from None
     except SignalException as error:  # torchrun has passed it on to the processes
@@ -67,10 +67,18 @@ def pass_on(number: int, _frame: Any) -> None:
         os.kill(int(child), number)
 
 
+def origin(failures: Mapping[int, ProcessFailure]) -> int:
+    """The process that failed first. The others lost its connection, or torchrun ended them; their
+    times may be the same, in whole seconds."""
+    own = {r: f for r, f in failures.items() if f.exitcode != -signal.SIGTERM}
+    killed = [rank for rank, failure in own.items() if failure.exitcode < 0]
+    failed = [rank for rank, failure in own.items() if not failure.message.startswith(LOST)]
+    return min(killed or failed or failures, key=lambda rank: failures[rank].timestamp)
+
+
 def reason(failures: Mapping[int, ProcessFailure]) -> str:
-    """One line about the process that failed first. Those that lost its connection came later."""
-    killed = {r: f for r, f in failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
-    first = min(killed or failures, key=lambda rank: failures[rank].timestamp)
+    """One line about the process that failed first."""
+    first = origin(failures)
     failure, who = failures[first], f"process {first} of the training"
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name

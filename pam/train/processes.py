@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from pam.data.workers import end_with_parent
 from pam.errors import PamError
 from pam.log import get_logger
 from pam.train.endings import LOST, USER_ERROR
+from pam.train.signals import STOPPED
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -152,16 +154,28 @@ def ending_at_once() -> Iterator[None]:
 
     def end() -> None:
         if status is not None:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
 
     atexit.register(end)
     try:
         yield
     except BaseException as error:
-        status = error.code if isinstance(error, SystemExit) else 1
+        status = _status_of(error)
+        if status in STOPPED:  # all of them stop; if another one left now, the first would be ended
+            with suppress(RuntimeError):
+                from_first(lambda: None)
         raise
+
+
+def _status_of(error: BaseException) -> int:
+    """The exit status of a process that this error ends."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 @contextmanager
@@ -169,10 +183,11 @@ def readers_explained() -> Iterator[None]:
     """Turn an error that a DataLoader's killed process causes into a PamError."""
     try:
         yield
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         if not _is_of_killed_reader(error):
             raise
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch raises at each process that ends
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise it again
         raise PamError(
             "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
             "the same command resumes"
@@ -180,12 +195,12 @@ def readers_explained() -> Iterator[None]:
 
 
 def _is_of_killed_reader(error: Exception) -> bool:
-    """PyTorch says it, unless the process ends while a batch is taken from it. An error that the
-    process itself had is another thing."""
-    if "in DataLoader worker process" in str(error):
-        return False
+    """PyTorch says it, unless the connection breaks while a batch is taken from the process. An
+    error that the process itself had is another thing."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker (pid" in str(error)
     frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
-    return "DataLoader worker (pid" in str(error) or "_try_get_data" in frames
+    return "in DataLoader worker process" not in str(error) and "_try_get_data" in frames
 
 
 def refuse_another_number(ngpu: int) -> None:

@@ -41,7 +41,7 @@ def test_what_is_made_is_complete_and_says_with_what_where_and_how_long(tmp_path
 
 def test_the_commit_is_that_at_the_start(tmp_path, monkeypatch):
     """The source may change while a training runs, and another process may end the work."""
-    commits = iter(["first", "second", "third"])
+    commits = iter(["first", "second", "third", "fourth"])
     monkeypatch.setattr(environment, "commit", lambda: next(commits))
     made = making(tmp_path)
     made.begin()
@@ -49,9 +49,20 @@ def test_the_commit_is_that_at_the_start(tmp_path, monkeypatch):
         raise KeyboardInterrupt
     making(tmp_path).finish(complete=False)
     assert read_record(made.folder, "train")["commit"] == "second"
-    with making(tmp_path).work():
-        pass
+    making(tmp_path).begin()
+    making(tmp_path).finish()
     assert read_record(made.folder, "train")["commit"] == "third"
+
+
+def test_a_record_of_an_earlier_version_has_no_commit_before_the_end(tmp_path):
+    made = making(tmp_path)
+    made.begin()
+    file = made.folder / FILE
+    records = json.loads(file.read_text())
+    del records["train"]["commit"]
+    file.write_text(json.dumps(records))
+    making(tmp_path).finish()
+    assert read_record(made.folder, "train")["commit"] == environment.commit()
 
 
 def test_other_settings_are_named_with_both_values_and_the_remedy(tmp_path, capsys):

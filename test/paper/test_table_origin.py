@@ -30,7 +30,7 @@ def test_every_way_of_being_made_otherwise_is_named(tmp_path):
     del kept["average_mini_short_s0"]["scale_hash"]  # made before it was recorded
     lines = render(write(tmp_path, kept)).splitlines()
     assert "- **Not made alike**: conf/scale/mini.yaml was another of pam_mini_short_s1." in lines
-    line = "- conf/scale/mini.yaml has other settings now than those of "
+    line = "- Made with another conf/scale/mini.yaml than that of today: "
     assert f"{line}pam_mini_short_s1." in lines
     assert "- **Not made alike**: the seeds of pam differ in more than the seed." in lines
     assert (
@@ -42,9 +42,9 @@ def test_every_way_of_being_made_otherwise_is_named(tmp_path):
     )
 
 
-def test_results_that_are_all_older_than_the_scales_file_are_named(tmp_path):
+def test_results_that_are_all_of_another_file_of_the_scale_are_named(tmp_path):
     text = render(write(tmp_path, table_1(scale_hash="a")))
-    assert "- conf/scale/mini.yaml has other settings now than those of all of these" in text
+    assert "- Made with another conf/scale/mini.yaml than that of today: all of these." in text
     assert "**Not made alike**" not in text
 
 

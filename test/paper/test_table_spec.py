@@ -193,7 +193,7 @@ def row(**changes) -> dict:
         (row(variant=".."), "row a: '..': it would be in the name of a folder"),
         (
             {"rows": {"a": {"system": "pam"}, "b": {"system": "pam"}}},
-            "rows a and b are one experiment at the scale mini: choose the encoders of one",
+            "rows a and b are the same experiment at the scale mini: remove one, or give it other",
         ),
         (
             {

@@ -1,5 +1,6 @@
 """A training that is ended inside an epoch goes on there, to the same bits."""
 
+import errno
 import itertools
 import os
 import random
@@ -262,17 +263,42 @@ def test_a_reader_that_was_killed_is_one_line(setup):
     exp, options = setup
     command = [sys.executable, readers.__file__, *map(str, options), "--set", "num_workers=1"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     last = done.stderr.splitlines()[-1]
     assert re.match("error: a process that reads data .* lower", last), done.stderr[-3000:]
     train_main(options)
 
 
-def test_an_error_in_a_reader_does_not_say_that_it_was_killed():
-    message = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback …"
-    with pytest.raises(RuntimeError, match="^Caught"), readers_explained():
-        raise RuntimeError(message)
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback …"),
+        FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.\nOriginal …"),
+        RuntimeError("Too many open files. Communication with the workers is no longer possible."),
+        OSError(errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_other_errors_of_readers_do_not_say_that_one_was_killed(error):
+    def _try_get_data():
+        raise error
+
+    with pytest.raises(type(error), match=re.escape(str(error))), readers_explained():
+        _try_get_data()
+
+
+def test_a_connection_that_breaks_while_a_batch_is_taken():
+    def _try_get_data():
+        raise EOFError
+
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        with pytest.raises(PamError, match="lower num_workers"), readers_explained():
+            _try_get_data()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    with pytest.raises(EOFError), readers_explained():  # of something else
+        raise EOFError
 
 
 def test_an_error_of_a_reader_is_one_line(setup, tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.model.build import load_experiment
 from pam.train import launch
+from pam.train.endings import LOST, USER_ERROR
 
 HERE = str(Path(__file__).parent)
 
@@ -275,17 +277,29 @@ def test_a_mistake_in_a_process_is_one_line(setup):
     ("how", "status", "last"),
     [
         ("wrong", 1, "error: what is wrong"),
+        ("one_wrong", 1, "error: what is wrong"),
         ("stopped", 143, None),
         ("broken", 1, "error: process .* failed with status 1: see its messages above"),
     ],
 )
 def test_a_process_says_why_it_ends(how, status, last):
-    """The threads of the group aborted it at its exit, half of the times."""
+    """The threads of the group aborted it at its exit, half of the time."""
     for _ in range(3):
         process = start_module("fails", [how], 2, stderr=subprocess.PIPE)
         lines = process.communicate()[1].splitlines()
         assert process.returncode == status, lines
         assert re.fullmatch(last, lines[-1]) if last else not lines
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_process_that_lost_the_connection_is_not_the_one_to_name(where):
+    """Torchrun notices both at once; the times of messages are whole seconds."""
+    lost = SimpleNamespace(exitcode=1, timestamp=7, message=f"{LOST}: gloo")
+    ended = SimpleNamespace(exitcode=-signal.SIGTERM, timestamp=6, message="")
+    own = SimpleNamespace(exitcode=1, timestamp=7, message=f"{USER_ERROR}what is wrong")
+    failures = {2: ended, where: own, 1 - where: lost}
+    assert launch.origin(failures) == where
+    assert launch.reason(failures) == "what is wrong"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
