@@ -1,6 +1,87 @@
-"""How a process of a training tells its launcher why it ended: with these words first."""
+"""How a process of a training ends, and tells its launcher and its user why."""
+
+import atexit
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from pam.errors import PamError
 
+# What a process tells its launcher begins with one of these.
 USER_ERROR = f"{PamError.__name__}: "
 LOST = "the connection to another process failed, perhaps because it has ended"
+
+
+def tell_launcher(message: str) -> None:
+    """Write a message into the file that torchrun reads; to stderr, if another launcher is used."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        print(f"error: {message}", file=sys.stderr)
+        return
+    told = {"message": message, "timestamp": int(time.time())}
+    Path(file).write_text(json.dumps(told), encoding="utf-8")
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Context: if it fails, the process ends as soon as it has said why, with the error's status.
+
+    An error leaves the group as it is, and its threads may abort a process that ends as usual,
+    which hides why it ended. The group cannot be destroyed: that may wait for processes that no
+    longer answer. What was imported since, such as wandb, still ends as usual.
+    """
+    status: int | None = None
+
+    def end() -> None:
+        if status is not None:
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+
+    atexit.register(end)
+    try:
+        yield
+    except BaseException as error:
+        status = _status_of(error)
+        raise
+
+
+def _status_of(error: BaseException) -> int:
+    """The exit status of a process that this error ends."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+@contextmanager
+def readers_explained() -> Iterator[None]:
+    """Turn an error that a DataLoader's killed process causes into a PamError."""
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        if not _is_of_killed_reader(error):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise it again
+        raise PamError(
+            "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
+            "the same command resumes"
+        ) from error
+
+
+def _is_of_killed_reader(error: Exception) -> bool:
+    """PyTorch says it, unless the connection breaks while a batch is taken from the process. An
+    error that the process itself had is another thing."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker (pid" in str(error)
+    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return "in DataLoader worker process" not in str(error) and "_try_get_data" in frames

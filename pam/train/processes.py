@@ -6,15 +6,9 @@ get its decisions, because a file that it wrote may reach them late (NFS).
 """
 
 import argparse
-import atexit
-import json
 import logging
 import os
-import signal
 import sys
-import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +18,7 @@ from pam.config.made import PENDING, Making
 from pam.data.workers import end_with_parent
 from pam.errors import PamError
 from pam.log import get_logger
-from pam.train.endings import LOST, USER_ERROR
+from pam.train.endings import LOST, USER_ERROR, ending_at_once, readers_explained, tell_launcher
 from pam.train.signals import STOPPED
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -129,7 +123,8 @@ def joined(ngpu: int) -> Iterator[None]:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         with ending_at_once():
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if ngpu else "gloo")
-            yield
+            with stopping_together():
+                yield
             torch.distributed.barrier()  # the others may still read what this one sent last
             torch.distributed.destroy_process_group()  # else its threads may abort at exit
     except PamError as error:
@@ -143,64 +138,16 @@ def joined(ngpu: int) -> Iterator[None]:
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Context: if it fails, the process ends as soon as it has said why, with the error's status.
-
-    An error leaves the group as it is, and its threads may abort a process that ends as usual,
-    which hides why it ended. The group cannot be destroyed: that may wait for processes that no
-    longer answer. What was imported since, such as wandb, still ends as usual.
-    """
-    status: int | None = None
-
-    def end() -> None:
-        if status is not None:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(status)
-
-    atexit.register(end)
+def stopping_together() -> Iterator[None]:
+    """Context: a signal stops all processes. None leaves before the first has written its files:
+    torchrun would end that one too."""
     try:
         yield
-    except BaseException as error:
-        status = _status_of(error)
-        if status in STOPPED:  # all of them stop; if another one left now, the first would be ended
+    except SystemExit as stop:
+        if stop.code in STOPPED:
             with suppress(RuntimeError):
                 from_first(lambda: None)
         raise
-
-
-def _status_of(error: BaseException) -> int:
-    """The exit status of a process that this error ends."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
-
-
-@contextmanager
-def readers_explained() -> Iterator[None]:
-    """Turn an error that a DataLoader's killed process causes into a PamError."""
-    try:
-        yield
-    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-        if not _is_of_killed_reader(error):
-            raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise it again
-        raise PamError(
-            "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
-            "the same command resumes"
-        ) from error
-
-
-def _is_of_killed_reader(error: Exception) -> bool:
-    """PyTorch says it, unless the connection breaks while a batch is taken from the process. An
-    error that the process itself had is another thing."""
-    if isinstance(error, RuntimeError):
-        return "DataLoader worker (pid" in str(error)
-    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
-    return "in DataLoader worker process" not in str(error) and "_try_get_data" in frames
 
 
 def refuse_another_number(ngpu: int) -> None:
@@ -210,16 +157,6 @@ def refuse_another_number(ngpu: int) -> None:
         raise PamError(
             f"--ngpu {ngpu}: torchrun started {here} processes on this machine: give --ngpu {here}"
         )
-
-
-def tell_launcher(message: str) -> None:
-    """Write a message into the file that torchrun reads; to stderr, if another launcher is used."""
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if file is None:
-        print(f"error: {message}", file=sys.stderr)
-        return
-    told = {"message": message, "timestamp": int(time.time())}
-    Path(file).write_text(json.dumps(told), encoding="utf-8")
 
 
 def from_first(decide: Callable[[], T]) -> T:

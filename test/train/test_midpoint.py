@@ -22,7 +22,7 @@ from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
 from pam.train import belonging, midpoint, signals, task
-from pam.train.processes import readers_explained
+from pam.train.endings import readers_explained
 from pam.train.trainer import load_checkpoint
 
 TIMES = ("_time", "time")  # statistics of the clock
