@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pam.config import scale_hash
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "egs/multitask/RESULTS"
 SYSTEMS = sorted((ROOT / "conf/systems").glob("*.yaml"))
@@ -65,6 +67,9 @@ def test_the_scores_of_a_system_are_the_stored_ones(file):
     scores = "; ".join(f"{d} {values(results, d)} {unit}" for d, unit in UNITS.items())
     text = " ".join(line.lstrip("# ") for line in head(file).splitlines())
     assert f"Score, mini{which}, seed{'s' * (len(results) > 1)} {seeds}: {scores}" in text
+    today = scale_hash(ROOT / "conf/scale/mini.yaml")
+    others = any(result["scale_hash"] != today for result in results)
+    assert ("Made with another conf/scale/mini.yaml than that of today" in text) == others
     seconds = sum(results[0]["seconds"].get(stage, 0) for stage in STAGES)
     assert f"Time: {seconds / 60:.0f} min for stages 4 to 8" in text
 
