@@ -3,23 +3,19 @@
 import sys
 
 from pam.errors import PamError, run_main
-from pam.train.processes import gathered, is_first, joined
+from pam.train.processes import gathered, joined
 
 FAILURES = {
     "wrong": PamError("what is wrong"),
-    "one_wrong": PamError("what is wrong"),
     "stopped": SystemExit(143),
     "broken": OSError("no"),
 }
 
 
 def main():
-    how = sys.argv[1]
     with joined(0):
         gathered([1])
-        if is_first() and how == "one_wrong":
-            gathered([2])  # waits for the other
-        raise FAILURES[how]
+        raise FAILURES[sys.argv[1]]
 
 
 run_main(main)
