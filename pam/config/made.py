@@ -102,21 +102,24 @@ class Making:
 
     def resumes(self) -> bool:
         """Whether this continues an unfinished attempt with the same settings and inputs."""
+        return self._unfinished() is not None
+
+    def _unfinished(self) -> Record | None:
         record = read_record(self.folder, self.stage)
-        return (
+        is_same = (
             record is not None
             and not record["complete"]
             and not self._differences(record)
             and not self._changed_inputs(record)
         )
+        return record if is_same else None
 
     def begin(self) -> None:
         """Record settings, inputs and the commit before the work, since it may take hours."""
         from pam.environment import commit  # imported late, to make --pending fast
 
         self._start, self.commit = time.monotonic(), commit()
-        begun = read_record(self.folder, self.stage) if self.resumes() else None
-        record = begun or {"complete": False, **self._made_with()}
+        record = self._unfinished() or {"complete": False, **self._made_with()}
         self._write({**record, "commit": self.commit})
 
     def finish(self, complete: bool = True, seconds: float | None = None) -> None:
@@ -128,7 +131,7 @@ class Making:
 
         own = time.monotonic() - self._start if seconds is None else seconds
         name = f"{self.stage} {self.folder.absolute().parent.name}/{self.folder.name}"
-        before = (read_record(self.folder, self.stage) if self.resumes() else None) or {}
+        before = self._unfinished() or {}
         total = seconds_of(self.after)
         total[name] = round(own + (before.get("seconds") or {}).get(name, 0.0), 2)
         licences = {**licences_of(self.after), **self.licences}
