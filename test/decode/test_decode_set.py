@@ -18,9 +18,11 @@ from pam.data.datadir import DataDir
 from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
 from pam.data.utterances import read_utterances
+from pam.decode import decoder
 from pam.decode.decode_set import Part, decode_part
 from pam.decode.decoder import Decoder
 from pam.decode.drafters import DRAFTERS
+from pam.decode.exits import Exits
 from pam.errors import PamError
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
@@ -108,7 +110,11 @@ def test_choices_travel_to_the_scores(exp, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["text", "text_ref2", "text_ref10", "prompt", "utt2task", "utt2num_samples", "wav.scp"]
+    "name",
+    [
+        *("text", "text_ref2", "text_ref10", "prompt", "choices", "segments", "wav.scp"),
+        *("utt2task", "utt2spk", "utt2num_samples"),
+    ],
 )
 def test_what_answers_and_their_scores_come_from_is_in_the_digest(data, name):
     before = data_digest(data)
@@ -508,6 +514,29 @@ def test_a_drafter_changes_no_answer(exp, data, tmp_path):
     assert run(exp, data, tmp_path / "verify", "--early_exit", "verify") == plain
     for name in DRAFTERS.names():
         assert run(exp, data, tmp_path / name, "--drafter", name) == plain
+
+
+@pytest.mark.parametrize(
+    ("search", "options", "expected"),
+    [
+        ("beam_search", "--beam 3", [3]),
+        ("Sampling", "--temperature 0.7 --top_p 0.9 --seed 5", [0.7, 0.9, 5]),
+        (
+            "EarlyExit",
+            "--early_exit margin --threshold 0.4 --exit_layer 1 --exit_stride 2 --exit_decay 3 "
+            "--exit_cache copy",
+            [Exits("margin", threshold=0.4, first=1, stride=2, decay=3.0, cache="copy")],
+        ),
+    ],
+)
+def test_options_reach_the_search(exp, data, tmp_path, monkeypatch, search, options, expected):
+    """Each search itself is tested elsewhere."""
+    plain, calls = getattr(decoder, search), []
+    monkeypatch.setattr(decoder, search, lambda *args: calls.append(args) or plain(*args))
+    assert len(run(exp, data, tmp_path / "out", *options.split())) == len(TASKS)
+    for args in calls:  # beam search is called once for each length of rows
+        assert [value for value in args if type(value) in (int, float, Exits)] == expected
+    assert calls
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from toys import make_batch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from pam.config import load_yaml
@@ -19,6 +20,7 @@ from pam.decode.request import Request
 from pam.decode.settings import Settings
 from pam.errors import PamError
 from pam.model.build import build_model
+from pam.paths import resolve_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ["Write it down, please.", "How many?", "What can be heard in this clip? Say it briefly."]
@@ -125,12 +127,22 @@ def test_there_is_always_padding():
 
 
 @pytest.fixture(scope="module")
-def mini_model(request):
-    """The real LLM, under a mixture of random weights."""
+def six_layers(tmp_path_factory):
+    """A folder with the first six layers of the real LLM: kernels depend on shapes alone."""
+    source = resolve_model(load_yaml(ROOT / "conf/scale/mini.yaml")["llm_conf"]["path"])
+    folder = tmp_path_factory.mktemp("six layers")
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(source, num_hidden_layers=6).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def mini_model(request, six_layers):
+    """These layers, under a mixture of random weights."""
     scale = load_yaml(ROOT / "conf/scale/mini.yaml")
     keys = ("encoders", "llm_conf", "fusion_conf", "router_conf", "model_conf")
     config = {key: scale[key] for key in keys}
-    config["llm_conf"] = config["llm_conf"] | {"dtype": request.param}
+    config["llm_conf"] = config["llm_conf"] | {"dtype": request.param, "path": six_layers}
     config["model_conf"] = config["model_conf"] | {"bf16": request.param == "bfloat16"}
     torch.manual_seed(0)
     tasks = ["asr_clean", "asr_noisy", "snv", "ac"]

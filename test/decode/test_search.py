@@ -105,7 +105,7 @@ def test_the_tokens_are_those_of_greedy_search(lm, plain, rows, wrong):
     assert {key: row.said for key, row in found.items()} == {n: plain(n) for n in range(rows)}
     for row in found.values():
         assert row.accepted <= row.drafted and row.passes + row.accepted >= len(row.said) - 1
-        assert (row.accepted == row.drafted == 0) == (row.drafted == 0) or wrong != 1.0
+        assert wrong != 1.0 or row.accepted == 0
 
 
 @pytest.mark.parametrize("wrong", [None, 0.3])
@@ -138,7 +138,7 @@ def test_a_right_draft_saves_passes(lm, plain):
             return [self.plain(row.key)[len(row.said) :][:most] for row in rows]
 
     number = 3  # up to 40 tokens
-    assert len(plain(number)) > ITEMS or len(plain(number)) > 8
+    assert len(plain(number)) > 8
     engine = Engine(lm, 128)
     rows = (row for row in rows_of(lm, 4) if row.key == number)
     (row,) = search(engine, rows, Greedy(Right(lm, plain, 0.0)))

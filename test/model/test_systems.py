@@ -233,11 +233,11 @@ def test_saved_and_loaded_it_says_the_same(system, config, batch, tmp_path):
     assert greedy(again, features, lengths, PROMPTS, 8).tokens == said
 
 
-def test_a_checkpoint_of_another_system_is_one_clear_line(config, tiny_config, tmp_path):
+def test_a_checkpoint_of_another_system_is_one_clear_line(system_file, tiny_config, tmp_path):
+    scale = toy_scale("mini", tiny_config)
+    config = combine(scale, load_yaml(system_file))
     other = "concat" if config["fusion"] != "concat" else "salmonn"
-    theirs = build_model(
-        combine(toy_scale("mini", tiny_config), load_yaml(SYSTEMS[0].with_stem(other)))
-    )
+    theirs = build_model(combine(scale, load_yaml(SYSTEMS[0].with_stem(other))))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(theirs.state_dict(), tmp_path / "model.pth")
     with pytest.raises(PamError, match="does not fit .*is of another system: ") as error:
@@ -254,7 +254,8 @@ def test_a_checkpoint_of_another_system_is_one_clear_line(config, tiny_config, t
         ("fusion=pma", "unknown fusion 'pma': did you mean 'pam'"),
     ],
 )
-def test_wrong_options_are_one_clear_line(scale, system_file, change, message):
+def test_wrong_options_are_one_clear_line(tiny_config, system_file, change, message):
+    scale = toy_scale("mini", tiny_config)
     with pytest.raises(PamError, match=message) as error:
         build_model(combine(scale, load_yaml(system_file), [change]))
     assert "\n" not in str(error.value)

@@ -141,9 +141,12 @@ def test_an_llm_changes_the_llm_only(llm):
     assert config["llm_conf"]["path"] == load_yaml(llm)["llm_conf"]["path"]
 
 
-@pytest.mark.parametrize("llm", [None, *LLMS], ids=lambda file: file and file.stem)
-@pytest.mark.parametrize("system", SYSTEMS, ids=name)
 @pytest.mark.parametrize("scale", SCALES, ids=name)
+@pytest.mark.parametrize(
+    ("system", "llm"),
+    [*((system, None) for system in SYSTEMS), *((SYSTEMS[0], llm) for llm in LLMS)],
+    ids=lambda file: file and file.stem,
+)
 def test_every_option_is_known(scale, system, llm):
     experiment = read_experiment(scale, system, llm)
     for name, budget in experiment.budgets.items():

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -198,12 +197,17 @@ def test_training_logs_speed_and_keeps_it_out_of_the_statistics(setup, caplog):
     }
 
 
-def test_the_padding_of_batches_is_measured_without_training(setup, combined):
+def test_the_padding_of_batches_is_measured_without_training(setup, combined, monkeypatch, capsys):
     exp, options = setup
     train_main([*options, "--warmup", "none"])
     trained = json.loads((exp / "train" / "speed.json").read_text())
     tool = Path(__file__).parents[2] / "tools" / "bench_padding.py"
-    command = [sys.executable, tool, "--exp", exp, "--train", combined, "--steps", "12"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    monkeypatch.syspath_prepend(tool.parent)  # as where a program is started
+    from bench_padding import main
+
+    words = [tool, "--exp", exp, "--train", combined, "--steps", "12"]
+    monkeypatch.setattr(sys, "argv", [*map(str, words)])
+    capsys.readouterr()
+    main()
     shares = [f"{100 * trained[f'{name}_padding']:.1f} %" for name in speed.PADDED]
-    assert done.stdout.splitlines()[-1] == f"| as trained | {' | '.join(shares)} |"
+    assert capsys.readouterr().out.splitlines()[-1] == f"| as trained | {' | '.join(shares)} |"
