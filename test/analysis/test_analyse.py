@@ -17,6 +17,7 @@ from pam.decode.settings import Settings
 from pam.model.build import build_model
 from pam.report import analysis
 from pam.report.blocks import to_markdown
+from pam.report.figures import can_draw
 
 TASKS = {"asr_clean": "hello", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
 SHAPES = {"first": (3, 6), "second": (2, 4)}
@@ -40,6 +41,17 @@ def dev(tmp_path_factory):
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """They take seconds: a test that is about them asks for `figures`."""
+    monkeypatch.setattr("pam.bin.report.can_draw", lambda: False)
+
+
+@pytest.fixture
+def figures(no_figures, monkeypatch):
+    monkeypatch.setattr("pam.bin.report.can_draw", can_draw)
 
 
 @pytest.fixture
@@ -68,7 +80,7 @@ def run(exp, dev, *options):
     return json.loads((exp / "analysis.json").read_text())
 
 
-def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, monkeypatch):
+def test_all_of_it_and_again(tmp_path, tiny_config, dev, few_prompts, figures, monkeypatch):
     exp = experiment(tmp_path / "exp", tiny_config)
     found = run(exp, dev)
     assert found["left_out"] == {}

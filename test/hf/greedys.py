@@ -20,12 +20,13 @@ def clips() -> list[np.ndarray]:
     return [rng.normal(0, 0.1, round(16000 * s)).astype(np.float32) for s in SECONDS]
 
 
-def greedy_tokens(exp, clips, prompts, count=TOKENS):
+def greedy_tokens(exp, clips, prompts, count=TOKENS, expert=None):
     """Tokens of each row, and the names of the experts."""
     model = load_experiment(exp, online=True)
     lengths = torch.tensor([len(clip) for clip in clips])
     audio = pad_sequence([torch.from_numpy(clip) for clip in clips], batch_first=True)
-    found = greedy(model, {"speech": audio}, {"speech": lengths}, prompts, max_new_tokens=count)
+    options = {"max_new_tokens": count, "expert": expert}
+    found = greedy(model, {"speech": audio}, {"speech": lengths}, prompts, **options)
     return found.tokens, found.experts
 
 

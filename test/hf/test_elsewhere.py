@@ -31,6 +31,15 @@ def environment(folder, **more):
     return kept | {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"} | more
 
 
+def strangers(folder, outs, env):
+    """{exported folder: what the stranger got}."""
+    clip = {f"clip{n}": c for n, c in enumerate(clips())}
+    np.savez(folder / "clips.npz", prompts=PROMPTS, **clip)
+    answers = folder / "out.json"
+    run([str(STRANGER), str(answers), str(folder / "clips.npz"), *map(str, outs)], env, cwd=folder)
+    return json.loads(answers.read_text())
+
+
 @pytest.fixture(scope="module")
 def answers(experiment, tmp_path_factory):
     """{case: (greedy's tokens, what the stranger got)}."""
@@ -40,19 +49,7 @@ def answers(experiment, tmp_path_factory):
         out = folder / case
         assert export.main(["--exp", str(exp), "--to", "hf", str(out), "--bundle"]) == 0
         expected[case] = greedy_tokens(exp, clips(), PROMPTS)[0]
-    np.savez(
-        folder / "clips.npz", prompts=PROMPTS, **{f"clip{n}": c for n, c in enumerate(clips())}
-    )
-    words = [sys.executable, str(STRANGER), str(folder / "out.json"), str(folder / "clips.npz")]
-    run = subprocess.run(
-        [*words, *(str(folder / case) for case in CASES)],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    found = json.loads((folder / "out.json").read_text())
+    found = strangers(folder, [folder / case for case in CASES], environment(folder))
     return {case: (expected[case], found[str(folder / case)]) for case in CASES}
 
 
@@ -78,30 +75,35 @@ def test_weights_are_found_by_name(experiment, encoder_specs, llms, tmp_path):
     names = {case: put(hub, spec["path"], case) for case, spec in encoder_specs.items()}
     specs = {case: spec | {"path": names[case]} for case, spec in encoder_specs.items()}
     llm = put(hub, llms["llama"], "llm")
-    for kept in (False, True):
-        exp = experiment("llama", llm_conf={"lora_on_prompt": not kept})
-        expected = greedy_tokens(exp, clips(), PROMPTS)[0]
+    exps = [experiment("llama", llm_conf={"lora_on_prompt": on}) for on in (True, False)]
+    outs = [tmp_path / f"out{number}" for number in range(2)]
+    expected = [greedy_tokens(exp, clips(), PROMPTS)[0] for exp in exps]
+    for exp in exps:
         rename(exp, specs, llm)
-        out = tmp_path / f"out{kept}"
-        here = str(Path(export.__file__).parents[2])
-        env = environment(tmp_path, HF_HUB_CACHE=str(hub))
-        words = ["-m", "pam.bin.export", "--exp", str(exp), "--to", "hf", str(out)]
-        run(words, env | {"PYTHONPATH": here})
+    here = str(Path(export.__file__).parents[2])
+    env = environment(tmp_path, HF_HUB_CACHE=str(hub))
+    pairs = [str(path) for pair in zip(exps, outs, strict=True) for path in pair]
+    run(["-c", EXPORT, *pairs], env | {"PYTHONPATH": here})
+    for out in outs:
         config = json.loads((out / "config.json").read_text())
         assert config["llm"] == {"path": llm, "revision": REVISION}
         assert [part["revision"] for part in config["encoders"]] == [REVISION] * 2
         (file,) = out.glob("*.safetensors")
         names = load_file(file)
         assert not [name for name in names if "encoders." in name or "embed" in name]
-        clip = {f"clip{n}": c for n, c in enumerate(clips())}
-        np.savez(tmp_path / "clips.npz", prompts=PROMPTS, **clip)
-        answers = tmp_path / "out.json"
-        run([str(STRANGER), str(answers), str(tmp_path / "clips.npz"), str(out)], env)
-        found = json.loads(answers.read_text())[str(out)]
-        pairs = zip(found["batch"], expected, strict=True)
-        assert [row[: len(tokens)] for row, tokens in pairs] == expected
+    answers = strangers(tmp_path, outs, env)
+    for out, tokens in zip(outs, expected, strict=True):
+        rows = zip(answers[str(out)]["batch"], tokens, strict=True)
+        assert [row[: len(own)] for row, own in rows] == tokens
 
 
+# Of all pairs of an experiment and a new folder.
+EXPORT = """
+import sys
+from pam.bin import export
+for exp, out in zip(sys.argv[1::2], sys.argv[2::2]):
+    assert export.main(["--exp", exp, "--to", "hf", out]) == 0
+"""
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -122,6 +124,7 @@ def rename(exp, specs, llm):
     (exp / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def run(words, env):
-    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True)
+def run(words, env, cwd=None):
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,8 +1,7 @@
 """Stored results that cannot be, and calls of the program that cannot mean what they say."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 
 import pytest
 from stored_results import result, table_1, write
@@ -121,10 +120,24 @@ def test_calls_that_cannot_be_meant(tmp_path, options, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_several_at_once_make_one_table(tmp_path):
+def test_several_at_once_make_one_table(tmp_path, monkeypatch):
+    """And only one of them writes at a time."""
     results = write(tmp_path, table_1())
-    command = [sys.executable, "-m", "pam.bin.table", "--table", "1", "--results", str(results)]
-    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(3)]
-    assert [process.wait() for process in started] == [0, 0, 0]
+    write_tables, busy = table.write_tables, tmp_path / "busy"
+
+    def noted(*args):
+        busy.mkdir()  # fails if another process is in here
+        write_tables(*args)
+        busy.rmdir()
+
+    monkeypatch.setattr(table, "write_tables", noted)
+    fork = multiprocessing.get_context("fork")
+    argv = ["--table", "1", "--results", str(results)]
+    started = [fork.Process(target=table.main, args=[argv]) for _ in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, 0]
     assert "PaM (Ours)" in (results / "mini/table01.md").read_text()
     assert not list(results.rglob("*.part"))
