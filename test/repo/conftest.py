@@ -1,12 +1,14 @@
 """A copy of the recipes that runs with a fake Python, in a folder whose name has spaces."""
 
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,13 @@ SETS = {
     "dev": "ac_dev",
     "test": "asr_clean_test ac_test asr_noisy_test snv_test_real",
 }
+
+
+def rewrite(file: Path, pattern: str, by: str | Callable[[re.Match], str]) -> None:
+    """Replace the lines that match; a file that has none has changed, and this one must too."""
+    text, found = re.subn(pattern, by, file.read_text(), flags=re.MULTILINE)
+    assert found, f"{file}: nothing matches {pattern!r}"
+    file.write_text(text)
 
 
 def shorten(assignment: re.Match) -> str:
@@ -34,7 +43,18 @@ class Recipes:
     """Recipes of a copied project; `run` starts one, `calls` empties the list of verbs it ran."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str]
+    finished_of: Callable[[str], "Recipes"]
+
+    def finished(self, recipe: str, without: str = "") -> None:
+        """As after a whole run, of which `calls` says nothing; `without` files of this name.
+
+        The run was done once, elsewhere: a project may be moved.
+        """
+        done, cache = self.finished_of(recipe), "PAM_CACHE"
+        ignored = shutil.ignore_patterns(without)
+        shutil.copytree(done.root / "egs", self.root / "egs", ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(done.env[cache], self.env[cache], dirs_exist_ok=True)
 
     def start(self, recipe: str, *options: str, **env: str) -> subprocess.Popen:
         fake = Path(__file__).with_name("fake_python.py")
@@ -62,8 +82,26 @@ class Recipes:
 
 
 @pytest.fixture
-def recipes(tmp_path: Path) -> Recipes:
-    root = tmp_path / "a folder [1]"
+def recipes(tmp_path: Path, finished_of: Callable[[str], Recipes]) -> Recipes:
+    return copy_recipes(tmp_path, finished_of)
+
+
+@pytest.fixture(scope="session")
+def finished_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Recipes]:
+    """A recipe after a whole run, which the first test that asks starts."""
+
+    @functools.cache
+    def finished(recipe: str) -> Recipes:
+        recipes = copy_recipes(tmp_path_factory.mktemp("finished"), finished)
+        status, output = recipes.run(recipe)
+        assert status == 0, output
+        return recipes
+
+    return finished
+
+
+def copy_recipes(folder: Path, finished_of: Callable[[str], Recipes]) -> Recipes:
+    root = folder / "a folder [1]"
     for part in ("utils", "conf"):
         shutil.copytree(ROOT / part, root / part)
     (root / "pam").symlink_to(ROOT / "pam")
@@ -72,19 +110,26 @@ def recipes(tmp_path: Path) -> Recipes:
         for script in (ROOT / "egs" / recipe).glob("*.sh"):
             shutil.copy(script, root / "egs" / recipe)
     options = root / "utils/options.sh"  # on every machine the same number of processes
-    text = re.sub(r"^nj= {2}", "nj=2 ", options.read_text(), flags=re.MULTILINE)
-    text = re.sub(r"^(train|inference)_nj= {2}", r"\1_nj=1 ", text, flags=re.MULTILINE)
-    options.write_text(text)
-    run = root / "egs/mini/run.sh"
-    run.write_text(re.sub(r'^(\w+)_sets=".*"', shorten, run.read_text(), flags=re.MULTILINE))
+    rewrite(options, r"^nj= {2}", "nj=2 ")
+    rewrite(options, r"^(train|inference)_nj= {2}", r"\1_nj=1 ")
+    rewrite(root / "egs/mini/run.sh", r'^(\w+)_sets=".*"', shorten)
+    # The stand-in ends at once: nobody has to wait for it.
+    rewrite(root / "utils/run.py", r"^POLL_SECONDS = 0\.2$", "POLL_SECONDS = 0.02")
+    rewrite(root / "utils/table.sh", r"^( +)sleep 0\.5$", r"\1sleep 0.05")
+    compiled = folder.parent / "pycache"
     env = {
-        "CALLS": str(tmp_path / "calls"),
-        "PIDS": str(tmp_path / "pids"),
-        "PAM_CACHE": str(tmp_path / "the cache"),
+        "CALLS": str(folder / "calls"),
+        "PIDS": str(folder / "pids"),
+        "PAM_CACHE": str(folder / "the cache"),
         "SETS": " ".join(name for names in SETS.values() for name in names.split()),
         # Wherever these tests run, verbs start as fast as a user's do: compiled once.
         "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(tmp_path.parent / "pycache"),
+        "PYTHONPYCACHEPREFIX": str(compiled),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    return Recipes(root, env)
+    # Python looks there by the name of a file. pam has another name in each copy, and is the same.
+    (compiled / "pam").mkdir(parents=True, exist_ok=True)
+    own = compiled / root.relative_to("/")
+    own.mkdir(parents=True)
+    (own / "pam").symlink_to(compiled / "pam")
+    return Recipes(root, env, finished_of)

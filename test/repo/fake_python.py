@@ -2,8 +2,8 @@
 """Stands in for --python: verbs are the real ones, without their work.
 
 Each notes itself in $CALLS when it works, and makes the files that the real work makes. FAIL=VERB
-makes that work fail, SLEEP=VERB makes it wait for ever (with a child that waits too), NOTE=NAME
-notes a variable of the environment, too.
+makes that work fail (FAIL="VERB WORD" only if the word is in its command), SLEEP=VERB makes it wait
+for ever (with a child that waits too), NOTE=NAME notes a variable of the environment, too.
 """
 
 import importlib
@@ -45,7 +45,8 @@ def note(verb: str, what: str = "") -> None:
         with Path(os.environ["PIDS"]).open("w") as pids:
             pids.write(f"{os.getpid()} {child.pid}\n")
         time.sleep(1000)
-    if os.environ.get("FAIL") == verb:
+    failing, _, word = os.environ.get("FAIL", "").partition(" ")
+    if failing == verb and word in ["", *argv]:
         print("the reason is written here", flush=True)
         sys.exit(int(os.environ.get("STATUS", 3)))
 
