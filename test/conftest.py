@@ -52,12 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests; start with the end-to-end run, which takes longest."""
-    slow = read_slow()
+    """Mark the slow tests; start with the files that take longest, so that all workers end
+    together."""
+    slow, of_file = read_slow(), Counter()
+    for name, seconds in slow.items():
+        of_file[file_of(name)] += seconds
     for item in items:
         if function_of(item.nodeid) in slow:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: not item.nodeid.startswith("e2e/"))
+    items.sort(key=lambda item: -of_file[file_of(item.nodeid)])
 
 
 class Measure:
@@ -77,6 +80,10 @@ class Measure:
 
 def function_of(nodeid: str) -> str:
     return nodeid.partition("[")[0]
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def read_slow() -> dict[str, float]:
