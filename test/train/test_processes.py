@@ -110,6 +110,7 @@ def test_processes_that_died_resume_to_the_same_bits(uneven, tmp_path):
     """Inside an epoch, with the random states of each."""
     exp, options = uneven
     options += ["--warmup", "none", "--set", "checkpoint_minutes=1e-9"]
+    options += ["--set", "llm_conf.lora_dropout=0.1"]
     run("train", options, 2)
     exp.rename(tmp_path / "whole")
     assert start_module("dies", [6, *options], 2, stderr=subprocess.DEVNULL).wait() == 1
