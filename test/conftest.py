@@ -135,6 +135,22 @@ def tiny_qwen(tiny_llm, tmp_path_factory) -> str:
 
 
 @pytest.fixture
+def no_figures(monkeypatch):
+    """Reports and tables without figures, which take seconds."""
+    for program in ("report", "table"):
+        monkeypatch.setattr(f"pam.bin.{program}.can_draw", lambda: False)
+
+
+@pytest.fixture
+def figures(no_figures, monkeypatch):
+    """Figures, in tests that have `no_figures`."""
+    from pam.report.figures import can_draw
+
+    for program in ("report", "table"):
+        monkeypatch.setattr(f"pam.bin.{program}.can_draw", can_draw)
+
+
+@pytest.fixture
 def tiny_config(tiny_llm) -> dict:
     return small_config(tiny_llm)
 

@@ -17,7 +17,8 @@ from pam.decode.settings import Settings
 from pam.model.build import build_model
 from pam.report import analysis
 from pam.report.blocks import to_markdown
-from pam.report.figures import can_draw
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 TASKS = {"asr_clean": "hello", "asr_noisy": "go on", "snv": "two", "ac": "a bell"}
 SHAPES = {"first": (3, 6), "second": (2, 4)}
@@ -41,17 +42,6 @@ def dev(tmp_path_factory):
         arrays = [(u, rng.standard_normal((9, states * dim)).astype(np.float16)) for u in utts]
         write_archive(folder / f"{name}.ark", folder / f"feats_{name}.scp", sorted(arrays))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """They take seconds: a test that is about them asks for `figures`."""
-    monkeypatch.setattr("pam.bin.report.can_draw", lambda: False)
-
-
-@pytest.fixture
-def figures(no_figures, monkeypatch):
-    monkeypatch.setattr("pam.bin.report.can_draw", can_draw)
 
 
 @pytest.fixture
