@@ -39,7 +39,7 @@ def table_document(
     """The whole file; `drawn` are figures in its folder."""
     parts = [
         f"# {escape(spec.title)}",
-        f"Scale {escape(spec.scale)}: {_models(spec.scale)}. Budget {escape(budget)} "
+        f"Scale {escape(spec.scale)}: {_models(spec)}. Budget {escape(budget)} "
         f"({escape(budget_length(spec.scale, budget))}). Written by `python -m pam.bin.table`: run "
         "it again, do not edit.",
         *KINDS.get(spec.kind)(spec, store, budget),
@@ -50,9 +50,9 @@ def table_document(
     return "\n\n".join(parts) + "\n"
 
 
-def _models(scale: str) -> str:
-    """The encoders, the paper's encoders that they replace, and the LLM."""
-    conf = load_yaml(CONF / "scale" / f"{scale}.yaml")
+def _models(spec: TableSpec) -> str:
+    """The encoders, the paper's encoders that they replace, those of rows, and the LLM."""
+    conf = load_yaml(CONF / "scale" / f"{spec.scale}.yaml")
     places: dict[str, list[str]] = {}
     for place, name in (conf.get("stand_ins") or {}).items():
         places.setdefault(name, []).append(place)
@@ -61,7 +61,8 @@ def _models(scale: str) -> str:
         for name in conf["encoders"]
     ]
     words = f"{', '.join(encoders)}, of which a system has all unless its row names some"
-    return escape(f"{words}; LLM {conf['llm_conf']['path']}")
+    words += "".join(f"; {name} is {path}" for name, path in spec.added.items())
+    return escape(f"{words}; LLM {conf['llm_conf']['path']}", longest=None)
 
 
 def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> str:

@@ -87,6 +87,7 @@ class TableSpec:
     averages: dict[str, tuple[str, ...]]
     claims: tuple[Claim, ...]
     conf: PaperTable
+    added: dict[str, str]  # the encoders of rows that are not the scale's, and their models
 
     @property
     def all_rows(self) -> dict[str, Row]:
@@ -128,10 +129,13 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
     table, has = check.read_table(file), check.read_scale(scale, conf)
     own = _own(scale, conf)
     hidden: dict[str, Row] = {}
+    added = _added(table, has)
     if table.rows_of:
         check.check_known(table.rows_of, check.table_names(conf), f"{file}: rows_of: unknown table")
         source = conf / "tables" / f"{table.rows_of}.yaml"
-        hidden = _rows(check.read_table(source), has, own, conf, source)
+        other = check.read_table(source)
+        hidden = _rows(other, has, own, conf, source)
+        added |= _added(other, has)
     shown = tuple(THE_SIX if table.columns is None else table.columns)
     ranks = {k: THE_SIX if v == SIX else tuple(v) for k, v in (table.rank or {}).items()}
     averages = {k: tuple(v) for k, v in (table.averages or {}).items()}
@@ -152,6 +156,7 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
         averages=averages,
         claims=tuple(_claim(claim, shown) for claim in table.claims or ()),
         conf=table,
+        added=added,
     )
     _check_names(spec, file)
     return spec
@@ -162,6 +167,12 @@ def _own(scale: str, conf: Path) -> dict[str, Any]:
     own = read_layer(file)
     require(own, ["encoders"], str(file))
     return own
+
+
+def _added(table: PaperTable, has: TableScale) -> dict[str, str]:
+    names = [name for row in (table.rows or {}).values() for name in row.encoders or []]
+    there = {name: has.encoders[name] for name in names if name in has.encoders}
+    return {name: entry["path"] for name, entry in there.items() if not reason_of(entry)}
 
 
 def _rows(

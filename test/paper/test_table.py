@@ -428,6 +428,8 @@ def test_the_head_says_what_stands_for_what(tmp_path):
     head = render(tmp_path).splitlines()[2]
     assert "whisper_tiny_en, moonshine_base in the place of wav2vec2, resemblyzer in the" in head
     assert f"Budget short ({SHORT})" in head
+    assert "whisper_medium" not in head
+    assert "; whisper_medium is cache:whisper-base; LLM cache:smollm2-135m-instruct. Budget" in render(tmp_path, "3")
 
 
 def test_figures_lie_beside_the_tables(tmp_path, figures):

@@ -63,8 +63,8 @@ def test_a_dry_run_predicts_the_time(tmp_path, capsys):
     assert "missing: pam_mini_short_s7, about 1 h 40 min" in capsys.readouterr().out
     table.main(["--table", "3", "--results", str(tmp_path / "none"), "--dry_run"])
     output = capsys.readouterr().out
-    assert f"1 to run, each of {SHORT}; no time is known yet" in output
-    assert "table03: no all_large: the mini scale has no larger encoders" in output
+    assert f"2 to run, each of {SHORT}; no time is known yet" in output
+    assert "table03: no all_large: the mini scale has no larger encoder in the place of W" in output
     assert not (results / "mini/table01.md").exists()
 
 

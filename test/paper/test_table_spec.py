@@ -94,6 +94,7 @@ def test_seeds_and_variants_are_in_the_name():
     assert pair.options[1] == "use_encoders=[whisper,hubert]"
     assert pair.missing is None
     assert load_spec("table03", "mini").rows["all_large"].missing
+    assert load_spec("table02", "paper").added == {"hubert": "facebook/hubert-base-ls960"}
 
 
 def test_a_row_of_all_encoders_is_the_system_without_a_choice():

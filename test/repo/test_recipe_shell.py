@@ -255,8 +255,7 @@ def test_a_failing_stage_stops_the_run_and_says_why(recipes):
     assert recipes.calls()[-2:] == ["score", "report"]
 
 
-def test_the_first_of_several_failing_jobs_is_shown(recipes):
-    """Of three, the only one that fails."""
+def test_the_failing_one_of_several_jobs_is_shown(recipes):
     recipes.finished("mini", without="greedy_unseen")
     status, output = recipes.run("mini", "--inference_nj", "3", FAIL="decode 2/3")
     assert status == 3 and "  | the reason is written here" in output
