@@ -16,6 +16,7 @@ from pam.config.keys import (
     Keys,
     Rule,
     option,
+    whole,
 )
 from pam.config.source import attribute_of, registered
 
@@ -185,4 +186,9 @@ class TableScale:
         "The LLMs of the tables.",
         default={},
         keys=lambda: {ANY: Key("As `llm_conf.path`, or missing.", or_missing("a model", str))},
+    )
+    seeds: dict[str, int] = option(
+        "Seeds of each system that a table's page is planned with; with fewer it is preliminary.",
+        default={},
+        keys=lambda: {ANY: Key("A number of seeds.", whole(1))},
     )

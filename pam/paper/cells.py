@@ -53,14 +53,18 @@ def measured(column: Column, runs: Mapping[int, Mapping[str, Any]], gap: str | N
 
 
 def mean(members: Mapping[str, Cell]) -> Cell:
-    """The mean over other rows of one column; it needs all of them."""
+    """The mean over other rows of one column; it needs all of them.
+
+    Its seeds are the members' first seeds together, their second ones, and so on: as many as the
+    member with the fewest has.
+    """
     if absent := [name for name, cell in members.items() if cell.value is None]:
         reasons = {members[name].gap for name in absent}
         return Cell(gap=f"needs {', '.join(absent)}: {'; '.join(sorted(map(str, reasons)))}")
     cells = list(members.values())
-    seeds = set.intersection(*(set(cell.sums) for cell in cells))
-    sums = {seed: mean_sums([cell.sums[seed] for cell in cells]) for seed in sorted(seeds)}
-    if not seeds or None in sums.values():
+    turns = zip(*([cell.sums[seed] for seed in sorted(cell.sums)] for cell in cells), strict=False)
+    sums = {turn: mean_sums(found) for turn, found in enumerate(turns)}
+    if not sums or None in sums.values():
         return Cell(value=fmean(cell.value for cell in cells))
     return summary(sums)
 

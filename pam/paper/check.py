@@ -83,6 +83,8 @@ def read_scale(scale: str, conf: Path) -> TableScale:
     check(scales[scale], keys_of(TableScale), where)
     require(scales[scale], ["sets"], where)
     has = typed(TableScale, scales[scale])
+    for name in has.seeds:
+        check_known(name, table_names(conf), f"{where}.seeds: unknown table")
     for name, entry in has.encoders.items():
         if not reason_of(entry):
             check(entry, keys_of(Encoder), f"{where}.encoders.{name}")

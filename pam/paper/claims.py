@@ -1,12 +1,14 @@
 """The paper's claims, tested with the values of a table."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pam.paper.spec import Claim, TableSpec
-from pam.report.markdown import escape
-from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
+from pam.report.markdown import escape, table
+from pam.report.units import metric_digits
+from pam.score.compare import LEVEL, SEEDS, Cells, Difference, compare
 from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
@@ -25,13 +27,8 @@ COUNTS = {
     NO_DATA: "not measured (on the same utterances)",
     NO_SET: "without a set at this scale",
 }
-# The comparisons that a line names, and how it introduces them.
-LISTED = {
-    FAILS: "The other way",
-    FAILS_HERE: "The other way for these clusters",
-    OPEN: "Within chance",
-    ONE_SEED: "One seed only",
-}
+RESULTS = COUNTS | {HOLDS: "holds", HOLDS_HERE: "holds for these clusters only"}  # of one
+SEEDS_AGAINST = 3  # of two seeds, a p far below LEVEL is too small
 RULES = (
     f"Each comparison is decided by the paired bootstrap at p < {LEVEL}, for WER by the "
     "matched-pairs test too. Both resample clusters, since utterances of one cluster (a speaker, "
@@ -39,12 +36,15 @@ RULES = (
     f"{FEW} clusters, or one that is nearly half of it, or unknown ones, both use utterances "
     "instead. The result then holds for these clusters only; other speakers, actors, meetings or "
     f"clips may differ. Seeds are a level of their own: {SEEDS} of each system or more must have "
-    f"been trained, up to {AGREEING_SEEDS} must all point the same way, and what they differ by is "
-    "part of the doubt. A comparison of one seed is of two trained models, not of systems, and "
+    "been trained, and what they differ by is part of the doubt. All seeds of both systems count; "
+    "they are not paired. A comparison of one seed is of two trained models, not of systems, and "
     "decides no claim. A claim holds where all of its comparisons hold; if some hold for their "
-    "clusters only, so does the claim. It does not hold where one is the other way at "
-    f"p < {LEVEL} divided by the number of comparisons made (Bonferroni); if all such are of few "
-    "clusters, this too is said of these only. Sets that the scale does not have are left out."
+    f"clusters only, so does the claim. It does not hold where one, of {SEEDS_AGAINST} seeds of "
+    f"each system or more, is the other way at p < {LEVEL} divided by the number of comparisons "
+    "made (Bonferroni); if all such are of few clusters, this too is said of these only. Sets that "
+    "the scale does not have are left out. The claims are not corrected for their number. A "
+    "level is for one look: whoever adds seeds because a claim is open, and looks again, errs more "
+    "often."
 )
 
 
@@ -56,7 +56,15 @@ class Pair:
     than: str
     column: str
     verdict: str  # a key of COUNTS
-    p: float = 1.0
+    found: Difference | None = None  # better − than
+
+    def against(self, comparisons: int) -> bool:
+        """Whether it alone refutes a claim of so many comparisons."""
+        return (
+            self.verdict in AGAINST
+            and self.found.p_of_all * comparisons < LEVEL
+            and min(self.found.seeds) >= SEEDS_AGAINST
+        )
 
 
 def pairs(claim: Claim, spec: TableSpec, cells: Cells) -> list[Pair]:
@@ -70,28 +78,28 @@ def pairs(claim: Claim, spec: TableSpec, cells: Cells) -> list[Pair]:
 
 def _verdict(
     better: str, than: str, column: str, spec: TableSpec, cells: Cells
-) -> tuple[str, float]:
+) -> tuple[str, Difference | None]:
     if column in spec.columns and spec.columns[column].missing:
-        return NO_SET, 1.0
+        return NO_SET, None
     found = compare(cells[better][column], cells[than][column])
     if found is None:
-        return NO_DATA, 1.0
+        return NO_DATA, None
     if found.p_of_all >= LEVEL:
-        return OPEN, found.p_of_all
-    if found.seeds < SEEDS:
-        return ONE_SEED, 1.0
+        return OPEN, found
+    if found.of_models:
+        return ONE_SEED, found
     holds = (found.value < 0) == spec.less_is_better(column)
     if found.only:
-        return HOLDS_HERE if holds else FAILS_HERE, found.p_of_all
-    return HOLDS if holds else FAILS, found.p_of_all
+        return HOLDS_HERE if holds else FAILS_HERE, found
+    return HOLDS if holds else FAILS, found
 
 
-def verdict(found: list[Pair]) -> str:
+def verdict(found: Sequence[Pair]) -> str:
     """Verdict on a claim (see RULES). Only "one of many comparisons fails" needs a correction."""
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
     kinds = {pair.verdict for pair in here}
-    against = {pair.verdict for pair in made if pair.p * len(made) < LEVEL} & AGAINST
+    against = {pair.verdict for pair in made if pair.against(len(made))}
     if against:
         return FAILS if FAILS in against else FAILS_HERE
     if kinds and kinds <= {HOLDS, HOLDS_HERE}:
@@ -103,24 +111,53 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
     """The paragraphs of Markdown; empty if the paper has no claim about this table."""
     if not spec.claims:
         return []
-    lines = [_line(claim, pairs(claim, spec, cells), labels) for claim in spec.claims]
-    return ["## What the paper says of it", RULES, "\n".join(lines)]
+    found = [pairs(claim, spec, cells) for claim in spec.claims]
+    parts = [*_preliminary(spec, found), claims_list(spec, cells)]
+    rows = [_compared(pair, labels) for pair in chain(*found) if pair.found]
+    if rows:
+        header = ["first against second", "difference [95 %]", "p", "seeds", "result"]
+        parts += ["All comparisons (first minus second):", table(header, dict.fromkeys(rows))]
+    return ["## What the paper says of it", RULES, *parts]
 
 
-def _line(claim: Claim, found: list[Pair], labels: Mapping[str, str]) -> str:
+def claims_list(spec: TableSpec, cells: Cells) -> str:
+    """A line for each claim."""
+    return "\n".join(_line(claim, pairs(claim, spec, cells)) for claim in spec.claims)
+
+
+def _preliminary(spec: TableSpec, found: Sequence[Sequence[Pair]]) -> list[str]:
+    seeds = [min(pair.found.seeds) for pair in chain(*found) if pair.found]
+    if not seeds or min(seeds) >= spec.seeds:
+        return []
+    return [
+        f"**Preliminary**: {spec.seeds} seeds of each system are planned (`seeds` in "
+        f"conf/tables/scales.yaml); some have {min(seeds)}. The claims are decided once, when all "
+        "are there."
+    ]
+
+
+def _line(claim: Claim, found: Sequence[Pair]) -> str:
     counts = Counter(pair.verdict for pair in found)
     listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
     where = " (on the sets that this scale has)" if counts[NO_SET] else ""
-    text = f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
-    for kind, words in LISTED.items():
-        if named := [_named(pair, labels) for pair in found if pair.verdict == kind]:
-            text += f" {words}: {'; '.join(named)}."
-    return text
+    return f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
 
 
-def _named(pair: Pair, labels: Mapping[str, str]) -> str:
+def _compared(pair: Pair, labels: Mapping[str, str]) -> tuple[str, ...]:
+    its, digits = pair.found, metric_digits(pair.column.rpartition("_")[2])
+    value, low, high = (f"{number:+.{digits}f}" for number in (its.value, its.low, its.high))
+    return (
+        compared(pair, labels),
+        f"{value} [{low}, {high}]",
+        p_text(its.p_of_all).removeprefix("p ").removeprefix("= "),
+        " and ".join(map(str, dict.fromkeys(its.seeds))),
+        RESULTS[pair.verdict],
+    )
+
+
+def compared(pair: Pair, labels: Mapping[str, str]) -> str:
+    """`PaM against Average, AMI WER`, as Markdown."""
     better, than, column = (
         labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
     )
-    p = f" ({p_text(pair.p)})" if pair.verdict in AGAINST else ""
-    return f"{better} against {than}, {column}{p}"
+    return f"{better} against {than}, {column}"

@@ -13,14 +13,16 @@ from pam.paper.claims import (
     NO_DATA,
     NO_SET,
     OPEN,
+    SEEDS_AGAINST,
     Pair,
+    compared,
     pairs,
     verdict,
 )
 from pam.paper.spec import Claim, TableSpec
 from pam.report.markdown import escape, table
 from pam.report.units import metric_digits
-from pam.score.compare import LEVEL, Cells
+from pam.score.compare import LEVEL, SEEDS, Cells
 from pam.score.power import MOST, MOST_UTTERANCES, POWER, Components, components
 from pam.score.significance import FEW
 
@@ -41,9 +43,11 @@ clusters, and the observed difference is itself uncertain, a small one most of a
 - Of fewer than {FEW} clusters (or one that is nearly half of the set, or unknown ones) utterances
   are counted. So many decide for these clusters only. A statement about others needs {FEW} clusters
   or more; so do the claims that hold for these clusters only, which are not listed.
-- A claim that would hold has the figures of its hardest comparison. One that would not has those of
-  the easiest comparison that points the other way, at p < {LEVEL} divided by the number of
-  comparisons."""
+- A claim that would hold has the figures of its hardest comparison; that all of them hold at once
+  is less probable. One that would not has those of the easiest comparison that points the other
+  way, at p < {LEVEL} divided by the number of comparisons, of {SEEDS_AGAINST} seeds or more.
+- Of two or three seeds the power is lower than it says: so few do not show how much seeds differ.
+- Choose the number of seeds by this before you train them, and look once, when all are there."""
 NUMBERS = [
     "difference",
     "σ of seeds (df)",
@@ -60,11 +64,12 @@ class Need:
     pair: Pair
     variances: Components | str
     level: float = LEVEL
+    least: int = SEEDS  # seeds
 
     @property
     def growth(self) -> float:
         """The factor by which seeds and clusters must grow together."""
-        return self.variances.both_needed(self.level)[0] / self.variances.seeds
+        return self.variances.both_needed(self.level, self.least)[0] / self.variances.seeds
 
 
 def needs(claim: Claim, spec: TableSpec, cells: Cells) -> list[Need]:
@@ -86,7 +91,7 @@ def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -
     if not (claims := claims_part(spec, cells, labels)):
         return []
     rows = dict.fromkeys(
-        (_name(need.pair, labels), *_numbers(need, cells))
+        (compared(need.pair, labels), *_numbers(need, cells))
         for claim in spec.claims
         for need in needs(claim, spec, cells)
         if isinstance(need.variances, Components) and need.pair.verdict not in DECIDED
@@ -105,7 +110,7 @@ def claims_part(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> lis
         if need is None:
             without.append(f"- {outcome}: {escape(claim.says)}")
         else:
-            what = [_name(need.pair, labels), *_numbers(need, cells)]
+            what = [compared(need.pair, labels), *_numbers(need, cells)]
             rows.append([escape(claim.says), outcome, *what])
     header = ["claim", "if observed differences are true", "by the comparison", *NUMBERS]
     made = [table(header, rows)] if rows else []
@@ -118,7 +123,7 @@ def outlook(found: Sequence[Need], spec: TableSpec) -> tuple[str, Need | None]:
     made = [need for need in found if need.pair.verdict != NO_DATA]
     known = [need for need in made if isinstance(need.variances, Components)]
     against = [
-        Need(need.pair, need.variances, LEVEL / len(made))
+        Need(need.pair, need.variances, LEVEL / len(made), SEEDS_AGAINST)
         for need in known
         if need.variances.difference and not _for_claim(need, spec)
     ]
@@ -138,28 +143,21 @@ def _for_claim(need: Need, spec: TableSpec) -> bool:
     return (need.variances.difference < 0) == spec.less_is_better(need.pair.column)
 
 
-def _name(pair: Pair, labels: Mapping[str, str]) -> str:
-    better, than, column = (
-        labels.get(name, escape(name)) for name in (pair.better, pair.than, pair.column)
-    )
-    return f"{better} against {than}, {column}"
-
-
 def _numbers(need: Need, cells: Cells) -> list[str]:
     """The cells of NUMBERS."""
-    its, level = need.variances, need.level
+    its, level, least = need.variances, need.level, need.least
     digits = metric_digits(need.pair.column.rpartition("_")[2])
-    seeds, clusters = its.seeds_needed(level), its.clusters_needed(level)
+    seeds, clusters = its.seeds_needed(level, least), its.clusters_needed(level)
     now, unit, most = f"{its.clusters} worth {its.worth:.0f}", "clusters", MOST
     if its.by_utterance:
         of = cells[need.pair.better][need.pair.column].clusters
         now = f"{its.clusters} utterances of {of.count if of else 'unknown'} clusters"
         unit, most = "utterances", MOST_UTTERANCES
-    both, together = its.both_needed(level)
+    both, together = its.both_needed(level, least)
     return [
         f"{its.difference:+.{digits}f}",
         f"{its.of_seeds**0.5:.{digits}f} ({its.df_of_seeds})",
-        f"{its.seeds} → {_count(seeds, MOST)}",
+        f"{its.seeds:.3g} → {_count(seeds, MOST)}",
         f"{now} → {_count(clusters, most, f' {unit}')}",
         _count(both, MOST, f" seeds, {together:,.0f} {unit}"),
     ]

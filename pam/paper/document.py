@@ -6,13 +6,13 @@ from pam.config.documents import TableDelta
 from pam.paper.cells import ranked_columns, table_cells
 from pam.paper.claims import claims_section
 from pam.paper.deciding import deciding_section
-from pam.paper.origin import made_with
+from pam.paper.origin import UNLIKE, made_with
 from pam.paper.printed import PrintedTable, load_errata, printed_table
 from pam.paper.spec import TableSpec
 from pam.paper.store import Store
 from pam.report.markdown import GAP, escape, number, table
 from pam.report.units import metric_digits, metric_label
-from pam.score.compare import AGREEING_SEEDS, LEVEL, SEEDS, Cells, compare
+from pam.score.compare import LEVEL, SEEDS, Cells, compare
 from pam.score.significance import scope
 
 BETTER, WORSE = "▲", "▼"
@@ -31,10 +31,13 @@ def render(spec: TableSpec, store: Store, budget: str) -> list[str]:
         from pam.paper.sizes import parameters_part  # seconds of imports: most tables count nothing
 
         parts += parameters_part(spec, labels)
-    parts += claims_section(spec, cells, labels)
-    parts += deciding_section(spec, cells, labels)
+    origin = made_with(spec, store, budget)
+    claims = claims_section(spec, cells, labels)
+    if claims and any(UNLIKE in part for part in origin):
+        claims += [f"{UNLIKE}: before you read a verdict, see the notes under “Made with”."]
+    parts += claims + deciding_section(spec, cells, labels)
     parts += gaps_section(spec, cells, labels)
-    return parts + made_with(spec, store, budget)
+    return parts + origin
 
 
 def labels_of(spec: TableSpec, paper: PrintedTable) -> dict[str, str]:
@@ -70,34 +73,38 @@ def _grid(spec: TableSpec, labels: Mapping[str, str], text: Callable[[str, str],
 
 
 def _ours(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    legend = (
-        "Value [95 % interval, clusters resampled: speakers, actors, meetings or clips]. Where it "
-        'says "for these clusters only" or "clusters not known", utterances were resampled: '
-        "interval and differences say nothing of other speakers, actors, meetings or clips. ± is "
-        "the standard deviation over seeds"
-    )
-    legend += ", of a rank that of the seeds' own ranks." if spec.ranks else "."
+    legend = [
+        "- [95 % interval]: clusters (speakers, actors, meetings or clips) are resampled. Where it "
+        'says "for these clusters only" or "clusters not known", utterances are: interval and '
+        "differences say nothing of other speakers, actors, meetings or clips. Of several seeds "
+        "it is an interval of the system, and has the doubt about seeds too; of one seed it is "
+        "an interval of this trained model.",
+        "- ±: the standard deviation over seeds"
+        + (", of a rank that of the seeds' own ranks." if spec.ranks else "."),
+    ]
     if spec.reference:
-        legend += (
-            f" {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
-            "(paired bootstrap, for WER matched pairs too; not corrected for the "
-            f"number of tests), over the {SEEDS} or more seeds that both have, which are a level "
-            f"of their own (up to {AGREEING_SEEDS} must all point the same way). "
-            f"{BETTER_MODEL} / {WORSE_MODEL}: the same of one seed, hence of these two trained "
-            "models, not of the systems."
-        )
+        legend += [
+            f"- {BETTER} / {WORSE}: better / worse than {labels[spec.reference]} at p < {LEVEL} "
+            "(paired bootstrap, for WER matched pairs too; not corrected for the number of tests), "
+            f"with {SEEDS} or more seeds of both, which are a level of their own.",
+            f"- {BETTER_MODEL} / {WORSE_MODEL}: the same where one of the two has one seed, hence "
+            "of trained models, not of the systems.",
+        ]
     if spec.ranks:
         ranked = sum(cells[row][next(iter(spec.ranks))].value is not None for row in spec.rows)
         columns = next(iter(spec.ranks.values()))
         there = ranked_columns(cells, spec, columns)
-        legend += (
-            f" Ranked: {ranked} of {len(spec.rows)} rows, over {len(there)} of {len(columns)} "
-            "columns, a row without a value as the worst of its column; the paper's ranks are "
-            "among all. Intervals and comparisons of ranks are of the seeds that all these have; "
-            "a rank has the remark of the set with the fewest clusters."
-        )
+        legend += [
+            f"- Ranks are among {ranked} of {len(spec.rows)} rows, those that have a value, and "
+            f"over {len(there)} of {len(columns)} columns, those that have one. A row without a "
+            "value is the worst of its column. The paper's ranks are among all rows, over all "
+            "columns.",
+            "- The seeds' own ranks: the first seeds of all rows are ranked, then the second ones, "
+            "up to the row with the fewest seeds. A rank has the remark of the set with the fewest "
+            "clusters.",
+        ]
     grid = _grid(spec, labels, lambda row, column: own_cell(spec, cells, row, column))
-    return ["## Ours", legend, grid]
+    return ["## Ours", "\n".join(legend), grid]
 
 
 def own_cell(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
@@ -122,7 +129,7 @@ def mark(spec: TableSpec, cells: Cells, row: str, column: str) -> str:
     found = compare(cells[row][column], cells[spec.reference][column])
     if found is None or found.p_of_all >= LEVEL:
         return ""
-    better, worse = (BETTER, WORSE) if found.seeds >= SEEDS else (BETTER_MODEL, WORSE_MODEL)
+    better, worse = (BETTER_MODEL, WORSE_MODEL) if found.of_models else (BETTER, WORSE)
     return f" {better if (found.value < 0) == spec.less_is_better(column) else worse}"
 
 
@@ -178,9 +185,8 @@ def _deltas(
     return [
         f"## {escape(delta.title)}",
         f"The best of {over}, chosen for each column by its value here; positive is better; "
-        "[95 % interval of the paired difference, with the doubt about clusters and seeds, over "
-        "the seeds that both have (of one: of these trained models), without the doubt about the "
-        "choice].",
+        "[95 % interval of the paired difference, with the doubt about clusters and seeds (of one "
+        "seed: of these trained models), without the doubt about the choice].",
         table(["system", *(labels[column] for column in columns)], rows),
     ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pam.config import load_yaml
 from pam.paper.cells import table_cells
-from pam.paper.claims import OPEN, RULES, claims_section, pairs, verdict
+from pam.paper.claims import OPEN, RULES, claims_list, pairs, verdict
 from pam.paper.deciding import NOTE, claims_part
 from pam.paper.document import errata_section, labels_of
 from pam.paper.figures import figure_part
@@ -80,7 +80,7 @@ def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> s
         cells = table_cells(spec, store, budget)
         counts.update(verdict(pairs(claim, spec, cells)) for claim in spec.claims)
         labels = labels_of(spec, printed_table(spec.paper))
-        *_, lines = claims_section(spec, cells, labels)
+        lines = claims_list(spec, cells)
         sections += [f"## {escape(spec.title)}", lines, *claims_part(spec, cells, labels)]
     total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
     parts += [f"{counts.total()} claims ({total}). {RULES}", NOTE] if counts else [f"{OPEN}."]

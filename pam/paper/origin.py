@@ -19,6 +19,7 @@ DIFFERENT = (  # if these differ, two results of a set cannot be compared; and h
     ("counts", "reference counts"),
     ("clusters", "clusters"),
 )
+UNLIKE = "**Not made alike**"  # results whose difference is not of the systems alone
 PAPERS_MODEL = "paraphrase-mpnet-base-v2"  # of sBERT and FENSE
 Results = Mapping[str, Mapping[str, Any]]  # by name
 
@@ -79,7 +80,7 @@ def _groups(results: Results, key: str) -> dict[Any, list[str]]:
 
 def _differ(results: Results, key: str, what: str) -> list[str]:
     odd = _all_but_most(_groups(results, key).values())
-    return [f"**Not made alike**: {what} of {_names(odd)}."] if odd else []
+    return [f"{UNLIKE}: {what} of {_names(odd)}."] if odd else []
 
 
 def _all_but_most(groups: Iterable[list[str]]) -> list[str]:
@@ -94,7 +95,7 @@ def _names(names: Iterable[str]) -> str:
 
 def _seeds_differ(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
     return [
-        f"**Not made alike**: the seeds of {escape(row.name)} differ in more than the seed."
+        f"{UNLIKE}: the seeds of {escape(row.name)} differ in more than the seed."
         for row, found in runs.items()
         if len({run["setup_hash"] for run in found if run.get("setup_hash")}) > 1
     ]
@@ -116,7 +117,7 @@ def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
     lengths = {name: length_words(run.get("budget_conf") or {}) for name, run in results.items()}
     groups = _groups({name: {"length": length} for name, length in lengths.items()}, "length")
     return [
-        f"**Not made alike**: budget {escape(budget)} was {escape(length)} for {_names(names)}; "
+        f"{UNLIKE}: budget {escape(budget)} was {escape(length)} for {_names(names)}; "
         f"conf/scale/{scale}.yaml says {escape(now)} now."
         for length, names in groups.items()
         if length not in (now, GAP)
@@ -130,7 +131,7 @@ def _further_options(runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
         for run in found:
             more = tuple(option for option in run["options"] if option not in row.options)
             groups.setdefault(more, []).append(run["name"])
-    what = "Further options" if len(groups) == 1 else "**Not made alike**: further options"
+    what = "Further options" if len(groups) == 1 else f"{UNLIKE}: further options"
     return [
         f"{what} of {_names(sorted(names))}: {escape(' '.join(more))}."
         for more, names in groups.items()

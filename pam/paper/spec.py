@@ -86,6 +86,7 @@ class TableSpec:
     ranks: dict[str, tuple[str, ...]]
     averages: dict[str, tuple[str, ...]]
     claims: tuple[Claim, ...]
+    seeds: int  # planned, of each system
     conf: PaperTable
     added: dict[str, str]  # the encoders of rows that are not the scale's, and their models
 
@@ -155,6 +156,7 @@ def load_spec(name: str, scale: str, conf: Path = CONF) -> TableSpec:
         ranks=ranks,
         averages=averages,
         claims=tuple(_claim(claim, shown) for claim in table.claims or ()),
+        seeds=has.seeds.get(name, 1),
         conf=table,
         added=added,
     )

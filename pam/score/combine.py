@@ -32,13 +32,12 @@ Grid = Sequence[Sequence[Cell]]  # K rows of C cells
 
 def averages(grid: Grid) -> list[Cell]:
     """The mean of every row over the columns. Every cell must have a value."""
-    compared = _sampled(grid, _common_seeds(grid), _mean_of_columns)
+    compared = _sampled(grid, _mean_of_columns)
     found = []
     for own, samples_N in zip(grid, compared, strict=True):
-        seeds = _common_seeds([own])
-        by_seed = {seed: fmean(cell.by_seed[seed] for cell in own) for seed in seeds}
-        (alone_N,) = _sampled([own], seeds, _mean_of_columns)
-        value, doubt = fmean(cell.value for cell in own), _doubt([own], seeds)
+        by_seed = {seed: fmean(cell.by_seed[seed] for cell in own) for seed in _seeds(own)}
+        (alone_N,) = _sampled([own], _mean_of_columns)
+        value, doubt = fmean(cell.value for cell in own), _doubt([own])
         found.append(_combined(value, by_seed, alone_N, samples_N, doubt, (0, np.inf)))
     return found
 
@@ -50,7 +49,9 @@ def _mean_of_columns(values_CKN: np.ndarray) -> np.ndarray:
 def ranks(grid: Grid, better: Sequence[str]) -> list[Cell]:
     """The mean rank of every row. `better` has "lower" or "higher" for each column.
 
-    A row without a value in a column ranks worst in it and is not compared with other rows.
+    A row without a value in a column ranks worst in it and is not compared with other rows. Values
+    and samples are of all seeds of each row. How much seeds differ is known from as many rankings
+    as the row with the fewest seeds allows: of the first seeds of all rows, the second ones, …
     """
     sign_C11 = np.array([1.0 if way == "lower" else -1.0 for way in better])[:, None, None]
 
@@ -58,19 +59,25 @@ def ranks(grid: Grid, better: Sequence[str]) -> list[Cell]:
         # Equal rows share a rank, so that the order of the rows has no influence.
         return rankdata(np.nan_to_num(sign_C11 * values_CKN, nan=np.inf), axis=1).mean(0)
 
-    seeds = _common_seeds(grid)
-    of_seeds = {
-        seed: average_rank([[cell.by_seed.get(seed) for cell in own] for own in grid], better)
-        for seed in seeds
-    }
-    sampled, doubt = _sampled(grid, seeds, shared_ranks), _doubt(grid, seeds)
+    seeds = [_seeds(own) for own in grid]
+    rankings = [
+        average_rank(
+            [
+                [cell.by_seed.get(seed) for cell in own]
+                for own, seed in zip(grid, turn, strict=True)
+            ],
+            better,
+        )
+        for turn in zip(*seeds, strict=False)  # as many turns as the row with the fewest seeds has
+    ]
+    sampled, doubt = _sampled(grid, shared_ranks), _doubt(grid)
     found = []
     values = average_rank([[cell.value for cell in own] for own in grid], better)
     for place, (own, value) in enumerate(zip(grid, values, strict=True)):
         if any(cell.value is None for cell in own):
             found.append(Cell(value=value))
             continue
-        by_seed = {seed: of_seed[place] for seed, of_seed in of_seeds.items()}
+        by_seed = {turn: ranking[place] for turn, ranking in enumerate(rankings)}
         samples_N = sampled[place]
         found.append(_combined(value, by_seed, samples_N, samples_N, doubt, (1, len(grid))))
     return found
@@ -84,14 +91,15 @@ def _combined(
     doubt: tuple[float, ClusterCount | None],
     limits: tuple[float, float],
 ) -> Cell:
-    """A cell whose interval comes from `alone_N`, clipped to `limits`.
+    """A cell whose interval comes from `alone_N` and the seeds, clipped to `limits`.
 
     Comparisons use `samples_N`. `doubt`: degrees of freedom, and clusters.
     """
     df, clusters = doubt
     interval = None
     if alone_N is not None:
-        low, high = np.clip(from_samples(alone_N, df).ci95(), *limits).tolist()
+        resampled = from_samples(alone_N, df).with_seeds(list(by_seed.values()))
+        low, high = np.clip(resampled.ci95(), *limits).tolist()
         interval = (low, high)
     return Cell(
         value,
@@ -104,12 +112,12 @@ def _combined(
     )
 
 
-def _doubt(grid: Grid, seeds: Sequence[int]) -> tuple[float, ClusterCount | None]:
+def _doubt(grid: Grid) -> tuple[float, ClusterCount | None]:
     """The least degrees of freedom of the columns, and their fewest clusters."""
     known = [
         cell for column in zip(*grid, strict=True) for cell in column if cell.value is not None
     ]
-    sums = [cell.sums[seed] for cell in known for seed in seeds if seed in cell.sums]
+    sums = [one for cell in known for one in cell.sums.values()]
     if not sums:
         return 1.0, None
     sizes = [
@@ -118,33 +126,29 @@ def _doubt(grid: Grid, seeds: Sequence[int]) -> tuple[float, ClusterCount | None
     return min(map(degrees_of_freedom, sizes)), fewest_clusters([cell.clusters for cell in known])
 
 
-def _common_seeds(grid: Grid) -> list[int]:
-    """The seeds that all known values share."""
-    seeds = [set(cell.by_seed) for own in grid for cell in own if cell.value is not None]
+def _seeds(own: Sequence[Cell]) -> list[int]:
+    """The seeds that all known values of a row share."""
+    seeds = [set(cell.by_seed) for cell in own if cell.value is not None]
     return sorted(set.intersection(*seeds)) if seeds else []
 
 
 def _sampled(
-    grid: Grid, seeds: Sequence[int], together: Callable[[np.ndarray], np.ndarray]
+    grid: Grid, together: Callable[[np.ndarray], np.ndarray]
 ) -> Sequence[Float[np.ndarray, " N"] | None]:
     """`together` of the bootstrap samples [C, K, N], for every row.
 
-    All rows see the same resampled clusters of each set. None for a row with other clusters or
-    seeds.
+    All rows see the same resampled clusters of each set. None if their utterances differ.
     """
-    resampled = [_resampled(column, seeds) for column in zip(*grid, strict=True)]
+    resampled = [_resampled(column) for column in zip(*grid, strict=True)]
     if not resampled or any(values_KN is None for values_KN in resampled):
         return [None] * len(grid)
     return together(np.stack(resampled))
 
 
-def _resampled(column: Sequence[Cell], seeds: Sequence[int]) -> Float[np.ndarray, "K N"] | None:
+def _resampled(column: Sequence[Cell]) -> Float[np.ndarray, "K N"] | None:
     """A column's values for resampled clusters; NaN in rows without a value."""
     known = [place for place, cell in enumerate(column) if cell.value is not None]
-    own = [[column[place].sums.get(seed) for seed in seeds] for place in known]
-    if any(None in sums for sums in own):
-        return None
-    pooled = [mean_sums(sums) for sums in own]
+    pooled = [mean_sums(list(column[place].sums.values())) for place in known]
     if not pooled or None in pooled or not same_utterances(pooled):
         return None
     numerators_KU = np.stack([sums.numerators_U for sums in pooled])

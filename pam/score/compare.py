@@ -21,7 +21,6 @@ from pam.score.significance import (
 )
 
 LEVEL = 0.05
-AGREEING_SEEDS = 3  # so few say little of how much seeds differ, so all must point the same way
 SEEDS = 2  # a statement about systems, not single models, needs this many trainings of each
 
 
@@ -75,10 +74,9 @@ class Difference:
     """first − second in the unit of the metric, its 95 % interval, and p of the bootstrap.
 
     Attributes:
-        seeds: trainings of each system. With one, interval and p hold for these two models only.
         p_matched: p of the matched-pairs test, if errors are counted.
-        agree: whether all common seeds differ in this direction; True for more than
-            `AGREEING_SEEDS`, whose variance is well enough known.
+        seeds: trainings of the first and of the second. With one of each, interval and p hold for
+            these two models only.
         only: the clusters that all this is limited to; None if it holds for further ones too.
     """
 
@@ -87,14 +85,18 @@ class Difference:
     high: float
     p: float
     p_matched: float | None = None
-    agree: bool = True
-    seeds: int = 1
+    seeds: tuple[int, int] = (1, 1)
     only: str | None = None
 
     @property
     def p_of_all(self) -> float:
-        """The largest p of all tests; 1 if seeds contradict each other."""
-        return max(self.p, self.p_matched or 0.0) if self.agree else 1.0
+        """The largest p of all tests."""
+        return max(self.p, self.p_matched or 0.0)
+
+    @property
+    def of_models(self) -> bool:
+        """Whether it is of trained models alone, and says nothing of the systems."""
+        return min(self.seeds) < SEEDS
 
 
 Cells = dict[str, dict[str, Cell]]  # by row and column
@@ -103,7 +105,7 @@ Cells = dict[str, dict[str, Cell]]  # by row and column
 def summary(sums: Mapping[int, Sums]) -> Cell:
     by_seed = {seed: ratio(one) for seed, one in sums.items()}
     together = mean_sums(list(sums.values()))
-    interval = None if together is None else _interval(together)
+    interval = None if together is None else _interval(together, list(by_seed.values()))
     mean_ = fmean(by_seed.values())
     clusters = together and count_clusters(together.clusters)
     return Cell(
@@ -116,13 +118,18 @@ def summary(sums: Mapping[int, Sums]) -> Cell:
     )
 
 
-def _interval(sums: Sums) -> tuple[float, float]:
-    """The 95 % interval. A share of 0 or 1 has Wilson's, since all its resamples are equal."""
-    low, high = (
-        proportion_ci95(sums.numerators_U, clusters=sums.clusters)
-        if _is_share(sums)
-        else ci95(sums.numerators_U, sums.denominators_U, clusters=sums.clusters, scale=sums.scale)
-    )
+def _interval(sums: Sums, seeds: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval, with the doubt about seeds. A share of 0 or 1 has Wilson's, since all its
+    resamples are equal."""
+    if _is_share(sums):  # all seeds are equal, too
+        low, high = proportion_ci95(sums.numerators_U, clusters=sums.clusters)
+    else:
+        low, high = ci95(
+            *(sums.numerators_U, sums.denominators_U),
+            clusters=sums.clusters,
+            scale=sums.scale,
+            seeds=seeds,
+        )
     return low, high
 
 
@@ -152,17 +159,15 @@ def mean_sums(sums: Sequence[Sums]) -> Sums | None:
 
 
 def compare(first: Cell, second: Cell) -> Difference | None:
-    """The difference, paired, for the common seeds; None if there is no pairing.
+    """The difference of the means over all seeds of each; None if the utterances are not the same.
 
-    Seeds are a separate source of variance: the variance between the seeds of each system is added
-    to the variance of the difference of the means.
+    Utterances are paired. Seeds are not: seed 1 of one system has no more to do with seed 1 of the
+    other than with seed 2. They are a separate source of variance: the variance between the seeds
+    of each system is added to the variance of the difference of the means.
     """
     if first.samples_N is not None and second.samples_N is not None:
         return _compare_samples(first, second)
-    seeds = sorted(first.sums.keys() & second.sums.keys())
-    if not seeds:
-        return None
-    one, two = (mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
+    one, two = (mean_sums(list(cell.sums.values())) for cell in (first, second))
     if one is None or two is None or not same_utterances([one, two]):
         return None
     first_U, second_U, clusters = one.numerators_U, two.numerators_U, one.clusters or two.clusters
@@ -170,38 +175,32 @@ def compare(first: Cell, second: Cell) -> Difference | None:
         *(first_U, second_U, one.denominators_U),
         clusters=clusters,
         scale=one.scale,
-        seeds=_of_seeds(first, second, seeds),
+        seeds=_of_seeds(first, second),
     )
-    value = found["difference"]
     return Difference(
-        *(value, *found["ci95"], found["p"]),
+        *(found["difference"], *found["ci95"], found["p"]),
         p_matched=matched_pairs(first_U, second_U, clusters)["p"] if one.errors else None,
-        agree=_agree(first, second, value),
-        seeds=len(seeds),
+        seeds=(len(first.by_seed), len(second.by_seed)),
         only=scope(count_clusters(clusters)),
     )
 
 
-def _of_seeds(first: Cell, second: Cell, seeds: Sequence[int]) -> tuple[list[float], list[float]]:
-    one, two = ([cell.by_seed[seed] for seed in seeds] for cell in (first, second))
-    return one, two
+def _of_seeds(first: Cell, second: Cell) -> tuple[list[float], list[float]]:
+    return list(first.by_seed.values()), list(second.by_seed.values())
 
 
 def _compare_samples(first: Cell, second: Cell) -> Difference:
     deltas_N = first.samples_N - second.samples_N
-    seeds = sorted(first.by_seed.keys() & second.by_seed.keys())
     found = from_samples(deltas_N, min(first.df, second.df))
-    found = found.with_seeds(*_of_seeds(first, second, seeds))
+    found = found.with_seeds(*_of_seeds(first, second))
     value = first.value - second.value
-    # The table's ranks are ordinal, but in samples equal rows share a rank. A row may also have
-    # seeds that others lack. So the printed difference and its samples can differ in sign.
-    agree = _agree(first, second, value) and float(np.median(deltas_N)) * value > 0
-    fewest = fewest_clusters([first.clusters, second.clusters])
+    # The table's ranks are ordinal, but in samples equal rows share a rank. So the printed
+    # difference and its samples can differ in sign, which shows nothing.
+    shown = float(np.median(deltas_N)) * value > 0
     return Difference(
-        *(value, *found.ci95(), found.p()),
-        agree=agree,
-        seeds=len(seeds),
-        only=scope(fewest),
+        *(value, *found.ci95(), found.p() if shown else 1.0),
+        seeds=(len(first.by_seed), len(second.by_seed)),
+        only=scope(fewest_clusters([first.clusters, second.clusters])),
     )
 
 
@@ -215,11 +214,3 @@ def fewest_clusters(found: Sequence[ClusterCount | None]) -> ClusterCount | None
     if not found or None in found:
         return None
     return min(found, key=lambda one: (not one.few, one.count))
-
-
-def _agree(first: Cell, second: Cell, value: float) -> bool:
-    """Whether all common seeds differ in the direction of `value`, if they are few."""
-    seeds = first.by_seed.keys() & second.by_seed.keys()
-    if len(seeds) > AGREEING_SEEDS:
-        return True
-    return all((first.by_seed[seed] - second.by_seed[seed]) * value > 0 for seed in seeds)

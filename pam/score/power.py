@@ -22,14 +22,16 @@ that changes with the seeds, by the differences between seeds of a system, and a
 then σ_c² is 0, and nothing limits what more seeds can do, as far as the data show.
 
 Simplifications: new clusters are like the present ones, equally unequal in size; the test is
-Student's alone (`compare` also asks its resamples, for WER the matched pairs, and that a few seeds
-all point the same way); the residual is counted twice, as `compare` does.
+Student's alone (`compare` also asks its resamples, and for WER the matched pairs); two systems of
+S₁ and S₂ seeds count as two of S = 2 / (1 / S₁ + 1 / S₂); degrees of freedom are those of the true
+variances, so that of two or three seeds, whose variances are poorly known, fewer than 80 % of
+experiments find d; the residual is counted twice, as `compare` does.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from statistics import fmean, variance
+from statistics import fmean, harmonic_mean, variance
 
 import numpy as np
 from scipy.stats import t
@@ -51,9 +53,9 @@ class Components:
     """Variances of the difference of two systems, in the squared unit of the metric.
 
     Attributes:
-        difference: first − second over the seeds that both have.
+        difference: first − second.
         of_clusters, of_seeds, residual: σ_c², σ_s² and σ_r².
-        clusters, seeds: their present numbers.
+        clusters, seeds: their present numbers; of unequal numbers of seeds the harmonic mean.
         df_of_seeds: degrees of freedom of σ_s².
         share: clusters of equal size that one of the present clusters is worth, 1 or less.
         by_utterance: the set has too few clusters, or unknown ones, to estimate σ_c. Utterances
@@ -65,7 +67,7 @@ class Components:
     of_seeds: float
     residual: float
     clusters: int
-    seeds: int
+    seeds: float
     df_of_seeds: int = 0
     share: float = 1.0
     by_utterance: bool = False
@@ -88,9 +90,10 @@ class Components:
             return found
         return found & (clusters >= FEW) & (self.share * clusters >= FEW_EFFECTIVE)
 
-    def seeds_needed(self, level: float = LEVEL) -> float:
-        """Fewest seeds with the present clusters; `MOST` + 1 for more; inf: no number decides."""
-        seeds = np.arange(SEEDS, MOST + 1)
+    def seeds_needed(self, level: float = LEVEL, least: int = SEEDS) -> float:
+        """Fewest seeds, `least` or more, with the present clusters; `MOST` + 1 for more; inf: no
+        number decides."""
+        seeds = np.arange(least, MOST + 1)
         limit = self.of_clusters / self.clusters
         possible = self._exceeds(limit, self._df(self.clusters), level)
         return _first(seeds, self.decided(seeds, self.clusters, level), bool(possible))
@@ -105,9 +108,9 @@ class Components:
         possible = self._exceeds(limit, 2 * (self.seeds - 1), level)
         return _first(clusters, self.decided(self.seeds, clusters, level), bool(possible))
 
-    def both_needed(self, level: float = LEVEL) -> tuple[float, float]:
+    def both_needed(self, level: float = LEVEL, least: int = SEEDS) -> tuple[float, float]:
         """Fewest seeds and clusters if both numbers grow by the same factor."""
-        seeds = np.arange(max(SEEDS, self.seeds), MOST + 1)
+        seeds = np.arange(max(least, np.ceil(self.seeds)), MOST + 1)
         clusters = np.ceil(self.clusters * seeds / self.seeds)
         found = _first(seeds, self.decided(seeds, clusters, level), possible=True)
         return found, float(np.ceil(self.clusters * found / self.seeds))
@@ -148,11 +151,10 @@ def components(first: Cell, second: Cell, systems: Sequence[Cell]) -> Components
 
     `systems` are the cells of all systems in this column; those of the same utterances are pooled.
     """
-    seeds = sorted(first.sums.keys() & second.sums.keys())
-    if not seeds:
+    if not (first.sums and second.sums):
         composite = first.samples_N is not None and second.samples_N is not None
         return COMPOSITE if composite else NOT_PAIRED
-    one, two = (mean_sums([cell.sums[seed] for seed in seeds]) for cell in (first, second))
+    one, two = (mean_sums(list(cell.sums.values())) for cell in (first, second))
     if one is None or two is None or not same_utterances([one, two]):
         return NOT_PAIRED
     clusters = one.clusters or two.clusters
@@ -169,14 +171,15 @@ def components(first: Cell, second: Cell, systems: Sequence[Cell]) -> Components
     found = resampled_ratio(delta_U, one.denominators_U, clusters)
     count = one.numerators_U.size if by_utterance else known.count
     square = (one.scale * found.se) ** 2
-    residual = min(fmean(own), square * len(seeds) / 2)
+    seeds = harmonic_mean([len(first.sums), len(second.sums)])
+    residual = min(fmean(own), square * seeds / 2)
     return Components(
         one.scale * found.value,
-        of_clusters=count * (square - 2 * residual / len(seeds)),
+        of_clusters=count * (square - 2 * residual / seeds),
         of_seeds=max(0.0, all_ - rest),
         residual=count * residual,
         clusters=count,
-        seeds=len(seeds),
+        seeds=seeds,
         df_of_seeds=sum(df),
         share=min(1.0, (found.df + 1) / count),
         by_utterance=by_utterance,

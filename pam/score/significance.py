@@ -88,27 +88,30 @@ class Resampled:
     se: float
     df: float
     skew: float = 0.0
+    symmetric: bool = False  # the interval, as Student's t
 
     def with_seeds(self, *systems: Sequence[float]) -> "Resampled":
-        """Add the variance between training seeds to a difference of two systems' means.
+        """Add the variance between training seeds to the mean of one system's, or to the
+        difference of two systems' means.
 
         `systems` holds the values of each system's seeds. Degrees of freedom are by Satterthwaite
-        (1946). A system with one seed adds no variance: the difference then holds for the trained
-        models only.
+        (1946). A system with one seed adds no variance: the value then holds for the trained
+        model only. With this variance, the interval is Student's: nothing shows that seeds are
+        skewed.
         """
         parts = [(self.se**2, self.df)]
         parts += [(variance(own) / len(own), len(own) - 1) for own in systems if len(own) > 1]
         total = sum(part for part, _ in parts)
-        if total == 0:
+        if total == self.se**2:
             return self
         df = total**2 / sum(part**2 / df for part, df in parts)
-        return replace(self, se=total**0.5, df=df)
+        return replace(self, se=total**0.5, df=df, symmetric=True)
 
     def ci95(self) -> tuple[float, float]:
         samples_N = self.samples_N[~np.isnan(self.samples_N)]
         quantile = float(t.ppf(0.975, self.df))
         sd = float(samples_N.std())
-        if sd == 0:
+        if sd == 0 or self.symmetric:
             return self.value - quantile * self.se, self.value + quantile * self.se
         below = (samples_N < self.value).mean() + (samples_N == self.value).mean() / 2
         bias = float(np.clip(norm.ppf(below), -1, 1))
@@ -210,15 +213,19 @@ def ci95(
     clusters: Clusters = None,
     seed: int = 0,
     scale: float = 100.0,
+    seeds: Sequence[float] = (),
 ) -> list[float]:
     """95 % interval of `scale` · Σ numerators / Σ denominators (without denominators: of the mean).
 
-    It is clipped to the possible range: at 0 if no numerator is negative, at `scale` if no
-    numerator is greater than its denominator.
+    If the numerators are means over several trainings, `seeds` holds the values of the trainings,
+    in the unit of `scale`, and their variance is added (`Resampled.with_seeds`). The interval is
+    clipped to the possible range: at 0 if no numerator is negative, at `scale` if no numerator is
+    greater than its denominator.
     """
     num_U = np.asarray(numerators, dtype=np.float64)
     den_U = np.ones_like(num_U) if denominators is None else np.asarray(denominators, np.float64)
-    low, high = resampled_ratio(num_U, den_U, clusters, seed).ci95()
+    found = resampled_ratio(num_U, den_U, clusters, seed)
+    low, high = found.with_seeds([value / scale for value in seeds]).ci95()
     low = max(low, 0.0) if (num_U >= 0).all() else low
     high = min(high, 1.0) if (num_U <= den_U).all() else high
     return [round(scale * limit, 4) for limit in (low, high)]
