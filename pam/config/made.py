@@ -20,7 +20,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,10 @@ class Making:
             stage to run again.
         after: records of the inputs, for the seconds that these took and for their licences.
         licences: set → licence of its audio and text; recorded, but never compared.
+        newer: inputs that earlier versions did not record. Where the record lacks one, it counts as
+            unchanged, and its digest is recorded when the folder is made again.
+        former: the beginning of names of settings that earlier versions recorded here, and that are
+            no longer compared.
     """
 
     folder: Path
@@ -69,6 +73,8 @@ class Making:
     keeps_inputs: bool = False
     after: Iterable[Record | None] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
+    newer: Collection[str] = ()
+    former: str = ""
     commit: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -114,12 +120,18 @@ class Making:
         )
         return record if is_same else None
 
+    def changed_inputs(self) -> list[str]:
+        """The inputs that have changed since the folder was complete; none if it never was."""
+        record = read_record(self.folder, self.stage)
+        return self._changed_inputs(record) if record and record["complete"] else []
+
     def begin(self) -> None:
         """Record settings, inputs and the commit before the work, since it may take hours."""
         from pam.environment import commit  # imported late, to make --pending fast
 
         self._start, self.commit = time.monotonic(), commit()
-        record = self._unfinished() or {"complete": False, **self._made_with()}
+        licences = {"licences": found} if (found := self._all_licences()) else {}
+        record = self._unfinished() or {"complete": False, **self._made_with(), **licences}
         self._write({**record, "commit": self.commit})
 
     def finish(self, complete: bool = True, seconds: float | None = None) -> None:
@@ -134,7 +146,7 @@ class Making:
         before = self._unfinished() or {}
         total = seconds_of(self.after)
         total[name] = round(own + (before.get("seconds") or {}).get(name, 0.0), 2)
-        licences = {**licences_of(self.after), **self.licences}
+        licences = self._all_licences()
         self._write(
             {
                 "complete": complete,
@@ -153,6 +165,13 @@ class Making:
         if record["settings"] != self.settings:
             self._write({**record, "settings": self.settings})
 
+    def amend_licences(self) -> None:
+        """Add licences that were stated, or changed, after the stage was complete."""
+        record = read_record(self.folder, self.stage)
+        licences = {**licences_of([record]), **self._all_licences()}
+        if licences != licences_of([record]):
+            self._write({**record, "licences": licences})
+
     @contextmanager
     def work(self) -> Iterator[None]:
         """Context for the work: `begin`, then `finish`. A failed attempt keeps its seconds."""
@@ -164,6 +183,9 @@ class Making:
                 self.finish(complete=False)
             raise
         self.finish()
+
+    def _all_licences(self) -> dict[str, str]:
+        return {**licences_of(self.after), **self.licences}
 
     def _made_with(self) -> dict[str, Any]:
         code = {"code": self.code} if self.code else {}
@@ -186,7 +208,10 @@ class Making:
             )
 
     def _differences(self, record: Record) -> list[str]:
-        found = differences(record["settings"], self.settings)
+        settings = record["settings"]
+        if self.former:
+            settings = {k: v for k, v in settings.items() if not k.startswith(self.former)}
+        found = differences(settings, self.settings)
         if self.keeps_inputs:
             changed = self._changed_inputs(record)
             old, new = ({key: side.get(key) for key in changed} for side in (
@@ -196,7 +221,8 @@ class Making:
 
     def _changed_inputs(self, record: Record) -> list[str]:
         old, now = record["inputs"], self.inputs
-        return [key for key in now if now[key] is not None and now[key] != old.get(key)]
+        compared = [key for key in now if key in old or key not in self.newer]
+        return [key for key in compared if now[key] is not None and now[key] != old.get(key)]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

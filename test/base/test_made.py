@@ -219,3 +219,42 @@ def test_licences_of_all_that_it_is_made_of_are_kept(tmp_path):
     found = licences_of([read_record(tmp_path / "exp", "train")])
     assert found == {"a_train": "CC0", "b_train": "CC BY 4.0"}
     assert Making(tmp_path / "a", "dump", licences={"a_train": "other"}).is_complete()
+
+
+def test_what_earlier_versions_did_not_record_counts_as_unchanged(tmp_path):
+    with making(tmp_path, inputs={"weights": "w1"}).work():
+        pass
+    inputs = {"weights": "w1", "audio": "a1"}
+    assert not making(tmp_path, inputs=inputs).is_complete()
+    now = making(tmp_path, inputs=inputs, newer=["audio"])
+    assert now.is_complete() and now.changed_inputs() == []
+    with now.work():  # for another reason
+        pass
+    assert read_record(tmp_path / "made", "train")["inputs"] == inputs
+    now = making(tmp_path, inputs=inputs | {"audio": "a2"}, newer=["audio"])
+    assert not now.is_complete() and now.changed_inputs() == ["audio"]
+
+
+def test_settings_that_only_earlier_versions_recorded_are_not_compared(tmp_path):
+    with making(tmp_path, {"seed": 0, "encoders": {"a": {"dim": 8}, "b": {"dim": 4}}}).work():
+        pass
+    with pytest.raises(PamError, match="was made with other settings"):
+        making(tmp_path, {"seed": 0}).is_complete()
+    assert making(tmp_path, {"seed": 0}, former="encoders.").is_complete()
+    with pytest.raises(PamError, match="was made with other settings"):
+        making(tmp_path, {"seed": 1}, former="encoders.").is_complete()
+
+
+def test_licences_may_be_stated_later(tmp_path):
+    """They are added to a complete record, and an attempt that begins again keeps them."""
+    made = making(tmp_path)
+    made.finish()
+    made.amend_licences()
+    assert "licences" not in read_record(made.folder, "train")
+    for licences in ({"a_train": "CC0"}, {"b_train": "CC BY 4.0"}, {"b_train": "other"}):
+        making(tmp_path, licences=licences).amend_licences()
+    record = read_record(made.folder, "train")
+    assert record["licences"] == {"a_train": "CC0", "b_train": "other"} and record["complete"]
+    made = making(tmp_path, {"seed": 1}, after=[record])
+    made.begin()
+    assert licences_of([read_record(made.folder, "train")]) == record["licences"]
