@@ -5,9 +5,11 @@
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pam.config.made import PENDING, Making, add_pending, read_record, settings_of
+from pam.config.made import PENDING, Making, Record, add_pending, read_record, settings_of
 from pam.data.digests import LEARNED, data_digest
 from pam.errors import PamError, run_main
 from pam.log import get_logger
@@ -46,19 +48,50 @@ def folder_of(text: str) -> Path:
 
 
 def making_of(args: argparse.Namespace) -> Making:
+    """The record of OUT. Its settings are those of the sets, and of the states of each encoder."""
     folders = [folder_of(text) for text in [*args.train, *args.dev]]
     records = [read_record(folder, "dump") for folder in folders]
     lists = {f"{part}_sets": [Path(text).name for text in getattr(args, part)] for part in PARTS}
     return Making(
         args.out,
         STAGE,
-        {**settings_of(*records), **lists, "states": args.encoders},
+        {
+            **settings_of(*(without_encoders(record) for record in records)),
+            **settings_of_states(args, folders),
+            **lists,
+            "states": args.encoders,
+        },
         {folder.name: data_digest(folder, LEARNED) for folder in folders},
         products=[args.out / part / "wav.scp" for part in PARTS],
         remedy="remove it",
         begun=any((args.out / part).exists() for part in PARTS),
         after=records,
     )
+
+
+def without_encoders(record: Record | None) -> Record | None:
+    """A record of raw/SET; those of earlier versions have the encoders too."""
+    if record is None:
+        return None
+    kept = {k: v for k, v in record["settings"].items() if not k.startswith("encoders.")}
+    return {**record, "settings": kept}
+
+
+def settings_of_states(args: argparse.Namespace, folders: Sequence[Path]) -> dict[str, Any]:
+    """`encoders.NAME.KEY` of the states that are combined; those that are gone are as recorded."""
+    found: dict[str, Any] = {}
+    for name in args.encoders:
+        records = [read_record(Path(args.encoder_dir) / name / f.name, "dump") for f in folders]
+        own = settings_of(*records) if all(records) else {}
+        found |= {
+            f"encoders.{name}{k.removeprefix('encoder')}": v
+            for k, v in own.items()
+            if k.startswith("encoder.")
+        }
+    known = {key.split(".")[1] for key in found}
+    recorded = (read_record(args.out, STAGE) or {"settings": {}})["settings"]
+    gone = {k: v for k, v in recorded.items() if k.startswith("encoders.")}
+    return found | {k: v for k, v in gone.items() if k.split(".")[1] not in known}
 
 
 def refuse_unfinished(args: argparse.Namespace) -> None:
@@ -108,17 +141,22 @@ def _ids(file: Path) -> dict[str, None]:
         return dict.fromkeys(line.split(maxsplit=1)[0] for line in lines if line.strip())
 
 
+def is_complete(args: argparse.Namespace) -> bool:
+    making = making_of(args)
+    if complete := making.is_complete():
+        making.amend_licences()
+        logger.info("complete: %s", args.out)
+    return complete
+
+
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.combine --train DIR[:task] … --dev DIR[:task] … --out DIR"""
     args = get_parser().parse_args(argv)
-    making = making_of(args)
-    if making.is_complete():
-        logger.info("complete: %s", args.out)
-    else:
+    if not is_complete(args):
         refuse_unfinished(args)
         if args.pending:
             return PENDING
-        with making.work():
+        with making_of(args).work():
             work(args)
     warn_of_leaks(args)
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pam.bin import data as data_verb
 from pam.config import load_yaml
 from pam.config.made import PENDING, Making, add_pending, given, read_record
+from pam.data.digests import PREPARED, data_digest
 from pam.device import device_for
 from pam.errors import PamError, run_main
 from pam.log import get_logger
@@ -25,6 +26,8 @@ DumpSet = Callable[[Path, Path, "LengthLimit"], dict[str, str]]
 
 STAGE = "dump"
 REMEDY = "remove the folders of its sets, or choose another folder with --dumpdir"
+OF_STATES = "remove it to store its states again, or give the encoder another name in the scale"
+PREPARED_AS = "prepared set"  # the input of raw/SET in made.json
 logger = get_logger(__name__)
 
 
@@ -36,11 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     pending = []
     for data in args.data:
         making = making_of(args, data)
+        refuse_other_states(args, data.name)
         if making.is_complete():
+            making.amend_licences()
             logger.info("complete: %s", making.folder)
         else:
             refuse_other_data(args, data)
             pending.append((data, making))
+            if making.changed_inputs():
+                what = "%s: %s has changed: dumping it again; unchanged audio is not read again"
+                logger.info(what, making.folder, data)
     if args.pending or not pending:
         return PENDING if pending else 0
     dump_set = dumper(args)
@@ -52,7 +60,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def making_of(args: argparse.Namespace, data: Path) -> Making:
-    """The record of raw/SET and ENCODER/SET. Settings bind from the first wav.scp or shard on."""
+    """The record of raw/SET. Settings bind from the first wav.scp or shard on.
+
+    The text files of data/SET are an input, so that corrected or added data are dumped. Earlier
+    versions did not record it: their dumps stay complete. They recorded the encoders here, too;
+    now each ENCODER/SET has a record of its own, so that a scale may add an encoder.
+    """
     out, states = args.out / data.name, []
     prepared = read_record(data.parent, data_verb.STAGE)
     settings = given(args.made_with) or (prepared or {}).get("settings", {})
@@ -61,18 +74,30 @@ def making_of(args: argparse.Namespace, data: Path) -> Making:
         limits = {"min_seconds": args.min_seconds, "max_seconds": args.max_seconds}
         settings |= {key: limit for key, limit in limits.items() if limit is not None}
     if args.feats == "dumped":
-        settings["encoders"] = encoders_of(args)
-        states = [args.encoder_dir / name / data.name for name in settings["encoders"]]
+        states = [args.encoder_dir / name / data.name for name in encoders_of(args)]
     begun = [*args.encoder_dir.glob(f"*/{data.name}/.parts"), out / "wav.scp"]
     return Making(
         out,
         STAGE,
         settings,
+        {PREPARED_AS: data_digest(data, PREPARED)},
+        newer=[PREPARED_AS],
+        former="encoders.",
         products=[out / "wav.scp", *(folder / "feats.scp" for folder in states)],
         begun=any(path.exists() for path in begun),
         remedy=REMEDY,
         after=[prepared],
     )
+
+
+def refuse_other_states(args: argparse.Namespace, name: str) -> None:
+    """PamError if an encoder of the scale has stored states of the set with other settings."""
+    for encoder, spec in encoders_of(args).items() if args.feats == "dumped" else ():
+        folder = args.encoder_dir / encoder / name
+        if record := read_record(folder, STAGE):
+            rest = {k: v for k, v in record["settings"].items() if not k.startswith("encoder.")}
+            begun = (folder / ".parts").exists()
+            Making(folder, STAGE, {**rest, "encoder": spec}, begun=begun, remedy=OF_STATES).check()
 
 
 def refuse_other_data(args: argparse.Namespace, data: Path) -> None:

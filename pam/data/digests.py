@@ -11,6 +11,8 @@ from pam.data.prompts import Prompts
 # The text files that decoding and scoring depend on: recordings, prompts and references.
 DECODED = ("wav.scp", "text", "prompt", "choices", "utt2task", "utt2spk", "utt2cluster")
 DECODED += ("segments", "utt2num_samples", "text_ref*")
+# The text files of a prepared set, all of which a dump takes over.
+PREPARED = (*DECODED, "text_warmup", "utt2dur")
 # The text files that training depends on. The paths of recordings do not count.
 LEARNED = ("text", "text_warmup", "prompt", "choices", "utt2task", "utt2num_samples")
 

@@ -12,10 +12,11 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-from pam.config.made import Making
+from pam.config.made import Making, read_record
 from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
@@ -94,10 +95,14 @@ def dump(
         total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
         report_bad(out, bad, total, options.max_bad)
         clips = [clip for clip in found.clips if clip.utt not in bad]
-        jobs = [_Job.make(name, e, out.name, clips, options) for name, e in encoders.items()]
+        inputs = {"clips": _clips_digest(clips), "audio": _audio_digest(clips, found.keys)}
+        jobs = [
+            _Job.make(name, e, out.name, clips, inputs, options) for name, e in encoders.items()
+        ]
         _encode([job for job in jobs if not job.is_done], encoders, clips, options)
         for job in jobs:
             bad |= job.bad
+        bad |= _bad_of_others(options, out.name, inputs["clips"])
         report_bad(out, bad, total, options.max_bad)
         good = {clip.utt for clip in clips} - bad.keys()
         for job in jobs:
@@ -115,7 +120,13 @@ class _Job:
 
     @classmethod
     def make(
-        cls, name: str, encoder: AudioEncoder, set_name: str, clips: list[Clip], opts: DumpOptions
+        cls,
+        name: str,
+        encoder: AudioEncoder,
+        set_name: str,
+        clips: list[Clip],
+        inputs: Mapping[str, str],
+        opts: DumpOptions,
     ) -> "_Job":
         folder = opts.encoder_dir / name / set_name
         making = Making(
@@ -127,13 +138,14 @@ class _Job:
                 "dim": encoder.dim,
                 "dtype": "float16",
             },
-            {"weights": fingerprint(encoder), "clips": _clips_digest(clips)},
+            {"weights": fingerprint(encoder), **inputs},
+            newer=["audio"],
             products=[folder / "feats.scp"],
         )
         job = cls(plan(name, folder, clips), making)
         if not job.is_done and not making.resumes():
             if folder.exists():
-                what = "%s: was dumped with other settings or audio, starting again"
+                what = "%s: has states of other settings, weights or audio: making them again"
                 logger.info(what, folder)
                 forget(folder)
             making.begin()
@@ -213,6 +225,23 @@ def _too_short(
         if short:
             bad[clip.utt] = f"{what_is(data, clip)} are too short for {', '.join(short)}"
     return bad
+
+
+def _bad_of_others(opts: DumpOptions, set_name: str, clips: str) -> dict[str, str]:
+    """The utterances that are bad for encoders of other scales, which share raw/SET: all folders
+    hold the same utterances."""
+    bad: dict[str, str] = {}
+    for file in sorted(opts.encoder_dir.glob(f"*/{escape(set_name)}/dump.json")):
+        record = read_record(file.parent, STAGE) or {"complete": False}
+        is_other = file.parent.parent.name not in opts.encoders
+        if is_other and record["complete"] and record["inputs"]["clips"] == clips:
+            bad |= json.loads(file.read_text(encoding="utf-8"))["bad"]
+    return bad
+
+
+def _audio_digest(clips: Sequence[Clip], keys: Mapping[str, str]) -> str:
+    """Of the sizes and times of the audio files: a replaced one may have the length of before."""
+    return digest_of(keys[clip.utt].rpartition("-")[2] for clip in clips)[:16]
 
 
 def _clips_digest(clips: Sequence[Clip]) -> str:

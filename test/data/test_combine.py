@@ -1,11 +1,13 @@
 """Combining dumped sets: what the multitask directory holds, and what is an error."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from pam.bin.combine import main
+from pam.config.made import Making, read_record
 from pam.data import archive
 from pam.data.combine import SetSpec, combine
 from pam.data.datadir import DataDir, validate
@@ -161,3 +163,36 @@ def test_command_and_task_of_a_set(dump):
     assert set(DataDir.read(dump / "all/dev")["utt2task"].values()) == {"ac"}
     with pytest.raises(PamError, match="unknown task 'asr_clen': did you mean 'asr_clean'"):
         SetSpec.parse(f"{dump}/raw/ac_train:asr_clen")
+
+
+def options_of(dump, *encoders):
+    sets = [str(dump / "raw/asr_clean_train"), str(dump / "raw/ac_train")]
+    options = ["--train", *sets, "--dev", sets[1], "--out", str(dump / "all")]
+    return [*options, "--encoder_dir", str(dump), "--encoders", *encoders]
+
+
+def test_the_record_has_the_settings_of_the_states(dump):
+    """As in those of earlier versions, where raw/SET had them; states may be removed later."""
+    specs = {name: {"family": "any", "dim": dim} for name, dim in ENCODERS.items()}
+    for spec, folder in ((specs[f.parent.name], f) for n in ENCODERS for f in (dump / n).iterdir()):
+        Making(folder, "dump", {"encoder": spec, "dtype": "float16"}).finish()
+    for folder in (dump / "raw").iterdir():  # as of an earlier version
+        Making(folder, "dump", {"feats": "dumped", "encoders": specs}).finish()
+    assert main(options_of(dump, *ENCODERS)) == 0
+    settings = read_record(dump / "all", "combine")["settings"]
+    assert settings["feats"] == "dumped" and "dtype" not in settings
+    for name, spec in specs.items():
+        assert {key: settings[f"encoders.{name}.{key}"] for key in spec} == spec
+    for folder in (dump / "raw").iterdir():
+        (folder / "made.json").unlink()
+        Making(folder, "dump", {"feats": "dumped"}).finish()
+    assert main([*options_of(dump, *ENCODERS), "--pending"]) == 0
+    for name in ENCODERS:
+        shutil.rmtree(dump / name)
+    assert main([*options_of(dump, *ENCODERS), "--pending"]) == 0
+    Making(dump / next(iter(ENCODERS)) / "ac_train", "dump", {"encoder": {"dim": 9}}).finish()
+    Making(
+        dump / next(iter(ENCODERS)) / "asr_clean_train", "dump", {"encoder": {"dim": 9}}
+    ).finish()
+    with pytest.raises(PamError, match="was made with other settings"):
+        main([*options_of(dump, *ENCODERS), "--pending"])

@@ -14,11 +14,13 @@ from audio_files import SAMPLES, STATED, encode
 from pam.bin.combine import main as combine
 from pam.bin.dump import main as dump_main
 from pam.bin.validate import main as validate
+from pam.config.made import FILE, PENDING, Making, read_record
 from pam.data import scan
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit, dump_audio
+from pam.data.scp import write_text_file
 from pam.errors import PamError
 
 
@@ -311,6 +313,86 @@ def test_what_libsndfile_cannot_read_alone_is_converted(tmp_path):
     entry = DataDir.read(tmp_path / "raw/set")["wav.scp"]["a"]
     assert entry.endswith("/a.flac") and soundfile.info(entry).frames == SAMPLES
     np.testing.assert_array_equal(load_audio(entry), load_audio(tmp_path / "a.wav"))
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """data/set, and a function that runs stage 2 of it, and then stage 3."""
+    write_set(tmp_path / "data/set", tmp_path / "x.wav", GOOD, rate=8000)
+    raw = ["--out", str(tmp_path / "dump/raw")]
+    sets = ["--train", str(tmp_path / "dump/raw/set"), "--dev", str(tmp_path / "dump/raw/set")]
+    data = ["--data", str(tmp_path / "data/set")]
+
+    def run(*options):
+        status = dump_main([*data, *raw, "--feats", "online", *options])
+        if not options:
+            status += combine([*sets, "--out", str(tmp_path / "dump/combined")])
+        return status
+
+    return run
+
+
+def test_corrected_and_added_data_reach_the_dump(tmp_path, recipe, caplog, monkeypatch):
+    """Audio that did not change is not read again; a prepared set that is away is as it was."""
+    caplog.set_level("INFO")
+    data, raw, combined = (
+        tmp_path / name for name in ("data/set", "dump/raw/set", "dump/combined")
+    )
+    assert recipe() == 0
+    assert recipe("--pending") == 0
+    assert "has changed" not in caplog.text
+    read = []
+    convert = scan.convert
+    monkeypatch.setattr(scan, "convert", lambda source: read.append(source.utt) or convert(source))
+
+    write_text_file(data / "text", {utt: f"corrected {utt}" for utt in GOOD})
+    assert recipe("--pending") == PENDING
+    assert f"{raw}: {data} has changed: dumping it again" in caplog.text
+    assert recipe() == 0 and recipe("--pending") == 0 and read == []
+    for folder in (raw, combined / "train"):
+        assert DataDir.read(folder)["text"]["a-1"] == "corrected a-1"
+
+    files = DataDir.read(data).files
+    more = {"segments": "rec 0.2 0.8", "text": "one more", "utt2spk": "a", "utt2task": "asr_clean"}
+    DataDir({n: files[n] | ({"a-3": more[n]} if n in more else {}) for n in files}).write(data)
+    assert recipe() == 0 and read == ["a-3"]
+    assert DataDir.read(combined / "train").utterances == ["a-1", "a-2", "a-3"]
+
+    DataDir(DataDir.read(data).subset(["a-1"]).files).write(data)
+    assert recipe() == 0
+    assert DataDir.read(combined / "dev").utterances == ["a-1"]
+    for file in data.iterdir():
+        file.unlink()
+    with pytest.raises(PamError, match="is missing: run stage 1 first"):
+        recipe()
+    data.rmdir()  # to save space
+    assert recipe() == 0
+
+
+def test_a_dump_of_an_earlier_version_is_complete_until_it_is_made_again(tmp_path, recipe):
+    """Its record has no digest of the prepared set, and settings of encoders."""
+    data, raw = tmp_path / "data/set", tmp_path / "dump/raw/set"
+    assert recipe() == 0
+    (raw / FILE).unlink()
+    old = Making(raw, "dump", {"feats": "online", "encoders": {"a": {"dim": 4}}})
+    old.finish()
+    write_text_file(data / "text", {utt: f"corrected {utt}" for utt in GOOD})
+    assert recipe("--pending") == 0 and read_record(raw, "dump")["inputs"] == {}
+    (raw / "wav.scp").unlink()
+    assert recipe() == 0
+    record = read_record(raw, "dump")
+    assert record["settings"] == {"feats": "online"} and record["inputs"]["prepared set"]
+    assert DataDir.read(raw)["text"]["a-1"] == "corrected a-1"
+    write_text_file(data / "text", {utt: f"again {utt}" for utt in GOOD})
+    assert recipe("--pending") == PENDING
+
+
+def test_licences_that_are_stated_later_reach_what_is_trained_on(tmp_path, recipe):
+    assert recipe() == 0
+    Making(tmp_path / "data", "data", licences={"set": "CC0"}).finish()
+    assert recipe() == 0
+    for folder, stage in (("dump/raw/set", "dump"), ("dump/combined", "combine")):
+        assert read_record(tmp_path / folder, stage)["licences"] == {"set": "CC0"}
 
 
 def test_digest_is_that_of_the_list():

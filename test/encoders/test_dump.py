@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from processes import locked_by_another
 
 from pam.bin.dump import main
-from pam.config.made import read_record
+from pam.config.made import FILE, PENDING, Making, read_record
 from pam.data import archive
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit
 from pam.data.scan import scan
-from pam.data.scp import read_text_file
+from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import gpus, load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
 from pam.errors import PamError
@@ -304,6 +305,39 @@ def test_other_settings_or_audio_start_again(data, options, tiny_specs):
     assert set(read_text_file(options.encoder_dir / "enc_b/set/feats.scp")) == {"s-1", "s-2", "s-3"}
 
 
+def test_a_file_that_was_replaced_by_one_of_the_same_length(data, options):
+    """Corrected texts alone make no states again."""
+    options.encoders = {"enc_b": options.encoders["enc_b"]}
+    folder = options.encoder_dir / "enc_b/set"
+    dump(data, out_of(options), options)
+    before = archive.load(read_text_file(folder / "feats.scp")["s-1"])
+    made = (folder / "feats.0.ark").stat().st_mtime_ns
+    write_text_file(data / "text", {utt: f"corrected {utt}" for utt in RATES})
+    dump(data, out_of(options), options)
+    assert DataDir.read(out_of(options))["text"]["s-1"] == "corrected s-1"
+    assert (folder / "feats.0.ark").stat().st_mtime_ns == made
+    wav = data.parents[1] / "wav/s-1.wav"
+    soundfile.write(wav, soundfile.read(wav)[0][::-1], 16000)
+    dump(data, out_of(options), options)
+    after = archive.load(read_text_file(folder / "feats.scp")["s-1"])
+    assert after.shape == before.shape and not np.array_equal(before, after)
+
+
+def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
+    """All folders hold the same utterances, since scales share raw/SET."""
+    one, other = ({name: options.encoders[name]} for name in NAMES)
+    options.encoders, options.max_bad = one, 0.5
+    dump(data, out_of(options), options)
+    summary = options.encoder_dir / "enc_a/set/dump.json"
+    found = json.loads(summary.read_text()) | {"bad": {"s-2": "enc_a: does not fit float16"}}
+    summary.write_text(json.dumps(found))
+    options.encoders = other
+    assert [*dump(data, out_of(options), options)] == ["s-2"]
+    assert "s-2" not in DataDir.read(out_of(options))["text"]
+    DataDir(DataDir.read(data).subset(["s-1", "s-2"]).files).write(data)  # it may be good now
+    assert dump(data, out_of(options), options) == {}
+
+
 def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
     usage = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr("pam.encoders.dump.shutil.disk_usage", lambda path: usage)
@@ -439,9 +473,42 @@ def test_audio_only(data, options):
     assert [path.name for path in options.encoder_dir.iterdir()] == ["raw"]
 
 
-def test_command_line(data, options, tmp_path, tiny_specs, capsys):
-    import yaml
+def scale_of(path: Path, encoders: dict) -> list[str]:
+    path.write_text(yaml.safe_dump({"encoders": encoders}))
+    return ["--scale_config", str(path)]
 
+
+def test_a_scale_with_another_encoder_stores_its_states_alone(data, options, tmp_path, tiny_specs):
+    """After a dump of this version, and of an earlier one, which recorded the encoders in raw/SET.
+
+    An encoder with other settings is another encoder, and needs another name.
+    """
+    raw, dumped = out_of(options), options.encoder_dir
+    run = ["--data", str(data), "--out", str(raw.parent), "--encoder_dir", str(dumped)]
+    old, new = {"enc_b": tiny_specs["moonshine"]}, {"new": tiny_specs["wakehubert"]}
+    assert main([*run, *scale_of(tmp_path / "old.yaml", old)]) == 0
+    record = read_record(raw, "dump")
+    (raw / FILE).unlink()
+    Making(raw, "dump", {**record["settings"], "encoders": old}).finish()
+    both = [*run, *scale_of(tmp_path / "new.yaml", old | new)]
+    assert main([*run, *scale_of(tmp_path / "old.yaml", old), "--pending"]) == 0
+    assert main([*both, "--pending"]) == PENDING
+    before = {p: p.stat().st_mtime_ns for p in dumped.glob("enc*/set/*")}
+    assert main(both) == 0 and main([*both, "--pending"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in dumped.glob("enc*/set/*")} == before
+    assert set(read_text_file(dumped / "new/set/feats.scp")) == set(RATES)
+    assert main([*run, *scale_of(tmp_path / "old.yaml", old), "--pending"]) == 0
+
+    edited = {"enc_b": old["enc_b"] | {"conf": {"tail_s": 1.0}}}
+    for options_of_dump in ([], ["--pending"]):
+        refused = pytest.raises(PamError, match="enc_b/set was made with other settings; remove it")
+        with refused:
+            main([*run, *scale_of(tmp_path / "edited.yaml", edited | new), *options_of_dump])
+    with pytest.raises(PamError, match="raw/set was made with other settings; remove the folders"):
+        main([*run, "--feats", "online"])
+
+
+def test_command_line(data, options, tmp_path, tiny_specs, capsys):
     config = tmp_path / "scale.yaml"
     config.write_text(yaml.safe_dump({"encoders": {"enc_b": tiny_specs["moonshine"]}}))
     raw = str(out_of(options).parent)
