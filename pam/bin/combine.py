@@ -12,6 +12,7 @@ from typing import Any
 from pam.config.made import PENDING, Making, Record, add_pending, read_record, settings_of
 from pam.data.digests import LEARNED, data_digest
 from pam.errors import PamError, run_main
+from pam.lock import in_turn
 from pam.log import get_logger
 
 STAGE = "combine"
@@ -156,8 +157,11 @@ def main(argv: list[str] | None = None) -> int:
         refuse_unfinished(args)
         if args.pending:
             return PENDING
-        with making_of(args).work():
-            work(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with in_turn(args.out):
+            if not is_complete(args):  # another program may have made it while this one waited
+                with making_of(args).work():
+                    work(args)
     warn_of_leaks(args)
     return 0
 

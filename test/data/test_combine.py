@@ -1,11 +1,13 @@
 """Combining dumped sets: what the multitask directory holds, and what is an error."""
 
 import json
+import multiprocessing
 import shutil
 
 import numpy as np
 import pytest
 
+from pam.bin import combine as verb
 from pam.bin.combine import main
 from pam.config.made import Making, read_record
 from pam.data import archive
@@ -169,6 +171,34 @@ def options_of(dump, *encoders):
     sets = [str(dump / "raw/asr_clean_train"), str(dump / "raw/ac_train")]
     options = ["--train", *sets, "--dev", sets[1], "--out", str(dump / "all")]
     return [*options, "--encoder_dir", str(dump), "--encoders", *encoders]
+
+
+def test_programs_that_combine_the_same_sets_take_turns(dump, monkeypatch):
+    """The second waits, and then finds it complete."""
+    fork = multiprocessing.get_context("fork")
+    begun, go_on, worked = fork.Event(), fork.Event(), fork.Value("i", 0)
+    work = verb.work
+
+    def slow_work(args):
+        with worked:
+            worked.value += 1
+        begun.set()
+        assert go_on.wait(60)
+        work(args)
+
+    monkeypatch.setattr(verb, "work", slow_work)
+    programs = [fork.Process(target=main, args=[options_of(dump)]) for _ in range(2)]
+    programs[0].start()
+    assert begun.wait(60)
+    programs[1].start()
+    programs[1].join(0.5)
+    assert programs[1].is_alive() and worked.value == 1
+    go_on.set()
+    for program in programs:
+        program.join(60)
+        assert program.exitcode == 0
+    assert worked.value == 1
+    assert {path.name for path in (dump / "all").iterdir()} == {"train", "dev", "made.json"}
 
 
 def test_the_record_has_the_settings_of_the_states(dump):
