@@ -45,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             logger.info("complete: %s", making.folder)
         else:
             refuse_other_data(args, data)
+            refuse_packed(making.folder)
             pending.append((data, making))
             if making.changed_inputs():
                 what = "%s: %s has changed: dumping it again; unchanged audio is not read again"
@@ -107,6 +108,17 @@ def refuse_other_data(args: argparse.Namespace, data: Path) -> None:
     if args.made_with and read_record(data.parent, data_verb.STAGE):
         wanted = given(args.made_with)
         Making(data.parent, data_verb.STAGE, wanted, begun=True, remedy=data_verb.REMEDY).check()
+
+
+def refuse_packed(raw: Path) -> None:
+    """PamError for a packed set, whose places in shards a dump would replace."""
+    from pam.data.pack import is_packed
+
+    if is_packed(raw):
+        raise PamError(
+            f"{raw}: is a packed copy, and its data or its states are not those of this command: "
+            "run stage 2 with the --dumpdir that it was packed from, then pack it again (pam shard)"
+        )
 
 
 def is_limited(args: argparse.Namespace, data: Path) -> bool:

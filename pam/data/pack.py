@@ -3,7 +3,9 @@
     OUT/shards/SET-000000.tar …     in the layout of WebDataset: KEY.flac, KEY.txt, KEY.json
     OUT/wav.scp …                   the files of the directory; wav.scp names places in the shards
 
-Audio files are copied as they are. A shard that is complete and has the same files is kept.
+Audio files are copied as they are. A shard that is complete and has the same files is kept. For a
+dumped set, DUMPDIR/raw/SET, and OUT of that form, the lists of its states (ENCODER/SET/feats.scp)
+are copied too. The states themselves stay where they are.
 """
 
 import json
@@ -24,6 +26,7 @@ from pam.errors import PamError
 from pam.log import progress
 
 FOLDER = "shards"
+RAW = "raw"  # DUMPDIR/raw/SET is a dumped set
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,27 @@ def pack(data_dir: Path, out: Path, limit: int) -> DataDir:
         old.unlink()
     entries = {key: _moved(entry, places) for key, entry in data["wav.scp"].items()}
     packed = DataDir(data.files | {"wav.scp": entries})
+    _copy_lists_of_states(data_dir.absolute(), out.absolute())
     if (data_dir / MADE).is_file():  # the settings that the audio was made with
         write_text(out / MADE, (data_dir / MADE).read_text(encoding="utf-8"))
     packed.write(out)
     return packed
+
+
+def _copy_lists_of_states(data_dir: Path, out: Path) -> None:
+    """Copy feats.scp, whose paths are absolute, and what is recorded with it, of each encoder."""
+    if not data_dir.parent.name == out.parent.name == RAW:
+        return
+    for scp in sorted(data_dir.parents[1].glob(f"*/{escape(data_dir.name)}/feats.scp")):
+        folder = out.parents[1] / scp.parents[1].name / out.name
+        for name in ("dump.json", "utt2num_frames", MADE, scp.name):  # the last one says: complete
+            if (file := scp.with_name(name)).is_file():
+                write_text(folder / name, file.read_text(encoding="utf-8"))
+
+
+def is_packed(raw: Path) -> bool:
+    """Whether a dumped set was packed; a dump writes no shards."""
+    return any((raw / FOLDER).glob("*.tar"))
 
 
 def _samples(data: DataDir) -> Iterator[Sample]:

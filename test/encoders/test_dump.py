@@ -16,12 +16,14 @@ import torch
 import yaml
 from processes import locked_by_another
 
+from pam.bin.combine import main as combine
 from pam.bin.dump import main
 from pam.config.made import FILE, PENDING, Making, read_record
 from pam.data import archive
 from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
+from pam.data.pack import pack
 from pam.data.raw import LengthLimit
 from pam.data.scan import scan
 from pam.data.scp import read_text_file, write_text_file
@@ -506,6 +508,42 @@ def test_a_scale_with_another_encoder_stores_its_states_alone(data, options, tmp
             main([*run, *scale_of(tmp_path / "edited.yaml", edited | new), *options_of_dump])
     with pytest.raises(PamError, match="raw/set was made with other settings; remove the folders"):
         main([*run, "--feats", "online"])
+
+
+def test_a_packed_dump_has_the_lists_of_its_states(data, options, tmp_path):
+    """The states stay where they are. What a dump would replace is refused."""
+    dumped, packed = options.encoder_dir, tmp_path / "packed"
+
+    def run(folder, encoders, *more):
+        scale = scale_of(tmp_path / "scale.yaml", encoders)
+        places = ["--out", str(folder / "raw"), "--encoder_dir", str(folder)]
+        return main(["--data", str(data), *places, *scale, *more])
+
+    one = {"enc_b": options.encoders["enc_b"]}
+    assert run(dumped, one) == 0
+    pack(dumped / "raw/set", packed / "raw/set", 1 << 20)
+    assert run(packed, one, "--pending") == 0
+    assert {file.name for file in (packed / "enc_b/set").iterdir()} == {
+        *("dump.json", "feats.scp", "made.json", "utt2num_frames")
+    }
+    sets = ["--train", str(packed / "raw/set"), "--dev", str(packed / "raw/set")]
+    places = ["--out", str(packed / "combined"), "--encoder_dir", str(packed)]
+    assert combine([*sets, *places, "--encoders", "enc_b"]) == 0
+    for utt, pointer in archive.read_scp(packed / "combined/dev/feats_enc_b.scp").items():
+        assert pointer.startswith(str(dumped)) and archive.load(pointer).size, utt
+
+    before = {path: path.read_bytes() for path in packed.rglob("*.scp")}
+    for more in ([], ["--pending"]):
+        with pytest.raises(PamError, match="raw/set: is a packed copy, and .* pack it again"):
+            run(packed, options.encoders, *more)
+    write_text_file(data / "text", dict.fromkeys(RATES, "corrected"))
+    with pytest.raises(PamError, match="raw/set: is a packed copy, and .* pack it again"):
+        run(packed, one)
+    assert {path: path.read_bytes() for path in packed.rglob("*.scp")} == before
+    assert run(dumped, options.encoders) == 0
+    pack(dumped / "raw/set", packed / "raw/set", 1 << 20)
+    assert run(packed, options.encoders, "--pending") == 0
+    assert DataDir.read(packed / "raw/set")["text"]["s-1"] == "corrected"
 
 
 def test_command_line(data, options, tmp_path, tiny_specs, capsys):
