@@ -48,6 +48,19 @@ def in_turn(folder: Path) -> Iterator[None]:
         os.close(opened)
 
 
+def take_inherited(descriptor: int, path: Path, what: str) -> None:
+    """Lock an open file of the shell that started this program, until that shell closes it.
+
+    PamError if another one has locked it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            raise PamError(f"{path}: another {what} is running: wait for it, or end it") from error
+        logger.warning("%s: no locks (%s): run one %s at a time", path, error.strerror, what)
+
+
 @contextmanager
 def alone_at(file: Path, what: str) -> Iterator[None]:
     """As `alone`, of a program that writes a file. The lock is beside it, and goes at the end."""

@@ -30,10 +30,17 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         in_each_corpus 1
         return
     fi
-    local model data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
+    local model lock files=() data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
+    ! declare -F sources >/dev/null || sources
+    data+=(--sources "${files[@]}")
     if pending data "${data[@]}"; then
-        prepare
-        "$python" -m pam.bin.data "${data[@]}" --seconds "$((SECONDS - started))"
+        mkdir -p "$datadir"
+        exec {lock}>>"$datadir/.lock" # held by this shell, and by what it prepares with
+        if pending data "${data[@]}" --lock "$lock"; then
+            prepare
+            "$python" -m pam.bin.data "${data[@]}" --seconds "$((SECONDS - started))"
+        fi
+        exec {lock}>&-
     fi
     for model in "${models[@]}"; do
         log "fetching the pretrained model $model"

@@ -17,6 +17,10 @@ test_sets="TEMPLATE_test"
 
 . "$PAM_ROOT/utils/parse_options.sh"
 
+sources() { # files that stage 1 reads: if one changes, it prepares the corpus again
+    files=(local/*.py "$CORPUS"/*.tsv)
+}
+
 prepare() { # stage 1: this corpus' own preparation
     [[ -n $CORPUS ]] || die "CORPUS is not set: name the folder of the corpus in egs/TEMPLATE/db.sh," \
         "or as in: CORPUS=/data/TEMPLATE egs/TEMPLATE/run.sh"

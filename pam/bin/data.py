@@ -1,10 +1,22 @@
 """Stage 1: record the settings of prepared corpora. (A recipe's `prepare` prepares them.)"""
 
 import argparse
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from pam.config.made import FOLDER, PENDING, Making, add_pending, given, licences_of, read_record
+from pam.config.made import (
+    FOLDER,
+    PENDING,
+    Making,
+    add_pending,
+    digest,
+    given,
+    licences_of,
+    read_record,
+)
 from pam.errors import PamError, run_main
+from pam.lock import take_inherited
 from pam.log import get_logger
 
 STAGE = "data"
@@ -17,6 +29,19 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", nargs="*", default=[], help="requested sets")
     parser.add_argument("--made_with", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--licence", default="", help="of the audio and texts of these sets")
+    parser.add_argument(
+        "--sources",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="files that the preparation reads: if one changes, the sets are prepared again",
+    )
+    parser.add_argument(
+        "--lock",
+        type=int,
+        metavar="FD",
+        help="with --pending: an open file of the shell, to lock before a preparation",
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="duration of the preparation")
     add_pending(parser)
     return parser
@@ -25,6 +50,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """With --pending, report what must be prepared; without, record that it was prepared."""
     args = get_parser().parse_args(argv)
+    if args.lock is not None:
+        take_inherited(args.lock, args.out, "preparation")
     scps = [args.out / name / "wav.scp" for name in args.sets]
     begun = any(args.out.glob("*/wav.scp"))
     record = read_record(args.out, STAGE)
@@ -32,7 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         dict.fromkeys(args.sets, args.licence) if args.licence else {}
     )
     made_with = given(args.made_with)
-    making = Making(args.out, STAGE, made_with, products=scps, remedy=REMEDY, licences=licences)
+    sources = digests(args.sources)
+    if not args.pending and record and not record["complete"]:
+        sources = record["inputs"]  # those that the preparation began with
+    making = Making(
+        args.out,
+        STAGE,
+        made_with,
+        sources,
+        newer=sources,
+        products=scps,
+        remedy=REMEDY,
+        licences=licences,
+    )
     making.begun = begun and record is not None  # sets made without a recipe are accepted
     complete = making.is_complete()
     if record and making.begun:  # a corpus without a folder now keeps the recorded one
@@ -41,15 +80,33 @@ def main(argv: list[str] | None = None) -> int:
     missing = [scp.parent.name for scp in scps if not scp.is_file()]
     if complete:
         making.amend()
+        making.amend_licences()
         get_logger(__name__).info("complete: %s", args.out)
     elif args.pending:
-        making.begin()
+        if args.lock is not None:  # else another program may be preparing now
+            if changed := making.changed_inputs():
+                what = "%s: prepared again, since files of %s have changed"
+                get_logger(__name__).info(what, args.out, " ".join(changed))
+            making.begin()
         return PENDING
     elif missing:
         raise PamError(f"{args.out}: the preparation did not make {' '.join(missing)}")
     else:
         making.finish(seconds=args.seconds)
     return 0
+
+
+def digests(files: Iterable[Path]) -> dict[str, str]:
+    """Digests of the names and contents of files that exist, by their folder.
+
+    A folder that is away has none, and so counts as unchanged.
+    """
+    found: dict[str, list[str | bytes]] = {}
+    for file in sorted(set(map(os.path.normpath, files))):
+        if Path(file).is_file():
+            name = Path(file)
+            found.setdefault(str(name.parent), []).extend([f"\0{name.name}\0", name.read_bytes()])
+    return {folder: digest(*parts) for folder, parts in found.items()}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 from processes import locked_by_another
 
 from pam.errors import PamError
-from pam.lock import FILE, alone, alone_at
+from pam.lock import FILE, alone, alone_at, take_inherited
 
 
 def test_a_folder_has_one_writer_at_a_time(tmp_path):
@@ -53,3 +53,20 @@ def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplo
     monkeypatch.setattr("fcntl.lockf", refuse)
     with alone(tmp_path, "dump"):
         assert "run one dump at a time" in caplog.text
+
+
+def test_a_shell_has_the_lock_until_it_closes_the_file(tmp_path, monkeypatch, caplog):
+    with (tmp_path / FILE).open("a") as shell, (tmp_path / FILE).open("a") as other:
+        take_inherited(shell.fileno(), tmp_path, "preparation")
+        take_inherited(shell.fileno(), tmp_path, "preparation")  # for the same shell again
+        with pytest.raises(PamError, match="another preparation is running: wait for it, or end"):
+            take_inherited(other.fileno(), tmp_path, "preparation")
+        shell.close()
+        take_inherited(other.fileno(), tmp_path, "preparation")
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    take_inherited(0, tmp_path, "preparation")
+    assert "run one preparation at a time" in caplog.text

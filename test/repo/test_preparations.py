@@ -1,5 +1,6 @@
 """New recipes: what utils/new_recipe.sh copies, and its preparation of tables."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -125,6 +126,51 @@ def test_the_corpus_is_asked_for_with_an_example(project):
     assert status == 1 and f"{recipe}/my corpus/train.tsv: missing: correct CORPUS" in output
     status, output = prepare(recipe, "--corpus", "", "--name", "birds", "--task=ac", "--out", "x")
     assert status == 1 and "set CORPUS in egs/birds/db.sh" in output
+
+
+def test_what_is_edited_reaches_the_combined_sets(project, tmp_path):
+    """Texts and the preparation; the same command, twice at once, is refused."""
+    recipe, corpus = project / "egs/birds", tmp_path / "corpus"
+    shutil.copytree(ROOT / "conf", project / "conf")
+    write_audio(corpus / "a.wav")
+
+    def edit(text: str) -> None:
+        for part in ("train", "dev", "test"):
+            (corpus / f"{part}.tsv").write_text(f"a.wav\t{part}\t{text}\n")
+
+    def stages(**env: str) -> tuple[int, str]:
+        online = ("--scale", "paper", "--feats", "online", "--stop_stage", "3")
+        return run(recipe, *online, **{"CORPUS": str(corpus), **env})
+
+    def texts() -> set[str]:
+        [combined] = (recipe / "dump/combined").iterdir()
+        return {
+            text
+            for part in ("train", "dev")
+            for text in DataDir.read(combined / part)["text"].values()
+        }
+
+    edit("a robin")
+    status, output = stages()
+    assert status == 0 and texts() == {"a robin"}, output
+    edit("a wren")
+    with (recipe / "data/.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, output = stages()
+        assert status == 1 and "data: another preparation is running: wait for it" in output
+        assert "Traceback" not in output
+    status, output = stages()
+    assert status == 0 and texts() == {"a wren"}, output
+    assert f"data: prepared again, since files of {corpus} have changed" in output
+    assert "birds_train has changed: dumping it again" in output
+    prepare_py = recipe / "local/prepare.py"
+    prepare_py.write_text(prepare_py.read_text().replace('"text": text,', '"text": text.upper(),'))
+    status, output = stages(CORPUS="")
+    assert status == 1 and "CORPUS is not set" in output
+    status, output = stages()
+    assert status == 0 and texts() == {"A WREN"}, output
+    status, output = stages(CORPUS="")  # a folder that is away is as it was
+    assert status == 0 and output.count("complete: ") == 5, output
 
 
 @pytest.fixture

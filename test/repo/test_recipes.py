@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pam.bin import cli, data
-from pam.config.made import read_record
+from pam.config.made import PENDING, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.parent for path in ROOT.glob("egs/*/run.sh"))
@@ -118,3 +118,22 @@ def test_a_recipe_states_the_licence_of_its_corpus(recipe, tmp_path):
     (tmp_path / "a_train/wav.scp").touch()
     data.main(["--out", str(tmp_path), "--sets", "a_train", "--licence", licence])
     assert read_record(tmp_path, "data")["licences"] == {"a_train": licence}
+
+
+def test_a_licence_may_be_stated_after_the_preparation(tmp_path):
+    """Sets that are not asked for now keep theirs, whatever is prepared again."""
+    for name in ("a_train", "a_test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wav.scp").touch()
+    both = ["--out", str(tmp_path), "--sets", "a_train", "a_test"]
+    data.main(both)
+    assert "licences" not in read_record(tmp_path, "data")
+    assert data.main([*both[:-1], "--licence", "CC0", "--pending"]) == 0
+    assert data.main([*both, "--licence", "CC BY 4.0"]) == 0
+    assert data.main([*both[:-1], "--licence", "CC0"]) == 0
+    licences = {"a_train": "CC0", "a_test": "CC BY 4.0"}
+    assert read_record(tmp_path, "data")["licences"] == licences
+    with (tmp_path / ".lock").open("a") as lock:
+        again = ["--out", str(tmp_path), "--sets", "a_dev", "--lock", str(lock.fileno())]
+        assert data.main([*again, "--pending"]) == PENDING
+    assert read_record(tmp_path, "data")["licences"] == licences
