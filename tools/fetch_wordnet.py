@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pam.atomic import atomic_path
 from pam.errors import PamError, run_main
+from pam.lock import in_turn
 from pam.paths import cache_dir
 
 PACKAGES = ("wordnet-base", "wordnet-sense-index")
@@ -55,10 +56,12 @@ def main(argv: list[str] | None = None) -> None:
     if not missing(target):
         print(f"WordNet is at {target}")
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        source = args.source or download(Path(scratch))
-        unpack(source, Path(scratch) / "unpacked")
-        install([Path(scratch) / "unpacked", source], target)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with in_turn(cache_dir()), tempfile.TemporaryDirectory() as scratch:
+        if missing(target):  # else another run has made it while this one waited
+            source = args.source or download(Path(scratch))
+            unpack(source, Path(scratch) / "unpacked")
+            install([Path(scratch) / "unpacked", source], target)
     print(f"WordNet is at {target}")
 
 

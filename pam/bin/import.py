@@ -13,6 +13,7 @@ from pam.bin.validate import DEFAULT_AUDIO, examine
 from pam.data.importing import FORMS, Item, LeftOut, to_data_dir
 from pam.data.tasks import get_task
 from pam.errors import PamError, run_main
+from pam.lock import alone_at
 
 MANIFESTS = (".jsonl", ".jsonl.gz")
 
@@ -83,7 +84,8 @@ def _shards(source: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.import SOURCE… --out data/SET --task TASK; the result is validated."""
     args = get_parser().parse_args(argv)
-    to_data_dir(found(args), args.out, get_task(args.task).name, args.prefix)
+    with alone_at(args.out, "import"):
+        to_data_dir(found(args), args.out, get_task(args.task).name, args.prefix)
     return 0 if examine(args.out, DEFAULT_AUDIO, every=False) else 1
 
 

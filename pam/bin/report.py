@@ -23,6 +23,7 @@ from pam.config.made import (
     record_digest,
 )
 from pam.errors import PamError, run_main
+from pam.lock import in_turn
 from pam.log import get_logger
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.pending:
         return PENDING
     with ExitStack() as stack:
+        for exp in sorted(set(args.exp)):
+            stack.enter_context(in_turn(exp))
         for making in makings:
             stack.enter_context(making.work())
         work(args)

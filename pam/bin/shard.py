@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pam.data.pack import pack
 from pam.errors import run_main
+from pam.lock import alone_at
 from pam.log import get_logger
 
 BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -35,7 +36,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.shard DIR OUT [--size 1G]; an interrupted run resumes."""
     args = get_parser().parse_args(argv)
-    packed = pack(args.data, args.out, args.size)
+    with alone_at(args.out, "packing"):
+        packed = pack(args.data, args.out, args.size)
     get_logger(__name__).info("%s: %d utterances", args.out, len(packed))
     return 0
 

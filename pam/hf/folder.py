@@ -33,6 +33,7 @@ from pam.hf.modeling_pam import LORA
 from pam.hf.origins import origins, refuse_local
 from pam.hf.processing_pam import AUDIO_TOKEN, CHAT_TEMPLATE, DEFAULT_PROMPT
 from pam.hf.travel import third_party, write_code
+from pam.lock import alone_at
 from pam.model.build import load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
 from pam.rate import SAMPLE_RATE
@@ -78,19 +79,20 @@ def write_hf(
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, which gets the name `out` when it is complete."""
-    if out.exists():
-        raise PamError(f"{out}: it exists: remove it, or choose another folder")
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with writing(out):
-            part.mkdir(parents=True)
-            yield part
-            for file in filter(Path.is_file, part.rglob("*")):
-                file.chmod(part.stat().st_mode & 0o666)  # safetensors makes files for their owner
-            part.replace(out)
-    finally:
+    with alone_at(out, "export"):
+        if out.exists():
+            raise PamError(f"{out}: it exists: remove it, or choose another folder")
+        part = out.with_name(f"{out.name}.part")
         shutil.rmtree(part, ignore_errors=True)
+        try:
+            with writing(out):
+                part.mkdir(parents=True)
+                yield part
+                for file in filter(Path.is_file, part.rglob("*")):
+                    file.chmod(part.stat().st_mode & 0o666)  # safetensors: for their owner alone
+                part.replace(out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_model(

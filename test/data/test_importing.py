@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from imitations import encoded, sound, write, write_arrow, write_parquet
+from processes import locked_by_another
 
 from pam.bin import shard as shard_verb
 from pam.data import hub
@@ -19,6 +20,7 @@ from pam.data.datadir import DataDir
 from pam.data.shards import is_member
 from pam.data.webdataset import writing_shard
 from pam.errors import PamError
+from pam.lock import alone_at
 
 import_verb = importlib.import_module("pam.bin.import")
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,11 @@ def refusal(tmp_path, source, *options):
     assert not (tmp_path / "refused/wav.scp").exists()
     assert "\n" not in str(raised.value)
     return str(raised.value).replace(f"{tmp_path}/", "")
+
+
+def test_a_second_import_to_the_same_set_is_refused(tmp_path):
+    with locked_by_another(tmp_path / "refused", "import", alone_at):
+        assert "refused: another import is running (process" in refusal(tmp_path, tmp_path)
 
 
 # ---- lhotse

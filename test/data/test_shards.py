@@ -11,6 +11,7 @@ import soundfile
 from audio_files import SAMPLES, encode
 from backports import tarfile
 from imitations import encoded, write
+from processes import locked_by_another
 from small_dirs import text_files
 
 from pam.bin import combine as combine_verb
@@ -29,6 +30,7 @@ from pam.data.shards import file_of, is_member, open_member
 from pam.data.utterances import AUDIO, read_inputs
 from pam.data.webdataset import members, samples, writing_shard
 from pam.errors import PamError
+from pam.lock import alone_at
 
 KINDS = [
     ("WAV", "PCM_16", "wav"), ("WAV", "PCM_24", "wav"), ("FLAC", "PCM_16", "flac"),
@@ -317,6 +319,16 @@ def test_a_second_dump_reads_what_has_changed(tmp_path):
     pack(data, folder, MEGABYTE)
     dump_audio(folder, raw)
     assert DataDir.read(raw)["utt2num_samples"]["spk-1.0"] == "1600"
+
+
+def test_a_second_packing_of_the_same_set_is_refused(tmp_path):
+    data, out = corpus(tmp_path), tmp_path / "packed/set"
+    with locked_by_another(out, "packing", alone_at):
+        with pytest.raises(PamError, match="packed/set: another packing is running"):
+            shard_verb.main([str(data), str(out)])
+        assert not out.exists()
+    assert shard_verb.main([str(data), str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["set"]
 
 
 def test_a_killed_packing_resumes(tmp_path, monkeypatch):

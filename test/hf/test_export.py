@@ -10,13 +10,16 @@ import torch
 import yaml
 from greedys import PROMPTS, TOKENS, clips, greedy_tokens
 from peft import PeftModel
+from processes import locked_by_another
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pam.bin import export
 from pam.errors import PamError
 from pam.hf import merging, push
+from pam.hf.folder import new_folder
 from pam.hf.pam_inputs import PaMInputs
+from pam.lock import alone_at
 from pam.model.build import load_experiment, load_learned, read_learned
 
 SCORE = {
@@ -115,6 +118,16 @@ def test_a_merge_that_changes_the_llm_is_refused(exp, monkeypatch, tmp_path):
 def test_weights_of_a_local_folder_need_bundle(exp, tmp_path):
     with pytest.raises(PamError, match="tiny-qwen is a folder of this machine.*--bundle"):
         run(exp, "hf", tmp_path / "out")
+
+
+def test_an_export_to_a_folder_has_one_program_at_a_time(tmp_path):
+    out = tmp_path / "out"
+    refused = pytest.raises(PamError, match="out: another export is running")
+    with locked_by_another(out, "export", alone_at), refused, new_folder(out):
+        pass
+    with new_folder(out):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_nothing_is_overwritten(exp, tmp_path):

@@ -1,13 +1,16 @@
 """The report verb on experiments written by hand: whole, with gaps, hostile, damaged."""
 
 import json
+import multiprocessing
 
 import pytest
 import yaml
+from processes import locked_by_another
 
 from pam.bin import report
 from pam.config.made import Making
 from pam.errors import PamError
+from pam.lock import in_turn
 from pam.report import tables
 from pam.report.blocks import to_markdown
 
@@ -367,3 +370,16 @@ def test_options_of_decoding_are_reported(tmp_path):
     assert f"Options of decoding {WER['set']}: {line}" in text
     changed = line.replace("exact true, batch_size 32", "exact false, batch_size 8")
     assert f"Options of decoding {METEOR['set']}: {changed}" in text
+
+
+def test_reports_of_one_experiment_take_turns(tmp_path, monkeypatch):
+    """They write the same files."""
+    exp, fork, work = make(tmp_path), multiprocessing.get_context("fork"), report.work
+    begun = fork.Event()
+    monkeypatch.setattr(report, "work", lambda args: begun.set() or work(args))
+    second = fork.Process(target=run, args=[exp])
+    with locked_by_another(exp, "report", lambda folder, _: in_turn(folder)):
+        second.start()
+        assert not begun.wait(1)
+    second.join(60)
+    assert second.exitcode == 0 and begun.is_set() and (exp / "results.json").exists()

@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import importlib.util
+import threading
 from pathlib import Path
 
 import pytest
 
 from pam.errors import PamError
+from pam.lock import in_turn
 
 TOOL = Path(__file__).parents[2] / "tools" / "fetch_wordnet.py"
 
@@ -47,6 +49,19 @@ def test_again_does_nothing(tool, tmp_path):
     folder = source(tmp_path)
     tool.main(["--from", str(folder)])
     tool.main(["--from", str(tmp_path / "not there")])
+
+
+def test_a_second_run_waits_for_the_first(tool, tmp_path):
+    (tmp_path / "cache").mkdir()
+    second = threading.Thread(target=tool.main, args=[["--from", str(tmp_path / "not there")]])
+    with in_turn(tmp_path / "cache"):
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        tool.install([source(tmp_path)], tmp_path / TARGET)
+        before = (tmp_path / TARGET).stat().st_mtime_ns
+    second.join(60)
+    assert not second.is_alive() and (tmp_path / TARGET).stat().st_mtime_ns == before
 
 
 def test_a_changed_file_is_refused_and_nothing_is_left(tool, tmp_path):
