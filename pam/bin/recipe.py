@@ -4,6 +4,7 @@ python -m pam.bin.recipe stage=1 system=pam …     every option of the run.sh o
 """
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -62,12 +63,15 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
         corpus: folders_of(recipe.parent / corpus, options["datadir"])
         for corpus in corpora or [recipe.name]
     }
-    folders = {name: path for found in sources.values() for name, path in (found or {}).items()}
-    if int(options["stop_stage"]) >= 2:
-        check_folders(every, Path(options["dumpdir"]) / "raw", folders)
     own = [] if corpora else own  # the corpora's own recipes prepare their data
     parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
     wanted = [corpus for corpus, part in parts.items() if any(part.values())]
+    check_variables({recipe.parent / corpus: sources[corpus] or {} for corpus in wanted})
+    if int(options["stop_stage"]) >= 2:
+        for corpus, part in parts.items() if corpora else [(recipe.name, sets)]:
+            names = itertools.chain(*part.values())
+            check_folders(names, Path(options["dumpdir"]) / "raw", sources[corpus] or {})
+    folders = {} if corpora else sources[recipe.name] or {}
     expname = options["expname"] or "_".join(
         filter(None, (options["system"], options["scale"], options["llm"], options["budget"]))
     ) + f"_s{options['seed']}"  # fmt: skip
@@ -267,6 +271,19 @@ def named_in_db(folder: Path) -> dict[str, str]:
     values = dict(zip(names, done.stdout.split("\0"), strict=False))
     # Symbolic links are not resolved, since their targets may change.
     return {name: os.path.normpath(folder / value) for name, value in values.items() if value}
+
+
+def check_variables(sources: Mapping[Path, Mapping[str, str]]) -> None:
+    """PamError if a variable of the environment is the folder of two corpora: it is set for one."""
+    for name, value in ((name, os.environ[name]) for name in os.environ if FOLDER.fullmatch(name)):
+        read = [corpus.name for corpus, folders in sources.items()
+                if value and folders.get(name) == os.path.normpath(corpus / value)]  # fmt: skip
+        if len(read) > 1:
+            dbs = " and ".join(f"egs/{corpus}/db.sh" for corpus in read)
+            raise PamError(
+                f"{name}={value} would be the folder of {' and '.join(read)}: rename {name} in one "
+                f"of {dbs} (and in its run.sh), or unset it and write the folders there"
+            )
 
 
 def check_folders(sets: Iterable[str], raw: Path, folders: Mapping[str, str]) -> None:

@@ -79,7 +79,7 @@ def done(project, tiny_llm, tmp_path_factory) -> tuple[Path, str]:
     """The folder in which the stages worked, and what they printed."""
     work = tmp_path_factory.mktemp("work")
     options = ["--stop_stage", "1", "--python", sys.executable, "--datadir", work / "data"]
-    in_project(project, project / "egs/notes/run.sh", *options, CORPUS=str(work))
+    in_project(project, project / "egs/notes/run.sh", *options, NOTES=str(work))
     scale = {
         "encoders": {
             "dummy": {

@@ -47,7 +47,8 @@ def test_new_recipe(project):
     )
     assert names.stdout == "birds_test\n"
     for file in recipe.rglob("*"):
-        assert not file.is_file() or "TEMPLATE" not in file.read_text(), file
+        assert not file.is_file() or not re.search("TEMPLATE|CORPUS", file.read_text()), file
+    assert (recipe / "db.sh").read_text().endswith("\nBIRDS=${BIRDS:-}\n")
 
 
 @pytest.mark.parametrize("name", ["birds", "Birds", "a b", "../x", ""])
@@ -56,6 +57,27 @@ def test_new_recipe_refuses_bad_names(project, name):
     process = subprocess.run([script, name], capture_output=True, text=True)
     assert process.returncode == 1
     assert re.match(r"error: (usage|.*exists already)", process.stderr)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("path", "error: PATH, the variable of the corpus' folder, has a value or a meaning"),
+        ("pythonpath", "error: PYTHONPATH, the variable of the corpus' folder, has a value"),
+        ("pam_cache", "error: PAM_CACHE, the variable of the corpus' folder, has a value or"),
+        ("feathers", "folder, is one of egs/birds/db.sh egs/wings/db.sh too: choose another"),
+    ],
+)
+def test_a_variable_is_the_folder_of_one_corpus(project, name, message):
+    """`Next:` sets it in the environment, where the recipes that are joined would read it too."""
+    (project / "egs/wings").mkdir()
+    for db in ("birds", "wings"):
+        (project / f"egs/{db}/db.sh").write_text("FEATHERS=${FEATHERS:-}\n")
+    process = subprocess.run(
+        [project / "utils/new_recipe.sh", name], capture_output=True, text=True
+    )
+    assert process.returncode == 1 and message in process.stderr
+    assert process.stderr.count("\n") == 1 and not (project / "egs" / name).exists()
 
 
 def test_new_recipe_starts_again_after_a_run_that_was_stopped(project):
@@ -113,19 +135,19 @@ def run(recipe: Path, *options: str, **env: str) -> tuple[int, str]:
 def test_the_corpus_is_asked_for_with_an_example(project):
     recipe = project / "egs/birds"
     shutil.copytree(ROOT / "conf", project / "conf")
-    status, output = run(recipe, CORPUS="")
+    status, output = run(recipe, BIRDS="")
     assert (
         status == 1
-        and "CORPUS is not set: name the folder of the corpus in egs/birds/db.sh, " in (output)
+        and "BIRDS is not set: name the folder of the corpus in egs/birds/db.sh, " in (output)
     )
-    assert "CORPUS=/data/birds egs/birds/run.sh" in output
-    status, output = run(recipe, CORPUS="none")
-    assert status == 1 and f"{recipe}/none: no such folder: correct CORPUS" in output
+    assert "BIRDS=/data/birds egs/birds/run.sh" in output
+    status, output = run(recipe, BIRDS="none")
+    assert status == 1 and f"{recipe}/none: no such folder: correct BIRDS" in output
     (recipe / "my corpus").mkdir()
-    status, output = run(recipe, CORPUS="my corpus")
-    assert status == 1 and f"{recipe}/my corpus/train.tsv: missing: correct CORPUS" in output
+    status, output = run(recipe, BIRDS="my corpus")
+    assert status == 1 and f"{recipe}/my corpus/train.tsv: missing: correct BIRDS" in output
     status, output = prepare(recipe, "--corpus", "", "--name", "birds", "--task=ac", "--out", "x")
-    assert status == 1 and "set CORPUS in egs/birds/db.sh" in output
+    assert status == 1 and "set BIRDS in egs/birds/db.sh" in output
 
 
 def test_what_is_edited_reaches_the_combined_sets(project, tmp_path):

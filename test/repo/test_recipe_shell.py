@@ -417,6 +417,66 @@ def test_another_folder_of_the_corpus_is_refused_by_every_stage(recipes, recipe)
     assert recipes.calls() == []
 
 
+def two_new_recipes(recipes) -> tuple[str, str]:
+    """Copies of the template, whose test sets the stand-in knows to be of `ac` and `snv`."""
+    shutil.copytree(ROOT / "egs/TEMPLATE", recipes.root / "egs/TEMPLATE")
+    names = ("ac_one", "snv_two")
+    for name in names:
+        subprocess.run([recipes.root / "utils/new_recipe.sh", name], check=True)
+        (recipes.root / "corpora" / name).mkdir(parents=True)
+    return names
+
+
+@pytest.mark.parametrize("where", ["db.sh", "environment"])
+def test_two_new_corpora_are_joined_twice_each_with_its_folder(recipes, where):
+    """As after their db.sh, or the environment, has named the folders."""
+    names = two_new_recipes(recipes)
+    folders = {name.upper(): str(recipes.root / "corpora" / name) for name in names}
+    if where == "db.sh":
+        for name in names:
+            db = recipes.root / "egs" / name / "db.sh"
+            db.write_text(db.read_text().replace(":-}", f":-{folders.pop(name.upper())}}}"))
+    sets = {name: [f"{name}_{part}" for part in ("train", "dev", "test")] for name in names}
+    every = " ".join(name for found in sets.values() for name in found)
+    argv = ["multitask", "--corpora", " ".join(names), "--stop_stage", "4"]
+    status, output = recipes.run(*argv, SETS=every, **folders)
+    assert status == 0 and "train" in recipes.calls(), output
+    status, output = recipes.run(*argv, SETS=every, **folders)
+    assert status == 0 and recipes.calls() == [], output
+    for name, found in sets.items():
+        logs = (recipes.root / "egs" / name / "data/log/prepare.log").read_text()
+        assert f"--corpus {str(recipes.root / 'corpora' / name)!r}" in logs
+        for each in found:
+            record = read_record(recipes.root / "egs/multitask/dump/raw" / each, "dump")
+            assert record["settings"][name.upper()].endswith(f"corpora/{name}")
+    other = {"SNV_TWO": str(recipes.root)}
+    status, output = recipes.run(*argv, SETS=every, **folders | other)
+    assert status == 1 and f"now asked for:    SNV_TWO: {recipes.root}\n" in output
+
+
+def test_a_variable_that_two_corpora_read_fills_neither(recipes):
+    """Recipes that were copied by hand: the environment would be the folder of both."""
+    one, two = two_new_recipes(recipes)
+    for name in (one, two):
+        for file in ("db.sh", "run.sh"):
+            path = recipes.root / "egs" / name / file
+            path.write_text(path.read_text().replace(name.upper(), "CORPUS"))
+    argv = ["multitask", "--corpora", f"{one} {two}"]
+    status, output = recipes.run(*argv, CORPUS=str(recipes.root))
+    assert status == 1 and recipes.calls() == []
+    assert (
+        f"error: CORPUS={recipes.root} would be the folder of ac_one and snv_two: rename CORPUS in "
+        "one of egs/ac_one/db.sh and egs/snv_two/db.sh (and in its run.sh), or unset it" in output
+    )
+    for name in (one, two):  # the same variable, but each db.sh has its own folder
+        db = recipes.root / "egs" / name / "db.sh"
+        db.write_text(db.read_text().replace("{CORPUS:-}", f"{{CORPUS:-../../corpora/{name}}}"))
+    every = " ".join(f"{name}_{part}" for name in (one, two) for part in ("train", "dev", "test"))
+    for _ in range(2):
+        status, output = recipes.run(*argv, "--stop_stage", "3", SETS=every)
+        assert status == 0, output
+
+
 def test_a_folder_binds_the_states_and_the_experiment_too(recipes):
     read_from(recipes, "CORPUS")
     assert recipes.run("mini", CORPUS="/a")[0] == 0
