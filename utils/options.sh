@@ -35,6 +35,7 @@ prompts=unseen       # prompts for decoding: unseen, plain, seen or train
 train_sets=          # sets to train on
 dev_sets=            # sets to validate on
 test_sets=           # sets to decode and score
+more_sets=           # further sets that this recipe can prepare, so that those lists may name them
 corpora=             # corpora under egs/ whose sets are combined; empty: this recipe's own
 expname=             # name of the experiment; empty: SYSTEM_SCALE[_LLM]_BUDGET_sSEED
 analyse=false        # whether to analyse the model before the report (pam.bin.analyse; minutes)

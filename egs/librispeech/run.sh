@@ -20,6 +20,8 @@ licence="CC BY 4.0"
 train_sets="librispeech_train_clean_100"
 dev_sets="librispeech_dev_clean librispeech_dev_other"
 test_sets="librispeech_test_clean librispeech_test_other"
+# shellcheck disable=SC2034  # pam/bin/recipe.py reads it
+more_sets="librispeech_train_clean_360 librispeech_train_other_500"
 
 . "$PAM_ROOT/utils/parse_options.sh"
 

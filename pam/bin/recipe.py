@@ -29,6 +29,7 @@ OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 FROM_ENVIRONMENT = re.compile(r"\$\{\w+:-(.*)\}")
 OF_TABLES = ("seeds", "at_once", "dry_run")  # options that change nothing without --table
 LISTS = ("train_sets", "dev_sets", "test_sets")
+MORE = "more_sets"  # sets that a recipe can prepare, besides those of its lists
 PROCESSES = re.compile(r"([1-9]\d*)?")
 MOST_PROCESSES = 4  # processes on a CPU where no number is given: each has an LLM in memory
 FOLDER_OF_DB = re.compile(rf"^({FOLDER.pattern})=", re.MULTILINE)
@@ -64,7 +65,7 @@ def resolve(options: Options, recipe: Path, root: Path | None = None) -> dict[st
         for corpus in corpora or [recipe.name]
     }
     own = [] if corpora else own  # the corpora's own recipes prepare their data
-    parts = {corpus: part_of(sets, lists_of(recipe.parent / corpus)) for corpus in corpora}
+    parts = parts_of(sets, options, recipe) if corpora else {}
     wanted = [corpus for corpus, part in parts.items() if any(part.values())]
     check_variables({recipe.parent / corpus: sources[corpus] or {} for corpus in wanted})
     if int(options["stop_stage"]) >= 2:
@@ -214,32 +215,62 @@ def sets_of(options: Options, recipe: Path) -> dict[str, list[str]]:
             known = [file.parent.name for file in sorted(recipe.parent.glob("*/run.sh"))]
             hint = guess(corpus, known)
             raise PamError(f"--corpora: there is no recipe egs/{corpus}/run.sh{hint}")
+    if corpora and options[MORE]:
+        what = "this recipe joins sets of its corpora: write it into the run.sh of a corpus"
+        raise PamError(f"--{MORE} {options[MORE]}: {what}")
     sets = {name: options[name].split() for name in LISTS}
     for name in LISTS:
         for corpus in corpora if not sets[name] else ():
             sets[name] = sets[name] + lists_of(recipe.parent / corpus)[name]
-    train = sets["train_sets"]
-    if twice := [name for name in dict.fromkeys(train) if train.count(name) > 1]:
-        raise PamError(f"two corpora have sets of the same name: {' '.join(twice)}")
+        if twice := [one for one in dict.fromkeys(sets[name]) if sets[name].count(one) > 1]:
+            what = "two corpora have sets of the same name, or it is named twice"
+            raise PamError(f"--{name} {' '.join(twice)}: {what}: leave one out")
     return sets
 
 
 @functools.cache
 def lists_of(corpus: Path) -> dict[str, list[str]]:
     """A corpus' own lists of sets, from its run.sh."""
-    command = [corpus / "run.sh", "--print", " ".join(LISTS)]
+    names = (*LISTS, MORE)
+    command = [corpus / "run.sh", "--print", " ".join(names)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise PamError(f"egs/{corpus.name}/run.sh: {done.stderr.strip()}")
-    return dict(zip(LISTS, map(str.split, done.stdout.splitlines()), strict=True))
+    return dict(zip(names, map(str.split, done.stdout.splitlines()), strict=True))
 
 
-def part_of(
-    sets: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """The sets of a corpus' own lists that any requested list contains."""
-    every = {name for listed in sets.values() for name in listed}
-    return {name: [one for one in own[name] if one in every] for name in LISTS}
+def parts_of(
+    sets: Mapping[str, Sequence[str]], options: Options, recipe: Path
+) -> dict[str, dict[str, list[str]]]:
+    """The part of the requested lists that is of each corpus. A set that is dumped already needs no
+    corpus; PamError for another one that no corpus has, and for one that two have."""
+    corpora = options["corpora"].split()
+    parts = {corpus: {name: [] for name in LISTS} for corpus in corpora}
+    dumped = Path(options["dumpdir"]) / "raw"
+    for name, one in ((listed, one) for listed in LISTS for one in sets[listed]):
+        owner = owner_of(one, [recipe.parent / corpus for corpus in corpora], options["datadir"])
+        if owner:
+            parts[owner][name].append(one)
+        elif not (dumped / one / "wav.scp").is_file():
+            own = [lists_of(recipe.parent / corpus) for corpus in corpora]
+            known = [each for lists in own for listed in lists.values() for each in listed]
+            raise PamError(
+                f"--{name} {one}: no recipe of --corpora {' '.join(corpora)} lists this set in its "
+                f"run.sh ({', '.join((*LISTS, MORE))}) or has it in its data{guess(one, known)}"
+            )
+    return parts
+
+
+def owner_of(name: str, corpora: Sequence[Path], datadir: str) -> str | None:
+    """The corpus that lists the set; else the first that can prepare it, or has it."""
+    own = [c for c in corpora if any(name in lists_of(c)[kind] for kind in LISTS)]
+    if len(set(own)) > 1:
+        both = " and ".join(corpus.name for corpus in own)
+        raise PamError(f"{name}: {both} have a set of this name: rename it in one of them")
+    for corpus in own or corpora:
+        if own or name in lists_of(corpus)[MORE] or (corpus / datadir / name / "wav.scp").is_file():
+            return corpus.name
+    return None
 
 
 def folders_of(corpus: Path, datadir: str) -> dict[str, str] | None:

@@ -293,6 +293,66 @@ def test_a_corpus_of_which_nothing_is_asked_is_left_alone(recipes):
     assert status == 1 and "--dev_sets is empty: name at least one set" in output
 
 
+def test_a_joined_recipe_takes_sets_that_no_list_of_a_corpus_has(recipes):
+    """Some that the corpus can prepare, one that was imported, and one that is dumped already."""
+    run = recipes.root / "egs/mini/run.sh"
+    text = run.read_text().replace("test_sets=", "more_sets='asr_clean_more'\ntest_sets=", 1)
+    run.write_text(text)
+    for folder in ("mini/data/ac_imported", "multitask/dump/raw/ac_dumped"):
+        (recipes.root / "egs" / folder).mkdir(parents=True)
+        (recipes.root / "egs" / folder / "wav.scp").touch()
+        (recipes.root / "egs" / folder / "utt2task").write_text("utt1 ac\n")
+    train = "ac_train asr_clean_more ac_imported ac_dumped"
+    argv = ["--train_sets", train, "--dev_sets", "ac_test", "--test_sets", "ac_dev"]
+    options = [*argv, "--max_seconds", "9", "--feats", "online", "--stop_stage", "3"]
+    sets = recipes.env["SETS"] + " asr_clean_more"
+    status, output = recipes.run("multitask", *options, SETS=sets)
+    assert status == 0, output
+    calls = [call.removeprefix("dump ") for call in recipes.calls() if call.startswith("dump ")]
+    assert set(calls) == {"ac_train", "asr_clean_more", "ac_imported", "ac_test", "ac_dev"}
+    raw = recipes.root / "egs/multitask/dump/raw"
+    drops = {name: json.loads((raw / name / "limits.json").read_text())[1] for name in calls}
+    assert [name for name, limited in drops.items() if not limited] == ["ac_dev"]  # what is tested
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--train_sets", "ac_train ac_trian"],
+            "--train_sets ac_trian: no recipe of --corpora mini lists this set in its run.sh "
+            "(train_sets, dev_sets, test_sets, more_sets) or has it in its data; did you mean "
+            "ac_train?",
+        ),
+        (["--test_sets", "ac_test ac_test"], "--test_sets ac_test: two corpora have sets of the"),
+        (["--more_sets", "x"], "--more_sets x: this recipe joins sets of its corpora: write it"),
+        (
+            ["--corpora", "mini other", "--test_sets", "snv_test_real"],
+            "snv_test_real: mini and other have a set of this name: rename it in one of them",
+        ),
+    ],
+)
+def test_sets_that_no_corpus_has_or_two_have_run_nothing(recipes, options, message):
+    run = recipes.root / "egs/other/run.sh"
+    shutil.copytree(recipes.root / "egs/mini", run.parent)
+    run.write_text(run.read_text().replace("asr_clean_", "other_").replace("ac_", "more_"))
+    for stage in ("1", "3"):
+        status, output = recipes.run("multitask", *options, "--stage", stage)
+        assert status == 1 and f"error: {message}" in output, output
+    assert recipes.calls() == []
+
+
+def test_the_corpora_list_all_sets_that_they_can_make():
+    """What LibriSpeech publishes, for example, is in its lists or among its further sets."""
+    names = ["train_sets", "dev_sets", "test_sets", "more_sets"]
+    run = [ROOT / "egs/librispeech/run.sh", "--print", " ".join(names)]
+    listed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    prepare = (ROOT / "egs/librispeech/local/prepare.py").read_text()
+    parts = re.findall(r'^    "([a-z]+-[a-z0-9-]+)": \d+,$', prepare, re.MULTILINE)
+    assert len(parts) == 7
+    assert sorted(listed) == sorted(f"librispeech_{part.replace('-', '_')}" for part in parts)
+
+
 def test_utterances_in_training_and_test_are_told(recipes):
     recipes.finished("mini")
     dump = recipes.root / "egs/mini/dump"
