@@ -2,7 +2,9 @@
 # Turns the command line into the recipe's variables; source it after the last of them is set.
 #
 #   --max_bad 1%, --max-bad 1%, --max_bad=1%   set a variable of the recipe; unknown names are errors
-#   --config FILE                              take variables from a file of NAME=VALUE lines
+#   --config FILE                              take variables from a file of NAME=VALUE lines; wherever it
+#                                              stands, the command line counts more. What is given for the
+#                                              same *_args follows what the file says: it adds arguments
 #   --print NAME                               print the value of a variable (or of several) and exit
 #   --help                                     print every option with its value and meaning
 #
@@ -34,14 +36,27 @@ _check_option() { # _check_option NAME WHERE
         _die "$2: unknown option --$1; $(_nearest "$1" <<<"$known")--help lists all"
 }
 
+declare -A _arguments=() # of options *_args: what files of --config, and the command line, say so far
+
+# _add_arguments NAME: if an option is further arguments of a program (*_args), what was said before stays.
+_add_arguments() {
+    [[ $1 == *_args ]] || return 0
+    printf -v "$1" '%s' "${_arguments[$1]:+${_arguments[$1]} }${!1}"
+    _arguments[$1]=${!1}
+}
+
 _source_config() {
-    [[ -r $1 ]] || _die "--config $1: no such file; it holds NAME=VALUE lines"
-    local name
-    for name in $(_option_names "$1"); do
+    [[ -f $1 && -r $1 ]] || _die "--config $1: no such file; it holds NAME=VALUE lines"
+    local name names
+    names=$(_option_names "$1")
+    for name in $names; do
         _check_option "$name" "$1"
     done
     # shellcheck disable=SC1090
     . "$1"
+    for name in $names; do
+        _add_arguments "$name"
+    done
 }
 
 _print_help() {
@@ -64,13 +79,17 @@ fi
 
 _wants_help=false
 _print_names=()
+_names=() _values=() # of the command line, without --config
 while (($# > 0)); do
     case $1 in
         --help | -h) _wants_help=true && shift && continue ;;
         --*=*) _name=${1%%=*} _value=${1#*=} && shift ;;
         --*)
             _name=$1
-            (($# > 1)) || { _check_option "$(tr - _ <<<"${1#--}")" "$_recipe" && _die "$1: needs a value"; }
+            (($# > 1)) || {
+                [[ $1 == --config || $1 == --print ]] || _check_option "$(tr - _ <<<"${1#--}")" "$_recipe"
+                _die "$1: needs a value"
+            }
             _value=$2 && shift 2
             ;;
         *) _die "$_recipe: unexpected argument '$1'; options look like --stage 2" ;;
@@ -78,7 +97,7 @@ while (($# > 0)); do
     _name=${_name#--}
     _name=${_name//-/_}
     case $_name in
-        config) _source_config "$_value" ;;
+        config) _source_config "$_value" ;; # before all others, as in Kaldi and ESPnet
         print)
             read -ra _print_names <<<"${_value//-/_}"
             for _name in "${_print_names[@]}"; do
@@ -87,9 +106,13 @@ while (($# > 0)); do
             ;;
         *)
             _check_option "$_name" "$_recipe"
-            printf -v "$_name" '%s' "$_value"
+            _names+=("$_name") _values+=("$_value")
             ;;
     esac
+done
+for _place in "${!_names[@]}"; do
+    printf -v "${_names[_place]}" '%s' "${_values[_place]}"
+    _add_arguments "${_names[_place]}"
 done
 
 if $_wants_help; then

@@ -36,7 +36,7 @@ class Run:
         places = [f"--{kind}dir={self.folder / kind}" for kind in ("data", "dump", "exp")]
         sets = [f"--train_sets={' '.join(TRAIN)}", f"--dev_sets={' '.join(DEV)}"]
         sets += [f"--test_sets={' '.join(TEST)}"]
-        sets += ["--train_args=--set batch.max_utts=4 --set dev_utts=4 --set prompt_bank=16"]
+        sets += ["--train_args=--set prompt_bank=16"]
         return subprocess.Popen(
             [RECIPE / "run.sh", "--config", "conf/tiny.conf", "--python", sys.executable]
             + places + sets + list(options),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from processes import is_running, wait_for
 
+from pam.config.experiment import compose
 from pam.config.made import read_record, stage_seconds
 from pam.device import cores
 
@@ -233,6 +234,30 @@ def test_config_file_sets_options(recipes, tmp_path):
     assert recipes.run("mini", "--config", str(good), "--print", "train-sets") == (0, "a b\n")
     status, output = recipes.run("mini", "--config", str(bad))
     assert status == 1 and "bad.conf: unknown option --sead; did you mean --seed?" in output
+
+
+def test_the_command_line_counts_more_than_files_and_adds_arguments(recipes, tmp_path):
+    """As in Kaldi and ESPnet, wherever --config stands; of several files, the last counts."""
+    one, two = tmp_path / "one.conf", tmp_path / "two.conf"
+    one.write_text("size=tiny\nbudget=tiny\ntrain_args='--set a=1'\n")
+    two.write_text("budget=long\ntrain_args='--set b=2'\n")
+    files = ["--config", str(one), f"--config={two}"]
+    more = ["--size", "long", "--train-args", "--set a=3", "--train_args=--set c=4"]
+    asked = ["--print", "size budget train_args decode_args"]
+    for options in (files + more, more + files, [*more[:2], *files, *more[2:]]):
+        found = recipes.run("mini", *options, *asked)
+        assert found == (0, "long\nlong\n--set a=1 --set b=2 --set a=3 --set c=4\n\n"), options
+    assert recipes.run("mini", *files, *asked) == (0, "tiny\nlong\n--set a=1 --set b=2\n\n")
+    status, output = recipes.run("mini", "--config")
+    assert (status, output) == (1, "error: --config: needs a value\n")
+    status, output = recipes.run("mini", "--config", str(tmp_path))
+    assert status == 1 and output.endswith(f"{tmp_path}: no such file; it holds NAME=VALUE lines\n")
+
+
+def test_of_two_assignments_to_a_key_the_later_counts():
+    """So that an option of the command line changes one of a file."""
+    own = {"encoders": {}, "batch": {"max_utts": 1}}
+    assert compose(own, {}, ["batch.max_utts=4", "batch.max_utts=2"]).batch.max_utts == 2
 
 
 def test_an_option_may_have_any_value(recipes):
