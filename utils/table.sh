@@ -77,8 +77,6 @@ failed_with() {
 (resolve_options) # checks them, and installs Python
 [[ $at_once =~ ^[1-9][0-9]*$ ]] || die "--at_once $at_once: expected the number of systems that run at the same time"
 [[ -n $results ]] || die "--table $table: --results is empty, but tables are made from the results there: set it"
-[[ $prompts == unseen && -z $inference_tag ]] ||
-    die "--table $table: tables use decoding with unseen prompts: leave out --prompts and --inference_tag"
 read -ra listed_seeds <<<"${seeds:-$seed}"
 if [[ $dry_run == true ]]; then
     paper_table --dry_run

@@ -28,6 +28,14 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 FROM_ENVIRONMENT = re.compile(r"\$\{\w+:-(.*)\}")
 OF_TABLES = ("seeds", "at_once", "dry_run")  # options that change nothing without --table
+# Options that a table chooses itself, and why; those of the second part are early exit's too.
+OF_ONE = "a table trains each of its systems under a name of its own"
+UNSEEN = "tables use decoding with unseen prompts"
+BY_TABLES = {"system": OF_ONE, "expname": OF_ONE, "prompts": UNSEEN, "inference_tag": UNSEEN}
+BY_TABLES |= {"analyse": "a table analyses the models whose analysis it shows"}
+BY_ALL_TABLES = dict.fromkeys(("stage", "stop_stage"), "a table runs the stages that it needs")
+EARLY_EXIT = "early_exit"  # the --table that is a page
+LAST_STAGE = 8
 LISTS = ("train_sets", "dev_sets", "test_sets")
 MORE = "more_sets"  # sets that a recipe can prepare, besides those of its lists
 PROCESSES = re.compile(r"([1-9]\d*)?")
@@ -142,11 +150,11 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
     for name, default in known.items():
         if default in ("true", "false"):
             check_choice(name, options[name], ("true", "false"))
-        elif default.isdigit() and not re.fullmatch(r"\d+", options[name]):
+        elif default.isdigit() and not re.fullmatch(r"0|[1-9]\d*", options[name], re.ASCII):
             raise PamError(f"--{name} {options[name]}: expected a whole number")
-    for name in (name for name in OF_TABLES if name in known):
-        if not options["table"] and options[name] != known[name]:
-            raise PamError(f"--{name} {options[name]}: name a --table, or leave this out")
+    check_stages(options)
+    if "table" in known:
+        check_options_of_tables(options, known)
     if not re.fullmatch(r"[\d\s]*", options.get("seeds", ""), re.ASCII):
         raise PamError(f'--seeds {options["seeds"]}: expected whole numbers, such as "0 1"')
     for name in ("nj", "train_nj", "inference_nj"):
@@ -164,6 +172,37 @@ def check_options(options: Options, conf: Mapping[str, Any], known: Mapping[str,
     least, most = options["min_seconds"] or "0", options["max_seconds"]
     if most and float(least) >= float(most):
         raise PamError(f"--min_seconds {least} --max_seconds {most}: the second must be larger")
+
+
+def check_stages(options: Options) -> None:
+    first, last = int(options["stage"]), int(options["stop_stage"])
+    if not 1 <= first <= LAST_STAGE:
+        raise PamError(f"--stage {first}: expected a stage, 1 to {LAST_STAGE}")
+    if last < first:
+        raise PamError(f"--stage {first} --stop_stage {last}: the second must not be smaller")
+    numbers = [str(number) for number in range(1, LAST_STAGE + 1)]
+    if not set(filter(None, options["skip_stages"].split(" "))) <= set(numbers):
+        what = f'expected stages, 1 to {LAST_STAGE}, with spaces between them, such as "3 5"'
+        raise PamError(f"--skip_stages {options['skip_stages']}: {what}")
+
+
+def check_options_of_tables(options: Options, known: Mapping[str, str]) -> None:
+    """PamError for an option that would change nothing, with --table or without."""
+    table, given = options["table"], [name for name in known if options[name] != known[name]]
+    if not table:
+        for name in (name for name in OF_TABLES if name in given):
+            raise PamError(f"--{name} {options[name]}: name a --table, or leave this out")
+        return
+    chosen = BY_ALL_TABLES | (BY_TABLES if table != EARLY_EXIT else {})
+    for name in (name for name in chosen if name in given):
+        what = f"{chosen[name]}: leave it out"
+        raise PamError(f"--table {table}: --{name} {options[name]}: {what}")
+    if options["seeds"] and "seed" in given:
+        what = f"--seeds {options['seeds']} names the seeds: leave out one of them"
+        raise PamError(f"--table {table}: --seed {options['seed']}: {what}")
+    if table != EARLY_EXIT and set(options["skip_stages"].split()) - {*"123"}:
+        what = "a system without stages 4 to 8 has no result: leave out others than 1 2 3"
+        raise PamError(f"--table {table}: --skip_stages {options['skip_stages']}: {what}")
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:

@@ -196,8 +196,22 @@ def test_a_dry_run_only_speaks(recipes):
         (["--table", "early_exit", "--dry_run", "touch x"], "--dry_run touch x: choose from"),
         (["--table", "early_exit", "--dry_run", "true"], "are of other tables: leave them out"),
         (["--table", "early_exit", "--seeds", "0 1"], "are of other tables: leave them out"),
-        (["--table", "1", "--prompts", "seen"], "leave out --prompts and --inference_tag"),
-        (["--table", "1", "--inference_tag", "x"], "leave out --prompts and --inference_tag"),
+        (["--table", "1", "--prompts", "seen"], "--prompts seen: tables use decoding with unseen"),
+        (["--table", "1", "--inference_tag", "x"], "--inference_tag x: tables use decoding with"),
+        (["--table", "1", "--stage", "4"], "--table 1: --stage 4: a table runs the stages that it"),
+        (["--table", "1", "--stop_stage", "3"], "--stop_stage 3: a table runs the stages that it"),
+        (["--table", "early_exit", "--stage", "4"], "--table early_exit: --stage 4: a table runs"),
+        (["--table", "1", "--system", "average"], "--system average: a table trains each of its"),
+        (["--table", "1", "--expname", "x"], "--expname x: a table trains each of its systems und"),
+        (
+            ["--table", "1", "--analyse", "true"],
+            "--analyse true: a table analyses the models whose",
+        ),
+        (["--table", "1", "--skip_stages", "1 7"], "--skip_stages 1 7: a system without stages 4"),
+        (
+            ["--table", "1", "--seeds", "0 1", "--seed", "2"],
+            "--seed 2: --seeds 0 1 names the seeds",
+        ),
     ],
 )
 def test_wrong_options_run_nothing(recipes, options, message):
