@@ -89,7 +89,7 @@ in_each_corpus() { # in_each_corpus STAGE: run the stage of each corpus' own rec
         done
         launch - "../$corpus/run.sh" --stage "$1" --stop_stage "$1" --nj "$nj" --size "$size" \
             --datadir "$datadir" --dumpdir "$(realpath -m "$dumpdir")" --python "$python" \
-            --scale "$scale" --llm "$llm" --feats "$feats" --max_bad "$max_bad" \
+            --scale "$scale" --budget "$budget" --llm "$llm" --feats "$feats" --max_bad "$max_bad" \
             --min_seconds "$min_seconds" --max_seconds "$max_seconds" \
             --ngpu "$ngpu" --metrics "$metrics" "${lists[@]}"
     done

@@ -299,6 +299,19 @@ def test_a_joined_recipe_fails_with_its_corpus(recipes):
     assert "train" not in recipes.calls()
 
 
+def test_a_scale_with_budgets_of_its_own_reaches_the_corpora(recipes):
+    """Their own default, `short`, is none of its names."""
+    scale = recipes.root / "conf/scale/mini.yaml"
+    text = scale.read_text()
+    assert "\n  short: " in text
+    scale.with_name("own.yaml").write_text(text.replace("\n  short: ", "\n  quick: "))
+    argv = ["multitask", "--scale", "own", "--stop_stage", "2"]
+    status, output = recipes.run(*argv, "--budget", "quick")
+    assert status == 0 and "dump ac_test" in recipes.calls(), output
+    status, output = recipes.run(*argv)
+    assert status == 1 and "--budget short: choose from tiny half quick long" in output
+
+
 def test_a_joined_recipe_asks_its_corpora_for_its_own_sets_only(recipes):
     """Whoever lacks a set leaves it out: no corpus then has to prepare it."""
     options = ["--test_sets", "ac_test", "--dev_sets", "ac_dev", "--stop_stage", "3"]
