@@ -33,6 +33,7 @@ OF_ONE = "a table trains each of its systems under a name of its own"
 UNSEEN = "tables use decoding with unseen prompts"
 BY_TABLES = {"system": OF_ONE, "expname": OF_ONE, "prompts": UNSEEN, "inference_tag": UNSEEN}
 BY_TABLES |= {"analyse": "a table analyses the models whose analysis it shows"}
+BY_TABLES |= {"llm": "no name of a result says it (a row of conf/tables can, with `llm:`)"}
 BY_ALL_TABLES = dict.fromkeys(("stage", "stop_stage"), "a table runs the stages that it needs")
 EARLY_EXIT = "early_exit"  # the --table that is a page
 LAST_STAGE = 8

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pam.config import scale_hash
+from pam.config import read_experiment, scale_hash
 from pam.paper.plan import budget_length, length_words
 from pam.paper.spec import Row, TableSpec
 from pam.paper.store import KEPT_IN, Store, stored_runs
@@ -32,7 +32,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
     results = {run["name"]: run for found in runs.values() for run in found}
     if not results:
         return []
-    header = ["experiment", "encoders", "options", "commit", "configuration", "training s:"]
+    header = ["experiment", "encoders", "LLM", "options", "commit", "configuration", "training s:"]
     header += ["machine", "kept in"] if KEPT_IN in next(iter(results.values())) else ["machine"]
     rows = [_line(name, result) for name, result in sorted(results.items())]
     lines = [
@@ -40,6 +40,7 @@ def made_with(spec: TableSpec, store: Store, budget: str) -> list[str]:
         *_differ(results, "scale_hash", f"conf/scale/{spec.scale}.yaml was another"),
         *_file_has_changed(spec.scale, results),
         *_lengths_differ(spec.scale, budget, results),
+        *_llms_differ(spec.scale, runs),
         *_seeds_differ(runs),
         *_further_options(runs),
         *_tests_differ(spec, results),
@@ -54,6 +55,7 @@ def _line(name: str, result: Mapping[str, Any]) -> list[str]:
     return [
         escape(name),
         escape(", ".join(result.get("encoders") or ()) or GAP),
+        escape(result.get("llm") or GAP),
         escape(" ".join(result["options"]) or GAP),
         escape(_short(result.get("commit") or "unknown")),
         escape(result.get("config_hash")),
@@ -121,6 +123,22 @@ def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
         f"conf/scale/{scale}.yaml says {escape(now)} now."
         for length, names in groups.items()
         if length not in (now, GAP)
+    ]
+
+
+def _llms_differ(scale: str, runs: Mapping[Row, list[Mapping[str, Any]]]) -> list[str]:
+    """The results with another LLM than that of their row, by default the scale's."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row, found in runs.items():
+        if known := [run for run in found if run.get("llm")]:
+            files = (CONF / "scale" / f"{scale}.yaml", CONF / "systems" / f"{row.system}.yaml")
+            own = read_experiment(*files, assignments=row.options).llm_conf.get("path")
+            for run in (run for run in known if run["llm"] != own):
+                groups.setdefault((run["llm"], str(own)), []).append(run["name"])
+    return [
+        f"**Not made alike**: the LLM was {escape(llm)} for {_names(sorted(names))}; the table "
+        f"says {escape(own)}."
+        for (llm, own), names in groups.items()
     ]
 
 

@@ -6,7 +6,9 @@ from stored_results import BUDGET, SHORT, grid, render, result, table_1, write
 
 from pam import environment
 from pam.bin import table
-from pam.config import scale_hash
+from pam.config import load_yaml, scale_hash
+from pam.paper import origin
+from pam.paper.spec import Row
 from pam.paths import CONF
 
 
@@ -65,6 +67,24 @@ def test_options_that_no_row_names_are_named_even_where_all_have_them(tmp_path):
     line = "- Further options of pam_mini_short_s0: use_encoders=\\[whisper\\]."
     for name in ("1", "8", "14", "figure3", "12"):
         assert line in render(write(tmp_path, kept), name).splitlines(), name
+
+
+def test_rows_share_the_scales_llm_unless_they_name_one(tmp_path):
+    """The head of a table says the scale's; the rows of Table 3 with other LLMs say theirs."""
+    own = load_yaml(CONF / "scale/mini.yaml")["llm_conf"]["path"]
+    kept = table_1(llm=own)
+    text = render(write(tmp_path, kept))
+    assert "**Not" not in text and grid(text, "Made with")["pam_mini_short_s0"][1] == own
+    for name in ("salmonn", "average"):
+        kept[f"{name}_mini_short_s0"]["llm"] = "user/other_llm"
+    del kept["pam_mini_short_s0"]["llm"]  # made before it was recorded
+    line = "- **Not made alike**: the LLM was user/other_llm for average_mini_short_s0, "
+    line += f"salmonn_mini_short_s0; the table says {own}."
+    assert line in render(write(tmp_path, kept)).splitlines()
+    row = Row("a", "system", "pam", ("llm_conf.path=user/a",), "-a")
+    rows = {row: [{"name": "good", "llm": "user/a"}, {"name": "bad", "llm": own}]}
+    (said,) = origin._llms_differ("mini", rows)
+    assert said.endswith(f"the LLM was {own} for bad; the table says user/a.")
 
 
 def test_answers_that_were_decoded_in_another_way_are_named(tmp_path):
@@ -128,7 +148,7 @@ def test_own_results_win_and_the_table_says_where_each_is_from(tmp_path):
     before = {path: path.read_bytes() for path in committed.rglob("*") if path.is_file()}
     table.main(argv)
     made_with = grid((own / "mini/table01.md").read_text(encoding="utf-8"), "Made with")
-    assert made_with["pam_mini_short_s0"][2] == "fedcba987654"
+    assert made_with["pam_mini_short_s0"][3] == "fedcba987654"
     assert made_with["pam_mini_short_s0"][-1].endswith("exp/results/mini")
     assert made_with["average_mini_short_s0"][-1].endswith("RESULTS/mini")
     assert before == {path: path.read_bytes() for path in committed.rglob("*") if path.is_file()}

@@ -207,6 +207,7 @@ def test_a_dry_run_only_speaks(recipes):
             ["--table", "1", "--analyse", "true"],
             "--analyse true: a table analyses the models whose",
         ),
+        (["--table", "1", "--llm", "qwen2.5-3b"], "--llm qwen2.5-3b: no name of a result says it"),
         (["--table", "1", "--skip_stages", "1 7"], "--skip_stages 1 7: a system without stages 4"),
         (
             ["--table", "1", "--seeds", "0 1", "--seed", "2"],
