@@ -10,8 +10,8 @@ gate_args="--set phases.llm.optim_conf.lr=5e-3 --set model_conf.exits.per_batch=
 
 refuse_options() {
     [[ -n $results ]] || die "--table early_exit: --results is empty, but the page is made from the results there: set it"
-    [[ -z $seeds && $at_once == 1 && $dry_run == false ]] ||
-        die "--table early_exit: --seeds, --at_once and --dry_run are of other tables: leave them out"
+    [[ -z $seeds && $at_once == 1 && $published == true && $dry_run == false ]] ||
+        die "--table early_exit: --seeds, --at_once, --published and --dry_run are of other tables: leave them out"
 }
 
 # trained NAME LAST [ARG...]: train an experiment, and go on to stage LAST

@@ -69,7 +69,7 @@ run() {
 # stages FIRST LAST: a run of these stages of the recipe, with the options that are set now. It ends if this
 # shell ends; so `as=exec stages FIRST LAST &` leaves no shell between. A table names what a metric lacks.
 stages() {
-    local table='' seeds='' at_once=1 dry_run=false stage=$1 stop_stage=$2
+    local table='' seeds='' at_once=1 published=true dry_run=false stage=$1 stop_stage=$2
     local name options=()
     for name in $(_option_names "${_option_files[@]}"); do
         options+=("--$name=${!name}")

@@ -1,14 +1,16 @@
 # shellcheck shell=bash disable=SC2154  # options of the recipe
 # Makes a table of the paper (conf/tables). It trains and scores each system whose result is missing
-# in --results and RESULTS, with the stages of utils/recipe.sh, and writes the table again after each
+# in --results and (--published) RESULTS, with the stages of utils/recipe.sh, and writes the table again after each
 # system, into --results. run.sh sources it instead of recipe.sh if --table is given. The same
 # command resumes.
 
 . "$PAM_ROOT/utils/functions.sh"
 
 paper_table() { # paper_table OPTION...
+    local folders=("$results")
+    [[ $published == false ]] || folders+=(RESULTS)
     "$python" -m pam.bin.table --table "$table" --scale "$scale" --budget "$budget" \
-        --results "$results" RESULTS --seeds "${listed_seeds[@]}" --metrics "$metrics" --expdir "$expdir" "$@"
+        --results "${folders[@]}" --seeds "${listed_seeds[@]}" --metrics "$metrics" --expdir "$expdir" "$@"
 }
 
 running=() names=() # process ids and names of experiments, by their place, a number below --at_once
@@ -79,7 +81,7 @@ failed_with() {
 [[ -n $results ]] || die "--table $table: --results is empty, but tables are made from the results there: set it"
 read -ra listed_seeds <<<"${seeds:-$seed}"
 if [[ $dry_run == true ]]; then
-    paper_table --dry_run
+    paper_table --dry_run --train_args="$train_args"
     exit 0
 fi
 plan=$(paper_table --plan)

@@ -19,6 +19,7 @@ results=exp/results  # folder for a small result of each experiment, for tables;
 table=               # table of the paper to make, such as 1, 13, figure3, beyond, all (conf/tables), or early_exit
 seeds=               # with --table: seeds of its systems, such as "0 1"; empty: --seed
 at_once=1            # with --table: systems that are trained and scored at the same time, each by one thread, or on --ngpu GPUs of its own
+published=true       # with --table: whether published results (RESULTS) count; false: only your own (--results)
 dry_run=false        # with --table: true only prints what is missing, and how long it will take
 
 . "$PAM_ROOT/utils/parse_options.sh"

@@ -66,6 +66,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", default="", help="metrics without which a result counts as missing"
     )
+    parser.add_argument(
+        "--train_args",
+        default="",
+        help="arguments of the trainings that --dry_run lists, such as '--set dev_utts=4': it "
+        "names the results that count and have other options",
+    )
     parser.add_argument("--expdir", type=Path, default="exp", help="folder of the experiments")
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
@@ -102,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         for line in absent_models(runs, args.scale):
             logger.warning(line)
         if args.dry_run:
-            print("\n".join(describe(runs, specs, store, args.budget)))
+            print("\n".join(describe(runs, specs, store, args.budget, args.train_args)))
         refuse(gone(runs, args.expdir), store, folder, args.expdir)
         for run in runs if args.plan else ():
             options = [word for option in run.options for word in ("--set", option)]

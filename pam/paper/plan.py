@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -111,9 +111,14 @@ def predicted_seconds(run: Run, store: Store, scale: str, budget: str) -> float 
 
 
 def describe(
-    runs: Sequence[Run], specs: Sequence[TableSpec], store: Store, budget: str
+    runs: Sequence[Run],
+    specs: Sequence[TableSpec],
+    store: Store,
+    budget: str,
+    train_args: str = "",
 ) -> Iterator[str]:
-    """Lines for a reader: what is missing, for how long, and what cannot be had at the scale."""
+    """Lines for a reader: what is missing, for how long, which results have other options than the
+    missing ones would have with `train_args`, and what cannot be had at the scale."""
     scale = specs[0].scale
     times = [predicted_seconds(run, store, scale, budget) for run in runs]
     for run, seconds in zip(runs, times, strict=True):
@@ -126,10 +131,40 @@ def describe(
         yield f"{len(runs)} to run, each of {length}; no time is known yet"
     else:
         yield f"{len(runs)} to run, {_time(sum(times))} in all, as the stored ones took"
+    if any(not run.lacks for run in runs):
+        yield from other_options(specs, store, budget, options_in(train_args))
     for spec in specs:
         for row in spec.systems():
             if row.missing:
                 yield f"{spec.name}: no {row.name}: {row.missing}"
+
+
+def options_in(train_args: str) -> tuple[str, ...]:
+    """The assignments of `--set A --set=B`, split at spaces as in utils/recipe.sh."""
+    words = train_args.replace("--set=", "--set ").split()
+    return tuple(word for before, word in pairwise(words) if before == "--set")
+
+
+def other_options(
+    specs: Sequence[TableSpec], store: Store, budget: str, given: Sequence[str]
+) -> Iterator[str]:
+    """A line for results that count, and whose options are not `given` and those of their row."""
+    groups: dict[tuple[str, ...], dict[str, None]] = {}
+    for row, scale in ((row, spec.scale) for spec in specs for row in spec.systems()):
+        for result in stored_runs(row, store, scale, budget)[0].values():
+            more = tuple(option for option in result["options"] if option not in row.options)
+            if {*more} != {*given} - {*row.options}:
+                groups.setdefault(more, {})[result["name"]] = None
+    for more, names in groups.items():
+        yield (
+            f"counted: {', '.join(names)}, trained with {_settings(more)}; the missing ones would "
+            f"be trained with {_settings(given)}: give the same --train_args, or leave published "
+            "results out with --published false"
+        )
+
+
+def _settings(options: Sequence[str]) -> str:
+    return " ".join(f"--set {option}" for option in options) or "no further --set"
 
 
 def budget_length(scale: str, budget: str) -> str:

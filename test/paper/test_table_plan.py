@@ -68,6 +68,33 @@ def test_a_dry_run_predicts_the_time(tmp_path, capsys):
     assert not (results / "mini/table01.md").exists()
 
 
+def test_a_dry_run_names_results_that_count_with_other_options(tmp_path, capsys):
+    """Half of a table with them, half without, decides nothing."""
+    given = ["--train_args", "--set dev_utts=4 --set=accum_grad=2"]
+    kept = table_1(options=["accum_grad=2", "dev_utts=4"])
+    argv = ["--table", "1", "--results", str(write(tmp_path, kept)), "--dry_run"]
+    table.main(argv)
+    assert "counted" not in capsys.readouterr().out  # nothing is to be trained
+    results = tmp_path / "mini"
+    (results / "salmonn_mini_short_s0.json").unlink()
+    table.main([*argv, *given])
+    assert "counted" not in capsys.readouterr().out
+    table.main(argv)
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("counted: ")]
+    names = [f"{system}_mini_short_s0" for system in LEVELS if system != "salmonn"]
+    assert all(name in line for name in names)
+    assert line.endswith(
+        ", trained with --set accum_grad=2 --set dev_utts=4; the missing ones would be trained "
+        "with no further --set: give the same --train_args, or leave published results out with "
+        "--published false"
+    )
+    kept = {"pam_mini_short_s0": kept["pam_mini_short_s0"] | {"options": []}}
+    write(tmp_path, kept)
+    table.main([*argv, *given])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("counted: ")]
+    assert line.startswith("counted: pam_mini_short_s0, trained with no further --set; the missing")
+
+
 def test_a_result_without_a_metric_that_is_asked_for_is_scored_again(tmp_path, capsys):
     kept = table_1()
     kept["pam_mini_short_s0"]["seconds"] |= {"score": 170, "report": 10}

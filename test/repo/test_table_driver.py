@@ -102,6 +102,23 @@ def test_committed_results_are_read_and_never_written(recipes):
     assert [path.read_bytes() for path in files] == [before]
 
 
+def test_published_results_can_be_left_out(recipes):
+    """Then the command of a published table trains its systems; else, if they count, it says so."""
+    recipes.finished("multitask", without="exp")
+    put(recipes, "pam_mini_short_s0", "pam", "RESULTS")
+    argv = ["multitask", "--table", "14", "--published", "false"]
+    status, output = recipes.run(*argv, "--dry_run", "true", "--train_args", "--set accum_grad=2")
+    assert status == 0 and "missing: pam_mini_short_s0" in output and "counted" not in output
+    recipes.calls()
+    status, output = recipes.run(*argv)
+    assert status == 0, output
+    assert verbs(recipes) == ["table", *EACH] and stored(recipes) == ["pam_mini_short_s0"]
+    argv = [*argv[:3], "--seeds", "1", "--dry_run", "true"]
+    status, output = recipes.run(*argv, "--train_args", "--set dev_utts=4")
+    assert "counted: pam_mini_short_s0, trained with no further --set; the missing ones" in output
+    assert status == 0 and "would be trained with --set dev_utts=4: " in output
+
+
 def test_a_failed_system_stops_no_other_and_resumes_where_it_was(recipes):
     recipes.finished("multitask", without="exp")
     for name in ALL[:5]:
@@ -192,6 +209,11 @@ def test_a_dry_run_only_speaks(recipes):
         (["--table", "1", "--seeds", "*"], "--seeds *: expected whole numbers"),
         (["--table", "", "--seeds", "0 1"], "--seeds 0 1: name a --table, or leave this out"),
         (["--dry_run", "true"], "--dry_run true: name a --table, or leave this out"),
+        (["--published", "false"], "--published false: name a --table, or leave this out"),
+        (
+            ["--table", "early_exit", "--published", "false"],
+            "--published and --dry_run are of other",
+        ),
         (["--at_once", "2"], "--at_once 2: name a --table, or leave this out"),
         (["--table", "early_exit", "--dry_run", "touch x"], "--dry_run touch x: choose from"),
         (["--table", "early_exit", "--dry_run", "true"], "are of other tables: leave them out"),
