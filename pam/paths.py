@@ -17,6 +17,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("PAM_CACHE") or Path.home() / ".cache" / "pam")
 
 
+def wordnet() -> Path | None:
+    """The folder of WordNet in the cache; None until tools/fetch_wordnet.py has written its last
+    file there."""
+    folder = cache_dir() / "nltk_data/corpora/wordnet"
+    return folder if (folder / "verb.exc").is_file() else None
+
+
 def conf_file(kind: str, name: str) -> Path:
     """The file NAME.yaml of conf/KIND (`scale`, `systems`, `llm`). A path is returned unchanged."""
     if name.endswith(".yaml"):

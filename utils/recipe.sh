@@ -30,7 +30,7 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         in_each_corpus 1
         return
     fi
-    local model lock files=() data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
+    local model tool tools lock files=() data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
     ! declare -F sources >/dev/null || sources
     data+=(--sources "${files[@]}")
     if pending data "${data[@]}"; then
@@ -42,6 +42,10 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         fi
         exec {lock}>&-
     fi
+    tools=$("$python" -m pam.bin.data "${data[@]}" --needs)
+    for tool in $tools; do # now, since stage 7 comes after days of training, where there may be no internet
+        launch - "$python" "$PAM_ROOT/$tool"
+    done
     for model in "${models[@]}"; do
         log "fetching the pretrained model $model"
         launch - "$python" "$PAM_ROOT/tools/fetch_models.py" "$model"

@@ -22,7 +22,6 @@ test_sets="audiocaps_test audiocaps_test_audiobench audiocaps_test_qa"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    launch - "$python" "$PAM_ROOT/tools/fetch_wordnet.py" # METEOR needs it, in stage 7
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --out "$datadir" --size "$size" \
         --audiocaps "$AUDIOCAPS" --audiobench "$AUDIOBENCH" --sets "${sets[@]}"
 }

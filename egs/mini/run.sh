@@ -19,7 +19,6 @@ test_sets="asr_clean_test asr_clean_test_long asr_clean_test_other asr_noisy_tes
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    launch - "$python" "$PAM_ROOT/tools/fetch_wordnet.py" # METEOR needs it, in stage 7
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --out "$datadir" --size "$size" --nj "$nj"
 }
 

@@ -1,4 +1,5 @@
-"""Stage 1: record the settings of prepared corpora. (A recipe's `prepare` prepares them.)"""
+"""Stage 1: record the settings of prepared corpora, and say which tools fetch what their metrics
+need. (A recipe's `prepare` prepares them.)"""
 
 import argparse
 import os
@@ -15,11 +16,15 @@ from pam.config.made import (
     licences_of,
     read_record,
 )
+from pam.config.source import attribute_of, registered
+from pam.data.tasks import get_task
 from pam.errors import PamError, run_main
 from pam.lock import take_inherited
 from pam.log import get_logger
+from pam.paths import wordnet
 
 STAGE = "data"
+FETCH_WORDNET = "tools/fetch_wordnet.py"
 REMEDY = "remove it, or prepare another one with --datadir"
 
 
@@ -43,6 +48,11 @@ def get_parser() -> argparse.ArgumentParser:
         help="with --pending: an open file of the shell, to lock before a preparation",
     )
     parser.add_argument("--seconds", type=float, default=0.0, help="duration of the preparation")
+    parser.add_argument(
+        "--needs",
+        action="store_true",
+        help="only print the tools that fetch what the metrics of the sets' tasks lack here",
+    )
     add_pending(parser)
     return parser
 
@@ -50,6 +60,10 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """With --pending, report what must be prepared; without, record that it was prepared."""
     args = get_parser().parse_args(argv)
+    if args.needs:
+        if wordnet() is None and FETCH_WORDNET in needs_of(args.out / name for name in args.sets):
+            print(FETCH_WORDNET)
+        return 0
     if args.lock is not None:
         take_inherited(args.lock, args.out, "preparation")
     scps = [args.out / name / "wav.scp" for name in args.sets]
@@ -107,6 +121,18 @@ def digests(files: Iterable[Path]) -> dict[str, str]:
             name = Path(file)
             found.setdefault(str(name.parent), []).extend([f"\0{name.name}\0", name.read_bytes()])
     return {folder: digest(*parts) for folder, parts in found.items()}
+
+
+def needs_of(sets: Iterable[Path]) -> str:
+    """What the metrics of prepared sets' tasks need, as their classes say it."""
+    tasks: set[str] = set()
+    for file in (folder / "utt2task" for folder in sets):
+        if file.is_file():
+            with file.open(encoding="utf-8") as lines:
+                tasks |= {line.split()[-1] for line in lines if line.strip()}
+    metrics = registered("pam.score.METRICS")
+    parts = {metrics[get_task(task).metric] for task in tasks}
+    return " ".join(need for part in parts for need in attribute_of(part, "needs") or ())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pam import paths
 from pam.bin.recipe import FOLDER_OF_DB, named_in_db
 from pam.config import keys_of, load_yaml, require
 from pam.config.keys import check
@@ -297,9 +298,8 @@ def corpus(recipe: Path) -> Check:
 
 
 def wordnet() -> Check:
-    folder = cache_dir() / "nltk_data/corpora/wordnet"
-    found = str(folder) if (folder / "data.noun").is_file() else None
-    return Check("WordNet, for METEOR", found, ("7",), "tools/fetch_wordnet.py (stage 1 does it)")
+    folder, remedy = paths.wordnet(), "tools/fetch_wordnet.py (stage 1 does it)"
+    return Check("WordNet, for METEOR", folder and str(folder), ("7",), remedy)
 
 
 def java() -> Check:

@@ -477,6 +477,20 @@ def test_a_metric_may_need_a_model(recipes):
     assert model.exists()
 
 
+def test_wordnet_is_fetched_where_a_metric_of_the_sets_needs_it(recipes):
+    """In the recipes that new_recipe.sh makes too, and once."""
+    for name, needs in zip(reversed(two_new_recipes(recipes)), (False, True), strict=True):
+        sets = " ".join(f"{name}_{part}" for part in ("train", "dev", "test"))
+        env = {"SETS": sets, name.upper(): str(recipes.root / "corpora" / name)}
+        status, output = recipes.run(name, "--stop_stage", "1", **env)
+        calls = [call for call in recipes.calls() if call != "fetch_models"]
+        assert status == 0 and calls == ["prepare", *["fetch_wordnet"] * needs], output
+    (Path(recipes.env["PAM_CACHE"]) / "nltk_data/corpora/wordnet/verb.exc").unlink()
+    for calls in (["fetch_wordnet"], []):  # the data are complete; that a machine has it is not
+        status, output = recipes.run(name, "--stop_stage", "1", **env)
+        assert status == 0 and recipes.calls() == calls, output
+
+
 def test_edited_configuration_is_refused_not_reused(recipes):
     recipes.finished("mini")
     system = recipes.root / "conf/systems/pam.yaml"

@@ -10,6 +10,7 @@ import pytest
 
 from pam.errors import PamError
 from pam.lock import in_turn
+from pam.paths import wordnet
 
 TOOL = Path(__file__).parents[2] / "tools" / "fetch_wordnet.py"
 
@@ -43,6 +44,22 @@ def test_files_are_checked_and_copied(tool, tmp_path):
     installed = {path.name: path.read_bytes() for path in (tmp_path / TARGET).iterdir()}
     assert installed == FILES
     assert (tmp_path / TARGET).stat().st_mode & 0o022 == 0
+
+
+def test_stage_1_takes_it_for_complete_once_the_last_file_is_there(tool, tmp_path, monkeypatch):
+    """It is not fetched twice, and a copy that was killed is begun again."""
+    spec = importlib.util.spec_from_file_location("whole", TOOL)
+    whole = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(whole)
+    last = list(whole.SHA256)[-1]
+    monkeypatch.setattr(tool, "SHA256", {**tool.SHA256, last: hashlib.sha256(b"4").hexdigest()})
+    for name in whole.SHA256:
+        if name != last:
+            (tmp_path / TARGET).mkdir(parents=True, exist_ok=True)
+            (tmp_path / TARGET / name).touch()
+    assert wordnet() is None
+    tool.main(["--from", str(source(tmp_path, **{last: b"4"}))])
+    assert wordnet() == tmp_path / TARGET
 
 
 def test_again_does_nothing(tool, tmp_path):
