@@ -27,13 +27,9 @@ from pam.score import CAPTION_METRICS, SBERT
 ROOT = Path(__file__).resolve().parents[2]
 OPTION = re.compile(r"^([a-z][a-z0-9_]*)=(\S*)", re.MULTILINE)
 FROM_ENVIRONMENT = re.compile(r"\$\{\w+:-(.*)\}")
-OF_TABLES = (
-    "seeds",
-    "at_once",
-    "published",
-    "dry_run",
-)  # options that change nothing without --table
-# Options that a table chooses itself, and why; those of the second part are early exit's too.
+# Options that change nothing without --table, and those that a table chooses itself, with the why;
+# the last two also where the table is early exit's page.
+OF_TABLES = ("seeds", "at_once", "published", "dry_run")
 OF_ONE = "a table trains each of its systems under a name of its own"
 UNSEEN = "tables use decoding with unseen prompts"
 BY_TABLES = {"system": OF_ONE, "expname": OF_ONE, "prompts": UNSEEN, "inference_tag": UNSEEN}
