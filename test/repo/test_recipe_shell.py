@@ -779,8 +779,8 @@ def kill_in_its_sleep(recipes, process: subprocess.Popen, number: signal.Signals
     [
         ("mini", "train", ()),
         ("multitask", "dump", ()),
-        ("multitask", "train", ("--table", "3")),
-        ("multitask", "score", ("--table", "3", "--at_once", "2")),
+        ("multitask", "train", ("--table", "14")),
+        ("multitask", "score", ("--table", "14", "--at_once", "2")),
         ("multitask", "dump", ("--table", "early_exit")),
     ],
 )
