@@ -48,6 +48,8 @@ def open_audio(path: str | Path) -> Audio:
     if path.rstrip().endswith("|"):
         raise PamError(f"{path}: commands are not run: convert to an audio file and give its path")
     if not file_of(path).is_file():
+        if "://" in path:
+            raise PamError(f"{path}: nothing is downloaded: fetch the file and give its path")
         raise PamError(
             f"{path}: no such audio file: correct the path (in wav.scp, or as you gave it)"
         )

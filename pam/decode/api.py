@@ -104,8 +104,10 @@ class SpeechLLM:
         """Answer `prompt` about a recording, or about each of a list or tuple of recordings.
 
         A recording is a file's path, its bytes, an open file, mono samples in ±1 (numpy or torch)
-        at `sample_rate`, or a row of Hugging Face datasets with its own rate. A list may have a
-        list of prompts, one for each. With `stream` the result is a `Stream` of text.
+        at `sample_rate`, or a row of Hugging Face datasets with its own rate: the row with its
+        column `audio`, or only what this column has, which may be an `AudioDecoder`, or a mapping
+        with "array", "bytes" or "path". A list may have a list of prompts, one for each. With
+        `stream` the result is a `Stream` of text.
 
         A recording longer than 30 s, or than all training clips, is cut into pieces, and their
         answers are joined (`pam.decode.join`); a file is never in memory as a whole. With

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -18,12 +18,21 @@ from pam.data.audio import load_audio, stream_audio
 from pam.errors import PamError
 from pam.rate import SAMPLE_RATE
 
-# A mapping is a row of Hugging Face datasets: "array" or "raw" with "sampling_rate", or "bytes" or
-# "path".
-Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor | Mapping[str, Any]
-KINDS = "a path, bytes, an open file, or samples with their rate"
+
+class AudioDecoder(Protocol):
+    """What rows of Hugging Face datasets 4 have: ["array"] and ["sampling_rate"] decode it."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+# A mapping is a row of Hugging Face datasets, or the audio of one. Of these keys the first is used:
+# a row of Common Voice has "path" beside "audio". "array" and "raw" have "sampling_rate" with them.
+KEYS = ("audio", "array", "raw", "bytes", "path")
+Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor | Mapping[str, Any] | AudioDecoder
+KINDS = "a path, bytes, an open file, samples with their rate, or a row of datasets"
 BLOCK = 1 << 20  # bytes
 LEAST_RATE, MOST_RATE = 1_000, 1_000_000  # of samples, a second
+LOUDEST = 100.0  # beyond are integers as floats; samples with variance 1 stay far below
 
 
 def name_of(audio: Audio) -> str:
@@ -50,7 +59,7 @@ def stream_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Iterator[Float
     elif isinstance(found, bytes | bytearray) or hasattr(found, "read"):
         yield from _stream_copy(found)
     else:
-        yield as_clip(found, rate)
+        yield as_clip(*_decoded(found, rate))
 
 
 def load_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Float[np.ndarray, " N"]:
@@ -66,14 +75,22 @@ def as_clip(
     """Mono samples in ±1 as float32 at 16 kHz. `PamError` for other arrays."""
     if not isinstance(audio, np.ndarray | Tensor):
         raise PamError(f"audio of type {type(audio).__name__}: give {KINDS}")
-    samples = audio.detach().cpu().numpy() if isinstance(audio, Tensor) else audio
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+    if isinstance(audio, Tensor):  # numpy has no bfloat16
+        audio = (audio.float() if audio.is_floating_point() else audio).detach().cpu().numpy()
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
         raise PamError(
-            f"audio array of shape {samples.shape} and type {samples.dtype}: "
-            "give mono floating-point samples, one dimension"
+            f"audio array of shape {audio.shape} and type {audio.dtype}: give mono floating-point "
+            "samples, one dimension (average channels; divide 16-bit integers by 32768)"
         )
+    with np.errstate(over="ignore"):  # infinite samples are refused below
+        samples = np.ascontiguousarray(audio, dtype=np.float32)
     if not samples.size or not np.isfinite(samples).all():
         raise PamError("audio array: empty, or has NaN or infinite samples")
+    if (peak := np.abs(samples).max()) > LOUDEST:
+        raise PamError(
+            f"audio array: samples of up to {peak:g}, which should be in ±1: divide those of "
+            "16-bit integers by 32768"
+        )
     if not isinstance(sample_rate, Real) or not LEAST_RATE <= sample_rate <= MOST_RATE:
         raise PamError(
             f"sample rate {sample_rate!r}: expected samples a second, {LEAST_RATE} to {MOST_RATE}"
@@ -81,8 +98,10 @@ def as_clip(
     if sample_rate != SAMPLE_RATE:
         import soxr
 
-        samples = soxr.resample(samples, sample_rate, SAMPLE_RATE)
-    return samples.astype(np.float32, copy=False)
+        count, samples = len(samples), soxr.resample(samples, sample_rate, SAMPLE_RATE)
+        if not samples.size:
+            raise PamError(f"audio array: {count} samples at {sample_rate} Hz: too short")
+    return samples
 
 
 def _unpacked(audio: Audio, sample_rate: int) -> tuple[Any, int]:
@@ -91,10 +110,40 @@ def _unpacked(audio: Audio, sample_rate: int) -> tuple[Any, int]:
         return audio, sample_rate
     given = audio.get("sampling_rate")
     rate = sample_rate if given is None else given
-    found = [audio[k] for k in ("array", "raw", "bytes", "path") if audio.get(k) is not None]
-    if not found:
-        raise PamError(f"audio with the keys {', '.join(map(str, audio))}: give {KINDS}")
-    return (np.asarray(found[0]) if isinstance(found[0], list) else found[0]), rate
+    if "audio" in audio:
+        if audio["audio"] is None:
+            raise PamError("a row of datasets: its audio is None: leave the row out")
+        return _unpacked(audio["audio"], rate)
+    found = next((audio[key] for key in KEYS if audio.get(key) is not None), None)
+    if found is None:
+        raise PamError(
+            f"audio with the keys {', '.join(map(str, audio))}: none of {', '.join(KEYS)} has a "
+            f"value: give {KINDS}"
+        )
+    return (_as_array(found) if isinstance(found, list) else found), rate
+
+
+def _as_array(samples: list[Any]) -> np.ndarray:
+    try:
+        return np.asarray(samples)
+    except ValueError as error:
+        raise PamError("audio array: a list of unlike parts: give mono samples") from error
+
+
+def _decoded(audio: Any, sample_rate: int) -> tuple[Any, int]:
+    """The samples of an `AudioDecoder`, and their rate; anything else as it is."""
+    if isinstance(audio, np.ndarray | Tensor) or not hasattr(audio, "__getitem__"):
+        return audio, sample_rate
+    try:
+        return audio["array"], audio["sampling_rate"]
+    except (TypeError, LookupError):  # another object, such as a list
+        return audio, sample_rate
+    except (RuntimeError, ValueError, OSError) as error:  # of torchcodec
+        reason = " ".join(str(error).split())
+        raise PamError(
+            f"audio of type {type(audio).__name__}: it cannot be decoded ({reason}): cast the "
+            "column to Audio(decode=False), or leave the row out"
+        ) from error
 
 
 def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:

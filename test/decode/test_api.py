@@ -3,6 +3,7 @@
 import io
 import json
 import tempfile
+from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pam.bin import transcribe
 from pam.data.audio import load_audio
 from pam.decode import answering, api
 from pam.decode.api import SpeechLLM
-from pam.decode.audio_input import as_clip
+from pam.decode.audio_input import as_clip, load_input, stream_input
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered
 from pam.errors import PamError
@@ -58,13 +59,33 @@ def test_other_rates_are_resampled():
     np.testing.assert_allclose(clip[500:-500], tone(16000)[500:-500], atol=0.01)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000])
+@pytest.mark.parametrize("dtype", [np.float16, ">f4", np.float64, np.longdouble, torch.bfloat16])
+def test_other_kinds_of_floating_point(dtype, rate):
+    """soxr and numpy read some of them only."""
+    samples = tone(8000)
+    is_torch = isinstance(dtype, torch.dtype)
+    other = torch.from_numpy(samples).to(dtype) if is_torch else samples.astype(dtype)
+    clip = as_clip(other, rate)
+    assert clip.dtype == np.dtype("float32") and clip.dtype.isnative
+    np.testing.assert_allclose(clip, as_clip(samples, rate), atol=4e-3)
+
+
+def test_samples_that_resampling_leaves_nothing_of():
+    with pytest.raises(PamError, match="audio array: 1 samples at 48000 Hz: too short"):
+        as_clip(np.zeros(1), 48000)
+
+
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
         ("no/such.wav", "no/such.wav: no such audio file"),
         (np.zeros((2, 16000), np.float32), "one dimension"),
         (np.zeros(16000, np.int16), "floating-point"),
+        (np.zeros((16000, 2), np.float32), "one dimension .average channels"),
         (np.zeros(0, np.float32), "empty"),
+        (np.full(16000, 1e300), "infinite"),
+        (32768 * tone(16000), r"samples of up to \d+.*, which should be in ±1: divide"),
         (np.array([0.0, np.nan]), "NaN"),
         (np.zeros(100, np.float32), "too short"),
     ],
@@ -314,6 +335,33 @@ def test_transcribe_with_a_wrong_experiment(wav, tmp_path):
 OPTIONS = {"prompt": "Write it down.", "max_new_tokens": 12}
 
 
+class AudioDecoder:
+    """As that of datasets 4: these two keys, a mean of channels, errors of torchcodec."""
+
+    def __init__(self, samples, rate):
+        self.samples, self.rate = samples, rate
+
+    def __getitem__(self, key):
+        if self.samples is None:
+            raise RuntimeError("Failed to open\nthe input buffer")
+        found = {"array": self.samples, "sampling_rate": self.rate}
+        if key in found:
+            return found[key]
+        raise TypeError("'AudioDecoder' object is not subscriptable")
+
+
+def test_the_rate_of_a_decoder_and_of_a_row():
+    samples = tone(8000)
+    expected = np.concatenate(list(stream_input(samples, 8000)))
+    for row in (
+        AudioDecoder(samples, 8000),
+        {"audio": AudioDecoder(samples, 8000), "sampling_rate": 44100},
+        {"audio": {"array": samples, "sampling_rate": 8000}},
+        {"audio": samples, "sampling_rate": 8000},
+    ):
+        np.testing.assert_array_equal(load_input(row), expected)
+
+
 def test_all_forms_of_audio_give_the_same(speech_llm, wav):
     expected = speech_llm.generate(wav, **OPTIONS)
     samples = tone(16000)
@@ -331,6 +379,12 @@ def test_all_forms_of_audio_give_the_same(speech_llm, wav):
             {"raw": samples, "sampling_rate": 16000},
             {"bytes": wav.read_bytes(), "path": "gone.wav"},
             {"bytes": None, "path": str(wav)},
+            {"audio": {"array": samples, "sampling_rate": 16000}, "text": "hello"},
+            {"path": "gone.mp3", "audio": {"path": "gone.mp3", "bytes": wav.read_bytes()}},
+            {"audio": AudioDecoder(samples, 16000), "path": "gone.mp3"},
+            {"audio": str(wav), "sentence": "hello"},
+            AudioDecoder(samples, 16000),
+            UserDict({"audio": samples, "sampling_rate": 16000}),
         ]
         for form in forms:
             assert speech_llm.generate(form, **OPTIONS) == expected
@@ -343,7 +397,15 @@ def test_all_forms_of_audio_give_the_same(speech_llm, wav):
     [
         (b"not audio", "audio bytes: "),
         (io.BytesIO(b"not audio"), "audio file: "),
-        ({"text": "a"}, "audio with the keys text: give a path"),
+        ({"text": "a"}, "audio with the keys text: none of audio, array, .* give a path"),
+        ({"bytes": None, "path": None}, "audio with the keys bytes, path: none of audio"),
+        ({"audio": None, "path": "a.wav"}, "a row of datasets: its audio is None: leave the row"),
+        ({"audio": [0.1]}, "audio of type list: give a path"),
+        ({"array": [[0.1], [0.1, 0.2]]}, "a list of unlike parts"),
+        (AudioDecoder(None, 8000), r"cannot be decoded \(Failed to open the input buffer\): cast"),
+        ({"audio": {1, 2}}, "audio of type set: give a path"),
+        ((n for n in range(3)), "audio of type generator: give a path"),
+        ("https://example.org/a.wav", "a.wav: nothing is downloaded: fetch the file"),
         (7, "audio of type int: give a path"),
         ([0.1, 0.2], "audio of type float"),
         (np.zeros((16000, 1), np.float32), "one dimension"),
