@@ -19,7 +19,7 @@ from pam.config.source import attribute_of, registered
 from pam.device import cores
 from pam.errors import PamError
 from pam.paths import CONF, ROOT, cache_dir, conf_file
-from pam.train.memory import GIB, available
+from pam.train.memory import available
 
 STAGES = {
     **{str(n): f"{n} {name}" for n, name in enumerate(
@@ -28,7 +28,11 @@ STAGES = {
 }  # fmt: skip
 RECIPE, ASK = tuple(STAGES)[:8], tuple(STAGES)[8:]
 MINI = "mini"
-DISK_GIB, MEMORY_GIB = 16, 5  # of the main job at the mini scale (egs/multitask/RESULTS.md)
+# What the main job at the mini scale took (egs/multitask/RESULTS.md); test_doctor.py compares them.
+MEMORY_GB, ENVIRONMENT_GB = 7.5, 5.7
+DISK_GB = 16 + 1 + 1.6  # states and audio, experiment, models and packages
+GB = 10**9
+VENV = ROOT / "tools/venv"
 # What pip must be told of a package, as in setup.py.
 VERSIONS = {"espnet": "espnet==202511", "gradio": "'gradio>=6'", "jiwer": "'jiwer>=4'"}
 PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
@@ -200,24 +204,32 @@ def gpu() -> Check:
 
 def memory(scale: str) -> Check:
     """Memory that programs may take now; at the mini scale against that of the main job."""
-    free = available() / GIB
+    free = available() / GB
     if scale != MINI:
         what = f"`pam plan --scale {scale}` predicts the memory of a step and the disk of a dump"
-        return Check("memory", f"{free:.1f} GiB free", ("2", "4", "6", *ASK), note=what)
-    found = f"{free:.1f} GiB free" if free >= MEMORY_GIB else None
-    remedy = f"only {free:.1f} GiB are free: end other programs"
-    return Check(f"{MEMORY_GIB} GiB of memory", found, ("2", "4", "6", *ASK), remedy)
+        return Check("memory", f"{free:.1f} GB free", ("2", "4", "6", *ASK), note=what)
+    found = f"{free:.1f} GB free" if free >= MEMORY_GB else None
+    remedy = f"only {free:.1f} GB are free: end other programs"
+    return Check(f"{MEMORY_GB} GB of memory", found, ("2", "4", "6", *ASK), remedy)
 
 
 def disk(job: tuple[str, ...], scale: str) -> Check:
     """Free disk where recipes work, else where models are cached."""
     folder = ROOT / "egs" if is_clone() else existing(cache_dir())
-    gib = DISK_GIB if job == RECIPE and scale == MINI else 1
-    free = shutil.disk_usage(folder).free / GIB
+    gb, what = 1.0, ""
+    if job == RECIPE and scale == MINI:
+        gb = DISK_GB if has_environment() else DISK_GB + ENVIRONMENT_GB
+        what = "" if has_environment() else f", {ENVIRONMENT_GB} of them for tools/venv"
+    free = shutil.disk_usage(folder).free / GB
     writable = os.access(folder, os.W_OK)
-    found = f"{free:.0f} GiB free" if free >= gib and writable else None
-    remedy = f"{free:.1f} GiB are free: free some" if writable else "it is not writable"
-    return Check(f"{gib} GiB of disk at {folder}", found, job, remedy, job == RECIPE)
+    found = f"{free:.0f} GB free" if free >= gb and writable else None
+    remedy = f"{free:.1f} GB are free: free some" if writable else "it is not writable"
+    return Check(f"{gb:.1f} GB of disk at {folder}{what}", found, job, remedy, job == RECIPE)
+
+
+def has_environment() -> bool:
+    """Whether tools/install.sh has nothing to do, as far as its last run says."""
+    return bool(os.environ.get("PAM_VENV")) or any(VENV.glob(".complete-*"))
 
 
 def existing(folder: Path) -> Path:

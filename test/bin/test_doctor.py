@@ -1,6 +1,7 @@
 """`pam doctor` in a machine that has everything, and in ones that lack something."""
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -10,8 +11,8 @@ import pytest
 import yaml
 
 from pam.bin import doctor, doctor_checks
-from pam.bin.doctor_checks import GIB, GROUPS, STAGES
-from pam.paths import conf_file
+from pam.bin.doctor_checks import GB, GROUPS, STAGES
+from pam.paths import ROOT, conf_file
 
 MINI = ["whisper-tiny-en", "moonshine-base", "resemblyzer", "yamnet", "smollm2-135m-instruct"]
 
@@ -20,8 +21,8 @@ MINI = ["whisper-tiny-en", "moonshine-base", "resemblyzer", "yamnet", "smollm2-1
 def here(tmp_path, monkeypatch):
     """Every package, enough disk and memory, no corpus, no model."""
     monkeypatch.setattr(doctor_checks, "version_of", lambda package: "1.0")
-    monkeypatch.setattr(doctor_checks, "available", lambda: 9 * GIB)
-    usage = SimpleNamespace(free=99 * GIB)
+    monkeypatch.setattr(doctor_checks, "available", lambda: 9 * GB)
+    usage = SimpleNamespace(free=99 * GB)
     monkeypatch.setattr(doctor_checks.shutil, "disk_usage", lambda folder: usage)
     monkeypatch.setenv("PAM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -137,27 +138,58 @@ def test_a_broken_torch(here, capsys):
     assert checks["GPU"]["found"].startswith("none (")
 
 
-@pytest.mark.parametrize(("free", "status"), [(3, 1), (20, 0)])
-def test_disk(here, capsys, free, status):
-    here.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * GIB))
+def documented(page, pattern):
+    """The numbers of the only place of a page that the pattern matches."""
+    (found,) = re.findall(pattern, " ".join((ROOT / page).read_text(encoding="utf-8").split()))
+    return [float(number) for number in ([found] if isinstance(found, str) else found)]
+
+
+def test_what_the_main_job_needs_is_what_was_measured():
+    results = "egs/multitask/RESULTS.md"
+    assert documented(results, r"Memory: at most (\S+) GB") == [doctor_checks.MEMORY_GB]
+    pattern = (
+        r"Disk: (\S+) GB of .*?, (\S+) GB of experiment, (\S+) GB of env.*?, (\S+) GB of models"
+    )
+    states, experiment, environment, models = documented(results, pattern)
+    assert states + experiment + models == pytest.approx(doctor_checks.DISK_GB)
+    assert environment == doctor_checks.ENVIRONMENT_GB
+    memory, disk = documented("README.md", r"\| (\S+) GB \| (\S+) GB \|")
+    assert memory == doctor_checks.MEMORY_GB
+    assert disk == math.ceil(doctor_checks.DISK_GB + doctor_checks.ENVIRONMENT_GB)
+
+
+@pytest.mark.parametrize(
+    ("free", "needs", "status"), [(18, 18.6, 1), (19, 18.6, 0), (19, 24.3, 1), (25, 24.3, 0)]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_disk(here, capsys, tmp_path, free, needs, status, named):
+    """The environment is still to be made if none is named and tools/venv is not complete."""
+    here.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * GB))
+    here.setattr(doctor_checks, "VENV", tmp_path)
+    has = needs == doctor_checks.DISK_GB
+    here.setenv("PAM_VENV", "/an/environment" if has and named else "")
+    if has and not named:
+        (tmp_path / ".complete-abc-train,report").touch()
     found, checks, stages = report(capsys)
     assert found == status
     (what,) = [what for what in checks if "of disk" in what]
+    assert what.startswith(f"{needs} GB of disk at ")
+    assert what.endswith(", 5.7 of them for tools/venv") == (not has)
     assert (checks[what]["found"] is None) == bool(status)
     assert (what in stages["2 dump"]) == bool(status)
 
 
 def test_little_memory_is_said(here, capsys):
-    here.setattr(doctor_checks, "available", lambda: 2 * GIB)
+    here.setattr(doctor_checks, "available", lambda: 2 * GB)
     status, checks, _ = report(capsys)
-    assert status == 0 and "only 2.0 GiB are free" in checks["5 GiB of memory"]["remedy"]
+    assert status == 0 and "only 2.0 GB are free" in checks["7.5 GB of memory"]["remedy"]
 
 
 def test_another_scale_is_not_measured_against_the_main_job(here, capsys):
-    here.setattr(doctor_checks, "available", lambda: 2 * GIB)
-    here.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * GIB))
+    here.setattr(doctor_checks, "available", lambda: 2 * GB)
+    here.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * GB))
     status, checks, _ = report(capsys, "--scale", "paper")
-    assert status == 0 and checks["memory"]["found"] == "2.0 GiB free"
+    assert status == 0 and checks["memory"]["found"] == "2.0 GB free"
     assert "pam plan --scale paper" in checks["memory"]["note"]
 
 
