@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pam.atomic import atomic_path
+from pam.data.search import find_files
 from pam.errors import PamError, run_main
 from pam.lock import in_turn
 from pam.paths import cache_dir
@@ -111,7 +112,7 @@ def unpack(source: Path, target: Path) -> None:
 
 def install(sources: list[Path], target: Path) -> None:
     """Copy each file whose sha256 is right; `PamError` names the first that is not found."""
-    found = [path for source in sources for path in source.rglob("*") if path.name in SHA256]
+    found = [path for source in sources for path in find_files(source) if path.name in SHA256]
     by_sha = {digest(path): path for path in found}
     for name, sha in SHA256.items():
         if sha not in by_sha:

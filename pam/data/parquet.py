@@ -18,6 +18,7 @@ from pyarrow.parquet import ParquetFile
 
 from pam.atomic import atomic_path
 from pam.data.mpeg import parse_frame
+from pam.data.search import find_files
 from pam.disk import writing
 from pam.errors import PamError
 
@@ -36,11 +37,11 @@ SUFFIXES = tuple(dict.fromkeys([*STARTS.values(), *FORMS.values()]))
 
 
 def find_parquet(folder: Path, pattern: str = "*.parquet") -> list[Path]:
-    """All files below `folder` that match, sorted by name; an empty list if there are none.
+    """All files below `folder` that match, sorted; an empty list if there are none.
 
     PamError for files of a folder partial-SPLIT, where the hub has only the first part of a split.
     """
-    found = sorted(folder.rglob(pattern))
+    found = find_files(folder, pattern)
     for file in found:
         if any(part.startswith("partial-") for part in file.relative_to(folder).parts[:-1]):
             raise PamError(f"{file}: only a part of the split: copy the data set's own files")

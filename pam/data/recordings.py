@@ -1,6 +1,7 @@
 """The recordings that a user names: audio files, patterns, data directories."""
 
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,15 @@ def matches(given: str) -> list[str]:
     found = [name for name in found if Path(name).is_file() or is_data_dir(name)]
     if not found:
         raise PamError(f"{given}: no file matches this pattern")
-    return found
+    return _once(found) if "**" in given else found
+
+
+def _once(names: list[str]) -> list[str]:
+    """Each file by its shortest name, since `**` follows links, which may lead in a circle."""
+    shortest: dict[tuple[str, str], str] = {}
+    for name in sorted(names, key=lambda name: (name.count(os.sep), name)):
+        shortest.setdefault((os.path.realpath(Path(name).parent), Path(name).name), name)
+    return sorted(shortest.values())
 
 
 def is_data_dir(path: str | Path) -> bool:

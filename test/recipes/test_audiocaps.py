@@ -64,6 +64,20 @@ def test_tables_and_clips(tmp_path, caplog):
     assert load_audio(test["wav.scp"][utt]).size == 8000
 
 
+def test_clips_behind_a_link_that_leads_back(tmp_path):
+    corpus = audiocaps(tmp_path / "audiocaps")
+    (plain,) = prepare(tmp_path / "plain", "audiocaps_train", audiocaps=corpus)
+    (corpus / "again").symlink_to(corpus)
+    corpus.rename(tmp_path / "disk")
+    corpus.mkdir()
+    (corpus / "train.csv").symlink_to(tmp_path / "disk/train.csv")
+    (corpus / "clips").symlink_to(tmp_path / "disk")
+    (train,) = prepare(tmp_path / "data", "audiocaps_train", audiocaps=corpus)
+    assert train["text"] == plain["text"]
+    within = [Path(file).relative_to(corpus / "clips") for file in train["wav.scp"].values()]
+    assert "again" not in {part for file in within for part in file.parts}
+
+
 def test_missing_clips_are_counted_and_listed(tmp_path, caplog):
     corpus = audiocaps(tmp_path / "audiocaps")
     prepare(tmp_path / "data", *SETS, audiocaps=corpus)

@@ -62,6 +62,13 @@ def test_stage_1_takes_it_for_complete_once_the_last_file_is_there(tool, tmp_pat
     assert wordnet() == tmp_path / TARGET
 
 
+def test_files_behind_a_link(tool, tmp_path):
+    (tmp_path / "brought").mkdir()
+    (tmp_path / "brought/disk").symlink_to(source(tmp_path))
+    tool.main(["--from", str(tmp_path / "brought")])
+    assert not tool.missing(tmp_path / TARGET)
+
+
 def test_again_does_nothing(tool, tmp_path):
     folder = source(tmp_path)
     tool.main(["--from", str(folder)])

@@ -39,6 +39,7 @@ from pam.data.corpus import (  # noqa: E402
     report_left_out,
 )
 from pam.data.datadir import DataDir  # noqa: E402
+from pam.data.search import find_files  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 from pam.rate import SAMPLE_RATE  # noqa: E402
@@ -83,9 +84,9 @@ def from_corpus(corpus: Path, out: Path, size: str, sets: Sequence[str]) -> None
 
 
 def find_recordings(corpus: Path) -> dict[str, str]:
-    """AMI_MEETING_H0N → path of MEETING.Headset-N.wav, at any depth."""
+    """AMI_MEETING_H0N → path of MEETING.Headset-N.wav, at any depth, also behind links."""
     found = {}
-    for file in sorted(corpus.absolute().rglob("*.Headset-[0-9].wav")):
+    for file in find_files(corpus.absolute(), "*.Headset-[0-9].wav"):
         meeting, headset, _ = file.name.rsplit(".", 2)
         found[f"AMI_{meeting}_H{int(headset[-1]):02d}"] = str(file)
     return found

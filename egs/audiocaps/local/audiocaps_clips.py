@@ -1,9 +1,8 @@
 """Find the clips, as files of a folder or bytes in Parquet files, and list the missing ones."""
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audiocaps_names import KNOWN, PATTERNS, Names
@@ -13,6 +12,7 @@ from pam.atomic import write_text
 from pam.data.audio import FOREIGN, stated_seconds
 from pam.data.corpus import even_sample, even_sample_of_usable
 from pam.data.parquet import audio_file, rows
+from pam.data.search import find_files
 from pam.errors import PamError
 from pam.log import get_logger
 
@@ -47,7 +47,9 @@ def _in_folder(
     names = Names((caption.clip, caption.number) for caption in captions)
     best: dict[str, tuple[tuple, Path]] = {}
     others = []
-    for file in _audio_files(corpus):
+    for file in find_files(corpus):
+        if file.suffix.lower() not in KINDS:
+            continue
         named = names.find(file.stem)
         if named is None or _is_of_another_part(file.relative_to(corpus), part, named[1]):
             others.append(file)
@@ -68,14 +70,6 @@ def _in_folder(
     logger.info("%s: clips by the pattern of their names: %s", part, dict(counts))
     _complain_of_names(corpus, part, found, missing, others)
     return found, missing
-
-
-def _audio_files(corpus: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(corpus, followlinks=True):
-        inner.sort()
-        for name in sorted(names):
-            if Path(name).suffix.lower() in KINDS:
-                yield Path(folder, name)
 
 
 def _is_of_another_part(file: Path, part: str, pattern: str) -> bool:
