@@ -38,7 +38,7 @@ class Recording:
 def matches(given: str) -> list[str]:
     """The files and data directories of a pattern such as "calls/**/*.wav"; any other name is
     returned as it is. `PamError` if nothing matches."""
-    if not any(c in given for c in "*?[") or Path(given).exists():
+    if not any(c in given for c in "*?[") or "://" in given or Path(given).exists():
         return [given]
     found = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  (Path's must be relative)
     found = [name for name in found if Path(name).is_file() or is_data_dir(name)]

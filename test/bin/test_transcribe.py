@@ -117,6 +117,12 @@ def test_a_pattern_that_matches_nothing_is_one_line(model, folder, capsys):
     assert list(model.asked) == ["calls/a.wav"]
 
 
+def test_an_address_is_no_pattern(model, folder, capsys):
+    assert run("https://a.org/a.wav?b=1", "calls/a.wav") == 1
+    assert capsys.readouterr().err.startswith("error: https://a.org/a.wav?b=1: nothing is downlo")
+    assert list(model.asked) == ["calls/a.wav"]
+
+
 def test_a_file_whose_name_looks_like_a_pattern(model, folder):
     write("calls/[x].wav", 1)
     assert run("calls/[x].wav") == 0 and list(model.asked) == ["calls/[x].wav"]
