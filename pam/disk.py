@@ -26,14 +26,16 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn an error while `path`, which exists, is read into a `PamError`: `MachineError`, unless
-    its rights are to blame."""
+    """Turn an error while `path` is read into a `PamError`: `MachineError`, unless its rights or
+    its length are to blame."""
     try:
         yield
     except OSError as error:
         what = f"{path}: cannot be read ({error.strerror})"
         if error.errno in (errno.EPERM, errno.EACCES):
             raise PamError(f"{what}: change its rights") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise PamError(f"{what}: correct the path") from error
         raise MachineError(f"{what}: try again later") from error
 
 

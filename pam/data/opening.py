@@ -47,7 +47,9 @@ def open_audio(path: str | Path) -> Audio:
     path = str(path)
     if path.rstrip().endswith("|"):
         raise PamError(f"{path}: commands are not run: convert to an audio file and give its path")
-    if not file_of(path).is_file():
+    with reading(path):
+        is_there = file_of(path).is_file()
+    if not is_there:
         if "://" in path:
             raise PamError(f"{path}: nothing is downloaded: fetch the file and give its path")
         raise PamError(

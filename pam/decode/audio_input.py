@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -146,15 +146,22 @@ def _decoded(audio: Any, sample_rate: int) -> tuple[Any, int]:
         ) from error
 
 
+def _copy(audio: Any, copy: IO[bytes]) -> None:
+    if hasattr(audio, "read"):
+        shutil.copyfileobj(audio, copy, BLOCK)
+    else:
+        copy.write(audio)
+
+
 def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:
     """The samples of a copy on the disk, because decoders seek and may read a file twice."""
     with tempfile.NamedTemporaryFile() as copy:
         if isinstance(audio, io.TextIOBase):
             raise PamError("audio file: it is open as text: open it with the mode 'rb'")
-        if hasattr(audio, "read"):
-            shutil.copyfileobj(audio, copy, BLOCK)
-        else:
-            copy.write(audio)
+        try:
+            _copy(audio, copy)
+        except (ValueError, TypeError) as error:
+            raise PamError(f"audio file: {error}: open it with the mode 'rb'") from error
         copy.flush()
         try:
             yield from stream_audio(copy.name)

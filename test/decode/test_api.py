@@ -6,6 +6,7 @@ import tempfile
 from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -335,6 +336,12 @@ def test_transcribe_with_a_wrong_experiment(wav, tmp_path):
 OPTIONS = {"prompt": "Write it down.", "max_new_tokens": 12}
 
 
+def closed_file():
+    file = io.BytesIO(b"RIFF")
+    file.close()
+    return file
+
+
 class AudioDecoder:
     """As that of datasets 4: these two keys, a mean of channels, errors of torchcodec."""
 
@@ -405,6 +412,9 @@ def test_all_forms_of_audio_give_the_same(speech_llm, wav):
         ({"array": [[0.1], [0.1, 0.2]]}, "a list of unlike parts"),
         (AudioDecoder(None, 8000), r"cannot be decoded \(Failed to open the input buffer\): cast"),
         ({"audio": {1, 2}}, "audio of type set: give a path"),
+        (closed_file(), "audio file: I/O operation on closed file.*: open it with the mode 'rb'"),
+        (SimpleNamespace(read=lambda size: "text"), "audio file: a bytes-like object .*'rb'"),
+        ("a" * 5000, r"cannot be read \(File name too long\): correct the path"),
         ((n for n in range(3)), "audio of type generator: give a path"),
         ("https://example.org/a.wav", "a.wav: nothing is downloaded: fetch the file"),
         (7, "audio of type int: give a path"),
