@@ -136,7 +136,7 @@ def _llms_differ(scale: str, runs: Mapping[Row, list[Mapping[str, Any]]]) -> lis
             for run in (run for run in known if run["llm"] != own):
                 groups.setdefault((run["llm"], str(own)), []).append(run["name"])
     return [
-        f"**Not made alike**: the LLM was {escape(llm)} for {_names(sorted(names))}; the table "
+        f"{UNLIKE}: the LLM was {escape(llm)} for {_names(sorted(names))}; the table "
         f"says {escape(own)}."
         for (llm, own), names in groups.items()
     ]
