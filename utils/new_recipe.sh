@@ -19,7 +19,8 @@ folder=${name^^} # the variable of its db.sh, which the environment may set
 if [[ -n ${!folder+set} || $folder == PAM_* ]]; then
     die "$folder, the variable of the corpus' folder, has a value or a meaning already: unset it, or choose another name"
 fi
-if used=$(cd "$root" && grep -l "^$folder=" egs/*/db.sh); then
+used=$(cd "$root" && awk -F= -v name="$folder" '$1 == name { print FILENAME }' egs/*/db.sh)
+if [[ -n $used ]]; then
     die "$folder, the variable of the corpus' folder, is one of ${used//$'\n'/ } too: choose another name"
 fi
 

@@ -27,7 +27,7 @@ min_seconds=         # drop shorter utterances of training and validation sets; 
 max_seconds=         # drop longer utterances of training and validation sets; test sets keep all
 size=short           # size of the corpora: long is all, short a part, tiny is enough to try the stages
 licence=             # licence of the corpus, for the card of an exported model (pam export)
-train_args=          # further arguments of pam.bin.train, such as "--set phases.llm.optim_conf.lr=1e-4"; they follow those of --config
+train_args=          # further arguments, after those of --config, of pam.bin.train, such as "--set phases.llm.optim_conf.lr=1e-4"
 decode_args=         # further arguments of pam.bin.decode, such as "--max_new_tokens 64"
 metrics=meteor       # metrics of captions, with commas: meteor, meteor_1.5, cider, spice, sbert, fense
 score_args=          # further arguments of pam.bin.score, such as "--sbert /data/paraphrase-mpnet-base-v2"

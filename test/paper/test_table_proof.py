@@ -103,7 +103,7 @@ def test_claims_of_ranks_with_gaps_are_not_measured():
 
 def test_a_table_says_what_its_ranks_are_over(tmp_path):
     text = render(write(tmp_path, table_1()))
-    assert "Ranked: 7 of 7 rows, over 4 of 6 columns, a row without a value as the worst" in text
+    assert "- Ranks are among 7 of 7 rows, those that have a value, and over 4 of 6 columns" in text
     kept = {"pam_mini_short_s0": result("pam")}
     text = render(write(tmp_path, kept), "9")  # which shows nothing but ranks
     assert (

@@ -162,7 +162,7 @@ def test_what_is_edited_reaches_the_combined_sets(project, tmp_path):
 
     def stages(**env: str) -> tuple[int, str]:
         online = ("--scale", "paper", "--feats", "online", "--stop_stage", "3")
-        return run(recipe, *online, **{"CORPUS": str(corpus), **env})
+        return run(recipe, *online, **{"BIRDS": str(corpus), **env})
 
     def texts() -> set[str]:
         [combined] = (recipe / "dump/combined").iterdir()
@@ -187,11 +187,11 @@ def test_what_is_edited_reaches_the_combined_sets(project, tmp_path):
     assert "birds_train has changed: dumping it again" in output
     prepare_py = recipe / "local/prepare.py"
     prepare_py.write_text(prepare_py.read_text().replace('"text": text,', '"text": text.upper(),'))
-    status, output = stages(CORPUS="")
-    assert status == 1 and "CORPUS is not set" in output
+    status, output = stages(BIRDS="")
+    assert status == 1 and "BIRDS is not set" in output
     status, output = stages()
     assert status == 0 and texts() == {"A WREN"}, output
-    status, output = stages(CORPUS="")  # a folder that is away is as it was
+    status, output = stages(BIRDS="")  # a folder that is away is as it was
     assert status == 0 and output.count("complete: ") == 5, output
 
 
