@@ -27,7 +27,7 @@ COUNTS = {
     NO_DATA: "not measured (on the same utterances)",
     NO_SET: "without a set at this scale",
 }
-RESULTS = COUNTS | {HOLDS: "holds", HOLDS_HERE: "holds for these clusters only"}  # of one
+RESULTS = COUNTS | {HOLDS: HOLDS, HOLDS_HERE: HOLDS_HERE}  # of one comparison
 SEEDS_AGAINST = 3  # of two seeds, a p far below LEVEL is too small
 RULES = (
     f"Each comparison is decided by the paired bootstrap at p < {LEVEL}, for WER by the "
@@ -112,7 +112,7 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
     if not spec.claims:
         return []
     found = [pairs(claim, spec, cells) for claim in spec.claims]
-    parts = [*_preliminary(spec, found), claims_list(spec, cells)]
+    parts = [*_preliminary(spec, found), claims_list(spec, found)]
     rows = [_compared(pair, labels) for pair in chain(*found) if pair.found]
     if rows:
         header = ["first against second", "difference [95 %]", "p", "seeds", "result"]
@@ -120,9 +120,9 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
     return ["## What the paper says of it", RULES, *parts]
 
 
-def claims_list(spec: TableSpec, cells: Cells) -> str:
-    """A line for each claim."""
-    return "\n".join(_line(claim, pairs(claim, spec, cells)) for claim in spec.claims)
+def claims_list(spec: TableSpec, found: Sequence[Sequence[Pair]]) -> str:
+    """A line for each claim, of the `pairs` of each."""
+    return "\n".join(_line(claim, own) for claim, own in zip(spec.claims, found, strict=True))
 
 
 def _preliminary(spec: TableSpec, found: Sequence[Sequence[Pair]]) -> list[str]:

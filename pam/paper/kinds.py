@@ -78,10 +78,11 @@ def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> s
     sections: list[str] = []
     for spec in (spec for spec in specs if spec.claims):
         cells = table_cells(spec, store, budget)
-        counts.update(verdict(pairs(claim, spec, cells)) for claim in spec.claims)
+        found = [pairs(claim, spec, cells) for claim in spec.claims]
+        counts.update(map(verdict, found))
         labels = labels_of(spec, printed_table(spec.paper))
-        lines = claims_list(spec, cells)
-        sections += [f"## {escape(spec.title)}", lines, *claims_part(spec, cells, labels)]
+        sections += [f"## {escape(spec.title)}", claims_list(spec, found)]
+        sections += claims_part(spec, cells, labels)
     total = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
     parts += [f"{counts.total()} claims ({total}). {RULES}", NOTE] if counts else [f"{OPEN}."]
     return "\n\n".join([*parts, *sections, *errata_section(None)]) + "\n"
