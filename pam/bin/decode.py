@@ -38,6 +38,7 @@ from pam.decode.settings import (
 )
 from pam.device import device_for
 from pam.errors import PamError, run_main
+from pam.lock import alone_at
 from pam.log import get_logger
 
 STAGE = "decode"
@@ -201,14 +202,15 @@ def work(args: argparse.Namespace, settings: Settings, jobs: list[Job]) -> None:
     share, decoder = Share(*share_of(args.job)), None
     for job in jobs:
         out = job.making.folder
-        job.making.begin()
-        if not has_part(out, share, job.key):
-            if decoder is None:
-                model = load_experiment(args.exp, online=settings.feats == "online")
-                decoder = Decoder(model.to(device_for(args.ngpu)), settings)
-            if share.number == 1:
-                warn_of_long(job.data, args.exp)
-            decode_part(decoder, job.data, out, job.prompts, job.key, share, args.encoder_dir)
+        with alone_at(share.file(out), "decoding"):
+            job.making.begin()
+            if not has_part(out, share, job.key):
+                if decoder is None:
+                    model = load_experiment(args.exp, online=settings.feats == "online")
+                    decoder = Decoder(model.to(device_for(args.ngpu)), settings)
+                if share.number == 1:
+                    warn_of_long(job.data, args.exp)
+                decode_part(decoder, job.data, out, job.prompts, job.key, share, args.encoder_dir)
         count = join(out, share, job.key, partial(job.making.finish, True))
         if count is not None:
             logger.info("%s: %d utterances decoded", out, count)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from processes import locked_by_another
 
 from pam.bin import decode
 from pam.config import load_yaml
@@ -19,11 +20,12 @@ from pam.data.digests import data_digest
 from pam.data.prompts import load_all_prompts, load_prompts
 from pam.data.utterances import read_utterances
 from pam.decode import decoder
-from pam.decode.decode_set import Part, decode_part
+from pam.decode.decode_set import Part, Share, decode_part
 from pam.decode.decoder import Decoder
 from pam.decode.drafters import DRAFTERS
 from pam.decode.exits import Exits
 from pam.errors import PamError
+from pam.lock import alone_at
 from pam.model.build import build_model
 from pam.score.items import clusters_of, read_items
 
@@ -248,6 +250,14 @@ def test_a_job_that_was_killed_before_joining_joins_when_it_runs_again(
         )
         run(exp, data, tmp_path / "out")
     monkeypatch.setattr("pam.model.build.load_experiment", None)
+    assert len(run(exp, data, tmp_path / "out")) == len(TASKS)
+
+
+def test_a_part_has_one_program_at_a_time(exp, data, tmp_path):
+    part = Share().file(tmp_path / "out" / "set")
+    refused = pytest.raises(PamError, match="1-1.json: another decoding is running")
+    with locked_by_another(part, "decoding", alone_at), refused:
+        run(exp, data, tmp_path / "out")
     assert len(run(exp, data, tmp_path / "out")) == len(TASKS)
 
 
