@@ -17,7 +17,7 @@ def device_for(ngpu: int) -> str:
         return "cpu"
     seen = gpus_seen()
     if seen == 0:
-        raise PamError(f"--ngpu {ngpu}: torch sees no GPU: use --ngpu 0 (the CPU)")
+        raise PamError(f"--ngpu {ngpu}: {why_none()}: use --ngpu 0 (the CPU)")
     if ngpu > seen:
         found = "1 GPU" if seen == 1 else f"{seen} GPUs"
         raise PamError(f"--ngpu {ngpu}: torch sees {found}: use --ngpu {seen} or less")
@@ -33,10 +33,25 @@ def device_called(name: str) -> str:
     if kind != "cuda" or (colon and not number.isdigit()):
         raise PamError(f"--device {name}: expected cpu, cuda or cuda:N (from 0)")
     if (seen := gpus_seen()) <= int(number or 0):
-        remedy = f"use cuda:{seen - 1} or less" if seen else "use --device cpu"
-        raise PamError(f"--device {name}: torch sees {seen} GPUs: {remedy}")
+        if seen == 0:
+            raise PamError(f"--device {name}: {why_none()}: use --device cpu")
+        raise PamError(f"--device {name}: torch sees {seen} GPUs: use cuda:{seen - 1} or less")
     allow_tf32()
     return name
+
+
+def why_none() -> str:
+    """That torch sees no GPU, and why: without CUDA, without a driver, or with one too old."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "torch sees no GPU (it is built without CUDA)"
+    reason = ""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:
+        reason = "; " + " ".join(str(error).split()).partition(". ")[0]
+    return f"torch sees no GPU (it is built for CUDA {torch.version.cuda}{reason})"
 
 
 def gpus_seen() -> int:

@@ -3,7 +3,7 @@
 
 The files come out of two Debian packages, downloaded with apt-get and unpacked without root:
     tools/fetch_wordnet.py                  # apt-get download
-    tools/fetch_wordnet.py --from FOLDER    # the .deb files, or the files themselves, are there
+    tools/fetch_wordnet.py --from FOLDER    # the .deb files, as they are or unpacked, are there
 Every file is checked against a sha256; running it again when all is there does nothing.
 """
 
@@ -103,8 +103,16 @@ def unpack(source: Path, target: Path) -> None:
     """Unpack the .deb files of `source`, and write the lexnames file from its manual page."""
     target.mkdir()
     for package in sorted(source.glob("wordnet-*.deb")):
-        subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True)
-    for page in target.rglob(LEXNAMES_PAGE):
+        try:
+            subprocess.run(["dpkg-deb", "-x", str(package), str(target)], check=True)
+        except FileNotFoundError as error:
+            raise PamError(
+                f"{package}: dpkg-deb is not on this machine: unpack it on another one (dpkg-deb "
+                f"-x {package.name} wordnet), and run tools/fetch_wordnet.py --from wordnet"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            raise PamError(f"{package}: dpkg-deb cannot unpack it: download it again") from error
+    for page in [*find_files(target, LEXNAMES_PAGE), *find_files(source, LEXNAMES_PAGE)]:
         rows = LEXNAMES_ROW.findall(gzip.decompress(page.read_bytes()).decode())
         lines = [f"{number}\t{name}\t{CATEGORY[kind]}\n" for number, name, kind in rows]
         (target / "lexnames").write_text("".join(lines))

@@ -139,9 +139,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_tokens_per_second",
         type=float,
-        default=MAX_TOKENS_PER_SECOND,
-        help="largest number of tokens per second of audio (but at least 16); it ends answers "
-        "that repeat themselves; 0: no limit",
+        help="largest number of tokens per second of audio (but at least 16); it ends answers that "
+        "repeat themselves; 0: no limit (default: that of the experiment's scale, or "
+        f"{MAX_TOKENS_PER_SECOND:g})",
     )
     add_skip_silence(parser)
     parser.add_argument("--feats", choices=("dumped", "online"), help="default: as in training")

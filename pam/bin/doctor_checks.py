@@ -16,7 +16,7 @@ from pam.config import keys_of, load_yaml, require
 from pam.config.keys import check
 from pam.config.schema import Experiment
 from pam.config.source import attribute_of, registered
-from pam.device import cores
+from pam.device import cores, why_none
 from pam.errors import PamError
 from pam.paths import CONF, ROOT, cache_dir, conf_file
 from pam.train.memory import available
@@ -196,7 +196,11 @@ def gpu() -> Check:
         import torch
 
         count = torch.cuda.device_count()
-        found = f"{count} × {torch.cuda.get_device_name(0)}" if count else "none: --ngpu 0, the CPU"
+        found = (
+            f"{count} × {torch.cuda.get_device_name(0)}"
+            if count
+            else f"none: --ngpu 0, the CPU; {why_none()}"
+        )
     except (ImportError, OSError, RuntimeError) as error:
         found = f"none ({' '.join(str(error).split())})"
     return Check("GPU", found, ("2", "4", "5", "6", *ASK))

@@ -34,7 +34,7 @@ logger = get_logger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.dump --data data/SET… --out dump/raw --scale_config FILE …"""
     args = get_parser().parse_args(argv)
-    if not args.pending:
+    if not args.pending and args.feats == "dumped":  # audio alone needs no GPU
         device_for(args.ngpu)
     pending = []
     for data in args.data:

@@ -167,7 +167,11 @@ def check_budget(budget: Budget, name: str, warmup: str) -> None:
         needed["ctc_steps"] = budget.ctc_steps
     needed["steps or epochs"] = budget.steps or budget.epochs
     if lacking := [key for key, value in needed.items() if value is None]:
-        raise PamError(f"budgets.{name}: {', '.join(lacking)} is missing")
+        key = lacking[0].split()[0]
+        raise PamError(
+            f"budgets.{name}: {', '.join(lacking)} is missing: give --set "
+            f"budgets.{name}.{key}=NUMBER, or add it to the scale's file"
+        )
     if budget.steps is not None and budget.epochs is not None:
         raise PamError(f"budgets.{name}: steps and epochs are both given: remove one of them")
 

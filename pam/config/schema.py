@@ -224,7 +224,7 @@ RUNNING = ("num_workers", "log_interval", "checkpoint_minutes", "wandb")
 # Keys of llm_conf that change memory and time, but no result: a resumed training may change them.
 MEMORY = ("gradient_checkpointing", "shard")
 # Keys of a scale that say how its models are decoded: they change no training.
-DECODING = ("max_new_tokens", "no_repeat_ngram_size")
+DECODING = ("max_new_tokens", "max_tokens_per_second", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -280,6 +280,13 @@ class Scale:
         or_null(whole(1)),
         unit="tokens",
         without="128",
+    )
+    max_tokens_per_second: float | None = option(
+        "Largest length of a decoded answer for a second of audio, but at least 16 tokens; 0: no "
+        "such limit. pam.bin.decode --max_tokens_per_second overrides it.",
+        or_null(NUMBER),
+        unit="tokens",
+        without="8",
     )
     no_repeat_ngram_size: int = option(
         "No decoded answer has a sequence of so many tokens twice, as in transformers; 0: all may. "

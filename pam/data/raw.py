@@ -3,17 +3,21 @@
     wav.scp and the other files of the good utterances, utt2num_samples,
     bad_utts (utterance, tab, reason), dropped_utts (utterance, tab, seconds, tab, reason),
     audio_notes (utterance, tab, faults found and repaired),
-    scan.jsonl, audio/TASK/
+    scan.jsonl, audio/TASK/, padded/ (clips of a test set that are shorter than MIN_SAMPLES)
 
 Training with online encoders needs only this (`dump_audio`). No encoder is loaded.
 """
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from pam.atomic import write_text
+from pam.data.audio import load_audio, write_flac
 from pam.data.datadir import DataDir
 from pam.data.scan import Clip, Scan, read_data, scan
 from pam.errors import PamError
@@ -27,8 +31,8 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class LengthLimit:
-    """Keep utterances of `least` to `most` seconds. With `drops` false, all are kept and those
-    outside are only counted."""
+    """Keep utterances of `least` to `most` seconds. With `drops` false, as for a test set, all are
+    kept: those outside are only counted, and those too short for an encoder are padded."""
 
     least: float = 0.0
     most: float = math.inf
@@ -59,7 +63,7 @@ def dump_audio(
     out = Path(out)
     with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
-        found = within(limit, scan(data, out, nj), out)
+        found = of_length(limit, scan(data, out, nj), out)
         bad |= found.bad
         for clip in found.clips:
             if clip.samples < MIN_SAMPLES:
@@ -74,6 +78,32 @@ def what_is(data: DataDir, clip: Clip) -> str:
     path, start, end = data.audio(clip.utt)
     part = "" if start is None else f" from {start:g} to {end:g} s"
     return f"{path}{part}: {clip.samples} samples"
+
+
+def of_length(limit: LengthLimit, found: Scan, out: Path) -> Scan:
+    """The clips within the limit. A test set keeps all; its shortest ones are padded."""
+    kept = within(limit, found, out)
+    return kept if limit.drops else padded(kept, out)
+
+
+def padded(found: Scan, out: Path) -> Scan:
+    """Clips of less than `MIN_SAMPLES` get silence at their end, as files of `out`/padded.
+
+    A published test set stays complete: AMI's has 23 utterances of less than 0.1 s.
+    """
+    folder = out / "padded"
+    shutil.rmtree(folder, ignore_errors=True)
+    clips = [_padded(clip, folder) if clip.samples < MIN_SAMPLES else clip for clip in found.clips]
+    if count := sum(clip.samples < MIN_SAMPLES for clip in found.clips):
+        what = "%s: %d utterances are shorter than %g s: padded with silence"
+        logger.info(what, out.name, count, MIN_SAMPLES / SAMPLE_RATE)
+    return replace(found, clips=clips)
+
+
+def _padded(clip: Clip, folder: Path) -> Clip:
+    samples, flac = load_audio(clip.path), folder / f"{clip.utt}.flac"
+    write_flac(flac, np.pad(samples, (0, MIN_SAMPLES - len(samples))))
+    return replace(clip, path=str(flac.absolute()), samples=MIN_SAMPLES)
 
 
 def within(limit: LengthLimit, found: Scan, out: Path) -> Scan:

@@ -110,12 +110,15 @@ class Answering:
 
     def request(self, place: int, clip: Clip) -> Request:
         question, samples = self.questions[clip.number], torch.from_numpy(clip.piece.samples)
+        per_second = question.max_tokens_per_second
+        if per_second is None:
+            per_second = self.decoder.settings.max_tokens_per_second
         request = Request(
             place,
             question.prompt,
             lambda: {AUDIO: samples},
             question.max_new_tokens,
-            question.max_tokens_per_second,
+            per_second,
             question.title,
         )
         if question.watch is None and question.is_wanted is None:

@@ -44,6 +44,8 @@ class SpeechLLM:
             list are then those of its recordings alone, token by token.
         no_repeat_ngram_size: no answer has a sequence of so many tokens twice; 0: all may.
         max_new_tokens: an answer has at most so many tokens, if a call says nothing else.
+        max_tokens_per_second: and at most so many for a second of audio, if a call says nothing
+            else; 0: no such limit.
 
     It answers one call at a time: threads that share it must take turns.
 
@@ -58,11 +60,17 @@ class SpeechLLM:
         exact: bool = EXACT,
         no_repeat_ngram_size: int = 0,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        max_tokens_per_second: float = MAX_TOKENS_PER_SECOND,
     ):
         self.model, self.longest, self.max_new_tokens = model, longest, max_new_tokens
         # Greedy; single requests leave places for drafts, which change no answer.
         drafter = "ctc" if exact else NONE
-        settings = Settings(exact=exact, drafter=drafter, no_repeat_ngram_size=no_repeat_ngram_size)
+        settings = Settings(
+            max_tokens_per_second=max_tokens_per_second,
+            exact=exact,
+            drafter=drafter,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+        )
         self.decoder = Decoder(model, settings)
 
     @classmethod
@@ -95,7 +103,7 @@ class SpeechLLM:
         prompt: str | Sequence[str],
         sample_rate: int = SAMPLE_RATE,
         max_new_tokens: int | None = None,
-        max_tokens_per_second: float = MAX_TOKENS_PER_SECOND,
+        max_tokens_per_second: float | None = None,
         name: str | None = None,
         cut: bool = True,
         skip_silence: float | None = None,
@@ -113,11 +121,12 @@ class SpeechLLM:
         answers are joined (`pam.decode.join`); a file is never in memory as a whole. With
         `cut=False` it is one clip, and a warning is logged.
 
-        An answer, or that of a piece, has at most `max_new_tokens` tokens (None: as the
-        experiment's configuration says, or 128). `max_tokens_per_second` limits it further by the
-        clip's length, but never below 16 tokens (0: no such limit). It is empty where `no_speech`
-        reaches `skip_silence` (None: never). Messages call the recording `name`; the default is
-        the file's path. `PamError` for audio that cannot be used and for an empty prompt.
+        An answer, or that of a piece, has at most `max_new_tokens` tokens. `max_tokens_per_second`
+        limits it further by the clip's length, but never below 16 tokens (0: no such limit). Where
+        they are None, both are as the experiment's configuration says, or 128 and 8. An answer is
+        empty where `no_speech` reaches `skip_silence` (None: never). Messages call the recording
+        `name`; the default is the file's path. `PamError` for audio that cannot be used and for an
+        empty prompt.
         """
         audios: list[Audio] = list(audio) if isinstance(audio, list | tuple) else [audio]
         prompts = [prompt] * len(audios) if isinstance(prompt, str) else list(prompt)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from pam.decode.audio_input import Audio, name_of
-from pam.decode.settings import MAX_NEW_TOKENS, MAX_TOKENS_PER_SECOND, check_threshold
+from pam.decode.settings import MAX_NEW_TOKENS, check_threshold
 from pam.errors import PamError, is_utf8
 from pam.rate import SAMPLE_RATE
 
@@ -27,7 +27,7 @@ class Question:
     prompt: str
     sample_rate: int = SAMPLE_RATE
     max_new_tokens: int = MAX_NEW_TOKENS
-    max_tokens_per_second: float = MAX_TOKENS_PER_SECOND
+    max_tokens_per_second: float | None = None  # that of the model
     name: str | None = None
     cut: bool = True
     skip_silence: float | None = None

@@ -1,7 +1,8 @@
 """Stage 2: a data directory becomes 16 kHz audio and, if wanted, all encoders' states.
 
     raw/SET/        wav.scp and the text files of the good utterances, utt2num_samples,
-                    bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/
+                    bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/,
+                    padded/
     ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
                     made.json (pam.config.made)
 
@@ -22,9 +23,9 @@ from pam.data.raw import (
     NO_LIMIT,
     LengthLimit,
     dump_audio,
+    of_length,
     report_bad,
     what_is,
-    within,
     write_raw,
 )
 from pam.data.scan import Clip, digest_of, read_data, scan
@@ -88,7 +89,7 @@ def dump(
     out = Path(out)
     with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
-        found = within(options.limit, scan(data, out, options.nj), out)
+        found = of_length(options.limit, scan(data, out, options.nj), out)
         if encoders is None:
             encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
         bad |= found.bad | _too_short(data, found.clips, encoders)

@@ -245,5 +245,7 @@ def write_processor(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def generation(model: ESPnetPaMModel, config: Mapping[str, Any]) -> dict[str, Any]:
     """Greedy search, as in `pam.decode`. A padding token may be one that the LLM does not have."""
     end = model.llm.eos
-    limits = {name: limit for name, limit in answer_limits(config).items() if limit}
+    limits = answer_limits(config)
+    del limits["max_tokens_per_second"]  # transformers knows no limit by the length of audio
+    limits = {name: limit for name, limit in limits.items() if limit}
     return {"eos_token_id": end, "pad_token_id": end, "do_sample": False} | limits

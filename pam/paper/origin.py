@@ -116,7 +116,9 @@ def _file_has_changed(scale: str, results: Results) -> list[str]:
 def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
     """The head of a table states the budget of the scale's file as it is now."""
     now = budget_length(scale, budget)
-    lengths = {name: length_words(run.get("budget_conf") or {}) for name, run in results.items()}
+    lengths = {
+        name: length_words(scale, run.get("budget_conf") or {}) for name, run in results.items()
+    }
     groups = _groups({name: {"length": length} for name, length in lengths.items()}, "length")
     return [
         f"{UNLIKE}: budget {escape(budget)} was {escape(length)} for {_names(names)}; "

@@ -151,16 +151,16 @@ def test_the_metric_of_every_change(tmp_path, tiny_config, dev, few_prompts, mon
     used = []
 
     def measured(model, data, config, settings, utts):
-        used.append((settings.max_new_tokens, settings.no_repeat_ngram_size))
+        used.append({key: getattr(settings, key) for key in limits})
         return {"ac": {"metric": "meteor", "value": 1, "ci95": [0, 2], "clusters": None}}
 
     monkeypatch.setattr("pam.analysis.analyse.set_metric", measured)
-    limits = {"max_new_tokens": 9, "no_repeat_ngram_size": 3}
+    limits = {"max_new_tokens": 9, "max_tokens_per_second": 12, "no_repeat_ngram_size": 3}
     exp = experiment(tmp_path / "exp", tiny_config, fusion="concat", fusion_conf={}, **limits)
     found = run(exp, dev, "--metric", str(dev))
     (name,) = found["metric"]
     assert list(found["metric"][name]) == ["as it is", "zeroed: first", "zeroed: second"]
-    assert used == [(9, 3)] * 3  # the answers are limited as in the experiment's own decoding
+    assert used == [limits] * 3  # the answers are limited as in the experiment's own decoding
     assert "| zeroed: second | 1.00 (0.0–2.0, clusters not known) |" in to_markdown(
         analysis.metric_part(found["metric"])
     )

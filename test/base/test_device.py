@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from pam.device import device_called, device_for, without_tf32
+from pam.device import device_called, device_for, why_none, without_tf32
 from pam.errors import PamError
 
 
@@ -35,7 +35,7 @@ def test_float32_may_be_asked_for():
 @pytest.mark.parametrize(
     "seen, ngpu, message",
     [
-        (0, 1, "--ngpu 1: torch sees no GPU: use --ngpu 0"),
+        (0, 1, r"--ngpu 1: torch sees no GPU \(it is built .*\): use --ngpu 0"),
         (1, 2, "--ngpu 2: torch sees 1 GPU: use --ngpu 1 or less"),
         (2, 4, "--ngpu 4: torch sees 2 GPUs: use --ngpu 2 or less"),
         (2, -1, "--ngpu -1: expected 0"),
@@ -48,12 +48,35 @@ def test_gpus_that_are_not_there_are_one_clear_line(monkeypatch, seen, ngpu, mes
 
 
 @pytest.mark.parametrize(
+    ("built", "failure", "reason"),
+    [
+        (None, None, "it is built without CUDA"),
+        (
+            "13.0",
+            "The NVIDIA driver on your system is too old (found version 12020). Please update your",
+            "it is built for CUDA 13.0; The NVIDIA driver on your system is too old "
+            "(found version 12020)",
+        ),
+        ("13.0", None, "it is built for CUDA 13.0"),
+    ],
+)
+def test_why_no_gpu_is_seen(monkeypatch, built, failure, reason):
+    def init():
+        if failure:
+            raise RuntimeError(f"{failure}\n GPU driver")
+
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert why_none() == f"torch sees no GPU ({reason})"
+
+
+@pytest.mark.parametrize(
     "seen, name, message",
     [
         (0, "cpu", None),
         (1, "cuda", None),
         (2, "cuda:1", None),
-        (0, "cuda", "--device cuda: torch sees 0 GPUs: use --device cpu"),
+        (0, "cuda", r"--device cuda: torch sees no GPU \(it is .*\): use --device cpu"),
         (2, "cuda:2", "--device cuda:2: torch sees 2 GPUs: use cuda:1 or less"),
         (2, "cuda:x", "--device cuda:x: expected cpu, cuda or cuda:N"),
         (2, "mps", "--device mps: expected cpu, cuda or cuda:N"),

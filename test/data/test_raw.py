@@ -212,6 +212,38 @@ def test_a_test_set_loses_nothing_by_its_lengths(tmp_path, caplog):
     assert (tmp_path / "raw/dropped_utts").read_text() == ""
 
 
+def test_the_shortest_clips_of_a_test_set_are_padded(tmp_path, caplog):
+    """Whether they are files, parts of a recording or copies; other sets leave them out."""
+    caplog.set_level("INFO")
+    of_tests = LengthLimit(drops=False)
+    parts = write_set(tmp_path / "set", tmp_path / "x.wav", GOOD | SHORT)
+    for data, utt in (
+        (parts, "z-1"),
+        (write_files(tmp_path / "files", {"a-1": 1, "a-2": 0.01}), "a-2"),
+        (write_files(tmp_path / "copies", {"a-1": 1, "a-2": 0.01}, rate=8000), "a-2"),
+    ):
+        out = tmp_path / "raw" / data.parent.name
+        for _ in range(2):  # the second time nothing is scanned
+            assert dump_audio(data, out, limit=of_tests) == {}
+            raw = DataDir.read(out)
+            assert raw["utt2num_samples"][utt] == "1600" and len(raw) == len(DataDir.read(data))
+            samples = load_audio(raw["wav.scp"][utt])
+            np.testing.assert_allclose(
+                samples[:160], load_audio(*DataDir.read(data).audio(utt)), atol=1e-4
+            )
+            assert len(samples) == 1600 and not samples[160:].any()
+        assert f"{data.parent.name}: 1 utterances are shorter than 0.1 s: padded" in caplog.text
+        assert list(dump_audio(data, out, max_bad=0.6)) == [utt]
+
+
+def test_audio_alone_needs_no_gpu(tmp_path):
+    """A login node can prepare the audio of a training on GPUs."""
+    data = write_files(tmp_path / "wav", {"a-1": 1})
+    more = ["--feats", "online", "--ngpu", "8", "--out", str(tmp_path / "raw")]
+    dump_main(["--data", str(data), *more])
+    assert len(DataDir.read(tmp_path / "raw/set")) == 1
+
+
 def test_limits_from_the_command_line(tmp_path):
     data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 2})
     limits = ["--feats", "online", "--max_seconds", "1.5", "--data", str(data)]

@@ -319,7 +319,9 @@ def test_tokens_per_second_of_audio(speech_llm, wav, exact, monkeypatch):
         (clip, {"max_new_tokens": 7}),
     ):
         speech_llm.generate(samples, "Write.", **{"max_new_tokens": 40, **options})
-    assert counts == [20, 16, 40, 7]
+    faster = SpeechLLM(speech_llm.model, exact=exact, max_tokens_per_second=12)
+    faster.generate(clip, "Write.", max_new_tokens=40)
+    assert counts == [20, 16, 40, 7, 30]
 
 
 def test_transcribe_with_only_bad_files_loads_no_model(tmp_path, monkeypatch, capsys):
@@ -558,13 +560,18 @@ def test_no_answer_repeats_a_sequence_if_the_experiment_says_so(
     found = []
     record = {"__init__": lambda self, *_, **limits: found.append(limits)}
     monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), record))
-    for config in ({"max_new_tokens": None}, {"no_repeat_ngram_size": 3, "max_new_tokens": 9}):
+    scale = {"no_repeat_ngram_size": 3, "max_new_tokens": 9, "max_tokens_per_second": 12}
+    for config in ({"max_new_tokens": None}, scale):
         monkeypatch.setattr(api, "load_yaml", lambda path, config=config: config)
         api.SpeechLLM.from_pretrained("exp")
         api.SpeechLLM.from_pretrained("exp", no_repeat_ngram_size=5)
     assert found == [
-        {"max_new_tokens": longest, "no_repeat_ngram_size": size}
-        for longest, size in ((128, 0), (128, 5), (9, 3), (9, 5))
+        {
+            "max_new_tokens": longest,
+            "max_tokens_per_second": per_second,
+            "no_repeat_ngram_size": size,
+        }
+        for longest, per_second, size in ((128, 8, 0), (128, 8, 5), (9, 12, 3), (9, 12, 5))
     ]
 
 

@@ -305,6 +305,10 @@ def test_options_that_cannot_be(exp, data, tmp_path, option, message):
         ("max_new_tokens", None, None, 128),
         ("max_new_tokens", 256, None, 256),
         ("max_new_tokens", 256, 7, 7),
+        ("max_tokens_per_second", None, None, 8.0),
+        ("max_tokens_per_second", 12, None, 12),
+        ("max_tokens_per_second", 12, 0, 0),
+        ("max_tokens_per_second", 0, None, 0),
     ],
 )
 def test_what_limits_answers_is_a_setting_of_the_scale(exp, key, of_scale, given, used):

@@ -8,6 +8,7 @@ from pam import environment
 from pam.bin import table
 from pam.config import load_yaml, scale_hash
 from pam.paper import origin
+from pam.paper.plan import budget_length
 from pam.paper.spec import Row
 from pam.paths import CONF
 
@@ -60,6 +61,11 @@ def test_a_budget_that_the_file_no_longer_says_is_named(tmp_path):
     text = render(write(tmp_path, kept))
     assert f"{line}{BUDGET['ctc_steps']}, steps 99 for pam_mini_short_s0; " in text
     assert f"conf/scale/mini.yaml says {SHORT} now." in text
+
+
+def test_a_budget_says_nothing_of_a_warm_up_that_is_not_done():
+    assert budget_length("paper", "long") == "epochs 5"
+    assert budget_length("mini", "short") == SHORT and "ctc_steps" in SHORT
 
 
 def test_options_that_no_row_names_are_named_even_where_all_have_them(tmp_path):

@@ -301,6 +301,19 @@ def test_a_whole_video_is_no_clip(tmp_path):
     assert "Ya.wav has 40 s: is it the whole video? cut ten seconds from START" in listed
 
 
+def test_clips_whose_download_broke_off_are_missing(tmp_path):
+    """By any pattern of names: stage 2 would count them as bad, of which it bears few."""
+    corpus = write_table(tmp_path / "corpus", "test", [(7, "a", 5), (8, "b", 5), (9, "c", 5)])
+    whole = encoded(10, 8000, 1)
+    for name, content in (("a_5", b""), ("Yb", whole[:1000]), ("c_5", whole)):
+        write(corpus / f"{name}.wav", content)
+    (test,) = prepare(tmp_path / "data", "audiocaps_test", audiocaps=corpus)
+    assert list(test["text"]) == ["audiocaps_test-c_5"]
+    listed = (tmp_path / "data/audiocaps_test/missing_clips.log").read_text()
+    assert "a_5.wav: truncated or corrupt audio (it is empty)" in listed
+    assert "Yb.wav: truncated or corrupt audio (its header promises" in listed
+
+
 def test_names_of_another_kind_are_shown_with_those_that_are_known(tmp_path, caplog):
     corpus = write_table(tmp_path / "corpus", "test", [(n, f"v{n}", 5) for n in range(3)])
     for name in ("clip-one", "clip-two"):

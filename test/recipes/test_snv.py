@@ -62,6 +62,17 @@ def test_every_row_of_the_tables_is_read(voices, caplog):
     assert "train.tsv: 1 clips are not in" in caplog.text and "beef4.mp3" in caplog.text
 
 
+def test_empty_clips_are_not_drawn(tmp_path, caplog):
+    """Version 4 has some. An item has several clips, so that a few would spoil many items."""
+    corpus = common_voice(tmp_path / "cv")
+    for clip in (corpus / "clips").glob("*_trainff00*"):
+        clip.write_bytes(b"")
+    (data,) = prepare(tmp_path, TRAIN, common_voice=corpus, num_items=40)
+    assert not any("ff00" in entry for entry in data["wav.scp"].values())
+    lost = 1 + SPEAKERS["ff00"]
+    assert f"{lost} clips are not in {corpus}/clips, or are empty there: left out" in caplog.text
+
+
 @pytest.mark.parametrize("segments", [0, 4, 5])
 def test_items_are_what_their_answers_say(voices, tmp_path, segments):
     (data,) = prepare(tmp_path, TRAIN, common_voice=voices, num_items=400, segments=segments)
@@ -162,7 +173,7 @@ def test_questions_that_cannot_be_used(tmp_path, caplog):
         entries[place] |= change
     meta.write_text(json.dumps(entries))
     (data,) = prepare(tmp_path / "data", "snv_airbench", air_bench=tmp_path / "bench")
-    assert len(data) == 1 and "5 questions left out, None: no question, or no" in caplog.text
+    assert len(data) == 1 and "3 left out, no question, or no uniq_id that can" in caplog.text
     for content in ({"data": entries}, [*entries, None], "text"):
         meta.write_text(json.dumps(content))
         with pytest.raises(PamError, match="Foundation_meta.json: not a list of questions"):
@@ -180,8 +191,13 @@ def test_air_bench_in_two_ways(bench, tmp_path, caplog):
     own, official = prepare(tmp_path, *names, air_bench=bench)
     assert list(own["text"].values()) == ["3", "1", "2", "2"] and "prompt" not in own
     assert list(official["text"].values()) == ["C", "B", "A", "B"]
-    assert "Foundation_meta.json: expected 1000 questions, found 6 (-994)" in caplog.text
-    assert "2 questions left out" in caplog.text and "missing.wav: no such file" in caplog.text
+    what = "expected 1000 questions that can be used, found 4 (-996)"
+    assert f"Foundation_meta.json: {what}" in caplog.text
+    assert "1 left out, no such audio file: 15: " in caplog.text and "missing.wav" in caplog.text
+    for name in names:
+        listed = (tmp_path / name / "left_out.log").read_text().splitlines()
+        assert listed[0].startswith("no such audio file\t15: ")
+        assert listed[1].startswith("the answer is no choice with a number\t16: answer 'many'")
     prompts = list(official["prompt"].values())
     assert prompts[1] == (
         "Choose the most suitable answer from options A, B, C, and D to respond the question in "

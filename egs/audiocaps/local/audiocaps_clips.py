@@ -84,13 +84,12 @@ def _fault(file: Path, pattern: str) -> str | None:
     """Why the file cannot be the clip."""
     if file.suffix.lower() not in READABLE:
         return f"{file.suffix[1:]} is not read: convert it to flac with ffmpeg ({file})"
-    if pattern in ("ID", "YID"):
-        try:
-            seconds = stated_seconds(file)
-        except PamError:
-            return None  # stage 2 counts it among the bad ones
-        if seconds is not None and seconds > LONGEST:
-            return f"{file} has {seconds:.0f} s: is it the whole video? cut ten seconds from START"
+    try:
+        seconds = stated_seconds(file)
+    except PamError as error:  # downloads break off
+        return str(error)
+    if pattern in ("ID", "YID") and seconds > LONGEST:
+        return f"{file} has {seconds:.0f} s: is it the whole video? cut ten seconds from START"
     return None
 
 

@@ -17,7 +17,7 @@ from snv_airbench import official_set, open_set, read_questions  # noqa: E402
 from snv_commonvoice import read_speakers  # noqa: E402
 from snv_items import draw_items, write_items  # noqa: E402
 
-from pam.data.corpus import even_sample  # noqa: E402
+from pam.data.corpus import even_sample, list_left_out  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
@@ -52,7 +52,8 @@ def make_common_voice(args: argparse.Namespace, name: str) -> None:
 
 def make_air_bench(args: argparse.Namespace, name: str) -> None:
     what = "the folder with Foundation/Foundation_meta.json of AIR-Bench"
-    questions = read_questions(folder(args.air_bench, "AIR_BENCH", what))
+    questions, faults = read_questions(folder(args.air_bench, "AIR_BENCH", what))
+    list_left_out(args.out / name, faults)
     chosen = even_sample(questions, SIZES[args.size][2])
     AIR_BENCH_SETS[name](chosen, name).write(args.out / name)
     logger.info("%s: %d of %d items", name, len(chosen), len(questions))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.data.choices import choices_entry
-from pam.data.corpus import cluster_id, report_count
+from pam.data.corpus import cluster_id, report_count, report_left_out
 from pam.data.datadir import DataDir
 from pam.data.scp import id_fault, one_line
 from pam.errors import PamError
@@ -23,6 +23,9 @@ AIR_BENCH_TASK = "Speaker_Number_Verification"
 TASK = "snv"
 PUBLISHED = 1000  # questions, by the decimals of the accuracies in the paper
 LETTERS = "ABCD"
+NO_AUDIO = "no such audio file"
+NO_ANSWER = "the answer is no choice with a number"
+NO_QUESTION = "no question, or no uniq_id that can be an utterance's"
 # The benchmark's own wording; its lines end with "\n" in the file `prompt`.
 OFFICIAL = (
     "Choose the most suitable answer from options A, B, C, and D to respond the question in next "
@@ -41,8 +44,16 @@ class Question:
     number: int  # of speakers
 
 
-def read_questions(corpus: Path) -> list[Question]:
-    """The task's questions, by id; what cannot be used is counted, the first one named."""
+@dataclass(frozen=True)
+class Fault:
+    """Why a question cannot be used, and what it has instead."""
+
+    reason: str
+    what: str
+
+
+def read_questions(corpus: Path) -> tuple[list[Question], dict[str, list[str]]]:
+    """The task's questions, by id, and {reason: those left out}."""
     meta = corpus / "Foundation" / "Foundation_meta.json"
     if not meta.is_file():
         raise PamError(f"{meta}: missing: download AIR-Bench's Foundation part, or correct db.sh")
@@ -53,20 +64,19 @@ def read_questions(corpus: Path) -> list[Question]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise PamError(f"{meta}: not a list of questions: use AIR-Bench's own file")
     found: dict[str, Question] = {}
-    faults: list[str] = []
+    faults: dict[str, list[str]] = {NO_AUDIO: [], NO_ANSWER: [], NO_QUESTION: []}
     for entry in entries:
         if entry.get("task_name") == AIR_BENCH_TASK:
             question = _question(meta.parent, entry)
-            if isinstance(question, str):
-                faults.append(f"{entry.get('uniq_id')}: {question}")
+            if isinstance(question, Fault):
+                faults[question.reason].append(f"{entry.get('uniq_id')}: {question.what}")
             elif found.setdefault(question.id, question) is not question:
                 raise PamError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
-    if faults:
-        logger.warning("%s: %d questions left out, %s", meta, len(faults), faults[0])
+    report_left_out(logger, str(meta), faults)
     if not found:
         raise PamError(f"{meta}: no usable question of {AIR_BENCH_TASK}: download it again")
-    report_count(logger, str(meta), len(found) + len(faults), PUBLISHED, "questions")
-    return [found[key] for key in sorted(found)]
+    report_count(logger, str(meta), len(found), PUBLISHED, "questions that can be used")
+    return [found[key] for key in sorted(found)], faults
 
 
 def open_set(questions: Sequence[Question], name: str) -> DataDir:
@@ -104,7 +114,7 @@ def _files(
     }
 
 
-def _question(folder: Path, entry: dict) -> Question | str:
+def _question(folder: Path, entry: dict) -> "Question | Fault":
     """The question, or why it cannot be used."""
     audio = folder / f"{AIR_BENCH_TASK}_{entry.get('dataset_name')}" / str(entry.get("path"))
     given = {letter: entry.get(f"choice_{letter.lower()}") for letter in LETTERS}
@@ -112,12 +122,12 @@ def _question(folder: Path, entry: dict) -> Question | str:
     letter = _letter(one_line(str(entry.get("answer_gt"))), choices)
     number = parse_number(choices[letter]) if letter else None
     if number is None or len(choices) < 2:
-        return f"the answer {entry.get('answer_gt')!r} is no choice with a number: {choices}"
+        return Fault(NO_ANSWER, f"answer {entry.get('answer_gt')!r}, choices {choices}")
     if not audio.is_file():
-        return f"{audio}: no such file"
+        return Fault(NO_AUDIO, str(audio))
     question = one_line(str(entry.get("question") or ""))
     if not question or _wrong_id(entry.get("uniq_id")):
-        return "no question, or no uniq_id that can be an utterance's"
+        return Fault(NO_QUESTION, f"question {question!r}")
     return Question(
         str(entry["uniq_id"]).zfill(6), audio.absolute(), question, choices, letter, number
     )

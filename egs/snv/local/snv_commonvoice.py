@@ -19,7 +19,10 @@ logger = get_logger("prepare")
 
 
 def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
-    """{client_id: names of his clips, sorted} of PART.tsv; clips that are not there are counted."""
+    """{client_id: names of his clips, sorted} of PART.tsv.
+
+    Clips that are not there, and empty files, which version 4 has, are counted.
+    """
     table, folder = corpus / f"{part}.tsv", corpus / "clips"
     for path in (table, folder):
         if not path.exists():
@@ -28,7 +31,7 @@ def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
     speakers: dict[str, set[str]] = {}
     missing: set[str] = set()
     for client, clip in _rows(table):
-        if clip in there:
+        if clip in there and (folder / clip).stat().st_size > 0:
             speakers.setdefault(client, set()).add(clip)
         else:
             missing.add(clip)
@@ -36,7 +39,7 @@ def read_speakers(corpus: Path, part: str) -> dict[str, list[str]]:
     report_count(logger, f"{table} (version 4)", count, PUBLISHED[part], "clips")
     if missing:
         logger.warning(
-            "%s: %d clips are not in %s, left out, the first is %s",
+            "%s: %d clips are not in %s, or are empty there: left out, the first is %s",
             table, len(missing), folder, min(missing),
         )  # fmt: skip
     if not speakers and not missing:
