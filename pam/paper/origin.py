@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pam.config import read_experiment, scale_hash
+from pam.config import load_yaml, read_experiment, scale_hash
 from pam.paper.plan import budget_length, length_words
 from pam.paper.spec import Row, TableSpec
 from pam.paper.store import KEPT_IN, Store, stored_runs
@@ -116,8 +116,9 @@ def _file_has_changed(scale: str, results: Results) -> list[str]:
 def _lengths_differ(scale: str, budget: str, results: Results) -> list[str]:
     """The head of a table states the budget of the scale's file as it is now."""
     now = budget_length(scale, budget)
+    warmup = load_yaml(CONF / "scale" / f"{scale}.yaml").get("warmup")
     lengths = {
-        name: length_words(scale, run.get("budget_conf") or {}) for name, run in results.items()
+        name: length_words(run.get("budget_conf") or {}, warmup) for name, run in results.items()
     }
     groups = _groups({name: {"length": length} for name, length in lengths.items()}, "length")
     return [

@@ -169,23 +169,18 @@ def _settings(options: Sequence[str]) -> str:
 
 def budget_length(scale: str, budget: str) -> str:
     """`ctc_steps 1600, steps 600`, from the scale's file."""
-    return length_words(scale, load_yaml(_file_of(scale))["budgets"].get(budget, {}))
+    conf = load_yaml(CONF / "scale" / f"{scale}.yaml")
+    return length_words(conf["budgets"].get(budget, {}), conf.get("warmup"))
 
 
-def length_words(scale: str, length: Mapping[str, Any]) -> str:
+def length_words(length: Mapping[str, Any], warmup: str | None) -> str:
     """The same words for the same lengths, whatever order a file has them in.
 
-    The steps of a warm-up that the scale leaves out, unless it is asked for, are left out too.
+    Where the scale's `warmup` is "none", its steps are no part of the length.
     """
-    no_words = {"steps_per_epoch"}
-    if load_yaml(_file_of(scale)).get("warmup") == "none":
-        no_words.add("ctc_steps")
-    kept = [f"{key} {value}" for key, value in sorted(length.items()) if key not in no_words]
+    left_out = {"steps_per_epoch", *(["ctc_steps"] if warmup == "none" else [])}
+    kept = [f"{key} {value}" for key, value in sorted(length.items()) if key not in left_out]
     return ", ".join(kept) or GAP
-
-
-def _file_of(scale: str) -> Path:
-    return CONF / "scale" / f"{scale}.yaml"
 
 
 def _time(seconds: float | None) -> str:

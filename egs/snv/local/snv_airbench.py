@@ -14,6 +14,7 @@ from typing import Any
 from pam.data.choices import choices_entry
 from pam.data.corpus import cluster_id, report_count, report_left_out
 from pam.data.datadir import DataDir
+from pam.data.importing import LeftOut
 from pam.data.scp import id_fault, one_line
 from pam.errors import PamError
 from pam.log import get_logger
@@ -44,14 +45,6 @@ class Question:
     number: int  # of speakers
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Why a question cannot be used, and what it has instead."""
-
-    reason: str
-    what: str
-
-
 def read_questions(corpus: Path) -> tuple[list[Question], dict[str, list[str]]]:
     """The task's questions, by id, and {reason: those left out}."""
     meta = corpus / "Foundation" / "Foundation_meta.json"
@@ -68,8 +61,8 @@ def read_questions(corpus: Path) -> tuple[list[Question], dict[str, list[str]]]:
     for entry in entries:
         if entry.get("task_name") == AIR_BENCH_TASK:
             question = _question(meta.parent, entry)
-            if isinstance(question, Fault):
-                faults[question.reason].append(f"{entry.get('uniq_id')}: {question.what}")
+            if isinstance(question, LeftOut):
+                faults[question.reason].append(f"{entry.get('uniq_id')}: {question.where}")
             elif found.setdefault(question.id, question) is not question:
                 raise PamError(f"{meta}: uniq_id {entry['uniq_id']} occurs twice: download again")
     report_left_out(logger, str(meta), faults)
@@ -114,7 +107,7 @@ def _files(
     }
 
 
-def _question(folder: Path, entry: dict) -> "Question | Fault":
+def _question(folder: Path, entry: dict) -> Question | LeftOut:
     """The question, or why it cannot be used."""
     audio = folder / f"{AIR_BENCH_TASK}_{entry.get('dataset_name')}" / str(entry.get("path"))
     given = {letter: entry.get(f"choice_{letter.lower()}") for letter in LETTERS}
@@ -122,12 +115,12 @@ def _question(folder: Path, entry: dict) -> "Question | Fault":
     letter = _letter(one_line(str(entry.get("answer_gt"))), choices)
     number = parse_number(choices[letter]) if letter else None
     if number is None or len(choices) < 2:
-        return Fault(NO_ANSWER, f"answer {entry.get('answer_gt')!r}, choices {choices}")
+        return LeftOut(f"answer {entry.get('answer_gt')!r}, choices {choices}", NO_ANSWER)
     if not audio.is_file():
-        return Fault(NO_AUDIO, str(audio))
+        return LeftOut(str(audio), NO_AUDIO)
     question = one_line(str(entry.get("question") or ""))
     if not question or _wrong_id(entry.get("uniq_id")):
-        return Fault(NO_QUESTION, f"question {question!r}")
+        return LeftOut(f"question {question!r}", NO_QUESTION)
     return Question(
         str(entry["uniq_id"]).zfill(6), audio.absolute(), question, choices, letter, number
     )
