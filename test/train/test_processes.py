@@ -214,7 +214,9 @@ def test_two_machines_learn_what_one_learns(uneven, tmp_path, slurm):
     options += ["--warmup", "none"]
     train_main(options)
     exp.rename(tmp_path / "one")
-    assert subprocess.run([*slurm, *options, "--num_nodes", "2"]).returncode == 0
+    command = [*slurm, *options, "--num_nodes", "2"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     same_weights(*(folder / "train" / "last.pth" for folder in (tmp_path / "one", exp)))
     assert json.loads((exp / "made.json").read_text())["train"]["complete"]
 
