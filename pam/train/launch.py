@@ -10,6 +10,7 @@ as they notice the broken connection.
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -19,10 +20,12 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pam.device import cores
 from pam.errors import PamError
+from pam.log import get_logger
 from pam.train.endings import LOST, USER_ERROR
 from pam.train.signals import SECONDS_TO_SAVE, STOPPED
 
@@ -35,9 +38,13 @@ def launch(
 ) -> None:
     """Run `python -m MODULE ARGV` in `processes` processes of this machine, and wait.
 
-    PamError if one of them fails: with its own PamError, or with what ended it.
+    PamError if one of them fails: with its own PamError, or with what ended it; if the machines do
+    not meet, or lose the one where they met.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # one message: ours
+    where = meeting(num_nodes, master) if num_nodes > 1 else alone()
+    if num_nodes > 1:
+        get_logger(__name__).info("%d machines meet at %s", num_nodes, where["rdzv_endpoint"])
     if processes > 1:  # else the threads of each process are as many as there are cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))
     config = LaunchConfig(
@@ -47,7 +54,7 @@ def launch(
         rdzv_backend="c10d",
         max_restarts=0,
         shutdown_timeout=SECONDS_TO_SAVE,
-        **(meeting(num_nodes, master) if num_nodes > 1 else alone()),
+        **where,
     )
     signal.signal(signal.SIGUSR1, pass_on)  # torchrun passes on only those that end it
     try:
@@ -56,6 +63,12 @@ def launch(
         if (status := error.failures[origin(error.failures)].exitcode) in STOPPED:
             sys.exit(status)
         raise PamError(reason(error.failures)) from None
+    except RendezvousError as error:
+        raise PamError(
+            f"the {num_nodes} machines did not meet at {where['rdzv_endpoint']}, or lost it: "
+            f"{' '.join(str(error.__cause__ or error).split())}: does each run this command? "
+            "The same command resumes"
+        ) from None
     except SignalException as error:  # torchrun has passed it on to the processes
         sys.exit(128 + error.sigval)
 
@@ -106,17 +119,25 @@ def meeting(num_nodes: int, master: str | None) -> dict[str, Any]:
                 f"--num_nodes {num_nodes}: where do they meet? Give --master_addr HOST, or start "
                 "the command on each machine with srun"
             )
-        host, _, port = master.partition(":")
-        return {"rdzv_endpoint": f"{host}:{port or PORT}", "run_id": "pam"}
+        return {"rdzv_endpoint": endpoint(master, PORT), "run_id": "pam"}
     refuse_another_step(num_nodes)
-    host, _, port = (master or first_host()).partition(":")
-    port = port or str(JOB_PORTS[int(job) % len(JOB_PORTS)])
     first = os.environ["SLURM_NODEID"] == "0"
     return {
-        "rdzv_endpoint": f"{host}:{port}",
+        "rdzv_endpoint": endpoint(master or first_host(), JOB_PORTS[int(job) % len(JOB_PORTS)]),
         "run_id": job,
         "rdzv_configs": {"is_host": str(first).lower()},
     }
+
+
+def endpoint(master: str, default: int) -> str:
+    """HOST:PORT of `master`, HOST or HOST:PORT. PamError if this machine does not know the host, on
+    which torchrun would spend minutes."""
+    host, _, port = master.partition(":")
+    try:
+        socket.getaddrinfo(host, port or default)
+    except OSError as error:
+        raise PamError(f"{master}, where the machines meet: {error.strerror}") from error
+    return f"{host}:{port or default}"
 
 
 def refuse_another_step(num_nodes: int) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from processes import is_running, wait_for
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousTimeoutError
 from toydata import make_combined
 
 from pam.bin.average import main as average_main
@@ -250,11 +251,39 @@ def test_machines_that_cannot_meet(setup, monkeypatch, variables, message):
 )
 def test_where_machines_meet(monkeypatch, variables, master, expected):
     monkeypatch.setattr(launch, "first_host", lambda: "first")
+    monkeypatch.setattr(launch.socket, "getaddrinfo", lambda *_: [])  # every name is known
     for name, value in (variables | {"STEP_NUM_NODES": "2", "NTASKS": "2"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     found = launch.meeting(2, master)
     is_host = found.get("rdzv_configs", {}).get("is_host")
     assert (found["rdzv_endpoint"], is_host) == expected
+
+
+@pytest.mark.parametrize("master", ["nowhere.invalid", "localhost:port"])
+def test_a_place_that_is_unknown(setup, master):
+    """In one line, and at once."""
+    with pytest.raises(PamError, match=f"^{master}, where the machines meet: "):
+        train_main([*setup[1], "--num_nodes", "2", "--master_addr", master])
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "message"),
+    [
+        (RendezvousTimeoutError("timeout"), None, "timeout"),
+        (RendezvousConnectionError("see inner exception"), TimeoutError("no\nanswer"), "no answer"),
+    ],
+)
+def test_machines_that_do_not_meet(setup, monkeypatch, caplog, error, cause, message):
+    caplog.set_level("INFO")
+
+    def start_nothing(*_):
+        raise error from cause
+
+    monkeypatch.setattr(launch, "elastic_launch", lambda *_: start_nothing)
+    expected = f"the 2 machines did not meet at localhost:29500, or lost it: {message}: "
+    with pytest.raises(PamError, match=expected):
+        train_main([*setup[1], "--num_nodes", "2", "--master_addr", "localhost"])
+    assert "2 machines meet at localhost:29500" in caplog.text
 
 
 @pytest.mark.parametrize("on_prompt", ["true", "false"])
