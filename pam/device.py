@@ -70,15 +70,17 @@ def allow_tf32() -> None:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Context in which GPUs multiply float32 matrices as float32."""
+    """Context in which GPUs multiply float32 matrices, those of convolutions too, as float32."""
     import torch
 
-    chosen = torch.get_float32_matmul_precision()
+    chosen, of_cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(chosen)
+        torch.backends.cudnn.allow_tf32 = of_cudnn
 
 
 def cores() -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pam.device import without_tf32
 from pam.encoders import AudioEncoder
 from pam.encoders.loading import load_pretrained
 
@@ -79,6 +80,7 @@ class WakeHubertModel(PreTrainedModel):
         )
         self.post_init()
 
+    @without_tf32()  # its rounding would be louder than what is quiet
     def log_mel(self, audio: Float[Tensor, "B N"]) -> Float[Tensor, "B M F"]:
         padded = F.pad(audio[:, None], (FFT_SAMPLES - MEL_HOP_SAMPLES, 0))
         real, imaginary = F.conv1d(padded, self.basis, stride=MEL_HOP_SAMPLES).chunk(2, dim=1)

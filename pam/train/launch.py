@@ -31,6 +31,7 @@ from pam.train.signals import SECONDS_TO_SAVE, STOPPED
 
 PORT = 29500  # torchrun's
 JOB_PORTS = range(20_000, 30_000)  # each job of Slurm takes its own
+SECONDS_TO_END = 30  # torchrun's, from SIGTERM to SIGKILL; a process that waits for NCCL needs it
 
 
 def launch(
@@ -81,9 +82,15 @@ def pass_on(number: int, _frame: Any) -> None:
 
 
 def origin(failures: Mapping[int, ProcessFailure]) -> int:
-    """The process that failed first. The others lost its connection, or torchrun ended them; their
-    times may be the same, in whole seconds."""
-    own = {r: f for r, f in failures.items() if f.exitcode != -signal.SIGTERM}
+    """The process that failed first. The others lost its connection, or torchrun ended them, with
+    SIGTERM or later with SIGKILL; their times may be the same, in whole seconds."""
+    latest = min(failure.timestamp for failure in failures.values()) + SECONDS_TO_END // 2
+    own = {
+        rank: failure
+        for rank, failure in failures.items()
+        if failure.exitcode != -signal.SIGTERM
+        and not (failure.exitcode == -signal.SIGKILL and failure.timestamp > latest)
+    }
     killed = [rank for rank, failure in own.items() if failure.exitcode < 0]
     failed = [rank for rank, failure in own.items() if not failure.message.startswith(LOST)]
     return min(killed or failed or failures, key=lambda rank: failures[rank].timestamp)

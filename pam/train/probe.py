@@ -54,7 +54,10 @@ def probe_fusion(config: Mapping[str, Any], width: int) -> Fused:
 
 
 def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> list[float]:
-    """The values of `Fused` for one clip of `frames`."""
+    """The values of `Fused` for one clip of `frames`.
+
+    Operations are counted in float32: gradients in bfloat16 take minutes on a CPU without AVX-512.
+    """
     states = [
         torch.zeros(1, spec["num_states"], frames, spec["dim"])
         for spec in config["encoders"].values()
@@ -70,7 +73,9 @@ def run_fusion(fusion: nn.Module, config: Mapping[str, Any], frames: int) -> lis
 
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(config))
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with FlopCounterMode(display=False) as forward, autocast, hooks:
+    with autocast, hooks:
+        run_once(fusion, states, len(config["tasks"]))
+    with FlopCounterMode(display=False) as forward:
         features = run_once(fusion, states, len(config["tasks"]))
     with FlopCounterMode(display=False) as backward:
         features.sum().backward()

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from pam.device import device_called, device_for, why_none, without_tf32
+from pam.device import allow_tf32, device_called, device_for, why_none, without_tf32
 from pam.errors import PamError
 
 
@@ -26,10 +26,13 @@ def test_the_device(monkeypatch, seen, ngpu, device):
 
 
 def test_float32_may_be_asked_for():
-    torch.set_float32_matmul_precision("high")
+    """Of products of matrices, and of convolutions."""
+    allow_tf32()
     with without_tf32():
         assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(

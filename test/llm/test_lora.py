@@ -83,3 +83,14 @@ def test_training_does_not_switch_the_frozen_llms_dropout_on(monkeypatch, tiny_l
     assert not torch.equal(*(lm.read_prompts(ids, lengths).pooled for _ in range(2)))
     lm.eval()
     assert torch.equal(*(lm.read_prompts(ids, lengths).pooled for _ in range(2)))
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_large_llm_is_built_without_its_gradients(monkeypatch, tiny_llm, recomputed):
+    """In bfloat16 they take minutes on a CPU without AVX-512. One layer of a kind is run again."""
+    llm = tiny_of("llama")
+    first, *_ = llm.model.layers
+    for layer in first.modules():
+        layer.register_full_backward_hook(lambda *_: pytest.fail("a gradient was computed"))
+    lm = load(monkeypatch, tiny_llm, llm, gradient_checkpointing=recomputed)
+    assert len(llm.model.layers) > 1 and len(lora_names(lm)) == 2 * 2 * len(llm.model.layers)

@@ -361,6 +361,21 @@ def test_a_process_that_lost_the_connection_is_not_the_one_to_name(where):
     assert launch.reason(failures) == "what is wrong"
 
 
+@pytest.mark.parametrize(
+    ("exitcode", "message", "expected"),
+    [
+        (1, f"{USER_ERROR}utt7: a truncated file", "utt7: a truncated file"),
+        (1, "", "process 1 of the training failed with status 1: see its messages above"),
+        (-signal.SIGKILL, "", "process 1 of the training was ended by SIGKILL, perhaps for lack"),
+    ],
+)
+def test_a_process_that_torchrun_killed_is_not_the_one_to_name(exitcode, message, expected):
+    """Processes that wait for NCCL notice neither the lost one nor SIGTERM."""
+    waiting = SimpleNamespace(exitcode=-signal.SIGKILL, timestamp=37, message="")
+    own = SimpleNamespace(exitcode=exitcode, timestamp=7, message=message)
+    assert launch.reason({0: waiting, 1: own, 2: waiting}).startswith(expected)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_others(setup, tmp_path, rank):
     """Within a minute, with one line, and nothing of the job is left."""

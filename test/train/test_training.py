@@ -533,6 +533,23 @@ def test_lora_and_the_router_have_rates_of_their_own(tiny_model):
         assert settings == expected, name
 
 
+FLAGS = ("amsgrad", "maximize", "capturable", "differentiable", "foreach", "fused")
+
+
+@pytest.mark.parametrize("options", [{flag: value} for flag in FLAGS for value in (True, False)])
+def test_every_flag_of_adamw_can_be_given(tiny_model, options):
+    class Args:
+        optim, optim_conf = "adamw", {"lr": 1e-3} | options
+
+    (optimizer,) = PaMTask.build_optimizers(Args, tiny_model)
+    assert all(
+        group[flag] == value for group in optimizer.param_groups for flag, value in options.items()
+    )
+    assert optimizer.param_groups[0]["fused"] == (
+        options not in ({"fused": False}, {"foreach": True}, {"differentiable": True})
+    )
+
+
 @pytest.mark.parametrize("fusion", ["pam", "wavllm", "salmonn"])
 @pytest.mark.parametrize("phase", ["ctc", "llm"])
 def test_an_encoder_may_have_a_factor_of_the_rate(tiny_config, fusion, phase):
