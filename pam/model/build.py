@@ -100,10 +100,11 @@ def load_experiment(
     exp = Path(exp)
     trained_weights(exp)  # fail before the LLM is loaded
     config = load_yaml(exp / "config.yaml")
-    # Only training recomputes layers, and the check that an LLM can do so takes time.
-    config["llm_conf"] = {**config["llm_conf"], "gradient_checkpointing": False}
+    if "llm_conf" in config:  # else `build_model` says what is missing
+        # Only training recomputes layers, and to check the LLM for it takes time.
+        config["llm_conf"] = {**config["llm_conf"], "gradient_checkpointing": False}
     if dtype is not None:
-        config["llm_conf"]["dtype"] = dtype
+        config["llm_conf"] = {**config["llm_conf"], "dtype": dtype}
         config["model_conf"] = {**config["model_conf"], "bf16": dtype == "bfloat16"}
     model = build_model(config, online, Template.read(exp))
     load_learned(model, exp)
