@@ -31,11 +31,12 @@ def tell_launcher(message: str) -> None:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Context: if it fails, the process ends as soon as it has said why, with the error's status.
+    """Context of a program's last work: the process ends without Python's finalisation.
 
-    An error leaves the group as it is, and its threads may abort a process that ends as usual,
-    which hides why it ended. The group cannot be destroyed: that may wait for processes that no
-    longer answer. What was imported since, such as wandb, still ends as usual.
+    In it threads of the group, which may outlive the group, abort the process now and then. If the
+    work fails, that hides why, and the group cannot be destroyed: that may wait for processes that
+    no longer answer. The status is the error's, else 0. What was imported since, such as wandb,
+    still ends as usual.
     """
     status: int | None = None
 
@@ -53,6 +54,7 @@ def ending_at_once() -> Iterator[None]:
     except BaseException as error:
         status = _status_of(error)
         raise
+    status = 0
 
 
 def _status_of(error: BaseException) -> int:

@@ -89,6 +89,8 @@ def run(
         making = from_first(todo)
         if making is None:
             return 0
+        if args.pending and is_started():
+            sys.exit(PENDING)  # the status of a return would be 0 here
         if args.pending:
             return PENDING
         if is_started() or processes_of(args) == 1:
@@ -106,7 +108,7 @@ def run(
 def joined(ngpu: int) -> Iterator[None]:
     """Context for the work of all processes; `ngpu`: GPUs of this machine, 0 for its CPU.
 
-    A PamError ends the process; its launcher prints it once.
+    It is the last work of a program. A PamError ends the process; its launcher prints it once.
     """
     if not is_started():
         yield
@@ -126,7 +128,7 @@ def joined(ngpu: int) -> Iterator[None]:
             with stopping_together():
                 yield
             torch.distributed.barrier()  # the others may still read what this one sent last
-            torch.distributed.destroy_process_group()  # else its threads may abort at exit
+            torch.distributed.destroy_process_group()
     except PamError as error:
         tell_launcher(USER_ERROR + str(error))
         sys.exit(1)

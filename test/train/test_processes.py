@@ -350,6 +350,14 @@ def test_a_process_says_why_it_ends(how, status, last):
         assert re.fullmatch(last, lines[-1]) if last else not lines, lines
 
 
+def test_no_thread_aborts_a_process_that_has_done_its_work():
+    """As threads of the group did, in Python's finalisation."""
+    done = start_module("aborts_late", [], 2, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    written, log = done.communicate()
+    assert done.returncode == 0, log
+    assert sorted(written) == ["0", "1"]
+
+
 @pytest.mark.parametrize("where", [0, 1])
 def test_a_process_that_lost_the_connection_is_not_the_one_to_name(where):
     """Torchrun notices both at once; the times of messages are whole seconds."""
