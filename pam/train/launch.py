@@ -43,8 +43,9 @@ def launch(
     not meet, or lose the one where they met.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # one message: ours
-    where = meeting(num_nodes, master) if num_nodes > 1 else alone()
+    where = alone()
     if num_nodes > 1:
+        where = meeting(num_nodes, master)
         get_logger(__name__).info("%d machines meet at %s", num_nodes, where["rdzv_endpoint"])
     if processes > 1:  # else the threads of each process are as many as there are cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // processes, 1)))

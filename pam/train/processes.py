@@ -89,9 +89,9 @@ def run(
         making = from_first(todo)
         if making is None:
             return 0
-        if args.pending and is_started():
-            sys.exit(PENDING)  # the status of a return would be 0 here
         if args.pending:
+            if is_started():
+                sys.exit(PENDING)  # `joined` ends a process that returns with 0
             return PENDING
         if is_started() or processes_of(args) == 1:
             work(making)

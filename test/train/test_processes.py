@@ -20,7 +20,7 @@ from pam.bin.average import main as average_main
 from pam.bin.train import get_parser, making_of
 from pam.bin.train import main as train_main
 from pam.config import load_yaml
-from pam.config.made import read_record
+from pam.config.made import PENDING, read_record
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.model.build import load_experiment
@@ -348,6 +348,16 @@ def test_a_process_says_why_it_ends(how, status, last):
         lines = process.communicate()[1].splitlines()
         assert process.returncode == status, lines
         assert re.fullmatch(last, lines[-1]) if last else not lines, lines
+
+
+def test_a_process_that_was_only_asked_says_that_there_is_work(uneven, tmp_path):
+    (tmp_path / "own" / "wav.scp").touch()  # stage 3 is complete
+    process = start("train", [*uneven[1], "--pending"], 2, stderr=subprocess.PIPE)
+    assert (
+        process.communicate()[1]
+        .splitlines()[-1]
+        .endswith(f"failed with status {PENDING}: see its messages above")
+    )
 
 
 def test_no_thread_aborts_a_process_that_has_done_its_work():
