@@ -64,20 +64,37 @@ def _status_of(error: BaseException) -> int:
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
+# Of a process that reads data and is killed, as its DataLoader's process gets them.
+READER_ERRORS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
+
+
 @contextmanager
 def readers_explained() -> Iterator[None]:
-    """Turn an error that a DataLoader's killed process causes into a PamError."""
+    """Turn an error that a DataLoader's killed process causes into a PamError.
+
+    PyTorch's handler of SIGCHLD raises one wherever the program is: also here, after another error
+    of the same reader, until it is taken away. So what it raises in the inner block is caught, too.
+    It raises once.
+    """
     try:
-        yield
-    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        try:
+            yield
+        except READER_ERRORS:
+            _ignore_readers()
+            raise
+    except READER_ERRORS as error:
         if not _is_of_killed_reader(error):
             raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise it again
         raise PamError(
             "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
             "the same command resumes"
         ) from error
+
+
+def _ignore_readers() -> None:
+    """Take PyTorch's handler away."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _is_of_killed_reader(error: Exception) -> bool:

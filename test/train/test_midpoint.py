@@ -21,7 +21,7 @@ from pam.bin.train import main as train_main
 from pam.data.scp import read_text_file, write_text_file
 from pam.errors import PamError
 from pam.llm.causal_lm import CausalLM
-from pam.train import belonging, midpoint, signals, task
+from pam.train import belonging, endings, midpoint, signals, task
 from pam.train.endings import readers_explained
 from pam.train.trainer import load_checkpoint
 
@@ -294,18 +294,43 @@ def test_other_errors_of_readers_do_not_say_that_one_was_killed(error):
         _try_get_data()
 
 
-def test_a_connection_that_breaks_while_a_batch_is_taken():
+@pytest.fixture
+def handler():
+    """PyTorch's handler of SIGCHLD after a reader was killed: it raises once, wherever it is."""
+    times = iter(range(1))
+
+    def raises(number, frame):
+        for _ in times:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, raises)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_connection_that_breaks_while_a_batch_is_taken(handler):
     def _try_get_data():
         raise EOFError
 
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        with pytest.raises(PamError, match="lower num_workers"), readers_explained():
-            _try_get_data()
-    finally:
-        signal.signal(signal.SIGCHLD, before)
+    with pytest.raises(PamError, match="lower num_workers"), readers_explained():
+        _try_get_data()
     with pytest.raises(EOFError), readers_explained():  # of something else
         raise EOFError
+
+
+@pytest.mark.parametrize("place", ["_ignore_readers", "_is_of_killed_reader"])
+def test_pytorchs_handler_raises_while_an_error_is_explained(handler, monkeypatch, place):
+    def _try_get_data():
+        raise ConnectionResetError
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGCHLD)
+        return work(*arguments)
+
+    work = getattr(endings, place)
+    monkeypatch.setattr(endings, place, interrupted)
+    with pytest.raises(PamError, match="lower num_workers"), readers_explained():
+        _try_get_data()
 
 
 def test_an_error_of_a_reader_is_one_line(setup, tmp_path):
