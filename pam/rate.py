@@ -1,4 +1,5 @@
 """The sampling rate of all audio, and the frame rate of the fusion's input."""
 
 SAMPLE_RATE = 16000
+LEAST_RATE, MOST_RATE = 1_000, 1_000_000  # of audio that is accepted, in Hz
 FRAMES_PER_SECOND = 25  # for every encoder (pam.encoders.pooling)

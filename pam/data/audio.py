@@ -1,7 +1,7 @@
 """Read and write audio: everything becomes mono float32 at 16 kHz; errors name file and cause."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,20 +48,27 @@ def load_audio(
 
 
 def stream_audio(
-    path: str | Path, start: float | None = None, end: float | None = None
+    path: str | Path,
+    start: float | None = None,
+    end: float | None = None,
+    log: Callable[[Sequence[str]], None] | None = None,
 ) -> Iterator[Float[np.ndarray, " N"]]:
     """The samples of `load_audio` in blocks of about a million, so that hours need little memory.
 
     A file with several channels is decoded twice, because channels that cancel each other show
-    only at its end. `PamError` as of `load_audio`, while the blocks are read.
+    only at its end. `PamError` as of `load_audio`, while the blocks are read. `log` gets the notes
+    of each file; None: they are logged once for each.
     """
     pieces = parse_concat(str(path)) if is_concat(path) else [(path, start, end)]
     for piece in pieces:
-        yield from _stream(*piece)
+        yield from _stream(*piece, log or _log)
 
 
 def _stream(
-    path: str | Path, start: float | None, end: float | None
+    path: str | Path,
+    start: float | None,
+    end: float | None,
+    log: Callable[[Sequence[str]], None],
 ) -> Iterator[Float[np.ndarray, " N"]]:
     audio = open_audio(path)
     first, last = _bounds(audio, start, end)
@@ -86,7 +93,7 @@ def _stream(
         yield block
     if decoded < last - first and not notes:
         notes.append(two_lengths(last - first, decoded, audio.rate))
-    _log([f"{path}: {note}" for note in notes])
+    log([f"{path}: {note}" for note in notes])
 
 
 def _channel_to_use(audio: Audio, first: int, last: int) -> int | None:

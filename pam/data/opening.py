@@ -29,6 +29,7 @@ from pam.data.sound import (
 from pam.data.tags import Bytes, junk_length, leading_tags
 from pam.disk import reading
 from pam.errors import PamError
+from pam.rate import LEAST_RATE, MOST_RATE
 
 HEADERLESS = (".raw", ".pcm", ".s16", ".sw")
 BARE = (".gsm", ".vox")  # these never have a header; other files without one are damaged
@@ -57,7 +58,11 @@ def open_audio(path: str | Path) -> Audio:
         )
     with reading(path):
         state = file_of(path).stat()
-        return _looked_at(path, state.st_size, state.st_mtime_ns)
+        audio = _looked_at(path, state.st_size, state.st_mtime_ns)
+    if not LEAST_RATE <= audio.rate <= MOST_RATE:  # a second of 1 Hz becomes 16,000 samples
+        rates = f"expected {LEAST_RATE} to {MOST_RATE}"
+        raise unreadable(path, f"its header says {audio.rate} samples a second, {rates}")
+    return audio
 
 
 @lru_cache(maxsize=FILES_KEPT)

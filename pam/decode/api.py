@@ -3,6 +3,7 @@
 # M fused features of an expert, S_e hidden states of encoder e
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pam.decode.answer import Answer, LayerWeights
 from pam.decode.answering import Answering
 from pam.decode.audio_input import Audio
 from pam.decode.decoder import Decoder
-from pam.decode.question import Question, check_prompt
+from pam.decode.question import MOST_TOKENS, Question, check_prompt
 from pam.decode.settings import (
     EXACT,
     MAX_NEW_TOKENS,
@@ -47,7 +48,7 @@ class SpeechLLM:
         max_tokens_per_second: and at most so many for a second of audio, if a call says nothing
             else; 0: no such limit.
 
-    It answers one call at a time: threads that share it must take turns.
+    It answers one call at a time: calls of other threads wait.
 
     >>> model = SpeechLLM.from_pretrained("exp/pam_mini_short_s0")  # doctest: +SKIP
     >>> model.generate("a.wav", "What can be heard?").text  # doctest: +SKIP
@@ -71,14 +72,14 @@ class SpeechLLM:
             drafter=drafter,
             no_repeat_ngram_size=no_repeat_ngram_size,
         )
-        self.decoder = Decoder(model, settings)
+        self.decoder, self.turn = Decoder(model, settings), threading.RLock()
 
     @classmethod
     def from_pretrained(
         cls,
         exp: str | Path,
         device: str = "cpu",
-        dtype: str | None = None,
+        dtype: str | torch.dtype | None = None,
         exact: bool = EXACT,
         no_repeat_ngram_size: int | None = None,
     ) -> "SpeechLLM":
@@ -91,7 +92,8 @@ class SpeechLLM:
         """
         check_device(device)
         folder = folder_of(exp)
-        model = load_experiment(folder, online=True, dtype=dtype).to(device)
+        name = None if dtype is None else str(dtype).removeprefix("torch.")
+        model = load_experiment(folder, online=True, dtype=name).to(device)
         limits = answer_limits(load_yaml(folder / "config.yaml"))
         if no_repeat_ngram_size is not None:
             limits["no_repeat_ngram_size"] = no_repeat_ngram_size
@@ -167,8 +169,9 @@ class SpeechLLM:
         if not prompts:
             raise PamError("no prompt: give one, or a list of them")
         for one in prompts:
-            check_prompt(one)
-        rows = self.model.prompt_posteriors(prompts).tolist()
+            self.count_tokens(one)
+        with self.turn:
+            rows = self.model.prompt_posteriors(prompts).tolist()
         found = [dict(zip(self.model.experts, row, strict=True)) for row in rows]
         return found[0] if isinstance(prompt, str) else found
 
@@ -185,13 +188,25 @@ class SpeechLLM:
         names = [shape.name for shape in self.model.shapes]
         return {name: part.numpy() for name, part in zip(names, parts_MS, strict=True)}
 
+    def count_tokens(self, prompt: str) -> int:
+        """The number of tokens of a prompt. `PamError` if no model can read it, or if there are
+        more than `MOST_TOKENS`: attention needs memory by the square of the tokens."""
+        check_prompt(prompt)
+        if (count := len(self.model.llm.prompt_ids(prompt))) > MOST_TOKENS:
+            raise PamError(f"a prompt of {count} tokens: give at most {MOST_TOKENS}")
+        return count
+
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers to all questions, whose clips are decoded together."""
-        answers = dict(self.answers(questions))
+        with self.turn:
+            answers = dict(self.answers(questions))
         return [answers[number] for number in range(len(questions))]
 
     def answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        """As `answer`, but yields (number of the question, answer) as the recordings end."""
+        """As `answer`, but yields (number of the question, answer) as the recordings end. Threads
+        must take turns."""
+        for question in questions:
+            self.count_tokens(question.prompt)
         for number, answer in Answering(self.decoder, self.longest, questions).run():
             if answer.expert is not None:
                 answer = replace(answer, layer_weights=self.layer_weights(answer.expert))

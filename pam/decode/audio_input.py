@@ -3,9 +3,11 @@
 # N, M samples
 
 import io
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol
@@ -14,9 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from pam.data.audio import load_audio, stream_audio
+from pam.data.audio import load_audio, stated_seconds, stream_audio
 from pam.errors import PamError
-from pam.rate import SAMPLE_RATE
+from pam.log import get_logger
+from pam.rate import LEAST_RATE, MOST_RATE, SAMPLE_RATE
 
 
 class AudioDecoder(Protocol):
@@ -31,8 +34,12 @@ KEYS = ("audio", "array", "raw", "bytes", "path")
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor | Mapping[str, Any] | AudioDecoder
 KINDS = "a path, bytes, an open file, samples with their rate, or a row of datasets"
 BLOCK = 1 << 20  # bytes
-LEAST_RATE, MOST_RATE = 1_000, 1_000_000  # of samples, a second
 LOUDEST = 100.0  # beyond are integers as floats; samples with variance 1 stay far below
+logger = get_logger(__name__)
+
+
+class TooLongError(PamError):
+    """Audio that is longer than asked for."""
 
 
 def name_of(audio: Audio) -> str:
@@ -57,9 +64,24 @@ def stream_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Iterator[Float
     if isinstance(found, str | Path):
         yield from stream_audio(found)
     elif isinstance(found, bytes | bytearray) or hasattr(found, "read"):
-        yield from _stream_copy(found)
+        yield from stream_content(found)
     else:
         yield as_clip(*_decoded(found, rate))
+
+
+def stream_content(
+    audio: bytes | BinaryIO, most_seconds: float = math.inf
+) -> Iterator[Float[np.ndarray, " N"]]:
+    """As `stream_input`, of a file's content. `TooLongError`, before any of it is decoded, if it
+    is longer than `most_seconds`: hours of silence are a few bytes."""
+    with tempfile.NamedTemporaryFile() as copy:  # since decoders seek and may read a file twice
+        _copy(audio, copy)
+        try:
+            if stated_seconds(copy.name) > most_seconds:  # what is decoded is never longer
+                raise TooLongError(f"more than {most_seconds:g} s of audio")
+            yield from stream_audio(copy.name, log=partial(_log, copy.name, name_of(audio)))
+        except PamError as error:
+            raise type(error)(str(error).replace(f"{copy.name}: ", "")) from error
 
 
 def load_input(audio: Audio, sample_rate: int = SAMPLE_RATE) -> Float[np.ndarray, " N"]:
@@ -147,23 +169,19 @@ def _decoded(audio: Any, sample_rate: int) -> tuple[Any, int]:
 
 
 def _copy(audio: Any, copy: IO[bytes]) -> None:
-    if hasattr(audio, "read"):
-        shutil.copyfileobj(audio, copy, BLOCK)
-    else:
-        copy.write(audio)
+    if isinstance(audio, io.TextIOBase):
+        raise PamError("audio file: it is open as text: open it with the mode 'rb'")
+    try:
+        if hasattr(audio, "read"):
+            shutil.copyfileobj(audio, copy, BLOCK)
+        else:
+            copy.write(audio)
+    except (ValueError, TypeError) as error:
+        raise PamError(f"audio file: {error}: open it with the mode 'rb'") from error
+    copy.flush()
 
 
-def _stream_copy(audio: Any) -> Iterator[Float[np.ndarray, " N"]]:
-    """The samples of a copy on the disk, because decoders seek and may read a file twice."""
-    with tempfile.NamedTemporaryFile() as copy:
-        if isinstance(audio, io.TextIOBase):
-            raise PamError("audio file: it is open as text: open it with the mode 'rb'")
-        try:
-            _copy(audio, copy)
-        except (ValueError, TypeError) as error:
-            raise PamError(f"audio file: {error}: open it with the mode 'rb'") from error
-        copy.flush()
-        try:
-            yield from stream_audio(copy.name)
-        except PamError as error:
-            raise type(error)(str(error).replace(f"{copy.name}: ", "")) from error
+def _log(copy: str, name: str, notes: Sequence[str]) -> None:
+    """Log notes about a copy by the name that its user knows."""
+    for note in notes:
+        logger.warning("%s", note.replace(copy, name, 1))

@@ -29,6 +29,7 @@ from pam.model.speech_llm import ESPnetPaMModel
 
 WINDOW = 512  # requests that are sorted by shape together
 AHEAD = 8  # requests whose features are loaded ahead
+LONG = 2048  # slots of a row
 
 logger = get_logger(__name__)
 
@@ -78,7 +79,12 @@ class Decoder:
         """Yield the answers in the order in which they end."""
         if not self.settings.exact:
             for batch in in_chunks(requests, self.settings.batch_size):
-                yield from self.plain(batch)
+                by_limits = defaultdict(list)
+                for request in batch:
+                    limits = (request.max_new_tokens, request.max_tokens_per_second)
+                    by_limits[limits].append(request)
+                for alike in by_limits.values():
+                    yield from self.plain(alike)
             return
         for some in in_chunks(requests, WINDOW):
             self.memory.prepare(request.prompt for request in some)
@@ -112,6 +118,8 @@ class Decoder:
                 yield from self.plain([fused.request])
             return
         rows = min(max(self.settings.batch_size, self.settings.beam), ITEMS)
+        if slots > LONG:  # more rows than inputs save copies, but here they are gigabytes
+            rows = min(rows, max(len(inputs), self.settings.beam))
         engine = Engine(self.lm, slots, rows, self.autocast, self.settings.no_repeat_ngram_size)
         rows_of = self.rows(inputs)
         if self.settings.beam > 1:

@@ -63,7 +63,7 @@ class ExactMemory(PromptMemory):
         for places, length in in_groups(lengths, READ_ROWS):
             states = self.model.read_prompts([new[place] for place in places], length)
             for row, place in enumerate(dict.fromkeys(places)):
-                self.known[new[place]] = without_padding(states, row)
+                self.keep(new[place], without_padding(states, row))
 
 
 @torch.no_grad()

@@ -48,12 +48,13 @@ class GreedyOutput:
 
 
 class PromptMemory:
-    """Caches the states of the `most` prompts that were used last. Each is computed once, in
-    batches of `rows`, without gradients."""
+    """Caches the states of the prompts that were used last, up to `most` bytes. Each is computed
+    once, in batches of `rows`, without gradients."""
 
-    def __init__(self, model: ESPnetPaMModel, rows: int = 32, most: int = 2048):
+    def __init__(self, model: ESPnetPaMModel, rows: int = 32, most: int = 1 << 29):
         self.model, self.rows, self.most = model, rows, most
         self.known: dict[str, PromptStates] = {}
+        self.nbytes = 0  # of all that are known
 
     def __call__(self, prompts: Sequence[str]) -> PromptStates:
         """The states of `prompts`, one row each."""
@@ -67,8 +68,10 @@ class PromptMemory:
         self.learn([prompt for prompt in asked if prompt not in self.known])
         for prompt in asked:  # the last ones are those used last
             self.known[prompt] = self.known.pop(prompt)
-        for prompt in list(self.known)[: max(0, len(self.known) - max(self.most, len(asked)))]:
-            del self.known[prompt]
+        for prompt in list(self.known)[: len(self.known) - len(asked)]:
+            if self.nbytes <= self.most:
+                break
+            self.nbytes -= self.known.pop(prompt).nbytes
 
     def learn(self, new: Sequence[str]) -> None:
         """Compute and store the states of new prompts."""
@@ -76,7 +79,12 @@ class PromptMemory:
             chunk = new[start : start + self.rows]
             states = self.model.read_prompts(chunk)
             for row, prompt in enumerate(chunk):
-                self.known[prompt] = without_padding(states, row)
+                self.keep(prompt, without_padding(states, row))
+
+    def keep(self, prompt: str, states: PromptStates) -> None:
+        """Store the states of a new prompt."""
+        self.known[prompt] = states
+        self.nbytes += states.nbytes
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from pam.decode.settings import MAX_NEW_TOKENS, check_threshold
 from pam.errors import PamError, is_utf8
 from pam.rate import SAMPLE_RATE
 
-MOST_CHARACTERS = 8_000  # of a prompt
+MOST_CHARACTERS, MOST_TOKENS = 8_000, 2_048  # of a prompt: a character may be many tokens
 Watch = Callable[[str], None]
 
 
@@ -52,7 +52,7 @@ def check_prompt(prompt: str) -> None:
     """`PamError` for a prompt that no model can read."""
     if not isinstance(prompt, str) or not prompt.strip():
         raise PamError("the prompt is empty: write what the model should do with the audio")
-    if len(prompt) > MOST_CHARACTERS:  # attention needs memory by the square of the tokens
+    if len(prompt) > MOST_CHARACTERS:
         raise PamError(f"a prompt of {len(prompt)} characters: give at most {MOST_CHARACTERS}")
     if not is_utf8(prompt):
         raise PamError(f"prompt {ascii(prompt)}: not UTF-8: write it in this encoding")

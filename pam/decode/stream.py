@@ -15,8 +15,8 @@ class Stream(Iterator[str]):
     >>> for text in stream: print(text, end="")  # doctest: +SKIP
     >>> stream.answer.expert  # doctest: +SKIP
 
-    A thread computes the answer. `close` ends it early. An error of the answer is raised where its
-    text is asked for.
+    A thread computes the answer. `close`, or that nobody holds the stream any more, ends it early.
+    An error of the answer is raised where its text is asked for.
 
     Attributes:
         answer: the whole answer; None before the text has ended.
@@ -26,14 +26,9 @@ class Stream(Iterator[str]):
         self.answer: Answer | None = None
         self._shown, self._closed = "", Event()
         self._queue: SimpleQueue[str | Answer | BaseException] = SimpleQueue()
-        self._thread = Thread(target=self._run, args=(answer,), daemon=True)
+        arguments = answer, self._queue, self._closed  # not the stream: it could never be freed
+        self._thread = Thread(target=_run, args=arguments, daemon=True)
         self._thread.start()
-
-    def _run(self, answer: Callable[[Watch, Callable[[], bool]], Answer]) -> None:
-        try:
-            self._queue.put(answer(self._queue.put, lambda: not self._closed.is_set()))
-        except BaseException as error:  # raised again by the thread that reads
-            self._queue.put(error)
 
     def __next__(self) -> str:
         while self.answer is None:
@@ -53,3 +48,17 @@ class Stream(Iterator[str]):
         """End the answer after the token that is being computed, and wait for that."""
         self._closed.set()
         self._thread.join()
+
+    def __del__(self) -> None:
+        self._closed.set()
+
+
+def _run(
+    answer: Callable[[Watch, Callable[[], bool]], Answer],
+    queue: "SimpleQueue[str | Answer | BaseException]",
+    closed: Event,
+) -> None:
+    try:
+        queue.put(answer(queue.put, lambda: not closed.is_set()))
+    except BaseException as error:  # raised again by the thread that reads
+        queue.put(error)

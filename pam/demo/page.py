@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from threading import Lock
 
 import gradio as gr
 import numpy as np
@@ -27,7 +26,6 @@ class System:
 
     def __init__(self, name: str, llm: SpeechLLM, folder: Path):
         self.name, self.llm, self.folder = name, llm, folder
-        self.turn = Lock()  # the model answers one call at a time
         self.heat_map = cache(self._heat_map)
 
     def answer(
@@ -40,8 +38,7 @@ class System:
         if audio is None:
             raise gr.Error("Record or upload audio first.")
         try:
-            with self.turn:
-                answer = self.llm.generate(audio, prompt, name=Path(audio).name)
+            answer = self.llm.generate(audio, prompt, name=Path(audio).name)
         except PamError as error:
             raise gr.Error(str(error)) from error
         heat_map = self.heat_map(answer.expert) if answer.expert is not None else None

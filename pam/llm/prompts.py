@@ -41,6 +41,11 @@ class PromptStates:
             self.mask[index, first:],
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the keys and values."""
+        return sum(part.nbytes for part in (*self.keys, *self.values))
+
     def to(self, device: torch.device) -> "PromptStates":
         return PromptStates(
             self.pooled.to(device),

@@ -14,10 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pam.decode.answer import Answer
-from pam.decode.api import SpeechLLM
+from pam.decode.api import TRANSCRIBE, SpeechLLM
 from pam.decode.question import Question
 from pam.errors import PamError
 from pam.rate import SAMPLE_RATE
@@ -65,7 +66,9 @@ class Server:
             raise ApiError(404, why, "model_not_found", "model")
 
     async def body(self, request: Request, most: float) -> bytes:
-        """The body. `ApiError` 413 where it is larger than `most` bytes, 408 where it stalls."""
+        """The body. `ApiError` 413 where it is larger than `most` bytes, 408 where it stalls, 499
+        where it breaks off, 503 where the queue is full."""
+        self.batcher.refuse_if_full()
         content = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -76,6 +79,8 @@ class Server:
                         raise ApiError(413, why, "request_too_large")
         except TimeoutError as error:
             raise ApiError(408, "the body did not arrive in time", "timeout") from error
+        except ClientDisconnect as error:
+            raise client_gone() from error
         return bytes(content)
 
     async def clip_job(
@@ -94,7 +99,8 @@ class Server:
             read_clip, content, self.limits.seconds, param, limiter=self.decoders
         )
         seconds = len(clip) / SAMPLE_RATE
-        question = Question(clip, prompt, max_new_tokens=tokens or most, name=param)
+        tokens = tokens or min(most, self.llm.max_new_tokens)
+        question = Question(clip, prompt, max_new_tokens=tokens, name=param)
         job = Job(question, seconds, on_text)
         self.batcher.submit(job)
         self.metrics.audio.inc(seconds)
@@ -109,7 +115,7 @@ class Server:
         try:
             await asyncio.wait({future, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not future.done():
-                raise ApiError(CLIENT_GONE, "the client left", "client_gone")
+                raise client_gone()
             return self.result(job)
         finally:
             gone.cancel()
@@ -129,19 +135,19 @@ class Server:
     async def deltas(self, job: Job, texts: asyncio.Queue[str]) -> AsyncIterator[str]:
         """New text of a job's answer whenever there is some, to its end."""
         future, shown = asyncio.wrap_future(job.future), ""
+        getter: asyncio.Task[str] | None = None
         try:
             while not future.done():
-                getter = asyncio.ensure_future(texts.get())
+                getter = asyncio.create_task(texts.get())
                 await asyncio.wait({getter, future}, return_when=asyncio.FIRST_COMPLETED)
-                if not getter.done():
-                    getter.cancel()
-                    continue
-                if len(text := getter.result()) > len(shown):
+                if getter.done() and len(text := getter.result()) > len(shown):
                     yield text[len(shown) :]
                     shown = text
             if rest := self.result(job).text[len(shown) :]:
                 yield rest
         finally:
+            if getter is not None:
+                getter.cancel()
             job.cancel()
 
     # --- routes
@@ -152,10 +158,12 @@ class Server:
         asked.check()
         self.check_model(asked.model)
         prompt, data = asked.prompt_and_audio()
+        prompt_tokens = self.llm.count_tokens(prompt)
         content = decode_base64(data, "input_audio")
-        texts, on_text = texts_of(asked.stream)
+        texts, on_text = texts_of(bool(asked.stream))
         job = await self.clip_job(content, prompt, asked.limit, "input_audio", on_text)
-        prompt_tokens = len(self.llm.model.llm.prompt_ids(prompt))
+        asked.messages.clear()
+        del data, content  # tens of megabytes, while the answer is waited for
         chat = Chat(self.name)
         if not asked.stream:
             return JSONResponse(chat.whole(await self.answer(job, request), prompt_tokens))
@@ -175,16 +183,20 @@ class Server:
         yield END_OF_STREAM
 
     async def transcribe(self, request: Request) -> Response:
-        body = await self.body(request, self.limits.megabytes * 1e6 + 1e5)
-        fields, content = await parse_form(request, body)
+        limit = self.limits.megabytes * 1e6 + 1e5
+        fields, content = await parse_form(request, await self.body(request, limit))
         asked = TranscriptionRequest.model_validate(fields)
         asked.check()
         self.check_model(asked.model)
+        prompt = asked.prompt or TRANSCRIBE
+        self.llm.count_tokens(prompt)
         texts, on_text = texts_of(asked.stream)
-        job = await self.clip_job(content, asked.prompt, None, "file", on_text)
+        job = await self.clip_job(content, prompt, None, "file", on_text)
+        del content
         if asked.stream:
             return sse(self.transcript_events(job, texts))
-        text, media = transcription(await self.answer(job, request), asked.response_format)
+        answer = await self.answer(job, request)
+        text, media = transcription(answer, asked.response_format, asked.language)
         return Response(text, media_type=media)
 
     async def transcript_events(self, job: Job, texts: asyncio.Queue[str]) -> AsyncIterator[str]:
@@ -347,6 +359,10 @@ def sse(events: AsyncIterator[str]) -> StreamingResponse:
 
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(reporting(), media_type="text/event-stream", headers=headers)
+
+
+def client_gone() -> ApiError:
+    return ApiError(CLIENT_GONE, "the client left", "client_gone")
 
 
 async def disconnected(request: Request) -> None:

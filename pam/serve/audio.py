@@ -11,10 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from pam.decode.audio_input import stream_input
+from pam.decode.audio_input import TooLongError, stream_content
 from pam.errors import MachineError, PamError
 from pam.log import get_logger
-from pam.rate import SAMPLE_RATE
 from pam.serve.errors import ApiError, invalid, overloaded
 
 logger = get_logger(__name__)
@@ -36,20 +35,14 @@ def decode_base64(data: str, param: str) -> bytes:
 def read_clip(
     content: bytes | BinaryIO | SpooledTemporaryFile, most_seconds: float, param: str
 ) -> Float[np.ndarray, " N"]:
-    """Mono samples at 16 kHz. `ApiError` 413 for longer audio, which is not decoded to its end,
+    """Mono samples at 16 kHz. `ApiError` 413 for longer audio, which is not decoded,
     400 for content that is no audio, and 503 where this machine cannot read it now."""
-    blocks, samples = [], 0
     try:
-        for block in stream_input(content):
-            samples += len(block)
-            if samples > most_seconds * SAMPLE_RATE:
-                raise ApiError(
-                    413, f"{param}: more than {most_seconds:g} s of audio", "audio_too_long", param
-                )
-            blocks.append(block)
+        return np.concatenate(list(stream_content(content, most_seconds)))
+    except TooLongError as error:
+        raise ApiError(413, f"{param}: {error}", "audio_too_long", param) from error
     except (OSError, MachineError) as error:
         logger.error("audio of a request: %s", error)
         raise overloaded("the server cannot read audio now") from error
     except PamError as error:
         raise invalid(param, str(error)) from error
-    return np.concatenate(blocks)

@@ -59,14 +59,19 @@ class Batcher:
         self.thread = threading.Thread(target=self._run, name="model", daemon=True)
         self.thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Queue a job. `ApiError` 503 if the server is full or stops."""
+    def refuse_if_full(self) -> None:
+        """`ApiError` 503 if the server is full or stops."""
         with self.changed:
             if not self.is_open:
                 raise overloaded("the server stops")
             self.waiting = deque(other for other in self.waiting if other.is_wanted)
             if len(self.waiting) >= self.limits.queue:
                 raise overloaded(f"{len(self.waiting)} requests wait")
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. `ApiError` 503 if the server is full or stops."""
+        with self.changed:
+            self.refuse_if_full()
             seconds = sum(other.seconds for other in self.waiting)
             if seconds + job.seconds > self.limits.queue_seconds:
                 raise overloaded(f"requests with {seconds:.0f} s of audio wait")

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pam.decode.api import TRANSCRIBE
 from pam.serve.errors import invalid, unsupported
 
+UNSUPPORTED = (
+    *("tools", "functions", "response_format", "logprobs", "stop", "modalities"),
+    *("frequency_penalty", "presence_penalty", "logit_bias"),
+)
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 
 
@@ -49,7 +52,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = None
     n: int | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     def check(self) -> None:
@@ -57,9 +60,9 @@ class ChatRequest(BaseModel):
         refuse_sampling(self.temperature)
         if self.n not in (None, 1):
             raise unsupported("n", "this server gives one answer")
-        for name in ("tools", "functions", "response_format", "logprobs", "stop", "modalities"):
+        for name in UNSUPPORTED:
             value = (self.model_extra or {}).get(name)
-            if value not in (None, False, [], ["text"], {"type": "text"}):
+            if value and value not in (["text"], {"type": "text"}):
                 raise unsupported(name, "this server does not offer it")
 
     @property
@@ -84,11 +87,12 @@ class ChatRequest(BaseModel):
 class TranscriptionRequest(BaseModel):
     """The fields of /v1/audio/transcriptions, besides the file.
 
-    `prompt` replaces "Transcribe the speech.". `language` is ignored: the model decides by prompt.
+    `prompt` is the model's instruction (OpenAI's is a hint of words); the default is "Transcribe
+    the speech.". `language` is ignored: the model decides by prompt.
     """
 
     model: str
-    prompt: str = TRANSCRIBE
+    prompt: str = ""
     response_format: str = "json"
     temperature: float | None = None
     language: str | None = None

@@ -69,8 +69,9 @@ def finish_reason(answer: Answer) -> str:
     return "stop" if answer.complete else "length"
 
 
-def transcription(answer: Answer, form: str) -> tuple[str, str]:
-    """The body and the media type of an answer of /v1/audio/transcriptions."""
+def transcription(answer: Answer, form: str, language: str | None) -> tuple[str, str]:
+    """The body and the media type of an answer of /v1/audio/transcriptions; `language` is what the
+    client said."""
     if form == "text":
         return f"{answer.text}\n", "text/plain"
     if form in ("srt", "vtt"):
@@ -78,7 +79,8 @@ def transcription(answer: Answer, form: str) -> tuple[str, str]:
         return write(pieces_of(answer)), "application/x-subrip" if form == "srt" else "text/vtt"
     body: dict[str, Any] = {"text": answer.text, "pam": details(answer)}
     if form == "verbose_json":
-        body |= {"task": "transcribe", "duration": answer.seconds, "segments": segments(answer)}
+        body |= {"task": "transcribe", "language": language or "unknown"}
+        body |= {"duration": answer.seconds, "segments": segments(answer)}
     return json.dumps(body, ensure_ascii=False), "application/json"
 
 

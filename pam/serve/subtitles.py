@@ -1,6 +1,7 @@
 """Answers with times as subtitles: SRT and WebVTT."""
 
 from collections.abc import Iterable, Sequence
+from html import escape
 
 from pam.decode.answer import Answer, Piece
 
@@ -22,7 +23,7 @@ def srt(pieces: Iterable[Piece]) -> str:
 def vtt(pieces: Iterable[Piece]) -> str:
     """WebVTT, as `srt`."""
     cues = [
-        f"{_time(start, '.')} --> {_time(end, '.')}\n{_one_block(text)}\n\n"
+        f"{_time(start, '.')} --> {_time(end, '.')}\n{escape(_one_block(text), quote=False)}\n\n"
         for start, end, text in pieces
         if text
     ]

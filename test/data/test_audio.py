@@ -139,6 +139,18 @@ def test_wav_of_0_samples(tmp_path):
     assert "0 samples" in one_line_error(path)
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+@pytest.mark.parametrize("rate", [1, 999, 1000])
+def test_rates_that_only_a_wrong_header_has(tmp_path, rate, kind):
+    """A second at 1 Hz would become 16,000 samples: kilobytes would fill the memory."""
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, sine(1.0, 1000), rate)
+    if rate < 1000:
+        assert f"its header says {rate} samples a second" in one_line_error(path)
+    else:
+        assert len(load_audio(path)) == SAMPLE_RATE
+
+
 def test_too_short_to_resample(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(1), 96000)

@@ -1,8 +1,11 @@
 """One clip through a model whose encoders are toys of the contract's shape."""
 
+import gc
 import io
 import json
 import tempfile
+import threading
+import time
 from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +19,13 @@ from toys import tone
 
 from pam.bin import transcribe
 from pam.data.audio import load_audio
+from pam.data.sound import Audio
 from pam.decode import answering, api
 from pam.decode.api import SpeechLLM
-from pam.decode.audio_input import as_clip, load_input, stream_input
+from pam.decode.audio_input import TooLongError, as_clip, load_input, stream_content, stream_input
 from pam.decode.decoder import Decoder
 from pam.decode.request import Answered
+from pam.decode.stream import Stream
 from pam.errors import PamError
 
 
@@ -489,6 +494,39 @@ def test_a_closed_stream_ends_the_answer(speech_llm, wav, monkeypatch):
     assert stream.answer.tokens < 500
 
 
+def test_a_stream_that_nobody_holds_any_more_ends_its_answer():
+    """As where a loop over it is left."""
+    ended = threading.Event()
+
+    def answer(watch, is_wanted):
+        watch("some")
+        while is_wanted():
+            time.sleep(0.01)
+        ended.set()
+
+    stream = Stream(answer)
+    assert next(stream) == "some" and not ended.is_set()
+    del stream
+    gc.collect()
+    assert ended.wait(60)
+
+
+def test_calls_of_threads_wait_for_each_other(speech_llm, wav, monkeypatch):
+    answers, running, most = speech_llm.answers, [], []
+
+    def noting(questions):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        yield from answers(questions)
+        running.pop()
+
+    monkeypatch.setattr(speech_llm, "answers", noting)
+    streams = [speech_llm.generate(wav, "Write.", stream=True) for _ in range(3)]
+    texts = {"".join(stream) for stream in streams}
+    assert len(texts) == 1 and most == [1, 1, 1]
+
+
 def test_an_error_of_a_stream_reaches_its_reader(speech_llm):
     stream = speech_llm.generate("no/such.wav", "Write.", stream=True)
     for _ in range(2):
@@ -519,6 +557,49 @@ def test_an_answer_as_json(speech_llm, long_wav):
     found = json.loads(json.dumps(speech_llm.generate(long_wav, **OPTIONS).as_dict()))
     assert found["pieces"][0].keys() == {"start", "end", "text"}
     assert found["seconds"] == 10.0 and found["tokens"] > 0
+
+
+def test_a_prompt_of_too_many_tokens(speech_llm, wav, monkeypatch):
+    """A character may be several: it is not the characters that take memory."""
+    monkeypatch.setattr(api, "MOST_TOKENS", 2 + speech_llm.count_tokens("a"))
+    few, many = "a b", "𒀀" * 9
+    speech_llm.generate(wav, few)
+    for ask in (
+        lambda: speech_llm.generate([wav, wav], [few, many]),
+        lambda: speech_llm.route(many),
+    ):
+        with pytest.raises(PamError, match=r"a prompt of \d+ tokens: give at most"):
+            ask()
+
+
+def test_content_that_is_too_long_is_not_decoded(monkeypatch):
+    """Hours of silence, of two channels, are kilobytes."""
+    content = io.BytesIO()
+    soundfile.write(content, np.zeros((10 * 16000, 2)), 16000, format="FLAC")
+    assert sum(map(len, stream_content(content.getvalue(), 10.0))) == 160000
+    monkeypatch.setattr(Audio, "blocks", None)
+    with pytest.raises(TooLongError, match="^more than 9.99 s of audio$"):
+        list(stream_content(content.getvalue(), 9.99))
+
+
+def test_notes_about_content_do_not_name_its_copy(caplog):
+    content = io.BytesIO()
+    soundfile.write(content, np.stack([tone(16000), -tone(16000)], 1), 16000, format="WAV")
+    for _ in range(2):  # they are of another copy
+        list(stream_input(content.getvalue()))
+    note = "audio bytes: its channels cancel each other: only channel 1 is used"
+    assert [record.getMessage() for record in caplog.records] == [note] * 2
+
+
+def test_a_type_of_torch_is_a_dtype(monkeypatch, tmp_path):
+    found = []
+    load = lambda exp, online, dtype: found.append(dtype) or Loaded()  # noqa: E731
+    monkeypatch.setattr(api, "load_experiment", load)
+    monkeypatch.setattr(api, "SpeechLLM", type("Fake", (SpeechLLM,), {"__init__": ignore}))
+    monkeypatch.setattr(api, "load_yaml", lambda path: {})
+    for dtype in (torch.bfloat16, "bfloat16", None):
+        api.SpeechLLM.from_pretrained(tmp_path, dtype=dtype)
+    assert found == ["bfloat16", "bfloat16", None]
 
 
 def test_where_a_model_may_be(speech_llm, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from pam.config import load_yaml
+from pam.decode import decoder
 from pam.decode.decoder import Decoder
 from pam.decode.drafters import DRAFTERS
 from pam.decode.engine import ITEMS, SLOT_STEP
@@ -44,8 +45,10 @@ def answer(model, clips, prompts, limit=128, per_second=0.0, **settings):
     return sorted(answers, key=lambda answered: answered.key)
 
 
-def test_prompts_are_remembered_up_to_a_number(tiny_model, monkeypatch):
-    memory = ExactMemory(tiny_model, most=3)
+def test_prompts_are_remembered_up_to_a_size(tiny_model, monkeypatch):
+    one = ExactMemory(tiny_model)
+    one(["a"])
+    memory = ExactMemory(tiny_model, most=3 * one.nbytes)
     learnt, learn = [], memory.learn
     monkeypatch.setattr(memory, "learn", lambda new: (learnt.append(list(new)), learn(new)))
     memory(["a", "b", "c"])
@@ -54,8 +57,43 @@ def test_prompts_are_remembered_up_to_a_number(tiny_model, monkeypatch):
     memory(["a", "b", "e", "f", "g"])  # all of a call are needed
     assert list(memory.known) == ["a", "b", "e", "f", "g"]
     assert learnt == [["a", "b", "c"], ["d"], ["b", "e", "f", "g"]]
-    states = memory.known["a"]
+    assert memory.nbytes == 5 * one.nbytes == sum(s.nbytes for s in memory.known.values())
+    memory(["h"])
+    assert list(memory.known) == ["f", "g", "h"]
+    states = memory.known["h"]
     assert not any(x.requires_grad for x in (states.pooled, *states.keys, *states.values))
+
+
+def two_clips(model):
+    batch = make_batch(model, PROMPTS[:2], ["a"] * 2, [0] * 2, [9, 30])
+    return list(clips_of(model, batch))
+
+
+def test_rows_of_long_inputs_are_not_more_than_the_inputs(tiny_model, monkeypatch):
+    """32 rows of minutes of audio would be gigabytes."""
+    clips, rows, plain = two_clips(tiny_model), [], decoder.Engine
+
+    def engine(lm, slots, number, *others):
+        rows.append(number)
+        return plain(lm, slots, number, *others)
+
+    monkeypatch.setattr(decoder, "Engine", engine)
+    found = [answer(tiny_model, clips, PROMPTS[:2], 20)]
+    monkeypatch.setattr(decoder, "LONG", 0)
+    found.append(answer(tiny_model, clips, PROMPTS[:2], 20))
+    assert rows[0] == ITEMS and rows[-1] < 3
+    assert [row.tokens for row in found[0]] == [row.tokens for row in found[1]]
+
+
+def test_limits_may_differ_within_a_batch(tiny_model):
+    clips = two_clips(tiny_model)
+    requests = [
+        Request(row, PROMPTS[row], lambda clip=clip: clip, 3 + row)
+        for row, clip in enumerate(clips)
+    ]
+    settings = Settings(exact=False, batch_size=4)
+    found = {a.key: len(a.tokens) for a in Decoder(tiny_model, settings).answers(requests)}
+    assert found == {0: 3, 1: 4}
 
 
 @torch.no_grad()

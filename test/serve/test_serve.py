@@ -1,5 +1,6 @@
 """The server, over HTTP, with the client that users have and with clients that they do not want."""
 
+import asyncio
 import base64
 import io
 import itertools
@@ -31,7 +32,7 @@ from pam.decode.answering import Answering
 from pam.decode.question import Question
 from pam.errors import MachineError, PamError
 from pam.serve.address import bound
-from pam.serve.app import make_app
+from pam.serve.app import Server, make_app
 from pam.serve.audio import decode_base64
 from pam.serve.batcher import Batcher, Job
 from pam.serve.errors import ApiError
@@ -120,6 +121,15 @@ def test_chat_in_a_stream(client, speech_llm):
     assert usage.choices == [] and usage.usage.completion_tokens == answer.tokens
 
 
+def test_an_answer_has_as_many_tokens_as_the_experiment_says(speech_llm, monkeypatch):
+    """The server's own limit is for requests that ask for more."""
+    monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
+    speech_llm.max_new_tokens = 5
+    with running(speech_llm) as (address, _):
+        counts = [post_chat(address, max_tokens=n).json()["usage"] for n in (None, 7)]
+    assert [count["completion_tokens"] for count in counts] == [5, 7]
+
+
 def test_fewer_tokens(client, speech_llm):
     found = client.chat.completions.create(model="toy", messages=messages(), max_tokens=3)
     assert found.usage.completion_tokens == 3
@@ -136,11 +146,12 @@ def test_transcriptions_in_all_formats(client, speech_llm):
         for form in ("text", "verbose_json", "srt", "vtt")
     }
     assert forms["text"] == f"{answer.text}\n"
-    assert forms["verbose_json"].duration == 1.0
+    assert forms["verbose_json"].duration == 1.0 and forms["verbose_json"].language == "unknown"
     (segment,) = forms["verbose_json"].segments
     assert (segment.start, segment.end, segment.text) == (0.0, 1.0, answer.text)
     assert forms["srt"].startswith("1\n00:00:00,000 --> 00:00:01,000\n")
     assert forms["vtt"].startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\n")
+    assert create(model="toy", file=("a.wav", WAV), prompt="").text == answer.text
     other = create(model="toy", file=("a.wav", WAV), prompt=PROMPT).text
     assert other == expected(speech_llm, tone(16000)).text
 
@@ -174,6 +185,8 @@ def test_subtitles():
         "1\n00:00:00,000 --> 00:00:02,500\none\ntwo\n\n2\n01:00:00,000 --> 01:01:01,250\na → b\n\n"
     )
     assert vtt(pieces).count("-->") == 2
+    (cue,) = [Piece(0.0, 1.0, "<b> & c")]
+    assert "\n<b> & c\n" in srt([cue]) and "\n&lt;b&gt; &amp; c\n" in vtt([cue])
 
 
 def test_models_health_and_metrics(client, served):
@@ -224,7 +237,7 @@ def test_a_full_queue_is_an_error_that_clients_understand(speech_llm, monkeypatc
         assert begun.wait(120)
         others = [pool.submit(post_chat, address) for _ in range(2)]
         assert wait_for(lambda: "pam_waiting 2.0" in metrics(address))
-        refused = post_chat(address)
+        refused = post_chat(address, b"")  # before its audio is looked at
         assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["code"] == "overloaded"
         free.set()
@@ -326,11 +339,11 @@ def test_no_descriptor_for_a_clip_is_the_servers_fault(form, tmp_path):
 
 
 def test_a_disk_that_fails_is_the_servers_fault(served, monkeypatch, caplog):
-    def failing(_content):
+    def failing(_content, _most_seconds):
         raise MachineError("cannot be read (Input/output error): try again later")
         yield
 
-    monkeypatch.setattr("pam.serve.audio.stream_input", failing)
+    monkeypatch.setattr("pam.serve.audio.stream_content", failing)
     response = post(served, data={"model": "toy"}, files={"file": WAV})
     assert fault(response) == (503, "the server cannot read audio now: try again later")
     assert response.headers["retry-after"] == "1"
@@ -341,6 +354,8 @@ FIELDS = {
     "temperature": (0.7, "temperature: this server decodes greedily"),
     "n": (2, "n: this server gives one answer"),
     "tools": ([{"type": "function"}], "tools: this server does not offer it"),
+    "presence_penalty": (0.5, "presence_penalty: this server does not offer it"),
+    "logit_bias": ({"50": 100}, "logit_bias: this server does not offer it"),
     "messages": ([], "messages: give one message"),
     "max_tokens": (0, "greater than or equal to 1"),
     "model": ("gpt", "model 'gpt' is not served here: it is 'toy'"),
@@ -352,6 +367,13 @@ def test_fields(served, field):
     value, message = FIELDS[field]
     status, found = fault(post_chat(served, **{field: value}))
     assert status == (404 if field == "model" else 400) and message in found
+
+
+def test_options_that_change_nothing(served):
+    """Clients give the defaults of OpenAI's API."""
+    defaults = {"stream": None, "stop": "", "n": 1, "tools": [], "frequency_penalty": 0.0}
+    defaults |= {"logit_bias": {}, "response_format": {"type": "text"}, "seed": 1, "top_p": 1.0}
+    assert post_chat(served, **defaults).status_code == 200
 
 
 def test_conversations(served):
@@ -457,14 +479,17 @@ def test_unknown_routes(served):
     assert fault(httpx.get(f"{served}/v1/chat/completions"))[0] == 405
 
 
-def test_a_body_that_breaks_off(served):
-    """The server goes on."""
+def test_a_body_that_breaks_off(served, caplog):
+    """The server goes on, and does not count it as its own fault."""
     host, port = served.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n{"
         )
     assert post_chat(served).status_code == 200
+    count = 'pam_requests_total{path="/v1/chat/completions",status="499"} 1.0'
+    assert wait_for(lambda: count in metrics(served))
+    assert "Traceback" not in caplog.text and "Exception" not in caplog.text
 
 
 def test_the_key(speech_llm):
@@ -483,6 +508,7 @@ def test_the_key(speech_llm):
 @pytest.fixture
 def endless(speech_llm, monkeypatch):
     """Its answers have as many tokens as allowed, and each takes a moment."""
+    speech_llm.max_new_tokens = 200
     monkeypatch.setattr(type(speech_llm.model.llm), "eos", property(lambda self: -1))
     return speech_llm
 
@@ -511,6 +537,21 @@ def test_a_client_that_leaves_ends_its_answer(endless, stream, monkeypatch):
         assert post_chat(address, max_tokens=1).status_code == 200
     assert counts[:2] == [200, 200] and counts[-1] == 1
     assert all(count < 200 for count in counts[2:])
+
+
+def test_a_stream_that_is_left_leaves_no_task():
+    """asyncio would log it as an error when it is freed."""
+    job = Job(Question(tone(16000), PROMPT), 1.0)
+
+    async def left() -> set:
+        reading = asyncio.create_task(anext(Server.deltas(None, job, asyncio.Queue())))
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        await asyncio.wait({reading})
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(left()) == set() and not job.is_wanted
 
 
 def test_requests_in_flight_are_finished(endless):
