@@ -49,7 +49,7 @@ setup(
     install_requires=[
         "torch",
         "torchaudio==2.11.0",
-        "transformers",
+        "transformers>=5.23",  # the oldest that is tested
         "peft",
         "safetensors",
         "tokenizers",

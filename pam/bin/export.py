@@ -53,7 +53,13 @@ def get_parser() -> argparse.ArgumentParser:
         "(licence= in its run.sh); may be repeated",
     )
     parser.add_argument(
-        "--push", metavar="USER/NAME", help="then upload the folder; HF_TOKEN is its token"
+        "--push",
+        metavar="USER/NAME",
+        help="then upload the folder; HF_TOKEN is its token. A new repository is public, unless "
+        "the organisation's default is another: see --private",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="with --push: nobody else sees the repository"
     )
     return parser
 
@@ -64,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         raise PamError(f"--bundle: --to {args.to} has no pretrained weights: leave it out")
     if args.data_licence and args.to != "hf":
         raise PamError(f"--data_licence: --to {args.to} has no model card: leave it out")
+    if args.private and not args.push:
+        raise PamError("--private: nothing is uploaded: give --push USER/NAME, or leave it out")
     if args.push:
         if args.to == "espnet":
             raise PamError("--push: --to espnet writes one file: upload it by other means")
@@ -78,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.push:
         from pam.hf.push import push
 
-        logger.info("uploaded to %s", push(args.out, args.push))
+        logger.info("uploaded to %s", push(args.out, args.push, args.private))
     return 0
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pam.data.audio import load_audio, stated_seconds, stream_audio
+from pam.encoders.samples import mono_samples
 from pam.errors import PamError
 from pam.log import get_logger
 from pam.rate import LEAST_RATE, MOST_RATE, SAMPLE_RATE
@@ -34,7 +35,6 @@ KEYS = ("audio", "array", "raw", "bytes", "path")
 Audio = str | Path | bytes | BinaryIO | np.ndarray | Tensor | Mapping[str, Any] | AudioDecoder
 KINDS = "a path, bytes, an open file, samples with their rate, or a row of datasets"
 BLOCK = 1 << 20  # bytes
-LOUDEST = 100.0  # beyond are integers as floats; samples with variance 1 stay far below
 logger = get_logger(__name__)
 
 
@@ -95,24 +95,7 @@ def as_clip(
     audio: Float[np.ndarray, " N"] | Float[Tensor, " N"], sample_rate: int = SAMPLE_RATE
 ) -> Float[np.ndarray, " M"]:
     """Mono samples in ±1 as float32 at 16 kHz. `PamError` for other arrays."""
-    if not isinstance(audio, np.ndarray | Tensor):
-        raise PamError(f"audio of type {type(audio).__name__}: give {KINDS}")
-    if isinstance(audio, Tensor):  # numpy has no bfloat16
-        audio = (audio.float() if audio.is_floating_point() else audio).detach().cpu().numpy()
-    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
-        raise PamError(
-            f"audio array of shape {audio.shape} and type {audio.dtype}: give mono floating-point "
-            "samples, one dimension (average channels; divide 16-bit integers by 32768)"
-        )
-    with np.errstate(over="ignore"):  # infinite samples are refused below
-        samples = np.ascontiguousarray(audio, dtype=np.float32)
-    if not samples.size or not np.isfinite(samples).all():
-        raise PamError("audio array: empty, or has NaN or infinite samples")
-    if (peak := np.abs(samples).max()) > LOUDEST:
-        raise PamError(
-            f"audio array: samples of up to {peak:g}, which should be in ±1: divide those of "
-            "16-bit integers by 32768"
-        )
+    samples = mono_samples(audio, KINDS)
     if not isinstance(sample_rate, Real) or not LEAST_RATE <= sample_rate <= MOST_RATE:
         raise PamError(
             f"sample rate {sample_rate!r}: expected samples a second, {LEAST_RATE} to {MOST_RATE}"

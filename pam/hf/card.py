@@ -25,8 +25,12 @@ tokens = model.generate(**inputs)
 print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 
-`pipeline("any-to-any", model=where, trust_remote_code=True)` works too. The code in this folder is
-that of PaM; it needs {libraries}."""
+`pipeline("any-to-any", model=where, trust_remote_code=True)` works too. The model runs on one
+device (`model.to("cuda")`; with accelerate, also `device_map="cuda:0"`); it is not split over
+several, or offloaded.
+
+The code in this folder is that of PaM. It was exported with, and needs, these packages:
+{libraries}. An older transformers may lack what the code imports."""
 UNKNOWN = 'unknown (state it: pam export --data_licence "SET=LICENCE")'
 Origins = Mapping[str, Mapping[str, str | None]]
 
@@ -41,8 +45,8 @@ def write_card(
 ) -> None:
     """Write README.md; scores are those of the experiment's main decoding, if it was scored.
 
-    `libraries`: what the folder's code needs. `data_licences`: set → licence, where the training
-    did not record it.
+    `libraries`: what the folder's code needs, with versions. `data_licences`: set → licence, where
+    the training did not record it.
     """
     results = read_results(exp, samples=0)
     results["licences"] |= data_licences

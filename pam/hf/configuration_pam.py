@@ -1,7 +1,15 @@
 """The configuration of an exported model: its parts, their shapes, and the tokens of a prompt."""
 
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+import transformers
+
+try:
+    from transformers import AutoConfig, PreTrainedConfig
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError as error:
+    raise ImportError(
+        f"this model's code does not work with transformers {transformers.__version__} ({error}): "
+        "install the version that its config.json names (transformers_version)"
+    ) from error
 
 
 class PaMConfig(PreTrainedConfig):

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Wav2Vec2FeatureExtractor,
+    __version__,
 )
 
 from pam.atomic import write_json, write_text
@@ -32,7 +33,7 @@ from pam.hf.merging import adapted_layers, keeps_lora, merged_llm
 from pam.hf.modeling_pam import LORA
 from pam.hf.origins import origins, refuse_local
 from pam.hf.processing_pam import AUDIO_TOKEN, CHAT_TEMPLATE, DEFAULT_PROMPT
-from pam.hf.travel import third_party, write_code
+from pam.hf.travel import third_party, with_versions, write_code
 from pam.lock import alone_at
 from pam.model.build import load_experiment
 from pam.model.speech_llm import ESPnetPaMModel
@@ -47,6 +48,7 @@ AUTO_MAP = {
     "AutoModelForMultimodalLM": MODEL,
     "AutoProcessor": "processing_pam.PaMProcessor",
 }
+READERS = {"soundfile", "soxr"}  # transformers imports them to read a file of audio
 SHARD = "5GB"
 ONE_FILE = 2**60  # bytes
 # What a configuration of transformers says of this machine or of its version, and labels.
@@ -72,7 +74,7 @@ def write_hf(
     with new_folder(out) as folder:
         model = load_experiment(exp, online=True)
         modules = write_model(model, config, folder, bundle, read_longest(exp))
-        libraries = third_party(modules)
+        libraries = with_versions({*third_party(modules), *READERS})
         write_card(exp, folder, found, licence, libraries, data_licences or {})
 
 
@@ -129,6 +131,7 @@ def describe(
     ]
     return {
         "model_type": "pam",
+        "transformers_version": __version__,
         "architectures": ["PaMForConditionalGeneration"],
         "auto_map": AUTO_MAP,
         "dtype": type_name(lm.embeddings.dtype),

@@ -51,7 +51,11 @@ LORA = Registry(
 )
 HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder")
 HUB += ("token",)
-PRETRAINED = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt"]  # files of other models
+# Files of other models: those that transformers reads, and no second copy of the weights, such as
+# model.fp32-00001-of-00002.safetensors.
+SAFE = ["model.safetensors", "model-*.safetensors", "model.safetensors-*.safetensors"]
+OLD = ["pytorch_model.bin", "pytorch_model-*.bin"]
+OTHERS = ["*.json", "*.model", "*.txt"]
 
 
 @dataclass
@@ -96,7 +100,8 @@ class PaMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """The model of an exported folder or repository.
 
         Pretrained weights that it does not bundle are read from their own hub, at the revision that
-        the model was trained with. `PamError` if a weight is missing: none is left at random.
+        the model was trained with. `PamError` if a weight is missing (none is left at random), or
+        if `device_map` puts weights on several devices or offloads them.
         """
         where, hub = pretrained_model_name_or_path, {k: kwargs[k] for k in HUB if k in kwargs}
         config = config or cls.config_class.from_pretrained(where, **hub)
@@ -107,13 +112,14 @@ class PaMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         else:
             own = load_file(cached_file(where, SAFE_WEIGHTS_NAME, **hub))
             options = {k: v for k, v in options.items() if k not in HUB}
-            options["state_dict"] = frozen_weights(config) | own
+            options["state_dict"] = frozen_weights(config, hub) | own
             model, info = super().from_pretrained(None, *args, **options)
             model.generation_config = GenerationConfig.from_pretrained(where, **hub)
         if info["missing_keys"]:
             raise PamError(
                 f"{where}: the weights lack {min(info['missing_keys'])}: export it again"
             )
+        refuse_several_devices(model)
         if model.lora:
             model.lora.loaded()
         return (model, info) if wanted else model
@@ -384,16 +390,28 @@ def fill(cache: Cache, own: DynamicCache, order: Int[Tensor, "B T"]) -> None:
         cache.update(*pair, number)
 
 
-def frozen_weights(config: PaMConfig) -> dict[str, Tensor]:
+def refuse_several_devices(model: PreTrainedModel) -> None:
+    """`PamError` for a model with accelerate's hooks: they would run the whole LLM in its head."""
+    devices = {str(parameter.device) for parameter in model.parameters()}
+    if len(devices) > 1 or "meta" in devices:
+        raise PamError(
+            f"device_map: the weights are on {', '.join(sorted(devices))} (meta: offloaded), but "
+            'this model runs on one device: give one, such as device_map="cuda:0" or "cpu"'
+        )
+
+
+def frozen_weights(config: PaMConfig, hub: dict[str, Any]) -> dict[str, Tensor]:
     """The pretrained weights of encoders and LLM, from their own files, by their names here."""
+    own = ("revision", "subfolder")  # those of the export
+    hub = {name: value for name, value in hub.items() if name not in own}
     state = {}
     for spec in config.encoders:
         wanted = {key: spec[key] for key in ("family", "conf", "dim", "num_states")}
-        encoder = load_encoder({**wanted, "path": local_folder(spec)})
+        encoder = load_encoder({**wanted, "path": local_folder(spec, hub)})
         state |= with_prefix(
             f"audio_encoder.encoders.{spec['name']}.", encoder.state_dict().items()
         )
-    llm = AutoModelForCausalLM.from_pretrained(local_folder(config.llm), dtype=config.dtype)
+    llm = AutoModelForCausalLM.from_pretrained(local_folder(config.llm, hub), dtype=config.dtype)
     adapted = set(config.lora["targets"] if config.lora else ())
     for name, value in llm.state_dict().items():
         layer, _, kind = name.rpartition(".")
@@ -406,8 +424,15 @@ def with_prefix(prefix: str, items: Iterable[tuple[str, Tensor]]) -> dict[str, T
     return {prefix + name: value for name, value in items}
 
 
-def local_folder(part: dict[str, Any]) -> str:
-    """The folder of a pretrained model, downloaded at its revision if need be."""
+def local_folder(part: dict[str, Any], hub: dict[str, Any]) -> str:
+    """The folder of a pretrained model, downloaded at its revision if need be.
+
+    Pickled weights are downloaded only if there are no safetensors. `hub`: token, cache_dir, …
+    """
     if Path(part["path"]).is_dir():
         return part["path"]
-    return snapshot_download(part["path"], revision=part["revision"], allow_patterns=PRETRAINED)
+    options = {"revision": part["revision"], **hub}
+    folder = snapshot_download(part["path"], allow_patterns=OTHERS + SAFE, **options)
+    if any(Path(folder).glob("*.safetensors")):
+        return folder
+    return snapshot_download(part["path"], allow_patterns=OTHERS + OLD, **options)

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
-from transformers.audio_utils import make_list_of_audio
+from transformers.audio_utils import load_audio
 from transformers.utils import logging
 
+from pam.hf.configuration_pam import PaMConfig  # first: it refuses a transformers that is too old
+
+# isort: split
+from pam.encoders.samples import mono_samples
 from pam.errors import PamError
 from pam.hf.audio_encoder import PaMAudioEncoder
-from pam.hf.configuration_pam import PaMConfig
 from pam.llm.text import TextEncoder
 from pam.rate import SAMPLE_RATE
 
 HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder")
 HUB += ("token",)
 logger = logging.get_logger(__name__)
+KINDS = "a path, a URL, samples, or a list of these"
 TOLERANCE = 1.05  # times the longest clip of the training
 AUDIO_TOKEN = "<|audio|>"
 DEFAULT_PROMPT = "Transcribe this recording."
@@ -96,17 +100,22 @@ class PaMProcessor(ProcessorMixin):
         """Inputs of the model for pairs of a prompt and a recording.
 
         `audio`: samples in ±1 at 16 kHz, mono, or a path or URL, or a list of these. One text
-        serves for all recordings; the default is `default_prompt`. `PamError` names what is wrong.
+        serves for all recordings; the default is `default_prompt`. `PamError` names what is wrong;
+        only an error of the network is that of the network.
         """
         if images is not None or videos is not None or audio is None:
             raise PamError("this model takes one recording for each text: give audio, nothing else")
         if return_tensors != "pt":
             raise PamError(f"return_tensors {return_tensors!r}: only 'pt' is possible")
-        clips = make_list_of_audio(self.feature_extractor.fetch_audio(audio))
+        if sampling_rate not in (None, SAMPLE_RATE):
+            raise PamError(f"sampling rate {sampling_rate}: resample the audio to {SAMPLE_RATE} Hz")
+        clips = self.clips(audio)
+        if not clips:
+            raise PamError(f"audio: an empty list: give {KINDS}")
         texts = self.texts(text, len(clips))
         heard = self.feature_extractor(
-            [np.asarray(clip, dtype=np.float32) for clip in clips],
-            sampling_rate=sampling_rate,
+            clips,
+            sampling_rate=SAMPLE_RATE,
             padding=True,
             return_attention_mask=True,
             return_tensors="pt",
@@ -119,6 +128,21 @@ class PaMProcessor(ProcessorMixin):
         return BatchFeature(
             data | {"input_values": heard["input_values"], "input_values_mask": mask}
         )
+
+    def clips(self, audio: Any) -> list[np.ndarray]:
+        """The samples of each recording; lists in lists are one list."""
+        if isinstance(audio, list | tuple):
+            if audio and isinstance(audio[0], float):
+                return [mono_samples(np.asarray(audio), KINDS)]
+            return [clip for one in audio for clip in self.clips(one)]
+        if isinstance(audio, str | os.PathLike):
+            name = os.fspath(audio)
+            try:
+                return [mono_samples(load_audio(name, SAMPLE_RATE), KINDS)]
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise PamError(f"{name[:200]}: it cannot be read as audio: {reason}") from error
+        return [mono_samples(audio, KINDS)]
 
     def warn_of_long(self, seconds: float) -> None:
         """Nothing is cut: a warning tells of a clip that is longer than those of the training."""

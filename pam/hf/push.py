@@ -18,11 +18,20 @@ def token() -> str:
     return os.environ[TOKEN]
 
 
-def push(folder: Path, repo: str) -> str:
-    """Upload `folder` to the repository USER/NAME, which is made if need be; returns its URL."""
+def push(folder: Path, repo: str, private: bool = False) -> str:
+    """Upload `folder` to the repository USER/NAME, which is made if need be; returns its URL.
+
+    `private`: nobody else sees it. `PamError` if it exists and is public.
+    """
     api = HfApi(token=token())
     try:
-        url = str(api.create_repo(repo, exist_ok=True))
+        # None: public, unless the default of an organisation is another.
+        url = str(api.create_repo(repo, private=private or None, exist_ok=True))
+        if private and not api.repo_info(repo).private:
+            raise PamError(
+                f"--private: {repo} exists and is public: make it private ({url}/settings), or "
+                f"choose another name; {folder} is complete, upload it again"
+            )
         api.upload_folder(repo_id=repo, folder_path=folder)
     except (HfHubHTTPError, OSError) as error:
         reason = " ".join(str(error).split())

@@ -8,7 +8,8 @@ and a registry keeps the parts in use only.
 import ast
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pam.atomic import write_text
@@ -91,6 +92,11 @@ def third_party(modules: Sequence[str]) -> list[str]:
     """The packages that modules of pam import, without pam and the standard library."""
     names = {name for module in modules for name in packages(module)}
     return sorted(names - {"pam"} - sys.stdlib_module_names)
+
+
+def with_versions(names: Iterable[str]) -> list[str]:
+    """Each package with the version that is installed here: "torch 2.11.0"."""
+    return [f"{name} {version(name).partition('+')[0]}" for name in sorted(names)]
 
 
 def packages(module: str) -> Iterator[str]:

@@ -35,6 +35,7 @@ def main(out, clips, *folders):
             "single": [new(model, each)[0] for each in one],
             "chat": new(model, chat(processor, prompts[0], audio[0]))[0],
             "request": new(model, processor.apply_transcription_request(audio[0], prompts[0]))[0],
+            "file": new(model, processor(text=prompts[0], audio="clip0.wav"))[0],
             "pipeline": answer(folder, prompts[0], audio[0]),
             "text": processor.decode(new(model, one[0])[0], skip_special_tokens=True),
             "end": model.config.end,

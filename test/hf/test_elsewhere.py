@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from greedys import PROMPTS, clips, greedy_tokens
 from safetensors.torch import load_file
@@ -35,6 +36,7 @@ def strangers(folder, outs, env):
     """{exported folder: what the stranger got}."""
     clip = {f"clip{n}": c for n, c in enumerate(clips())}
     np.savez(folder / "clips.npz", prompts=PROMPTS, **clip)
+    soundfile.write(folder / "clip0.wav", clip["clip0"], 16000, subtype="FLOAT")
     answers = folder / "out.json"
     run([str(STRANGER), str(answers), str(folder / "clips.npz"), *map(str, outs)], env, cwd=folder)
     return json.loads(answers.read_text())
@@ -64,7 +66,7 @@ def test_a_stranger_gets_greedys_tokens(answers, case):
     assert len({tuple(row) for row in expected}) > 1  # the answers depend on the input
     assert [cut(row) for row in found["batch"]] == expected
     assert [cut(row) for row in found["single"]] == expected
-    assert cut(found["chat"]) == cut(found["request"]) == expected[0]
+    assert cut(found["chat"]) == cut(found["request"]) == cut(found["file"]) == expected[0]
     assert found["pipeline"].strip() == found["text"].strip()
     assert found["dtype"] == "torch.float32"
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -206,7 +207,15 @@ def test_the_card_has_the_scores_with_their_intervals(card):
     assert (metric["type"], metric["value"]) == ("wer", 12.34)
     assert "95% CI" in metric["name"] and "120 utterances" in metric["name"]
     assert "for these 2 clusters only)" in metric["name"] and "for these 2 clusters only)" in text
-    assert "95% CI" in text and "tiny-llm" in text and "jaxtyping" in text
+    assert "95% CI" in text and "tiny-llm" in text
+
+
+def test_the_card_has_the_versions_of_all_that_its_example_needs(card, tmp_path):
+    _, text = card
+    for name in ("jaxtyping", "numpy", "soundfile", "soxr", "torch", "transformers"):
+        assert f"{name} {version(name).partition('+')[0]}" in text, name
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["transformers_version"] == version("transformers")
 
 
 def test_the_card_has_the_licence_of_every_training_set(card):
@@ -224,16 +233,38 @@ def test_a_card_without_a_record_of_the_data_says_so(exp, tmp_path):
     assert "sets of this training were not recorded" in (tmp_path / "out/README.md").read_text()
 
 
-def test_push_uploads_the_folder(exp, tmp_path, monkeypatch):
-    calls = []
+@pytest.fixture
+def hub(monkeypatch):
+    """What a hub is asked for; `there`: an existing repository is private."""
+    found = SimpleNamespace(calls=[], there=None)
+
+    def create_repo(repo, private, exist_ok):
+        found.calls.append(("repo", repo, private))
+        found.there = private if found.there is None else found.there
+        return f"https://hub/{repo}"
+
     api = SimpleNamespace(
-        create_repo=lambda repo, exist_ok: calls.append(("repo", repo)) or "https://hub/me/model",
-        upload_folder=lambda repo_id, folder_path: calls.append((repo_id, folder_path)),
+        create_repo=create_repo,
+        repo_info=lambda repo: SimpleNamespace(private=found.there),
+        upload_folder=lambda repo_id, folder_path: found.calls.append((repo_id, folder_path)),
     )
-    monkeypatch.setattr(push, "HfApi", lambda token: calls.append(token) or api)
+    monkeypatch.setattr(push, "HfApi", lambda token: found.calls.append(token) or api)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert run(exp, "lora", tmp_path / "out", "--push", "me/model") == 0
-    assert calls == ["secret", ("repo", "me/model"), ("me/model", tmp_path / "out")]
+    return found
+
+
+@pytest.mark.parametrize(("more", "private"), [([], None), (["--private"], True)])
+def test_push_uploads_the_folder(exp, tmp_path, hub, more, private):
+    out = tmp_path / "out"
+    assert run(exp, "lora", out, "--push", "me/model", *more) == 0
+    assert hub.calls == ["secret", ("repo", "me/model", private), ("me/model", out)]
+
+
+def test_nothing_private_is_pushed_to_a_public_repository(tmp_path, hub):
+    hub.there = False
+    with pytest.raises(PamError, match="--private: me/model exists and is public"):
+        push.push(tmp_path, "me/model", private=True)
+    assert (len(hub.calls), hub.calls[-1][0]) == (2, "repo")
 
 
 def test_push_without_a_token_fails_first(exp, tmp_path, monkeypatch):
@@ -250,6 +281,7 @@ def test_push_without_a_token_fails_first(exp, tmp_path, monkeypatch):
         (["hf", "--bundle", "--data_licence", "a=CC0"], "no training set has this name"),
         (["lora", "--data_licence", "a=CC0"], "--to lora has no model card"),
         (["lora", "--bundle"], "--bundle: --to lora has no pretrained weights"),
+        (["lora", "--private"], "--private: nothing is uploaded: give --push USER/NAME"),
         (["espnet", "--push", "a/b"], "--push: --to espnet writes one file"),
     ],
 )

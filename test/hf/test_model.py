@@ -1,18 +1,27 @@
 """The exported model in this process: all fusions and encoders, both sides of padding, errors."""
 
 import json
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from greedys import PROMPTS, clips, exported, generated, greedy_tokens
+from huggingface_hub.utils import filter_repo_objects
 from tiny import CASES, save_tiny
 
 from pam.checkpoint import read_weights, write_checkpoint
+from pam.decode.audio_input import as_clip
 from pam.encoders import load_encoder
 from pam.errors import PamError
 from pam.fusion import FUSIONS
+from pam.hf import modeling_pam
+from pam.hf.configuration_pam import PaMConfig
 from pam.hf.folder import write_hf
+from pam.hf.modeling_pam import PaMForConditionalGeneration
 from pam.model.build import load_experiment
 from pam.model.features import encode
 
@@ -215,12 +224,128 @@ def test_text_is_no_control_token(both):
         ("<|audio|>Transcribe.", clips()[0], "the prompt comes before the audio"),
         (["a", "b"], clips(), "2 texts for 3 recordings"),
         ("Transcribe.", np.zeros(10, np.float32), "a clip of 0.001 s is too short"),
+        ("Transcribe.", [], "audio: an empty list: give a path"),
+        ("Transcribe.", {"array": clips()[0]}, "audio of type dict: give a path, a URL"),
+        ("Transcribe.", "none.wav", "none.wav: it cannot be read as audio"),
+        ("Transcribe.", Path(__file__), "test_model.py: it cannot be read as audio"),
     ],
 )
 def test_bad_inputs_are_one_line(both, text, audio, message):
     with pytest.raises(PamError, match=message) as caught:
         both[2](text=text, audio=audio)
     assert "\n" not in str(caught.value)
+
+
+LOUD = (clips()[1] * 32768).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (LOUD, r"type int16: give mono floating-point samples"),
+        (torch.from_numpy(LOUD), r"type int16: give mono floating-point samples"),
+        (LOUD.astype(np.float32), "should be in ±1: divide those of 16-bit integers"),
+        (np.stack([clips()[1]] * 2), r"shape \(2, 8000\) and type float32: give mono"),
+        (np.stack([clips()[1]] * 2, axis=1), r"shape \(8000, 2\) and type float32: give mono"),
+        (np.full(8000, np.nan, np.float32), "has NaN or infinite samples"),
+        (np.full(8000, 1e300), "has NaN or infinite samples"),
+        (np.zeros(0, np.float32), "audio array: empty"),
+    ],
+)
+def test_samples_are_refused_as_by_the_api(both, audio, message):
+    for refusing in (as_clip, partial(both[2], "Transcribe.")):
+        with pytest.raises(PamError, match=message) as caught:
+            refusing(audio)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(PamError, match=message):  # in a batch too
+        both[2](text="Transcribe.", audio=[clips()[0], audio])
+
+
+def test_all_forms_of_a_recording_give_the_same_input(both, tmp_path):
+    clip, file = clips()[1], tmp_path / "clip.wav"
+    soundfile.write(file, clip, 16000, subtype="FLOAT")
+    forms = [clip, clip.astype(np.float64), clip.tolist(), torch.from_numpy(clip), file, str(file)]
+    found = both[2](text="Transcribe.", audio=[*forms, [clip]])["input_values"]
+    assert found.shape == (7, 8000) and all(row.equal(torch.from_numpy(clip)) for row in found)
+
+
+def test_a_file_without_samples_is_named(both, tmp_path):
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    with pytest.raises(PamError, match=r"empty\.wav: .*: audio array: empty"):
+        both[2](text="Transcribe.", audio=[clips()[0], tmp_path / "empty.wav"])
+
+
+@pytest.mark.parametrize("place", ["cpu", {"": "cpu"}])
+def test_one_device_is_fine(folder, place):
+    model = PaMForConditionalGeneration.from_pretrained(folder[1], device_map=place)
+    assert model.device.type == "cpu"
+
+
+def test_an_offloaded_model_is_refused(folder, tmp_path):
+    """accelerate's hooks on the LLM would run all of it on the states for its head."""
+    where = {"audio_encoder": "cpu", "router": "cpu", "language_model": "disk"}
+    with pytest.raises(PamError, match="device_map: the weights are on cpu, meta .*: give one"):
+        PaMForConditionalGeneration.from_pretrained(
+            folder[1], device_map=where, offload_folder=str(tmp_path)
+        )
+
+
+def test_several_devices_are_refused():
+    weights = [SimpleNamespace(device=torch.device("cuda", number)) for number in (0, 1, 0)]
+    model = SimpleNamespace(parameters=lambda: weights)
+    with pytest.raises(PamError, match="the weights are on cuda:0, cuda:1 .*: give one") as caught:
+        modeling_pam.refuse_several_devices(model)
+    assert "\n" not in str(caught.value)
+
+
+FILES = ["config.json", "tokenizer.model", "README.md"]
+WEIGHTS = ["model.safetensors", "model.fp32-00001-of-00002.safetensors", "consolidated.safetensors"]
+SHARDS = ["model-00001-of-00002.safetensors", "model.safetensors-00001-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ([*WEIGHTS, "pytorch_model.bin"], WEIGHTS[:1]),
+        ([*SHARDS, "pytorch_model-00001-of-00002.bin"], SHARDS),
+        (["pytorch_model.bin", "training_args.bin"], ["pytorch_model.bin"]),
+        (["pytorch_model-00001-of-00002.bin"], ["pytorch_model-00001-of-00002.bin"]),
+    ],
+)
+def test_pretrained_weights_are_downloaded_once_with_the_callers_options(
+    monkeypatch, tmp_path, files, wanted
+):
+    calls = []
+
+    def download(name, allow_patterns, **options):
+        calls.append({"name": name, **options})
+        for file in filter_repo_objects(FILES + files, allow_patterns=allow_patterns):
+            (tmp_path / file).touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr(modeling_pam, "snapshot_download", download)
+    hub = {"token": "secret", "cache_dir": "here", "local_files_only": True}
+    part = {"path": "me/llm", "revision": "abc"}
+    assert modeling_pam.local_folder(part, hub) == str(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES[:2] + wanted)
+    assert all(call == {"name": "me/llm", "revision": "abc", **hub} for call in calls)
+
+
+def test_options_of_the_hub_reach_all_parts(folder, monkeypatch):
+    """Those of the export itself (its revision, its subfolder) do not."""
+    asked = []
+
+    def local_folder(part, hub):
+        asked.append((part["path"], hub))
+        raise PamError("stop")
+
+    monkeypatch.setattr(modeling_pam, "local_folder", local_folder)
+    config = PaMConfig.from_pretrained(folder[1], bundled=False)
+    own = {"revision": "main", "token": "secret", "cache_dir": "here", "local_files_only": True}
+    with pytest.raises(PamError, match="stop"):
+        PaMForConditionalGeneration.from_pretrained(folder[1], config=config, **own)
+    del own["revision"]
+    assert asked == [(config.encoders[0]["path"], own)]
 
 
 def test_a_template_around_prompt_and_audio(experiment, tmp_path):

@@ -1,8 +1,12 @@
 """The code that travels: all parts of all registries, flat, with relative imports only."""
 
 import ast
+import importlib
+import sys
+from types import ModuleType
 
 import pytest
+import transformers
 
 from pam.encoders import ENCODERS
 from pam.fusion import FUSIONS
@@ -47,6 +51,28 @@ def test_only_parts_in_use_travel(tmp_path):
     text = (tmp_path / "pam_encoders.py").read_text(encoding="utf-8")
     assert '".pam_encoders_whisper:WhisperAudioEncoder"' in text and "wavlm" not in text
     assert "from .pam_encoders_whisper import" in text  # transformers copies what is imported
+
+
+def test_the_versions_of_all_packages_are_known():
+    names = travel.third_party(travel.closure(ROOTS, PARTS))
+    found = dict(text.split() for text in travel.with_versions(names))
+    assert found["transformers"] == transformers.__version__ and [*found] == names
+    assert not [version for version in found.values() if "+" in version]  # PyPI has no torch x+cpu
+
+
+@pytest.mark.parametrize("module", ["configuration_pam", "processing_pam"])
+def test_a_transformers_that_is_too_old_is_named(folder, monkeypatch, module):
+    """The two modules that transformers imports first; version 4 has no `PreTrainedConfig`."""
+    monkeypatch.delattr(transformers, "PreTrainedConfig", raising=False)
+    monkeypatch.delitem(transformers._class_to_module, "PreTrainedConfig")
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    monkeypatch.setitem(sys.modules, "exported", package := ModuleType("exported"))
+    package.__path__ = [str(folder)]
+    with pytest.raises(
+        ImportError, match=r"not work with transformers 4\.57\.1.*config\.json"
+    ) as e:
+        importlib.import_module(f"exported.{module}")
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("text", ["import pam.errors", "from pam import errors"])
