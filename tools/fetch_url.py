@@ -9,7 +9,6 @@ of the environment. Recipes import `download` and `unpack`.
 """
 
 import argparse
-import fcntl
 import hashlib
 import shutil
 import ssl
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # pam, installed o
 
 from pam.disk import writing  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
+from pam.lock import alone_at  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
 CHUNK_BYTES = 1 << 20
@@ -44,35 +44,49 @@ NETWORK = (urllib.error.URLError, HTTPException, ConnectionError, TimeoutError, 
 logger = get_logger(__name__)
 
 
+class RefusedError(PamError):
+    """The server's answer will be the same next time: there is no such file, or no right to it."""
+
+
 def download(url: str, file: Path, md5: str | None = None, pause_seconds: float = 2.0) -> Path:
     """The file of `url` at `file`; downloaded, or the rest of it, if it is not there yet.
 
-    Broken connections are tried again, five times, after 1, 2, 4 … times `pause_seconds`.
-    `PamError` where that did not help, for an address that is refused, for another md5, and for a
-    full disk.
+    Broken connections are tried again, five times since the last one that brought something, after
+    1, 2, 4 … times `pause_seconds`. `PamError` where that did not help, for another md5, and for a
+    full disk; `RefusedError` for an address that is refused.
     """
     if file.is_file():
         _check_md5(file, md5, "remove it, or put the right file there")
         return file
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
-    with writing(file), part.open("ab") as out:
-        _lock(out, part)
-        for attempt in range(TRIES):
-            try:
-                _continue(url, out, part)
-                break
-            except NETWORK as error:
-                _give_up(error, url, file, is_last=attempt == TRIES - 1)
-                logger.info("%s: %s: trying again", url, _reason(error))
-                time.sleep(pause_seconds * 2**attempt)
-    try:
-        _check_md5(part, md5, f"it is removed, fetch {url} again")
-    except PamError:
-        part.unlink()
-        raise
-    part.replace(file)
+    with alone_at(file, "download"), writing(file):
+        if file.is_file():  # another program has just fetched it
+            return file
+        with part.open("ab") as out:
+            _fill(url, out, file, pause_seconds)
+        try:
+            _check_md5(part, md5, f"it is removed, fetch {url} again")
+        except PamError:
+            part.unlink()
+            raise
+        part.replace(file)
     return file
+
+
+def _fill(url: str, out: BinaryIO, file: Path, pause_seconds: float) -> None:
+    """Append to `out` all that it lacks of the file at `url`."""
+    part, failed, most = Path(out.name), 0, 0
+    while True:
+        try:
+            _continue(url, out, part)
+            return
+        except NETWORK as error:
+            out.flush()
+            have = part.stat().st_size
+            failed, most = (1, have) if have > most else (failed + 1, most)
+            _give_up(error, url, file, is_last=failed == TRIES)
+            logger.info("%s: %s: trying again", url, _reason(error))
+            time.sleep(pause_seconds * 2 ** (failed - 1))
 
 
 def _check_md5(file: Path, expected: str | None, remedy: str) -> None:
@@ -82,13 +96,6 @@ def _check_md5(file: Path, expected: str | None, remedy: str) -> None:
         found = hashlib.file_digest(stream, "md5").hexdigest()
     if found != expected:
         raise PamError(f"{file}: md5 {found}, expected {expected}: {remedy}")
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise PamError(f"{path}: another program fetches or unpacks it: wait for it") from error
 
 
 def _continue(url: str, out: BinaryIO, part: Path) -> None:
@@ -143,7 +150,7 @@ def _give_up(error: Exception, url: str, file: Path, is_last: bool) -> None:
     code = getattr(error, "code", 0)
     refused = 400 <= code < 500 and code not in PASSING
     if refused or is_last:
-        raise PamError(
+        raise (RefusedError if refused else PamError)(
             f"{url}: {_reason(error)}: run the same command again, it resumes; or get the file "
             f"elsewhere and put it at {file}"
         ) from error
@@ -160,11 +167,9 @@ def unpack(archive: Path, folder: Path, inner: str = "") -> Path:
     """
     if folder.is_dir():
         return folder
-    logger.info("unpacking %s", archive)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.with_name(f".{folder.name}.part")
-    with writing(folder), archive.open("rb") as held:
-        _lock(held, archive)
+    with alone_at(folder, "unpacking"), writing(folder):
+        logger.info("unpacking %s", archive)
         if folder.is_dir():  # another program has just made it
             return folder
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed

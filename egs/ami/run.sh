@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 scale=paper          # encoders, LLM and schedule: a file of conf/scale
 budget=long          # length of training: a name under `budgets` of the scale
 size=long            # size of the corpus: long is all, short 3000 utterances, tiny is enough to try the stages
-download=false       # true: fetch annotations and 687 recordings into $AMI before stage 1
+download=false       # true: fetch annotations and the sets' recordings (687 in all) into $AMI before stage 1
 licence="CC BY 4.0"
 train_sets="ami_train"
 dev_sets="ami_dev"
@@ -25,7 +25,7 @@ test_sets="ami_test"
 . "$PAM_ROOT/utils/parse_options.sh"
 
 prepare() { # stage 1: this corpus' own preparation
-    [[ $download == false ]] || launch - "$python" local/download.py "$AMI"
+    [[ $download == false ]] || launch - "$python" local/download.py "$AMI" --sets "${sets[@]}"
     launch "$datadir/log/prepare.log" "$python" local/prepare.py --corpus "$AMI" \
         --parquet "$AMI_PARQUET" --out "$datadir" --size "$size" --sets "${sets[@]}"
 }

@@ -7,7 +7,8 @@ processes that create files in one folder wait for its lock.
 
 scan.jsonl keeps the results, so that no work is repeated. An utterance is checked again if its
 entry has changed, or the size or the time of one of its files, for example after a bad file was
-replaced.
+replaced. A bad one is checked again also after its files got other rights, and with another
+libsndfile. What this machine cannot read now ends the scan: it is not bad.
 """
 
 import functools
@@ -20,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import soundfile
+
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
@@ -27,7 +30,7 @@ from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
 from pam.data.scp import Problem
 from pam.data.shards import file_of
 from pam.data.workers import run_tasks
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 from pam.log import get_logger, progress
 
 REFERABLE = ("FLAC", "WAV", "WAVEX")
@@ -95,7 +98,9 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     """Check and convert all audio of `data` into `out`; results in out/scan.jsonl are reused."""
     utterances = data.utterances
     known, keys = _resume(data, out), {utt: key_of(*data.audio(utt)) for utt in utterances}
-    result = _what_holds(known, keys, out / "audio")
+    was_bad = known.bad.keys() & keys.keys()
+    verdicts = {utt: _verdict_key(keys[utt], data.audio(utt)[0]) for utt in was_bad}
+    result = _what_holds(known, keys, verdicts, out / "audio")
     todo = [utt for utt in utterances if utt not in result.keys]
     starts = range(0, len(todo), UTTERANCES_PER_TASK)
     tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
@@ -107,6 +112,8 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     result.clips.sort(key=lambda clip: clip.utt)
     _report_notes(out / "audio_notes", {clip.utt: clip.note for clip in result.clips if clip.note})
     result.keys |= {utt: keys[utt] for utt in todo}
+    bad = result.bad.keys() & set(todo)
+    result.keys |= {utt: _verdict_key(keys[utt], data.audio(utt)[0]) for utt in bad}
     if tasks or known.keys != result.keys:
         _write(out / "scan.jsonl", result)
     return result
@@ -124,26 +131,39 @@ def _report_notes(file: Path, notes: dict[str, str]) -> None:
 
 def key_of(path: str, start: float | None, end: float | None) -> str:
     """Identifies an utterance's source: its entry, and the size and time of its existing files."""
-    try:
-        stamps = [_size_and_time(file) for file in files_of(path)]
-    except PamError:  # an invalid entry is reported when it is converted
-        stamps = []
+    found = _stats_of(path)
     entry = digest_of([json.dumps([path, start, end])])[:12]
-    return f"{entry}-" if None in stamps else f"{entry}-{digest_of(map(repr, stamps))[:12]}"
+    if None in found:
+        return f"{entry}-"
+    return f"{entry}-{digest_of(repr((one.st_size, one.st_mtime_ns)) for one in found)[:12]}"
+
+
+def _verdict_key(key: str, path: str) -> str:
+    """The key of a bad utterance: its own, and what may cure it though its files stay as they are:
+    other rights, which change the files' ctime, and another decoder."""
+    changes = [repr(one and one.st_ctime_ns) for one in _stats_of(path)]
+    return f"{key}-{digest_of([*changes, soundfile.__libsndfile_version__])[:12]}"
+
+
+def _stats_of(path: str) -> list[os.stat_result | None]:
+    """Of each file of an entry; None: it is not there."""
+    try:
+        return [_stat(file) for file in files_of(path)]
+    except PamError:  # an invalid entry is reported when it is converted
+        return []
 
 
 @functools.lru_cache(maxsize=1024)  # the segments of a recording
-def _size_and_time(path: str) -> tuple[int, int] | None:
+def _stat(path: str) -> os.stat_result | None:
     try:
-        found = file_of(path).stat()
+        return file_of(path).stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
 
 
 def _resume(data: DataDir, out: Path) -> Scan:
     """The valid results of an earlier scan. A killed scan's files are used for equal text files."""
-    _size_and_time.cache_clear()
+    _stat.cache_clear()
     digest = digest_of(json.dumps((utt, *data.audio(utt))) for utt in data.utterances)
     is_complete, same = (out / "scan.jsonl").is_file(), _same(out / ".digest", digest)
     if not same and not is_complete:
@@ -153,8 +173,13 @@ def _resume(data: DataDir, out: Path) -> Scan:
     return _read(out / "scan.jsonl") if is_complete else Scan([], {})
 
 
-def _what_holds(known: Scan, keys: Mapping[str, str], audio: Path) -> Scan:
-    """The results of an earlier scan that are still valid; the other FLAC files are removed."""
+def _what_holds(
+    known: Scan, keys: Mapping[str, str], verdicts: Mapping[str, str], audio: Path
+) -> Scan:
+    """The results of an earlier scan that are still valid; the other FLAC files are removed.
+
+    `verdicts` are the keys of the utterances that were bad.
+    """
     held = Scan([], {})
     for clip in known.clips:
         then, now = known.keys[clip.utt], keys.get(clip.utt, "")
@@ -166,8 +191,8 @@ def _what_holds(known: Scan, keys: Mapping[str, str], audio: Path) -> Scan:
         elif is_copy:
             Path(clip.path).unlink(missing_ok=True)
     for utt, reason in known.bad.items():
-        if known.keys[utt] == keys.get(utt):
-            held.bad[utt], held.keys[utt] = reason, keys[utt]
+        if known.keys[utt] == verdicts.get(utt):
+            held.bad[utt], held.keys[utt] = reason, verdicts[utt]
     return held
 
 
@@ -213,8 +238,8 @@ class Converter:
             try:
                 clips.append(convert(source))
             except PamError as error:
-                if "cannot be written" in str(error):  # our disk, not the user's audio
-                    raise
+                if isinstance(error, MachineError) or "cannot be written" in str(error):
+                    raise  # our machine, not the user's audio
                 bad[utt] = str(error)
         return clips, bad
 

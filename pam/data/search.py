@@ -10,7 +10,8 @@ logger = get_logger(__name__)
 
 
 def find_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """All files at any depth below `folder` whose names match, sorted.
+    """All files at any depth below `folder` whose names match, sorted; no hidden ones, such as
+    macOS leaves beside others (._NAME).
 
     Links to folders are followed. Each folder is searched once, so links may lead in a circle; if
     it lies below `folder` itself, the paths of its files have no link. A folder that cannot be read
@@ -24,7 +25,8 @@ def find_files(folder: Path, pattern: str = "*") -> list[Path]:
                 inner.clear()
                 continue
             searched.add(real)
-            found += [Path(here, name) for name in names if fnmatchcase(name, pattern)]
+            seen = (name for name in names if not name.startswith("."))
+            found += [Path(here, name) for name in seen if fnmatchcase(name, pattern)]
             paths = (os.path.join(here, name) for name in sorted(inner))  # noqa: PTH118
             starts += filter(os.path.islink, paths)
     return sorted(found)

@@ -21,7 +21,7 @@ from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit, dump_audio
 from pam.data.scp import write_text_file
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 
 
 def write_set(folder: Path, wav: Path, segments: dict[str, str], rate: int = 16000) -> Path:
@@ -161,6 +161,51 @@ def test_a_raised_tolerance_does_nothing_twice(tmp_path, monkeypatch):
         dump_audio(data, tmp_path / "raw")
     seen = converted(monkeypatch)
     assert set(dump_audio(data, tmp_path / "raw", max_bad=0.4)) == {"a-2"} and seen == []
+
+
+def test_a_bad_file_that_is_cured_without_a_change_is_looked_at_again(tmp_path, monkeypatch):
+    """By other rights, or by a libsndfile that can decode it."""
+    data = write_files(tmp_path / "wav", {"a-1": 1, "a-2": 1})
+    read, cured = scan.read_audio, []
+
+    def reading(path, *times):
+        if path.endswith("a-2.wav") and not cured:
+            raise PamError(f"{path}: cannot be read (Permission denied): change its rights")
+        return read(path, *times)
+
+    monkeypatch.setattr(scan, "read_audio", reading)
+    for cure in (
+        lambda: (tmp_path / "wav/a-2.wav").chmod(0o600),
+        lambda: monkeypatch.setattr(soundfile, "__libsndfile_version__", "9.9.9"),
+    ):
+        cured.clear()
+        out = tmp_path / f"raw{cure.__code__.co_firstlineno}"
+        with pytest.raises(PamError, match="1 of 2 utterances are bad.*change its rights"):
+            dump_audio(data, out)
+        cured.append(True)
+        with pytest.raises(PamError, match="1 of 2 utterances are bad"):
+            dump_audio(data, out)
+        cure()
+        assert dump_audio(data, out) == {}
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_what_the_machine_cannot_read_now_is_not_bad(tmp_path, monkeypatch, nj):
+    """An error of a disk, or too many open files: the same command goes on later."""
+    data = write_files(tmp_path / "wav", {f"a-{n}": 1 for n in range(70)})
+    read = scan.read_audio
+
+    def failing(path, *times):
+        if path.endswith("a-7.wav"):
+            raise MachineError(f"{path}: cannot be read (Input/output error): try again later")
+        return read(path, *times)
+
+    with monkeypatch.context() as once:
+        once.setattr(scan, "read_audio", failing)
+        with pytest.raises(MachineError, match="a-7.wav: cannot be read"):
+            dump_audio(data, tmp_path / "raw", nj, max_bad=0.5)
+    assert not (tmp_path / "raw/wav.scp").exists()
+    assert dump_audio(data, tmp_path / "raw", nj) == {}
 
 
 def test_a_stopped_scan_does_not_keep_what_was_replaced_meanwhile(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import importlib.util
 import random
 import re
 import shutil
@@ -180,6 +181,8 @@ def test_report(corpus, tmp_path):
     assert re.search(r"ami_train: 2 left out, no words.*: EN2001a.sync.B0", output)
     assert "ami_train: 1 left out, no audio: AMI_EN2001a_H03_MTD071UID_0000900" in output
     assert "ami_train: 7 of 7 utterances" in output
+    longest = "AMI_EN2001a_H02_MEE068_0000400_0000650"
+    assert f"ami_train: the longest lasts 2.5 s: {longest}" in output
     assert "ami_train: 1 recordings are missing: EN2001a.Headset-3.wav" in output
     assert re.search(r"MTD071UID_0000900_\d+ \(in EN2001a.Headset-3.wav\)", output)
     assert "ami_train: 1 left out, after the end of the audio: AMI_EN2001a_H01" in output
@@ -211,6 +214,12 @@ def test_only_the_sets_that_are_asked_for(corpus, tmp_path):
 @pytest.mark.parametrize("text", ["nan", "inf", "-1", "soon", None])
 def test_times_that_are_none(text):
     assert ami_nxt._seconds(text) is None and ami_nxt._seconds("0.5") == 0.5
+
+
+def test_white_space_in_a_word_parts_words(tmp_path):
+    times = 'nite:id="x" starttime="1" endtime="2"'
+    write_xml(tmp_path / "words.xml", [f"<w {times}>\n New\n  York </w>"])
+    assert text_of(ami_nxt.read_tokens(tmp_path / "words.xml")) == "new york"
 
 
 def test_an_empty_segment_has_no_times_of_its_own(corpus, tmp_path):
@@ -403,6 +412,41 @@ def test_download(served, tmp_path):
     assert ami_nxt.read_speakers(ami_nxt.annotations_in(tmp_path / "got"))
     process = subprocess.run([*command[:3], "ES2011e"], capture_output=True, text=True)
     assert process.returncode == 1 and "unknown meeting 'ES2011e': did you mean" in process.stderr
+
+
+@pytest.fixture
+def downloading():
+    """The recipe's program. Another recipe has one of the same name."""
+    spec = importlib.util.spec_from_file_location("ami_download", RECIPE / "local/download.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
+def test_the_recordings_of_the_sets_are_fetched(downloading, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(downloading, "download", lambda url, file: asked.append(file.name))
+    (tmp_path / "annotations").mkdir()
+    downloading.main([str(tmp_path), "--sets", "ami_test", "ami_dev"])
+    sets = ami_utterances.meetings_of_sets()
+    meetings = {name.partition(".")[0] for name in asked}
+    assert meetings == {*sets["test"], *sets["dev"]} and len(asked) == 4 * len(meetings)
+
+
+def test_an_outage_ends_the_download(downloading, tmp_path, monkeypatch):
+    """Each recording would be tried for minutes."""
+    asked = []
+
+    def unreachable(url, file):
+        asked.append(file.name)
+        if len(asked) == 3:  # the server answers: it has none
+            raise downloading.RefusedError(f"{url}: 404")
+        raise PamError(f"{url}: Connection refused")
+
+    monkeypatch.setattr(downloading, "download", unreachable)
+    with pytest.raises(PamError, match="Connection refused"):
+        downloading.fetch_recordings(tmp_path, ["EN2001a", "ES2011a"], "http://none")
+    assert len(asked) == 6
 
 
 def test_annotations_are_named_when_missing(tmp_path):

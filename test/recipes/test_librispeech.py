@@ -37,6 +37,8 @@ def write_part(corpus: Path, part: str, speakers: tuple[int, ...] = (84, 1272)) 
             write_flac(chapter / f"{utt}.flac")
             lines.append(f"{utt} IT'S NUMBER {number} OF {part.upper()}\n")
         (chapter / f"{speaker}-121550.trans.txt").write_text("".join(lines))
+        for name in (f"._{speaker}-121550.trans.txt", f"._{utt}.flac"):  # of a copy by macOS
+            (chapter / name).write_bytes(b"\0\x05\x16\x07\xff")
     return corpus / part
 
 

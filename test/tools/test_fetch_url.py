@@ -1,5 +1,6 @@
 """Downloads that resume and are checked; archives that cannot write outside their folder."""
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from backports import tarfile
+from processes import locked_by_another
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from pam.errors import PamError  # noqa: E402
+from pam.lock import alone_at  # noqa: E402
 from tools import fetch_url  # noqa: E402
 from tools.fetch_url import download, unpack  # noqa: E402
 
@@ -87,13 +90,27 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 
 def test_an_earlier_run_is_resumed(server, tmp_path):
-    server.cut = [1000] * fetch_url.TRIES
+    server.cut = [1000] * 5 + [0] * (fetch_url.TRIES - 1)
     with pytest.raises(PamError, match=r"ended after 5000 of 10240 .*it resumes; .*got/file"):
         fetch(server, tmp_path)
     assert not (tmp_path / "got/file").exists()
     server.asked.clear()
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert server.asked == ["bytes=5000-"]
+
+
+def test_tries_count_from_the_last_that_brought_something(server, tmp_path):
+    """A large file over a connection that breaks every hour."""
+    server.cut = [0, 500, 0, 0] * fetch_url.TRIES
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert len(server.asked) == 1 + 4 * fetch_url.TRIES
+
+
+def test_a_server_without_ranges_that_always_breaks_is_given_up(server, tmp_path):
+    server.ranges, server.cut = False, [500, 1000, 900] * 9
+    with pytest.raises(PamError, match="ended after"):
+        fetch(server, tmp_path)
+    assert len(server.asked) == 2 + fetch_url.TRIES - 1
 
 
 def test_a_server_without_ranges_sends_all_again(server, tmp_path):
@@ -208,11 +225,36 @@ def test_an_unpacking_that_was_killed_starts_again(tmp_path):
 
 def test_an_archive_is_unpacked_by_one_program(tmp_path):
     archive = pack(tmp_path / "a.tar.gz", {"top/x.txt": "x"})
-    with archive.open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(PamError, match="another program fetches or unpacks it"):
-            unpack(archive, tmp_path / "out")
+    with (
+        locked_by_another(tmp_path / "out", "unpacking", alone_at),
+        pytest.raises(PamError, match=r"out: another unpacking is running .*: wait for it"),
+    ):
+        unpack(archive, tmp_path / "out")
     assert (unpack(archive, tmp_path / "out") / "top/x.txt").is_file()
+
+
+def test_a_file_is_fetched_by_one_program(server, tmp_path):
+    (tmp_path / "got").mkdir()
+    with (
+        locked_by_another(tmp_path / "got/file", "download", alone_at),
+        pytest.raises(PamError, match="file: another download is running"),
+    ):
+        fetch(server, tmp_path)
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_disk_without_locks(server, tmp_path, monkeypatch, caplog):
+    """NFS refuses a lock of a file that is open for reading, Lustre may refuse all."""
+
+    def refusing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, refusing)
+    archive = pack(tmp_path / "a.tar.gz", {"top/x.txt": "x"})
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert (unpack(archive, tmp_path / "out") / "top/x.txt").is_file()
+    assert "no locks (Function not implemented)" in caplog.text
 
 
 def test_command(server, tmp_path):

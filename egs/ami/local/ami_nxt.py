@@ -87,7 +87,7 @@ def read_tokens(file: Path) -> list[Token]:
 def _token(element: ET.Element) -> Token:
     is_word = element.tag == "w" and element.text is not None
     kind = "other" if not is_word else "mark" if element.get("punc") == "true" else "word"
-    text = "".join((element.text or "").split()) if is_word else ""
+    text = " ".join((element.text or "").split()) if is_word else ""
     times = _seconds(element.get("starttime")), _seconds(element.get("endtime"))
     return Token(element.get(f"{NITE}id", ""), kind, text, *times)
 

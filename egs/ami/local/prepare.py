@@ -170,6 +170,10 @@ def report(name: str, utterances: Sequence[Utterance], faults: Faults, out: Path
         name, len({u.speaker for u in utterances}),
         sum(u.end - u.start for u in utterances) / 3600, overlapping(utterances),
     )  # fmt: skip
+    longest = max(utterances, key=lambda u: u.end - u.start)
+    seconds = longest.end - longest.start
+    # A mark whose time is far away makes an utterance of minutes.
+    logger.info("ami_%s: the longest lasts %.1f s: %s", name, seconds, longest.id)
 
 
 def common_files(utterances: Sequence[Utterance]) -> Files:

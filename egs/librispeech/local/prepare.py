@@ -57,7 +57,7 @@ def read_part(folder: Path) -> tuple[dict[str, tuple[str, Path]], dict[str, list
     found: dict[str, tuple[str, Path]] = {}
     faults: dict[str, list[str]] = {NO_TEXT: [], NO_AUDIO: [], NO_LINE: [], TWICE: []}
     for chapter in sorted(folder.glob("*/*/")):
-        audio = {file.stem: file for file in chapter.glob("*.flac")}
+        audio = {file.stem: file for file in chapter.glob("[!.]*.flac")}  # ._NAME is of macOS
         for utt, text in transcripts(chapter):
             file = audio.pop(utt, None)
             if utt in found:
@@ -74,7 +74,7 @@ def read_part(folder: Path) -> tuple[dict[str, tuple[str, Path]], dict[str, list
 
 def transcripts(chapter: Path) -> Iterator[tuple[str, str]]:
     """(utterance, text in lower case) of a chapter's lines."""
-    for file in sorted(chapter.glob("*.trans.txt")):
+    for file in sorted(chapter.glob("[!.]*.trans.txt")):
         with reading(file):
             lines = file.read_text(encoding="utf-8-sig").split("\n")
         for line in lines:
