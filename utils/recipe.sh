@@ -30,14 +30,15 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         in_each_corpus 1
         return
     fi
-    local model tool tools lock files=() data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
+    local model tool tools lock todo files=() data=(--out "$datadir" --sets "${sets[@]}" --made_with "${made_with[@]}" --licence "$licence")
     ! declare -F sources >/dev/null || sources
     data+=(--sources "${files[@]}")
     if pending data "${data[@]}"; then
         mkdir -p "$datadir"
         exec {lock}>>"$datadir/.lock" # held by this shell, and by what it prepares with
         if pending data "${data[@]}" --lock "$lock"; then
-            prepare
+            todo=$("$python" -m pam.bin.data "${data[@]}" --todo)
+            prepare_only "$todo"
             "$python" -m pam.bin.data "${data[@]}" --seconds "$((SECONDS - started))"
         fi
         exec {lock}>&-
@@ -50,6 +51,12 @@ stage_1() { # data: the corpora as Kaldi-style folders, and the pretrained model
         log "fetching the pretrained model $model"
         launch - "$python" "$PAM_ROOT/tools/fetch_models.py" "$model"
     done
+}
+
+prepare_only() { # SETS: names between spaces
+    local sets
+    read -ra sets <<<"$1"
+    prepare
 }
 
 stage_2() { # dump: audio at 16 kHz, and the states of every encoder

@@ -3,7 +3,7 @@ need. (A recipe's `prepare` prepares them.)"""
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pam.config.made import (
@@ -53,6 +53,9 @@ def get_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only print the tools that fetch what the metrics of the sets' tasks lack here",
     )
+    parser.add_argument(
+        "--todo", action="store_true", help="only print the sets that the preparation has to make"
+    )
     add_pending(parser)
     return parser
 
@@ -63,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.needs:
         if wordnet() is None and FETCH_WORDNET in needs_of(args.out / name for name in args.sets):
             print(FETCH_WORDNET)
+        return 0
+    if args.todo:
+        print(*to_prepare(args.out, args.sets))
         return 0
     if args.lock is not None:
         take_inherited(args.lock, args.out, "preparation")
@@ -91,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     if record and making.begun:  # a corpus without a folder now keeps the recorded one
         recorded = {k: v for k, v in record["settings"].items() if FOLDER.fullmatch(k)}
         making.settings = recorded | making.settings
-    missing = [scp.parent.name for scp in scps if not scp.is_file()]
+    missing = [name for name in args.sets if not is_made(args.out / name)]
     if complete:
         making.amend()
         making.amend_licences()
@@ -101,6 +107,10 @@ def main(argv: list[str] | None = None) -> int:
             if changed := making.changed_inputs():
                 what = "%s: prepared again, since files of %s have changed"
                 get_logger(__name__).info(what, args.out, " ".join(changed))
+            # What sets that are made were made of may have changed, such as clips of YouTube that
+            # are gone: they stay as they are, unless settings or sources have changed.
+            extends = record is not None and record["complete"] and not changed
+            making.notes = {"sets": missing if extends else args.sets}
             making.begin()
         return PENDING
     elif missing:
@@ -108,6 +118,17 @@ def main(argv: list[str] | None = None) -> int:
     else:
         making.finish(seconds=args.seconds)
     return 0
+
+
+def to_prepare(out: Path, sets: Sequence[str]) -> list[str]:
+    """The sets that a preparation, which has begun, has to make: those it began with, even if one
+    is there from before, and those that are missing."""
+    begun_with = (read_record(out, STAGE) or {}).get("notes", {}).get("sets", sets)
+    return [name for name in sets if name in begun_with or not is_made(out / name)]
+
+
+def is_made(folder: Path) -> bool:
+    return (folder / "wav.scp").is_file()
 
 
 def digests(files: Iterable[Path]) -> dict[str, str]:

@@ -195,6 +195,48 @@ def test_what_is_edited_reaches_the_combined_sets(project, tmp_path):
     assert status == 0 and output.count("complete: ") == 5, output
 
 
+PREPARE = """prepare() {
+    echo "${sets[*]}" >>asked
+    for name in "${sets[@]}"; do
+        mkdir -p "$datadir/$name" && touch "$datadir/$name/wav.scp"
+    done
+    [[ ! -e broken ]] || die broken
+}
+"""
+
+
+def test_a_set_that_is_made_is_not_made_again_with_another(project, tmp_path):
+    """What it was made of may have changed since, as where clips of YouTube are gone."""
+    recipe, corpus = project / "egs/birds", tmp_path / "corpus"
+    shutil.copytree(ROOT / "conf", project / "conf")
+    script = (recipe / "run.sh").read_text()
+    own = script[script.index("prepare() {") : script.index("}\n", script.index("prepare() {")) + 2]
+    (recipe / "run.sh").write_text(script.replace(own, PREPARE))
+    corpus.mkdir()
+    for part in ("train", "dev", "test"):
+        (corpus / f"{part}.tsv").touch()
+
+    def asked(status: int = 0, *options: str) -> str:
+        found, output = run(recipe, "--scale", "paper", *options, BIRDS=str(corpus))
+        assert found == status, output
+        return (recipe / "asked").read_text().splitlines()[-1]
+
+    every = "birds_train birds_dev birds_test"
+    assert asked() == every
+    assert asked(0, "--more_sets", "birds_a", "--test_sets", "birds_test birds_a") == "birds_a"
+    shutil.rmtree(recipe / "data/birds_dev")
+    (recipe / "broken").touch()
+    assert asked(1) == "birds_dev"
+    (recipe / "broken").unlink()
+    shutil.rmtree(recipe / "data/birds_test")
+    assert asked() == "birds_dev birds_test"  # the first may be of the attempt that failed
+    (corpus / "dev.tsv").write_text("changed")
+    (recipe / "broken").touch()
+    assert asked(1) == every
+    (recipe / "broken").unlink()
+    assert asked() == every
+
+
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
     """A corpus whose tables are sorted by what is said."""
