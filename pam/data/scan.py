@@ -98,9 +98,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     """Check and convert all audio of `data` into `out`; results in out/scan.jsonl are reused."""
     utterances = data.utterances
     known, keys = _resume(data, out), {utt: key_of(*data.audio(utt)) for utt in utterances}
-    was_bad = known.bad.keys() & keys.keys()
-    verdicts = {utt: _verdict_key(keys[utt], data.audio(utt)[0]) for utt in was_bad}
-    result = _what_holds(known, keys, verdicts, out / "audio")
+    result = _what_holds(known, data, keys, out / "audio")
     todo = [utt for utt in utterances if utt not in result.keys]
     starts = range(0, len(todo), UTTERANCES_PER_TASK)
     tasks = [(n, todo[at : at + UTTERANCES_PER_TASK]) for n, at in enumerate(starts)]
@@ -112,8 +110,7 @@ def scan(data: DataDir, out: Path, nj: int) -> Scan:
     result.clips.sort(key=lambda clip: clip.utt)
     _report_notes(out / "audio_notes", {clip.utt: clip.note for clip in result.clips if clip.note})
     result.keys |= {utt: keys[utt] for utt in todo}
-    bad = result.bad.keys() & set(todo)
-    result.keys |= {utt: _verdict_key(keys[utt], data.audio(utt)[0]) for utt in bad}
+    result.keys |= {utt: _verdict_key(data, utt, keys[utt]) for utt in result.bad}
     if tasks or known.keys != result.keys:
         _write(out / "scan.jsonl", result)
     return result
@@ -138,10 +135,10 @@ def key_of(path: str, start: float | None, end: float | None) -> str:
     return f"{entry}-{digest_of(repr((one.st_size, one.st_mtime_ns)) for one in found)[:12]}"
 
 
-def _verdict_key(key: str, path: str) -> str:
+def _verdict_key(data: DataDir, utt: str, key: str) -> str:
     """The key of a bad utterance: its own, and what may cure it though its files stay as they are:
     other rights, which change the files' ctime, and another decoder."""
-    changes = [repr(one and one.st_ctime_ns) for one in _stats_of(path)]
+    changes = [repr(one and one.st_ctime_ns) for one in _stats_of(data.audio(utt)[0])]
     return f"{key}-{digest_of([*changes, soundfile.__libsndfile_version__])[:12]}"
 
 
@@ -173,13 +170,8 @@ def _resume(data: DataDir, out: Path) -> Scan:
     return _read(out / "scan.jsonl") if is_complete else Scan([], {})
 
 
-def _what_holds(
-    known: Scan, keys: Mapping[str, str], verdicts: Mapping[str, str], audio: Path
-) -> Scan:
-    """The results of an earlier scan that are still valid; the other FLAC files are removed.
-
-    `verdicts` are the keys of the utterances that were bad.
-    """
+def _what_holds(known: Scan, data: DataDir, keys: Mapping[str, str], audio: Path) -> Scan:
+    """The results of an earlier scan that are still valid; the other FLAC files are removed."""
     held = Scan([], {})
     for clip in known.clips:
         then, now = known.keys[clip.utt], keys.get(clip.utt, "")
@@ -191,8 +183,8 @@ def _what_holds(
         elif is_copy:
             Path(clip.path).unlink(missing_ok=True)
     for utt, reason in known.bad.items():
-        if known.keys[utt] == verdicts.get(utt):
-            held.bad[utt], held.keys[utt] = reason, verdicts[utt]
+        if utt in keys and known.keys[utt] == _verdict_key(data, utt, keys[utt]):
+            held.bad[utt], held.keys[utt] = reason, known.keys[utt]
     return held
 
 

@@ -25,8 +25,8 @@ def find_files(folder: Path, pattern: str = "*") -> list[Path]:
                 inner.clear()
                 continue
             searched.add(real)
-            seen = (name for name in names if not name.startswith("."))
-            found += [Path(here, name) for name in seen if fnmatchcase(name, pattern)]
+            names = [name for name in names if not name.startswith(".")]
+            found += [Path(here, name) for name in names if fnmatchcase(name, pattern)]
             paths = (os.path.join(here, name) for name in sorted(inner))  # noqa: PTH118
             starts += filter(os.path.islink, paths)
     return sorted(found)

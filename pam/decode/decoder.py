@@ -79,11 +79,7 @@ class Decoder:
         """Yield the answers in the order in which they end."""
         if not self.settings.exact:
             for batch in in_chunks(requests, self.settings.batch_size):
-                by_limits = defaultdict(list)
-                for request in batch:
-                    limits = (request.max_new_tokens, request.max_tokens_per_second)
-                    by_limits[limits].append(request)
-                for alike in by_limits.values():
+                for alike in by_limits(batch):
                     yield from self.plain(alike)
             return
         for some in in_chunks(requests, WINDOW):
@@ -137,7 +133,7 @@ class Decoder:
     @torch.no_grad()
     def plain(self, requests: Sequence[Request]) -> Iterator[Answered]:
         """The answers of `greedy` to a batch of requests with the same limits."""
-        (limits,) = {(r.max_new_tokens, r.max_tokens_per_second) for r in requests}
+        (limits,) = {request.limits for request in requests}
         loaded = pad([request.load() for request in requests])
         with naming(requests):
             output = greedy(
@@ -186,6 +182,14 @@ def naming(requests: Sequence[Request]) -> Iterator[None]:
     except PamError as error:
         names = ", ".join(filter(None, (request.name for request in requests)))
         raise PamError(f"{names}: {error}" if names else str(error)) from error
+
+
+def by_limits(requests: Iterable[Request]) -> Iterable[list[Request]]:
+    """The requests in groups of the same limits."""
+    groups = defaultdict(list)
+    for request in requests:
+        groups[request.limits].append(request)
+    return groups.values()
 
 
 def ahead(

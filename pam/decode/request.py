@@ -35,6 +35,11 @@ class Request:
     name: str = ""
     watch: Callable[[Sequence[int]], bool] | None = None
 
+    @property
+    def limits(self) -> tuple[int, float]:
+        """Of tokens, and of tokens per second."""
+        return self.max_new_tokens, self.max_tokens_per_second
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -64,27 +64,25 @@ def _status_of(error: BaseException) -> int:
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
-# Of a process that reads data and is killed, as its DataLoader's process gets them.
-READER_ERRORS = (RuntimeError, EOFError, ConnectionError, FileNotFoundError)
-
-
 @contextmanager
 def readers_explained() -> Iterator[None]:
     """Turn an error that a DataLoader's killed process causes into a PamError.
 
-    PyTorch's handler of SIGCHLD raises one wherever the program is: also here, after another error
-    of the same reader, until it is taken away. So what it raises in the inner block is caught, too.
-    It raises once.
+    PyTorch's handler of SIGCHLD raises one wherever the program is, once: also while another error
+    of the same reader is explained. So the explanation is explained, too.
     """
+    with _explained(), _explained():
+        yield
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
-        try:
-            yield
-        except READER_ERRORS:
-            _ignore_readers()
-            raise
-    except READER_ERRORS as error:
+        yield
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         if not _is_of_killed_reader(error):
             raise
+        _ignore_readers()
         raise PamError(
             "a process that reads data was killed, perhaps for lack of memory: lower num_workers; "
             "the same command resumes"
@@ -92,7 +90,7 @@ def readers_explained() -> Iterator[None]:
 
 
 def _ignore_readers() -> None:
-    """Take PyTorch's handler away."""
+    """Take PyTorch's handler away, which would raise it again."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

@@ -174,12 +174,13 @@ def test_a_bad_file_that_is_cured_without_a_change_is_looked_at_again(tmp_path, 
         return read(path, *times)
 
     monkeypatch.setattr(scan, "read_audio", reading)
-    for cure in (
-        lambda: (tmp_path / "wav/a-2.wav").chmod(0o600),
-        lambda: monkeypatch.setattr(soundfile, "__libsndfile_version__", "9.9.9"),
-    ):
+    cures = {
+        "rights": lambda: (tmp_path / "wav/a-2.wav").chmod(0o600),
+        "decoder": lambda: monkeypatch.setattr(soundfile, "__libsndfile_version__", "9.9.9"),
+    }
+    for name, cure in cures.items():
         cured.clear()
-        out = tmp_path / f"raw{cure.__code__.co_firstlineno}"
+        out = tmp_path / name
         with pytest.raises(PamError, match="1 of 2 utterances are bad.*change its rights"):
             dump_audio(data, out)
         cured.append(True)

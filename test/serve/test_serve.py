@@ -185,7 +185,7 @@ def test_subtitles():
         "1\n00:00:00,000 --> 00:00:02,500\none\ntwo\n\n2\n01:00:00,000 --> 01:01:01,250\na → b\n\n"
     )
     assert vtt(pieces).count("-->") == 2
-    (cue,) = [Piece(0.0, 1.0, "<b> & c")]
+    cue = Piece(0.0, 1.0, "<b> & c")
     assert "\n<b> & c\n" in srt([cue]) and "\n&lt;b&gt; &amp; c\n" in vtt([cue])
 
 
