@@ -6,7 +6,8 @@
 Routes: /v1/chat/completions (one user message with a text and an input_audio part),
 /v1/audio/transcriptions, /v1/models, /health, /metrics. Requests that wait are answered together;
 the answers are those of single requests. The server listens on this machine only, unless --host
-says otherwise. With --api_key, clients must send the key that is in $PAM_API_KEY.
+says otherwise. With --api_key, clients must send the key that is in $PAM_API_KEY; without it,
+requests of web pages that another server has sent are refused.
 
 SIGTERM and Ctrl-C: no new requests; those that have begun are answered.
 """
@@ -60,13 +61,15 @@ def main(argv: list[str] | None = None) -> int:
         import uvicorn
 
         from pam.serve.app import make_app
+        from pam.serve.pages import is_local
     except ImportError as error:
         raise PamError(f"{error}: the server needs: pip install 'pam-speech-llm[serve]'") from error
     from pam.decode.api import SpeechLLM
 
     with bound(args.host, args.port) as address:
         llm = SpeechLLM.from_pretrained(args.exp, device, args.dtype)
-        app = make_app(llm, args.name or args.exp.resolve().name, limits, key)
+        own_name = args.host if is_local(address.getsockname()[0]) else None
+        app = make_app(llm, args.name or args.exp.resolve().name, limits, key, own_name)
         get_logger(__name__).info("serving %s on %s", args.exp, args.host)
         most = 4 * limits.queue
         config = uvicorn.Config(app, args.host, args.port, limit_concurrency=most)

@@ -27,6 +27,7 @@ from pam.serve.batcher import Batcher, Job
 from pam.serve.errors import ApiError, invalid
 from pam.serve.limits import Limits
 from pam.serve.metrics import Metrics
+from pam.serve.pages import check_page
 from pam.serve.requests import ChatRequest, TranscriptionRequest, fault_of
 from pam.serve.responses import END_OF_STREAM, Chat, details, event, finish_reason, transcription
 from pam.serve.responses import usage as usage_of
@@ -42,11 +43,20 @@ class Server:
 
     Args:
         name: of the model, as clients give it.
-        key: what clients must send; None: nothing.
+        key: what clients must send; None: nothing, but pages of other addresses are refused.
+        own_name: of a server that only this machine reaches; see `check_page`.
     """
 
-    def __init__(self, llm: SpeechLLM, name: str, limits: Limits, key: str | None = None):
+    def __init__(
+        self,
+        llm: SpeechLLM,
+        name: str,
+        limits: Limits,
+        key: str | None = None,
+        own_name: str | None = None,
+    ):
         self.llm, self.name, self.limits, self.key = llm, name, limits, key
+        self.own_name = own_name
         self.metrics, self.batcher = Metrics(), Batcher(llm, limits)
         self.decoders = CapacityLimiter(DECODERS)
         self.created = int(time.time())
@@ -55,9 +65,12 @@ class Server:
 
     # --- what a request must have
 
-    def check_key(self, request: Request) -> None:
+    def check_sender(self, request: Request) -> None:
+        if self.key is None:
+            check_page(request, self.own_name)
+            return
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self.key is not None and not hmac.compare_digest(given.encode(), self.key.encode()):
+        if not hmac.compare_digest(given.encode(), self.key.encode()):
             raise ApiError(401, "the API key is missing or wrong", "invalid_api_key")
 
     def check_model(self, name: str) -> None:
@@ -223,9 +236,15 @@ class Server:
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def make_app(llm: SpeechLLM, name: str, limits: Limits, key: str | None = None) -> FastAPI:
-    """The ASGI application. At its end it answers what waits."""
-    server = Server(llm, name, limits, key)
+def make_app(
+    llm: SpeechLLM,
+    name: str,
+    limits: Limits,
+    key: str | None = None,
+    own_name: str | None = None,
+) -> FastAPI:
+    """The ASGI application; arguments as of `Server`. At its end it answers what waits."""
+    server = Server(llm, name, limits, key, own_name)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -253,10 +272,10 @@ def make_app(llm: SpeechLLM, name: str, limits: Limits, key: str | None = None) 
 def guarded(
     server: Server, handle: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """A route that asks for the key before it reads the body."""
+    """A route that looks at who asks before it reads the body."""
 
     async def route(request: Request) -> Response:
-        server.check_key(request)
+        server.check_sender(request)
         return await handle(request)
 
     return route

@@ -55,9 +55,9 @@ LONG = as_wav(np.tile(tone(16000), 29))  # its answer may have 200 tokens
 
 
 @contextmanager
-def running(llm, limits=LIMITS, key=None):
+def running(llm, limits=LIMITS, key=None, own_name=None):
     """A server in a thread; yields its address and the object that stops it."""
-    app = make_app(llm, "toy", limits, key)
+    app = make_app(llm, "toy", limits, key, own_name)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -499,7 +499,37 @@ def test_the_key(speech_llm):
             assert fault(post_chat(address, headers=raw))[0] == 401
         assert fault(httpx.get(f"{address}/metrics"))[0] == 401
         assert httpx.get(f"{address}/health").status_code == 200
-        assert post_chat(address, headers={"Authorization": "Bearer secret"}).status_code == 200
+        key = {"Authorization": "Bearer secret"}
+        assert post_chat(address, headers=key).status_code == 200
+        assert models(address, key | {"Origin": "http://a.example", "Host": "b.example"}) == 200
+
+
+def models(address, headers) -> int:
+    return httpx.get(f"{address}/v1/models", headers=headers).status_code
+
+
+OTHER_PAGES = ["http://page.example", "https://page.example:8000", "null", "http://[", ""]
+
+
+@pytest.mark.parametrize("origin", OTHER_PAGES)
+def test_pages_of_other_addresses(served, origin):
+    status, message = fault(post_chat(served, headers={"Origin": origin}))
+    assert status == 403 and message.startswith(f"pages of {origin} may not use this server")
+
+
+def test_pages_of_the_server_itself(served):
+    """As behind a proxy that has a page beside it."""
+    assert models(served, {"Origin": "https://My.Example", "Host": "my.example"}) == 200
+    assert models(served, {"Origin": served}) == 200
+
+
+def test_names_of_this_machine(speech_llm):
+    with running(speech_llm, own_name="My-Laptop") as (address, _):
+        for name in ("localhost:9000", "127.0.0.1", "127.0.1.1:80", "[::1]:8000", "my-laptop:1"):
+            assert models(address, {"Host": name}) == 200, name
+        for name in ("page.example:8000", "localhost.example", "192.0.2.1", "[", "a b", "::1"):
+            status, message = fault(httpx.get(f"{address}/v1/models", headers={"Host": name}))
+            assert status == 403 and message.startswith(f"{name} is not a name of the machine")
 
 
 # --- clients that leave, and the end of the server
@@ -605,6 +635,7 @@ def test_a_signal_lets_requests_in_flight_end(tiny_config, number):
     ):
         asked = [pool.submit(post_chat, address, stream=n == 2) for n in range(3)]
         assert wait_for(lambda: "pam_waiting 2.0" in metrics(address))
+        assert models(address, {"Host": "page.example"}) == 403
         server.send_signal(number)
         logs(server, "Waiting for connections to close")
         assert not any(one.done() for one in asked)
