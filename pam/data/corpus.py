@@ -18,6 +18,23 @@ Item = TypeVar("Item")
 Used = TypeVar("Used")
 
 
+def corpus_folder(value: str, variable: str, what: str, recipe: str) -> Path:
+    """The folder of a corpus, absolute; `PamError` if `variable` of egs/RECIPE/db.sh names none.
+
+    Args:
+        value: what the variable says.
+        what: the folder's content, for the message.
+    """
+    if not value:
+        raise PamError(
+            f"{variable} is not set: in egs/{recipe}/db.sh, name {what}; "
+            "or leave its sets out with --train_sets, --dev_sets and --test_sets"
+        )
+    if not Path(value).is_dir():
+        raise PamError(f"{value}: no such folder: correct {variable} in egs/{recipe}/db.sh")
+    return Path(value).absolute()
+
+
 def even_sample(items: Sequence[Item], count: int | None) -> Sequence[Item]:
     """`count` of the items, evenly spread: one from each of `count` equal parts.
 

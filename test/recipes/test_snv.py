@@ -227,9 +227,11 @@ def test_official_answers_are_scored_by_their_own_choices(bench, tmp_path):
     ("sets", "options", "message"),
     [
         (TRAIN, {}, "COMMON_VOICE is not set: in egs/snv/db.sh"),
-        (TRAIN, {"common_voice": "/nowhere"}, "/nowhere/train.tsv: missing"),
+        (TRAIN, {"common_voice": "/nowhere"}, "/nowhere: no such folder: correct COMMON_VOICE"),
+        (TRAIN, {"common_voice": "/dev"}, "/dev/train.tsv: missing"),
         ("snv_airbench", {}, "AIR_BENCH is not set"),
-        ("snv_airbench", {"air_bench": "/nowhere"}, "Foundation_meta.json: missing"),
+        ("snv_airbench", {"air_bench": "/nowhere"}, "/nowhere: no such folder: correct AIR_BENCH"),
+        ("snv_airbench", {"air_bench": "/dev"}, "Foundation_meta.json: missing"),
         ("snv_test", {}, "--sets snv_test: this recipe makes snv_commonvoice_train"),
     ],
 )

@@ -14,7 +14,7 @@ from audiocaps_bench import BENCH_SETS, bench_set  # noqa: E402
 from audiocaps_clips import find_clips, write_missing  # noqa: E402
 from audiocaps_tables import captions_of, each_caption, each_clip  # noqa: E402
 
-from pam.data.corpus import report_count  # noqa: E402
+from pam.data.corpus import corpus_folder, report_count  # noqa: E402
 from pam.data.datadir import DataDir  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
@@ -30,20 +30,9 @@ SIZES = {"tiny": (40, 8), "short": (3000, 200), "long": (None, None)}
 logger = get_logger("prepare")
 
 
-def folder(value: str, variable: str, what: str) -> Path:
-    """The corpus' folder; `PamError` where db.sh does not name one."""
-    if not value:
-        raise PamError(
-            f"{variable} is not set: in egs/audiocaps/db.sh, name {what}; "
-            "or leave its sets out with --train_sets, --dev_sets and --test_sets"
-        )
-    if not Path(value).is_dir():
-        raise PamError(f"{value}: no such folder: correct {variable} in egs/audiocaps/db.sh")
-    return Path(value).absolute()
-
-
 def make_set(args: argparse.Namespace, name: str) -> None:
-    corpus = folder(args.audiocaps, "AUDIOCAPS", "the folder of train.csv and of the clips")
+    what = "the folder of train.csv and of the clips"
+    corpus = corpus_folder(args.audiocaps, "AUDIOCAPS", what, "audiocaps")
     part, published = SETS[name]
     captions = captions_of(corpus, part)
     report_count(logger, name, len(captions), published, "captions")
@@ -68,7 +57,7 @@ def _any(missing: dict[str, str]) -> str:
 
 def make_bench(args: argparse.Namespace, name: str) -> None:
     what = "the folder of audiocaps_test/ and audiocaps_qa_test/ (parquet)"
-    corpus = folder(args.audiobench, "AUDIOBENCH", what)
+    corpus = corpus_folder(args.audiobench, "AUDIOBENCH", what, "audiocaps")
     data = bench_set(corpus, name, args.out / "audio" / name, SIZES[args.size][1])
     data.write(args.out / name)
     logger.info("%s: %d utterances", name, len(data))

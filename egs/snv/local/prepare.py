@@ -17,7 +17,7 @@ from snv_airbench import official_set, open_set, read_questions  # noqa: E402
 from snv_commonvoice import read_speakers  # noqa: E402
 from snv_items import draw_items, write_items  # noqa: E402
 
-from pam.data.corpus import even_sample, list_left_out  # noqa: E402
+from pam.data.corpus import corpus_folder, even_sample, list_left_out  # noqa: E402
 from pam.errors import PamError, run_main  # noqa: E402
 from pam.log import get_logger  # noqa: E402
 
@@ -28,19 +28,9 @@ AIR_BENCH_SETS = {"snv_airbench": open_set, "snv_airbench_official": official_se
 logger = get_logger("prepare")
 
 
-def folder(value: str, variable: str, what: str) -> Path:
-    """The corpus' folder; `PamError` where db.sh does not name one."""
-    if not value:
-        raise PamError(
-            f"{variable} is not set: in egs/snv/db.sh, name {what}; "
-            "or leave its sets out with --train_sets, --dev_sets and --test_sets"
-        )
-    return Path(value).absolute()
-
-
 def make_common_voice(args: argparse.Namespace, name: str) -> None:
     what = "the folder with train.tsv and clips/ of Common Voice (CC0)"
-    corpus = folder(args.common_voice, "COMMON_VOICE", what)
+    corpus = corpus_folder(args.common_voice, "COMMON_VOICE", what, "snv")
     part = COMMON_VOICE_SETS[name]
     train, dev, _ = SIZES[args.size]
     count = (train or args.num_items) if part == "train" else dev
@@ -52,7 +42,7 @@ def make_common_voice(args: argparse.Namespace, name: str) -> None:
 
 def make_air_bench(args: argparse.Namespace, name: str) -> None:
     what = "the folder with Foundation/Foundation_meta.json of AIR-Bench"
-    questions, faults = read_questions(folder(args.air_bench, "AIR_BENCH", what))
+    questions, faults = read_questions(corpus_folder(args.air_bench, "AIR_BENCH", what, "snv"))
     list_left_out(args.out / name, faults)
     chosen = even_sample(questions, SIZES[args.size][2])
     AIR_BENCH_SETS[name](chosen, name).write(args.out / name)
