@@ -1,7 +1,7 @@
 """The paper's claims, tested with the values of a table."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,10 +12,12 @@ from pam.score.compare import LEVEL, SEEDS, Cells, Difference, compare
 from pam.score.significance import FEW, p_text
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided"
+NOT_YET = "not decided yet"  # fewer seeds than planned
 HOLDS_HERE, FAILS_HERE = f"{HOLDS} for these clusters only", f"{FAILS} for these clusters"
 AGAINST = {FAILS, FAILS_HERE}
 DECIDED = {HOLDS, HOLDS_HERE} | AGAINST
 NO_DATA, NO_SET, ONE_SEED = "not measured", "no set at this scale", "one seed"
+UNDECIDED = {OPEN, NOT_YET, NO_DATA}
 # How a line counts its comparisons.
 COUNTS = {
     HOLDS: "hold",
@@ -44,7 +46,8 @@ RULES = (
     "made (Bonferroni); if all such are of few clusters, this too is said of these only. Sets that "
     "the scale does not have are left out. The claims are not corrected for their number. A "
     "level is for one look: whoever adds seeds because a claim is open, and looks again, errs more "
-    "often."
+    f"often. So a claim is {NOT_YET} while one of its systems has fewer seeds than the table is "
+    "planned with (`seeds` in conf/tables/scales.yaml), whatever its comparisons show."
 )
 
 
@@ -94,10 +97,18 @@ def _verdict(
     return HOLDS if holds else FAILS, found
 
 
-def verdict(found: Sequence[Pair]) -> str:
-    """Verdict on a claim (see RULES). Only "one of many comparisons fails" needs a correction."""
+def verdict(found: Sequence[Pair], planned: int = 1) -> str:
+    """Verdict on a claim (see RULES). Only "one of many comparisons fails" needs a correction.
+
+    Args:
+        planned: seeds of each system.
+    """
     here = [pair for pair in found if pair.verdict != NO_SET]
     made = [pair for pair in here if pair.verdict != NO_DATA]
+    if here and not made:
+        return NO_DATA
+    if made and least_seeds(made) < planned:
+        return NOT_YET
     kinds = {pair.verdict for pair in here}
     against = {pair.verdict for pair in made if pair.against(len(made))}
     if against:
@@ -105,6 +116,11 @@ def verdict(found: Sequence[Pair]) -> str:
     if kinds and kinds <= {HOLDS, HOLDS_HERE}:
         return HOLDS_HERE if HOLDS_HERE in kinds else HOLDS
     return OPEN
+
+
+def least_seeds(found: Iterable[Pair]) -> int:
+    """Of the systems of all comparisons that were made; 0 for none."""
+    return min((min(pair.found.seeds) for pair in found if pair.found), default=0)
 
 
 def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
@@ -122,25 +138,29 @@ def claims_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> 
 
 def claims_list(spec: TableSpec, found: Sequence[Sequence[Pair]]) -> str:
     """A line for each claim, of the `pairs` of each."""
-    return "\n".join(_line(claim, own) for claim, own in zip(spec.claims, found, strict=True))
+    own = zip(spec.claims, found, strict=True)
+    return "\n".join(_line(spec, claim, its) for claim, its in own)
 
 
 def _preliminary(spec: TableSpec, found: Sequence[Sequence[Pair]]) -> list[str]:
-    seeds = [min(pair.found.seeds) for pair in chain(*found) if pair.found]
-    if not seeds or min(seeds) >= spec.seeds:
+    seeds = least_seeds(chain(*found))
+    if not 0 < seeds < spec.seeds:
         return []
     return [
         f"**Preliminary**: {spec.seeds} seeds of each system are planned (`seeds` in "
-        f"conf/tables/scales.yaml); some have {min(seeds)}. The claims are decided once, when all "
-        "are there."
+        f"conf/tables/scales.yaml); some have {seeds}. A claim is decided once, when all of its "
+        "systems have theirs."
     ]
 
 
-def _line(claim: Claim, found: Sequence[Pair]) -> str:
+def _line(spec: TableSpec, claim: Claim, found: Sequence[Pair]) -> str:
+    outcome = verdict(found, spec.seeds)
     counts = Counter(pair.verdict for pair in found)
     listed = ", ".join(f"{counts[kind]} {word}" for kind, word in COUNTS.items() if counts[kind])
     where = " (on the sets that this scale has)" if counts[NO_SET] else ""
-    return f"- **{verdict(found)}**{where}: {escape(claim.says)}. Comparisons: {listed}."
+    if outcome == NOT_YET:
+        where = f" (seeds: {least_seeds(found)} of {spec.seeds}){where}"
+    return f"- **{outcome}**{where}: {escape(claim.says)}. Comparisons: {listed}."
 
 
 def _compared(pair: Pair, labels: Mapping[str, str]) -> tuple[str, ...]:

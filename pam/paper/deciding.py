@@ -12,8 +12,8 @@ from pam.paper.claims import (
     HOLDS_HERE,
     NO_DATA,
     NO_SET,
-    OPEN,
     SEEDS_AGAINST,
+    UNDECIDED,
     Pair,
     compared,
     pairs,
@@ -101,10 +101,10 @@ def deciding_section(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -
 
 
 def claims_part(spec: TableSpec, cells: Cells, labels: Mapping[str, str]) -> list[str]:
-    """The claims that cannot be decided: a table, and those without an estimate."""
+    """The claims that are not decided: a table, and those without an estimate."""
     rows, without = [], []
     for claim in spec.claims:
-        if verdict(pairs(claim, spec, cells)) != OPEN:
+        if verdict(pairs(claim, spec, cells), spec.seeds) not in UNDECIDED:
             continue
         outcome, need = outlook(needs(claim, spec, cells), spec)
         if need is None:

@@ -65,21 +65,39 @@ def _models(spec: TableSpec) -> str:
     return escape(f"{words}; LLM {conf['llm_conf']['path']}", longest=None)
 
 
+def _others(specs: Sequence[TableSpec]) -> list[str]:
+    """Where a scale has sets of its own: which they are, in the words of the claims."""
+    sets: dict[str, str] = {}
+    for spec in (spec for spec in specs if spec.claims and not spec.paper_sets):
+        printed = printed_table(spec.paper)
+        labels = labels_of(spec, printed)
+        there = (name for name in printed.columns if name in spec.columns)
+        sets |= {name: labels[name] for name in there if not spec.columns[name].missing}
+    if not sets:
+        return []
+    return [
+        "Encoders, LLM, data and tests of this scale are not the paper's: a claim that holds here "
+        "does not confirm the paper, and one that does not hold does not refute it. The sets are: "
+        f"{', '.join(sets.values())}."
+    ]
+
+
 def summary_document(specs: Sequence[TableSpec], store: Store, budget: str) -> str:
     """The whole file; it links NAME.md of each table in its folder."""
     parts = [
         "# The paper's tables",
-        f"Scale {escape(specs[0].scale)}, budget {escape(budget)}. Written by `python -m "
-        "pam.bin.table --table all`: run it again, do not edit.",
+        f"Scale {escape(specs[0].scale)}: {_models(specs[0])}. Budget {escape(budget)}. Written by "
+        "`python -m pam.bin.table --table all`: run it again, do not edit.",
         "\n".join(f"- [{escape(spec.title)}]({spec.name}.md)" for spec in specs),
         "# What the paper says",
+        *_others(specs),
     ]
     counts: Counter[str] = Counter()
     sections: list[str] = []
     for spec in (spec for spec in specs if spec.claims):
         cells = table_cells(spec, store, budget)
         found = [pairs(claim, spec, cells) for claim in spec.claims]
-        counts.update(map(verdict, found))
+        counts.update(verdict(own, spec.seeds) for own in found)
         labels = labels_of(spec, printed_table(spec.paper))
         sections += [f"## {escape(spec.title)}", claims_list(spec, found)]
         sections += claims_part(spec, cells, labels)

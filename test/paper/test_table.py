@@ -20,6 +20,7 @@ from pam.paper.claims import (
     HOLDS_HERE,
     NO_DATA,
     NO_SET,
+    NOT_YET,
     ONE_SEED,
     OPEN,
     Pair,
@@ -98,7 +99,7 @@ def test_an_empty_store_gives_all_gaps(tmp_path):
     ours, systems = grid(text, "Ours"), [*grid(text, "The paper's")][2:]  # below the heads
     assert len(systems) == 7 and "Whisper" in systems and "PaM (Ours)" in systems
     assert all(set(ours[system]) == {GAP} for system in systems)
-    assert "**cannot be decided**" in text and "**holds**" not in text
+    assert "**not measured**" in text and "**holds**" not in text
     assert "## Made with" not in text
 
 
@@ -362,11 +363,23 @@ def test_one_of_many_comparisons_refutes_only_after_correction():
     assert verdict(others) == HOLDS
     assert verdict([*others, pair_of(NO_DATA, 1.0)]) == OPEN
     assert verdict([pair_of(NO_SET, 1.0)]) == OPEN
+    gaps = [Pair("pam", than, AMI, NO_DATA) for than in ("whisper", "wavlm")]
+    assert verdict(gaps) == verdict([*gaps, pair_of(NO_SET, 1.0)]) == NO_DATA
+
+
+def test_a_claim_is_decided_once_with_the_planned_seeds():
+    for kind in (HOLDS, HOLDS_HERE, FAILS, OPEN):
+        found = [pair_of(kind, 0.001, (4, 4)), Pair("pam", "wavlm", AMI, NO_SET)]
+        assert verdict(found, 4) == kind
+        for seeds in ((4, 3), (3, 4), (1, 1)):
+            assert verdict([*found, pair_of(kind, 0.001, seeds)], 4) == NOT_YET
 
 
 def test_with_fewer_seeds_than_planned_a_page_is_preliminary(tmp_path):
     text = render(write(tmp_path / "two", table_1(seeds=(0, 1))))
     assert "**Preliminary**: 4 seeds of each system are planned" in text and "some have 2." in text
+    assert "- **not decided yet** (seeds: 2 of 4): PaM has a better AVG Rank than" in text
+    assert "- **holds**" not in text and "## What would decide" in text
     assert "Preliminary" not in render(write(tmp_path / "four", table_1(seeds=range(4))))
     assert "Preliminary" not in render(tmp_path / "none")
 
@@ -514,10 +527,12 @@ def test_the_paper_s_figures_are_drawn_from_the_store(tmp_path, figures):
 
 
 def test_all_tables_and_their_summary(tmp_path):
-    results = write(tmp_path, table_1(seeds=(0, 1, 2)))
+    results = write(tmp_path, table_1(seeds=range(4)))
     table.main(["--table", "all", "--results", str(results)])
     text = (results / "mini/tables.md").read_text(encoding="utf-8")
-    assert "33 claims (cannot be decided: 27, does not hold: 2, holds: 4)" in text
+    assert "33 claims (cannot be decided: 3, does not hold: 2, holds: 4, not measured: 24)" in text
+    assert "a claim that holds here does not confirm the paper" in text
+    assert "asr_clean_test WER % (for LibriSpeech test-clean WER), asr_noisy_test WER %" in text
     for link in re.findall(r"\]\((.*?)\)", text):
         assert (results / "mini" / link).is_file()
     assert "**holds**: PaM has a better AVG Rank than the other fusions" in text
