@@ -188,7 +188,7 @@ class TableScale:
         keys=lambda: {ANY: Key("As `llm_conf.path`, or missing.", or_missing("a model", str))},
     )
     seeds: dict[str, int] = option(
-        "Seeds of each system that a table's page is planned with; with fewer it is preliminary.",
+        "Seeds of each system that a table's claims are decided with; with fewer they are not.",
         default={},
         keys=lambda: {ANY: Key("A number of seeds.", whole(1))},
     )

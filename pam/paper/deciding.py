@@ -37,6 +37,8 @@ clusters, and the observed difference is itself uncertain, a small one most of a
 - σ is the standard deviation between the seeds of a system, pooled over the systems of the table as
   if all differed alike (df: its degrees of freedom), without what more clusters would remove. So
   few seeds cannot show that it is 0: figures with 0 are lower bounds.
+- "2.67 → 27" seeds: today's number (of 2 and 4 seeds, their harmonic mean) and the number needed.
+  "53 worth 15" clusters: 53 of unequal size tell as much as 15 equal ones.
 - "{NONE}" of seeds: the present clusters or utterances alone leave too much doubt. "{NONE}" of
   clusters or utterances: the present seeds do. "Both" is for seeds and clusters that grow by the
   same factor.
