@@ -15,13 +15,15 @@ from pam.atomic import write_json
 from pam.config import (
     DECODING,
     MEMORY,
+    PARTS,
     RUNNING,
+    Experiment,
     check_budget,
+    check_parts,
     check_phases,
     compose,
     load_yaml,
     plain,
-    read_experiment,
     read_layers,
     require,
     scale_hash,
@@ -59,6 +61,8 @@ STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
 NO_RESULT = (*RUNNING, *DECODING, "budgets")  # these keys change no training
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
+# What --init takes from its experiment, in the place of both files' keys.
+OF_MODEL = (*PARTS, "trainable", "fusions", "use_encoders", "stand_ins")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -95,7 +99,9 @@ def making_of(args: argparse.Namespace) -> Making:
     """The record of exp/NAME: settings of its data, and the configuration from files and command
     line."""
     combined = read_record(args.train.parent, "combine")
-    conf = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    conf = plain(experiment_of(args))
+    require(conf, NEEDED, args.scale_config)
+    require(conf["batch"], ("max_utts", "max_frames"), f"{args.scale_config}: batch")
     budget = conf["budgets"].get(args.budget)
     names = {
         "scale": Path(args.scale_config).stem,
@@ -122,8 +128,8 @@ def making_of(args: argparse.Namespace) -> Making:
             "train": data_digest(args.train, LEARNED),
             "dev": data_digest(args.dev, LEARNED),
             "prompts": prompts_of_data(args.train, conf.get("plain_prompts", True)),
-            "init": args.init and init_digest(args.init),
-            "warm_from": args.warm_from and warmup_digest(args.warm_from),
+            "init": args.init and file_digest(args.init / "model.pth"),
+            "warm_from": args.warm_from and file_digest(args.warm_from / "warmup" / "last.pth"),
         },
         notes={"set": args.set, "scale_hash": scale_hash(Path(args.scale_config))},
         begun=has_weights(args.expdir),
@@ -155,18 +161,23 @@ def gpus_of(args: argparse.Namespace, batch: Mapping[str, Any]) -> dict[str, int
     return {"gpus": now}
 
 
-def init_digest(exp: Path) -> str:
-    digest = file_digest(exp / "model.pth")
-    if digest is None:
-        raise PamError(f"--init {exp}: there is no model.pth: train it, or use pam.bin.extend")
-    return digest
+def begun_from(args: argparse.Namespace) -> bool:
+    """Whether the experiment was begun from these weights; once complete it needs them no more."""
+    settings = (read_record(args.expdir, STAGE) or {"settings": {}})["settings"]
+    starts = {key: getattr(args, key) for key in ("init", "warm_from")}
+    return all(settings.get(key) == str(exp) for key, exp in starts.items() if exp)
 
 
-def warmup_digest(exp: Path) -> str:
-    digest = file_digest(exp / "warmup" / "last.pth")
-    if digest is None:
-        raise PamError(f"--warm_from {exp}: there is no finished warm-up, warmup/last.pth")
-    return digest
+def check_start(args: argparse.Namespace) -> None:
+    """`PamError` if the weights that a training starts from are not there."""
+    if args.init and not (args.init / "model.pth").is_file():
+        raise PamError(
+            f"--init {args.init}: there is no model.pth: train it, or use pam.bin.extend"
+        )
+    if args.warm_from and not (args.warm_from / "warmup" / "last.pth").is_file():
+        raise PamError(
+            f"--warm_from {args.warm_from}: there is no finished warm-up, warmup/last.pth"
+        )
 
 
 def prompts_of_data(train: Path, plain_prompts: bool) -> str | None:
@@ -182,12 +193,38 @@ def has_weights(exp: Path) -> bool:
     return any(exp.glob("*.pth")) or any(exp.glob("*/*.pth"))
 
 
-def read_init(exp: Path) -> dict:
-    """The part of an experiment's configuration that describes its model."""
-    from pam.model.build import PARTS
+def experiment_of(args: argparse.Namespace) -> Experiment:
+    """The system at its scale, with the options of --set. With --init the old experiment's model is
+    in the place of the files' model; all else is as the files say."""
+    scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
+    if args.init is None:
+        return compose(scale, system, args.set)
+    start = read_init(args)
+    fusion = system.get("fusion", scale.get("fusion"))
+    if fusion not in (None, start["fusion"]):
+        raise PamError(
+            f"{args.system_config}: fusion: {fusion}, but the model of --init {args.init} has "
+            f"{start['fusion']}: name a system with this fusion"
+        )
+    known = scale.get("encoders", {})
+    scale, system = (
+        {key: value for key, value in layer.items() if key not in OF_MODEL}
+        for layer in (scale, system)
+    )
+    return compose(scale, system | start, args.set, known)
 
-    config = load_yaml(exp / "config.yaml")
-    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
+
+def read_init(args: argparse.Namespace) -> dict:
+    """The part of the old experiment's configuration that describes its model. Where that is gone,
+    an experiment that has begun has it in its own."""
+    files = [exp / "config.yaml" for exp in (args.init, args.expdir)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        check_start(args)
+        raise PamError(f"--init {args.init}: there is no config.yaml beside model.pth")
+    config = load_yaml(file)
+    check_parts(config, str(file))
+    return {key: config[key] for key in OF_MODEL if key in config}
 
 
 def effective_config(args: argparse.Namespace) -> dict:
@@ -195,40 +232,37 @@ def effective_config(args: argparse.Namespace) -> dict:
     for assignment in args.set:
         if (key := assignment.partition("=")[0]) in OPTIONS:  # else it would win silently
             raise PamError(f"--set {assignment}: give it as the option --{key}")
-    scale, system = read_layers(args.scale_config, args.system_config, args.llm_config)
-    start = read_init(args.init) if args.init else {}
-    if start:
-        scale, system = {k: v for k, v in scale.items() if k not in start}, start
-    experiment = compose(scale, system, args.set)
+    experiment = experiment_of(args)
     config = effective(experiment, tasks_of(args.train))
-    require(config, NEEDED, args.scale_config)
     for key in ("feats", "warmup"):
         config[key] = getattr(args, key) or config[key]
-    if start:
+    if args.init:
         config |= {"warmup": "none", "init": str(args.init)}
-    config["warmup"] = possible_warmup(config, args)
+    own_warmup = possible_warmup(config, args)  # "none" with --warm_from
+    config["warmup"] = own_warmup
     if args.warm_from:
-        config["warm_from"] = str(args.warm_from)
+        config |= {"warmup": "ctc", "warm_from": str(args.warm_from)}
     del config["budgets"]
     config.pop("wandb", None)  # of the user, not of the experiment
     if args.budget not in experiment.budgets:
         raise PamError(f"--budget {args.budget!r}: {nearest(args.budget, experiment.budgets)}")
     config |= gpus_of(args, config["batch"])
     budget = experiment.budgets[args.budget]
-    check_budget(budget, args.budget, config["warmup"])
-    check_phases(experiment.phases, config["warmup"], config["batch"].get("per") == "gpu")
+    check_budget(budget, args.budget, own_warmup)
+    check_phases(experiment.phases, own_warmup, config["batch"].get("per") == "gpu")
     names = {"scale": Path(args.scale_config).stem, "system": Path(args.system_config).stem}
     chosen = {"seed": args.seed, "budget": args.budget, "budget_conf": plain(budget)}
     return names | chosen | config
 
 
 def possible_warmup(config: Mapping[str, Any], args: argparse.Namespace) -> str:
-    """`warmup`, or "none" if the data have no text for the warm-up.
+    """The warm-up of this experiment's own: `warmup`, or "none" if the data have no text for it, or
+    with --warm_from.
 
-    PamError if the command line requests the warm-up in that case.
+    PamError if the command line requests the warm-up without text.
     """
-    if config["warmup"] != "ctc":
-        return config["warmup"]
+    if config["warmup"] != "ctc" or args.warm_from:
+        return "none"
     folder = without_warmup(config["warmup_tasks"], args.train, args.dev)
     if folder is None:
         return "ctc"
@@ -260,20 +294,27 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     if not args.pending:
         device_for(args.ngpu)
+    if not 0 <= args.seed < 2**32:
+        raise PamError(f"--seed {args.seed}: expected 0 to {2**32 - 1}")
     if args.init and args.warmup == "ctc":
         raise PamError("--warmup ctc: the model of --init needs no warm-up: leave --warmup out")
     if args.warm_from and (args.init or args.warmup == "none"):
         other = "--init" if args.init else "--warmup none"
         raise PamError(f"--warm_from: there is no warm-up with {other}: leave out one of them")
+    if args.init and args.llm_config:
+        raise PamError("--llm_config: the model of --init has its LLM: leave out one of them")
     return run(STAGE, args, argv, lambda: pending(args), lambda making: work(args, making))
 
 
 def pending(args: argparse.Namespace) -> Making | None:
     """The record of the work to do; None if it is complete."""
+    if not begun_from(args):
+        check_start(args)
     making = making_of(args)
     if making.is_complete():
         get_logger(__name__).info("complete: %s", args.expdir)
         return None
+    check_start(args)
     if not (args.train / "wav.scp").is_file() and args.pending:
         raise PamError(f"{args.train} is not complete: run stage 3 first")
     return making
@@ -291,7 +332,7 @@ def work(args: argparse.Namespace, making: Making) -> None:
     if is_first() and not args.ngpu and (seen := gpus_seen()):
         get_logger(__name__).warning("%d GPUs are here, but --ngpu 0 trains on the CPU", seen)
     config = from_first(lambda: configuration(args, making))
-    given = plain(read_experiment(args.scale_config, args.system_config, args.llm_config, args.set))
+    given = plain(experiment_of(args))
     running = config | {key: given[key] for key in RUNNING if key in given}
     own_warmup = config["warmup"] == "ctc" and not config.get("warm_from")
     phases = ["ctc", "llm"] if own_warmup else ["llm"]
@@ -328,8 +369,8 @@ def configuration(args: argparse.Namespace, making: Making) -> dict:
     if not is_frozen(making):
         return effective_config(args)
     kept = load_yaml(args.expdir / "config.yaml")
-    given = read_experiment(args.scale_config, args.system_config, args.llm_config, args.set)
-    memory = {key: value for key, value in given.llm_conf.items() if key in MEMORY}
+    given = experiment_of(args).llm_conf
+    memory = {key: value for key, value in given.items() if key in MEMORY}
     return kept | {"llm_conf": without_memory(kept["llm_conf"]) | memory}
 
 

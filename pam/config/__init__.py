@@ -1,6 +1,7 @@
 """Configuration files, their types, and made.json. This room does not import torch."""
 
 from pam.config.experiment import (
+    PARTS,
     check_budget,
     check_parts,
     check_phases,
@@ -25,6 +26,7 @@ from pam.options import check_init_options, check_keys
 __all__ = [
     "DECODING",
     "MEMORY",
+    "PARTS",
     "RUNNING",
     "Budget",
     "Experiment",

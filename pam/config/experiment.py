@@ -15,6 +15,8 @@ from pam.registry import nearest
 
 # Sections that --set may create.
 OPTIONAL = ("conf", "adapter", "optim_conf", "stand_ins", "exits", "wandb")
+# What describes a model: the sections that decoding reads.
+PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks", "model_conf")
 LENGTHS = ("steps", "epochs")  # keys of a budget that exclude each other
 
 
@@ -49,10 +51,18 @@ def read_experiment(
 
 
 def compose(
-    scale: Mapping[str, Any], system: Mapping[str, Any], assignments: Iterable[str] = ()
+    scale: Mapping[str, Any],
+    system: Mapping[str, Any],
+    assignments: Iterable[str] = (),
+    others: Collection[str] = (),
 ) -> Experiment:
-    """As `read_experiment`, for layers that were already read."""
-    scale = with_fusion_sizes(scale, system.get("fusion", scale.get("fusion")))
+    """As `read_experiment`, for layers that were already read. `others`: names of encoders that are
+    not in the layers, and may have a factor of the rate, which is without effect."""
+    assignments = list(assignments)
+    given = [one.removeprefix("fusion=") for one in assignments if one.startswith("fusion=")]
+    fusion = [scale.get("fusion"), *([system["fusion"]] if "fusion" in system else []), *given][-1]
+    sizes = merge(scale.get("fusions") or {}, system.get("fusions") or {})
+    scale = with_fusion_sizes(scale, fusion, sizes)
     config = merge(defaults_of(Experiment), scale, system)
     for assignment in assignments:
         _assign(config, assignment)
@@ -62,7 +72,7 @@ def compose(
     chosen, stand_ins = config.pop("use_encoders", None), config.pop("stand_ins", {})
     encoders = select_encoders(config["encoders"], chosen, stand_ins)
     check_shapes(encoders)
-    check_factors(config.get("phases") or {}, config["encoders"])
+    check_factors(config.get("phases") or {}, {*config["encoders"], *others})
     return typed(Experiment, config | {"encoders": encoders})
 
 
@@ -140,9 +150,10 @@ def check_factors(phases: Mapping[str, Any], encoders: Collection[str]) -> None:
                 raise PamError(f"{where}: {name!r} is not an encoder: {nearest(name, encoders)}")
 
 
-def with_fusion_sizes(scale: Mapping[str, Any], fusion: str | None) -> dict[str, Any]:
-    """The scale with `fusions.NAME`, if it exists, instead of `fusion_conf`."""
-    sizes = scale.get("fusions") or {}
+def with_fusion_sizes(
+    scale: Mapping[str, Any], fusion: str | None, sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The scale with `sizes` of the fusion, if there are some, instead of `fusion_conf`."""
     return {**scale, "fusion_conf": sizes[fusion]} if fusion in sizes else dict(scale)
 
 
@@ -184,6 +195,8 @@ def check_phases(phases: Phases, warmup: str, per_gpu: bool) -> None:
     for name in running:
         phase = plain(getattr(phases, name))
         require(phase, ("optim_conf", "warmup_steps"), f"phases.{name}")
+        if phase["optim_conf"].get("fused") and phase["optim_conf"].get("foreach"):
+            raise PamError(f"phases.{name}.optim_conf: fused and foreach: leave out one of them")
         if phase.get("lr_rule", "none") != "none" and not per_gpu:
             raise PamError(
                 f"phases.{name}.lr_rule: {phase['lr_rule']}: it follows the number of GPUs that "

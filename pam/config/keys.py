@@ -56,6 +56,18 @@ def _are_names(value: Any) -> bool:
     return _are_texts(value) and bool(value) and all(value)
 
 
+def _is_pattern(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return isinstance(value, str)
+    return all(isinstance(name, str) and _are_rows(rows) for name, rows in value.items())
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, int) and not isinstance(row, bool) for row in value
+    )
+
+
 FINITE = Rule("a number", _is_number)
 NUMBER = Rule("a number, at least 0", lambda value: _is_number(value) and value >= 0)
 SHARE = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
@@ -72,8 +84,17 @@ SOME_TEXTS = Rule(
 LIST = Rule("a list", lambda value: isinstance(value, list))
 ANYTHING = Rule("any value", lambda value: True)
 BETAS = Rule(
-    "two numbers from 0 to 1, as in [0.9, 0.999]",
-    lambda value: isinstance(value, list) and len(value) == 2 and all(map(SHARE.holds, value)),
+    "two numbers from 0 to below 1, as in [0.9, 0.999]",
+    lambda value: (
+        isinstance(value, list) and len(value) == 2 and all(SHARE.holds(n) and n < 1 for n in value)
+    ),
+)
+DISTINCT = Rule(
+    "a list of names that differ", lambda value: _are_names(value) and len({*value}) == len(value)
+)
+PATTERNS = Rule(
+    "a list of patterns of names, or of {PATTERN: [ROW, …]}",
+    lambda value: isinstance(value, list) and all(map(_is_pattern, value)),
 )
 
 Keys = Mapping[str, "Key"]

@@ -11,10 +11,11 @@ from pam.config.keys import (
     ANY,
     ANYTHING,
     BETAS,
+    DISTINCT,
     FLAG,
-    LIST,
     NAMES,
     NUMBER,
+    PATTERNS,
     POSITIVE,
     SHARE,
     TEXT,
@@ -162,13 +163,12 @@ class Optim:
     capturable: bool | None = option(
         "Safe to capture in a CUDA graph.", FLAG, without="AdamW's: false"
     )
-    differentiable: bool | None = option(
-        "Differentiate through an update.", FLAG, without="AdamW's: false"
-    )
     foreach: bool | None = option(
         "Update all tensors in one call.", or_null(FLAG), without="AdamW chooses"
     )
-    fused: bool | None = option("Use the fused kernel.", or_null(FLAG), without="AdamW chooses")
+    fused: bool | None = option(
+        "Use the fused kernel; not with foreach.", or_null(FLAG), without="AdamW chooses"
+    )
 
 
 @dataclass(frozen=True)
@@ -364,11 +364,11 @@ class System:
         "Options of the Speech LLM.", default={}, keys=model_options
     )
     tasks: list[str] | None = option(
-        "The tasks, one expert each.", or_null(NAMES), without="those of the training data"
+        "The tasks, one expert each.", or_null(DISTINCT), without="those of the training data"
     )
     trainable: list[Any] | None = option(
         "Patterns of the trained parameters, such as fusion.experts.4.*.",
-        LIST,
+        PATTERNS,
         without="all",
     )
     merge_asr_prompts: bool = option(

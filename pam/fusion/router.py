@@ -46,7 +46,8 @@ class Router(nn.Module):
     def standardize_by(self, prompts_ND: Float[Tensor, "N D"]) -> None:
         """Initialise shift and scale with the statistics of h_prompt of the training prompts."""
         self.shift.copy_(prompts_ND.mean(0))
-        self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
+        if len(prompts_ND) > 1:  # one prompt has no deviation: nothing is scaled
+            self.scale.copy_(1 / prompts_ND.std(0).clamp(min=1e-3))
 
     def forward(self, prompt_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
         """Logits of the task posteriors p, computed in the type of the weights (float32), so that

@@ -34,7 +34,7 @@ class PaMAudioEncoder(nn.Module):
             conf=config.fusion_conf,
         ).float()
         self.encoders = nn.ModuleDict({s["name"]: shape_of(s) for s in config.encoders})
-        self.embedding_norm = config.embedding_norm
+        self.embedding_norm, self.bf16 = config.embedding_norm, config.bf16
         scaled = config.embedding_norm is not None
         self.gain = nn.Parameter(torch.ones((), dtype=torch.float32)) if scaled else None
 
@@ -45,7 +45,7 @@ class PaMAudioEncoder(nn.Module):
         gate: Float[Tensor, "B R"] | None,
     ) -> tuple[Float[Tensor, "B U D"], Int[Tensor, " B"]]:
         """The features S of equation 3, and each clip's number of them; `lengths` are samples."""
-        states, frames = read_states(encode(self.encoders, audio, lengths), self.shapes)
+        states, frames = read_states(encode(self.encoders, audio, lengths), self.shapes, self.bf16)
         features = scale(self.fusion(states, frames, gate), self.gain, self.embedding_norm)
         return features, self.fusion.output_lengths(frames)
 

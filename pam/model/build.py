@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pam.checkpoint import read_weights
-from pam.config import check_init_options, check_keys, load_yaml
+from pam.config import PARTS, check_init_options, check_keys, load_yaml
 from pam.encoders import load_encoder
 from pam.errors import PamError
 from pam.fusion import build_fusion
@@ -19,7 +19,6 @@ from pam.model.features import EncoderShape
 from pam.model.speech_llm import ESPnetPaMModel
 
 ENCODER_KEYS = ("family", "path", "conf", "dim", "num_states")
-PARTS = ("encoders", "llm_conf", "fusion", "fusion_conf", "router_conf", "tasks", "model_conf")
 
 
 def encoder_shapes(encoders: Mapping[str, Mapping[str, Any]]) -> list[EncoderShape]:

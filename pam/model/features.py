@@ -37,11 +37,12 @@ def encode(
 
 
 def read_states(
-    batch: Mapping[str, Tensor], shapes: Sequence[EncoderShape]
+    batch: Mapping[str, Tensor], shapes: Sequence[EncoderShape], bf16: bool
 ) -> tuple[list[Float[Tensor, "B _ _ _"]], Int[Tensor, " B"]]:
     """The states [B, S, T, C] of all encoders, with zeros as padding, and each clip's frames.
 
-    The number of frames is the minimum over the encoders. `batch` is as `encode` makes it.
+    The number of frames is the minimum over the encoders. `batch` is as `encode` makes it. Without
+    `bf16` the fusion computes in float32 and takes nothing else; an encoder may be in bfloat16.
     """
     frames = torch.stack([batch[f"{shape.name}_lengths"] for shape in shapes]).amin(0)
     real_BT = padding_mask(frames, int(frames.max()))
@@ -50,6 +51,7 @@ def read_states(
         flat_BTF = batch[shape.name][:, : real_BT.shape[1]]
         # Padding may hold any value, even NaN, and 0 · NaN would reach the gradients.
         flat_BTF = flat_BTF.masked_fill(~real_BT[..., None], 0.0)
+        flat_BTF = flat_BTF if bf16 else flat_BTF.float()
         states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
     return states, frames
 

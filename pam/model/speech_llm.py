@@ -143,7 +143,7 @@ class ESPnetPaMModel(TrainableOnlyModel):
         """
         if AUDIO in batch:
             batch = self.encode(batch[AUDIO], batch[f"{AUDIO}_lengths"])
-        return read_states(batch, self.shapes)
+        return read_states(batch, self.shapes, self.bf16)
 
     def encode(self, speech: Float[Tensor, "B N"], lengths: Int[Tensor, " B"]) -> dict[str, Tensor]:
         """States of every encoder in the layout of a dump: NAME [B, T, S·C], NAME_lengths [B]."""

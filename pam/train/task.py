@@ -169,7 +169,7 @@ class PaMTask(AbsTask):
             group |= {"lr": group["lr"] * factor, "params": groups[part, partial, factor]}
             group["muon"] = PARTS[part] == "muon"
             settings.append(group | ({"weight_decay": 0.0} if partial else {}))
-        conf.setdefault("fused", not (conf.get("foreach") or conf.get("differentiable")))
+        conf.setdefault("fused", not conf.get("foreach"))
         return [AdamWMuon(settings, **conf)]  # fused: one operation an update
 
     # --- data

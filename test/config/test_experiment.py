@@ -122,6 +122,12 @@ GOOD = {
         ("batch.max_utts=2147483648", "2147483648: expected a number of at most 2147483647"),
         (f"grad_clip={'9' * 400}", "expected a number of at most 2147483647"),
         (f"phases.llm.optim_conf.betas=[0.9, {'9' * 400}]", "expected two numbers"),
+        ("phases.llm.optim_conf.betas=[0.9, 1.0]", "two numbers from 0 to below 1"),
+        ("phases.llm.optim_conf.differentiable=true", "unknown option 'differentiable'"),
+        ("trainable=[3]", "trainable: [3]: expected a list of patterns of names"),
+        ("trainable=[{router.ffn.weight: 1}]", "expected a list of patterns of names"),
+        ("trainable=[{router.ffn.weight: [x]}]", "expected a list of patterns of names"),
+        ("tasks=[asr_clean, ac, asr_clean]", "expected a list of names that differ"),
         ("fusion_conf={1: 2}", "fusion_conf: the name 1 is not a text: put it in quotes"),
         ("batch.max_utts=true", "batch.max_utts: True: expected a whole number, at least 1"),
         ("encoders.whisper.dym=3", "encoders.whisper: unknown option 'dym': did you mean 'dim'"),
@@ -217,13 +223,17 @@ def test_a_phase_that_runs_says_how():
         check_phases(typed(Phases, {"llm": llm}), "ctc", False)
     with pytest.raises(PamError, match="phases.ctc: optim_conf, warmup_steps is missing"):
         check_phases(typed(Phases, {"llm": llm, "ctc": {}}), "ctc", False)
+    both = {"optim_conf": {"fused": True, "foreach": True}, "warmup_steps": 1}
+    with pytest.raises(PamError, match="phases.llm.optim_conf: fused and foreach: leave out one"):
+        check_phases(typed(Phases, {"llm": both}), "none", False)
 
 
 def test_the_optimizer_takes_every_option():
     own = {f"{part}_{key}" for part in ("lora", "router") for key in ("lr", "weight_decay")}
     parameters = inspect.signature(torch.optim.AdamW).parameters
     own |= {"lr_factors", "muon_lr"}
-    assert set(keys_of(Optim)) - own == parameters.keys() - {"params"}
+    unusable = {"params", "differentiable"}  # an update changes leaves in their place
+    assert set(keys_of(Optim)) - own == parameters.keys() - unusable
 
 
 def test_systems_of_other_encoders_keep_all_factors():

@@ -225,6 +225,9 @@ def test_a_standardizing_router_starts_at_the_statistics_of_the_prompts():
     standard = (prompts - prompts.mean(0)) / prompts.std(0)
     torch.testing.assert_close(router(prompts), plain(standard), rtol=1e-4, atol=1e-5)
     assert {name for name, _ in plain.named_parameters()} == {"ffn.weight", "ffn.bias"}
+    router.standardize_by(prompts[:1])  # a task with one prompt: no deviation, and no scale
+    torch.testing.assert_close(router(prompts[:1]), plain.ffn.bias[None])
+    assert torch.isfinite(router(prompts)).all()
 
 
 def test_halves_of_the_mixture_are_what_is_left():

@@ -385,6 +385,17 @@ def test_types_are_those_of_the_experiment(experiment, encoder_specs, tmp_path):
     )
 
 
+def test_encoders_in_bfloat16_and_all_else_in_float32(experiment, encoder_specs, tmp_path):
+    specs = {name: dict(spec) for name, spec in encoder_specs.items()}
+    whisper = specs["whisper_unpadded"]
+    whisper["conf"] = whisper["conf"] | {"dtype": "bfloat16"}
+    exp = experiment("llama", encoders=specs)
+    write_hf(exp, tmp_path / "out", bundle=True, licence="other")
+    model, processor = exported(tmp_path / "out")
+    inputs = processor(text=PROMPTS, audio=clips())
+    assert generated(model, inputs) == greedy_tokens(exp, clips(), PROMPTS)[0]
+
+
 def test_a_clip_longer_than_those_of_the_training_is_told_of(both, monkeypatch):
     _, _, processor = both
     monkeypatch.setattr(processor._config, "longest_seconds", 1.0)

@@ -246,6 +246,20 @@ def test_frozen_parts_keep_their_type_and_stay_in_eval(tiny_config):
     assert model.fusion.training
 
 
+@pytest.mark.parametrize("fusion", ["pam", "average", "wavllm", "salmonn"])
+def test_a_float32_model_takes_states_of_bfloat16(tiny_config, batch, fusion):
+    """Encoders of the paper's scale are in bfloat16, whatever the model's arithmetic is."""
+    model = build_model(tiny_config | {"fusion": fusion, "fusion_conf": {}}).eval()
+    gate = F.one_hot(batch["task"], 4).float()
+    audio = {k: v for k, v in batch.items() if k.startswith(("first", "second"))}
+    coarse = {k: v.bfloat16() if v.is_floating_point() else v for k, v in audio.items()}
+    same = {k: v.float() if v.is_floating_point() else v for k, v in coarse.items()}
+    found, expected = (model.fuse(*model.states(one), gate)[0] for one in (coarse, same))
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    model.bf16 = True  # autocast takes them as they are
+    assert {state.dtype for state in model.states(coarse)[0]} == {torch.bfloat16}
+
+
 def test_feature_scale_gives_every_frame_the_embeddings_norm(tiny_config, batch):
     model = build_model(tiny_config | {"model_conf": {"bf16": False, "feature_scale": "embedding"}})
     gate = F.one_hot(batch["task"], 4).float()
