@@ -61,8 +61,7 @@ STAGE = "train"
 REMEDY = "choose another name with --expname, or remove the folder"
 NO_RESULT = (*RUNNING, *DECODING, "budgets")  # these keys change no training
 NEEDED = ("llm_conf", "fusion", "feats", "warmup", "batch", "phases", "budgets")
-# What --init takes from its experiment, in the place of both files' keys.
-OF_MODEL = (*PARTS, "trainable", "fusions", "use_encoders", "stand_ins")
+OF_MODEL = (*PARTS, "fusions", "use_encoders", "stand_ins")  # what files say of a model
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -208,15 +207,15 @@ def experiment_of(args: argparse.Namespace) -> Experiment:
         )
     known = scale.get("encoders", {})
     scale, system = (
-        {key: value for key, value in layer.items() if key not in OF_MODEL}
+        {key: value for key, value in layer.items() if key not in {*OF_MODEL, *start}}
         for layer in (scale, system)
     )
     return compose(scale, system | start, args.set, known)
 
 
 def read_init(args: argparse.Namespace) -> dict:
-    """The part of the old experiment's configuration that describes its model. Where that is gone,
-    an experiment that has begun has it in its own."""
+    """The part of the old experiment's configuration that describes its model, and what of it is
+    trained. Where that is gone, an experiment that has begun has it in its own."""
     files = [exp / "config.yaml" for exp in (args.init, args.expdir)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
@@ -224,7 +223,7 @@ def read_init(args: argparse.Namespace) -> dict:
         raise PamError(f"--init {args.init}: there is no config.yaml beside model.pth")
     config = load_yaml(file)
     check_parts(config, str(file))
-    return {key: config[key] for key in OF_MODEL if key in config}
+    return {key: config[key] for key in (*PARTS, "trainable") if key in config}
 
 
 def effective_config(args: argparse.Namespace) -> dict:

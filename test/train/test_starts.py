@@ -54,6 +54,10 @@ def test_only_the_model_is_the_old_one(setup, old, tmp_path):
     assert made["accum_grad"] == 2 and made["phases.llm.optim_conf.lr"] == 1e-5
     assert made["llm_conf.lora_rank"] == 3 and "fusion_conf.rank" not in made
     assert config["warmup"] == "none" and config["init"] == str(old)
+    change(tmp_path / "pam.yaml", trainable=["router.*"])
+    assert train.effective_config(args)["trainable"] == ["router.*"]
+    change(old / "config.yaml", trainable=["fusion.*"])  # as pam.bin.extend writes it
+    assert train.effective_config(args)["trainable"] == ["fusion.*"]
 
 
 @pytest.mark.parametrize(
