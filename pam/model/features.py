@@ -51,7 +51,8 @@ def read_states(
         flat_BTF = batch[shape.name][:, : real_BT.shape[1]]
         # Padding may hold any value, even NaN, and 0 · NaN would reach the gradients.
         flat_BTF = flat_BTF.masked_fill(~real_BT[..., None], 0.0)
-        flat_BTF = flat_BTF if bf16 else flat_BTF.float()
+        if not bf16:
+            flat_BTF = flat_BTF.to(torch.promote_types(flat_BTF.dtype, torch.float32))
         states.append(flat_BTF.unflatten(-1, (shape.num_states, shape.dim)).transpose(1, 2))
     return states, frames
 
