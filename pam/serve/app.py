@@ -123,7 +123,7 @@ class Server:
 
     async def answer(self, job: Job, request: Request) -> Answer:
         """Wait for a job; it is cancelled if the client leaves."""
-        future = asyncio.wrap_future(job.future)
+        future = awaitable(job)
         gone = asyncio.create_task(disconnected(request))
         try:
             await asyncio.wait({future, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +147,7 @@ class Server:
 
     async def deltas(self, job: Job, texts: asyncio.Queue[str]) -> AsyncIterator[str]:
         """New text of a job's answer whenever there is some, to its end."""
-        future, shown = asyncio.wrap_future(job.future), ""
+        future, shown = awaitable(job), ""
         getter: asyncio.Task[str] | None = None
         try:
             while not future.done():
@@ -351,6 +351,14 @@ async def parse_form(request: Request, body: bytes) -> tuple[dict[str, object], 
     if file is None or isinstance(file, str):
         raise invalid("file", "missing: send the audio as a file")
     return fields, await file.read()
+
+
+def awaitable(job: Job) -> "asyncio.Future[Answer]":
+    """The answer of a job, for a coroutine to wait for. Its error is read from `job.future`;
+    asyncio would log an error that nobody reads here, with its traceback."""
+    future = asyncio.wrap_future(job.future)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 def texts_of(

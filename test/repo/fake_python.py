@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copyfile
 from types import SimpleNamespace
 
 METRICS = ("wer", "accuracy", "meteor")
@@ -21,6 +22,7 @@ COSINES = ("cosine_mapped", "mean_cosine_mapped", "cosine", "mean_cosine", "cka"
 SIMILARITY = [{"encoders": ["one", "two"], "layers": [[0, 0]], **dict.fromkeys(COSINES, [0.5])}]
 HALF = {"numerators": [0, 1], "denominators": None, "scale": 100}
 TASKS = ("asr_clean", "asr_noisy", "snv", "ac")
+ENCODERS = {"one": {"path": "encoder", "dim": 8, "num_states": 3}}
 argv = sys.argv[1:]
 
 
@@ -86,7 +88,8 @@ def combine(args):
 def train(args, making):
     with making.work():
         note("train")
-        config = {"feats": args.feats, "llm_conf": {}, "tasks": list(TASKS), "argv": argv}
+        config = {"feats": args.feats, "tasks": list(TASKS), "argv": argv, "fusion": "pam"}
+        config |= {"llm_conf": {"path": "llm"}, "encoders": ENCODERS}
         touch(args.expdir / "train" / "checkpoint.pth", args.expdir / "train" / "last.pth")
         touch(args.expdir / "warmup" / "last.pth")
         (args.expdir / "config.yaml").write_text(json.dumps(config))
@@ -171,6 +174,7 @@ if name == "prepare":
 if name == "analyse":
     touch(value("--exp") / "analysis.json")
 if name == "extend":
-    touch(value("--out") / "config.yaml", value("--out") / "model.pth")
+    touch(value("--out") / "model.pth")
+    copyfile(value("--exp") / "config.yaml", value("--out") / "config.yaml")
 if name == "exit_analysis":
     touch(value("--page") if "--page" in argv else value("--results") / f"{value('--name')}.json")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import itertools
 import json
@@ -273,6 +274,15 @@ def test_one_bad_clip_does_not_harm_its_batch(speech_llm, monkeypatch):
         found = list(pool.map(lambda clip: post_chat(address, as_wav(clip)), clips))
     assert [f.status_code for f in found] == [200, 400, 200]
     assert "too short" in found[1].json()["error"]["message"]
+
+
+def test_a_job_that_failed_is_no_error_in_the_log(served, caplog):
+    """asyncio logs a future whose error nobody read, when it is collected."""
+    for audio in [as_wav(tone(16000)[:200])] * 2:
+        assert post_chat(served, audio).status_code == 400
+        assert post_chat(served, audio, stream=True).status_code == 200
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 # --- what is refused
