@@ -94,7 +94,7 @@ def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) 
 
 def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
     """The set and its summary."""
-    data = DataDir.read(spec.path)
+    data = DataDir.read(spec.path).without_features()
     if "segments" in data or "utt2num_samples" not in data:
         raise PamError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
     if spec.task:

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_text_file, refuse, restrict
+from pam.data.rules import (
+    FEATURES,
+    REQUIRED,
+    AudioCheck,
+    Rules,
+    Seconds,
+    is_text_file,
+    refuse,
+    restrict,
+)
 from pam.data.scp import Problem, line_numbers, scan_text_file, write_text_files
 from pam.errors import PamError
 from pam.paths import ROOT
@@ -106,6 +115,10 @@ class DataDir:
             raise PamError(f"subset: {min(unknown)!r} is not an utterance of the directory")
         kept = restrict(self.files, chosen)
         return DataDir({name: file for name, file in kept.items() if file or name in REQUIRED})
+
+    def without_features(self) -> "DataDir":
+        """Without feats*.scp and utt2num_frames, which describe what was made of other audio."""
+        return DataDir({n: file for n, file in self.files.items() if not FEATURES.fullmatch(n)})
 
     @classmethod
     def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":

@@ -18,7 +18,8 @@ from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
 # COMPLETE files have one entry for each utterance; PARTIAL ones may have fewer.
-COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
+FEATURES = re.compile(r"utt2num_frames|feats(_\w+)?\.scp")
+COMPLETE = re.compile(rf"text|utt2spk|utt2task|segments|utt2num_samples|{FEATURES.pattern}")
 PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2(dur|cluster)")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"

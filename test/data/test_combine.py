@@ -106,6 +106,20 @@ def test_online_features_have_nominal_lengths(dump):
     assert not [name for name in data.files if name.startswith("feats")]
 
 
+@pytest.mark.parametrize("encoders", [[], ["wakehubert_tiny"]])
+def test_features_that_a_set_brings_are_not_taken_over(dump, encoders):
+    """A dump of an earlier version has those of its source, which other sets lack."""
+    run(dump, encoders=encoders)
+    before = DataDir.read(dump / "train")
+    folder = dump / "raw/ac_train"
+    pointers = {"bark-1": "/mfcc.ark:6", "rain-1": "/mfcc.ark:99"}
+    more = {"feats.scp": pointers, "feats_whisper_tiny_en.scp": pointers}
+    more["utt2num_frames"] = dict.fromkeys(pointers, "100")
+    DataDir(DataDir.read(folder).files | more).write(folder)
+    run(dump, encoders=encoders)
+    assert DataDir.read(dump / "train") == before
+
+
 def test_id_in_two_sets_names_both(dump):
     make_set(dump, "snv_train", "snv", ["ann-22", "x-1"])
     with pytest.raises(PamError, match="'ann-22' is in both asr_clean_train and snv_train: give"):

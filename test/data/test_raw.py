@@ -447,6 +447,19 @@ def test_corrected_and_added_data_reach_the_dump(tmp_path, recipe, caplog, monke
     assert recipe() == 0
 
 
+@pytest.mark.parametrize("name", ["feats.scp", "feats_whisper.scp", "utt2num_frames"])
+def test_features_of_the_prepared_set_are_not_those_of_the_dump(tmp_path, recipe, name):
+    """A set that comes from Kaldi may have them; the other sets have none."""
+    data = DataDir.read(tmp_path / "data/set")
+    values = dict.fromkeys(data.utterances, "90" if name == "utt2num_frames" else "/mfcc.ark:6")
+    DataDir(data.files | {name: values}).write(tmp_path / "data/set")
+    assert recipe() == 0
+    assert name not in DataDir.read(tmp_path / "dump/raw/set")
+    combined = DataDir.read(tmp_path / "dump/combined/train")
+    assert combined["utt2num_frames"] == {"a-1": "22", "a-2": "20"}
+    assert not [file for file in combined.files if file.startswith("feats")]
+
+
 def test_a_dump_of_an_earlier_version_is_complete_until_it_is_made_again(tmp_path, recipe):
     """Its record has no digest of the prepared set, and settings of encoders."""
     data, raw = tmp_path / "data/set", tmp_path / "dump/raw/set"
