@@ -241,16 +241,17 @@ def convert(source: Source) -> Clip:
     if _is_copied(source):  # by an earlier run that was killed
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
     reading = read_audio(source.path, source.start, source.end)
+    notes = list(reading.notes)
     if is_concat(source.path):
         path = source.path
     elif is_native(source.path, REFERABLE):
         path = _entry(source)
     else:
         time = file_of(source.path).stat().st_mtime_ns
-        write_flac(source.flac, reading.samples)
+        write_flac(source.flac, reading.samples, notes.extend)
         os.utime(source.flac, ns=(time, time))
         path = str(source.flac.absolute())
-    return Clip(source.utt, path, len(reading.samples), "; ".join(reading.notes))
+    return Clip(source.utt, path, len(reading.samples), "; ".join(notes))
 
 
 def _is_copied(source: Source) -> bool:
