@@ -42,7 +42,11 @@ class Columns:
 
 
 def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
-    """The name and the files of a split. `PamError` if there are several and none is named."""
+    """The name and the files of a split.
+
+    `PamError` if there are several and none is named, or if it is in several folders, which are
+    the configurations of a snapshot.
+    """
     if (folder / "dataset_dict.json").is_file():
         names = _read_json(folder / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not all(map(_is_name, names)):
@@ -58,6 +62,12 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
     if not splits:
         raise PamError(f"{folder}: no state.json and no Parquet file: {FORMS}")
     name = _chosen(folder, split, list(splits))
+    homes = sorted({str(_home_of(file.relative_to(folder))) for file in splits[name]})
+    if len(homes) > 1:
+        listed = ", ".join(homes)
+        raise PamError(
+            f"{folder}: {name!r} is in several folders: give one as the source: {listed}"
+        )
     return name, splits[name]
 
 
@@ -175,6 +185,11 @@ def _split_of(file: Path) -> str:
     if found := NUMBERED.fullmatch(file.stem):
         return found[1]
     return file.parent.name if file.stem.isdigit() else file.stem
+
+
+def _home_of(file: Path) -> Path:
+    """The folder of a file's splits."""
+    return file.parent.parent if file.stem.isdigit() else file.parent
 
 
 def _chosen(folder: Path, split: str | None, names: list[str]) -> str:

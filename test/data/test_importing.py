@@ -345,6 +345,30 @@ def test_snapshots_of_parquet(tmp_path, names):
     assert set(data["wav.scp"]) == {f"train.clean-{n:08d}" for n in range(4)}
 
 
+CONFIGS = [
+    ("clean/train-00000-of-00001.parquet", "clean/dev-00000-of-00001.parquet",
+     "other/train-00000-of-00001-a1b2c3.parquet"),
+    ("clean/train/0000.parquet", "clean/dev/0000.parquet", "other/train/0000.parquet"),
+    ("clean/train.parquet", "clean/dev.parquet", "other/train.parquet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", CONFIGS)
+def test_configurations_of_a_snapshot_are_not_mixed(tmp_path, names):
+    table = rows(3)
+    for name, row in zip(names, table, strict=True):
+        (tmp_path / "ds" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(tmp_path / "ds" / name, [row], 1)
+    message = refusal(tmp_path, tmp_path / "ds", "--split", "train")
+    assert message == "ds: 'train' is in several folders: give one as the source: clean, other"
+    data = imported(tmp_path / "ds/other", tmp_path / "set")
+    assert data["text"] == {"train-00000000": "naïve 2"}
+    data = imported(tmp_path / "ds", tmp_path / "set", "--split", "dev")
+    assert data["text"] == {"dev-00000000": "naïve 1"}
+    folder = (tmp_path / "ds" / names[2]).parent  # of the split, if its files have numbers alone
+    assert list(imported(folder, tmp_path / "set")["text"].values()) == ["naïve 2"]
+
+
 def test_rows_that_cannot_be_utterances(tmp_path):
     write(tmp_path / "outside.wav", encoded(0.2, 16000, 0))
     table = rows(5)
