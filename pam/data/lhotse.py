@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,7 @@ def read_manifests(
     recordings: dict[str, Recording] = {}
     for manifest in by_kind["recordings"]:
         for where, entry in _lines(manifest):
-            recording = _recording(where, entry)
-            recordings[recording.id] = recording
+            _recording(where, entry, recordings)
     if by_kind["supervisions"] and not recordings:
         raise PamError(f"{by_kind['supervisions'][0]}: name its manifest of recordings too")
     if recordings and not by_kind["supervisions"]:
@@ -70,7 +69,7 @@ def read_manifests(
             yield _item(where, entry, recordings[name], audio)
     for manifest in by_kind["cuts"]:
         for where, entry in _lines(manifest):
-            yield from _cut(where, entry, audio)
+            yield from _cut(where, entry, recordings, audio)
 
 
 def _kind(manifest: Path) -> str:
@@ -113,7 +112,11 @@ def _field(where: str, entry: Mapping[str, Any], name: str, *kinds: type) -> Any
     return value
 
 
-def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
+def _recording(where: str, entry: Mapping[str, Any], known: dict[str, Recording]) -> Recording:
+    """The recording of an entry, added to those that are `known`.
+
+    `PamError` for one that only lhotse can compute, and if its id is that of another one.
+    """
     name = _field(where, entry, "id", str)
     if entry.get("transforms"):
         raise PamError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
@@ -124,14 +127,23 @@ def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
             raise PamError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
         channels = tuple(_field(where, source, "channels", list))
         files.append((_field(where, source, "source", str), channels))
-    return Recording(name, tuple(files), float(_field(where, entry, "duration", int, float)))
+    seconds = float(_field(where, entry, "duration", int, float))
+    recording = Recording(name, tuple(files), seconds)
+    if (other := known.setdefault(name, recording)) != recording:
+        before = ", ".join(file for file, _ in other.files)
+        raise PamError(
+            f"{where}: the recording {name!r} was used before, for {before}: make the ids unique"
+        )
+    return recording
 
 
-def _cut(where: str, cut: Mapping[str, Any], audio: "_Audio") -> Iterator[Item | LeftOut]:
+def _cut(
+    where: str, cut: Mapping[str, Any], known: dict[str, Recording], audio: "_Audio"
+) -> Iterator[Item | LeftOut]:
     kind = cut.get("type")
     if kind not in ("MonoCut", "MultiCut"):
         raise PamError(f"{where}: cut {cut.get('id')!r} is a {kind}: {SAVE_AUDIO}")
-    recording = _recording(where, _field(where, cut, "recording", dict))
+    recording = _recording(where, _field(where, cut, "recording", dict), known)
     start = float(_field(where, cut, "start", int, float))
     end = start + float(_field(where, cut, "duration", int, float))
     supervisions = _field(where, cut, "supervisions", list)
@@ -173,6 +185,7 @@ class _Audio:
     channel: int | None
     root: Path
     out: Path
+    named: dict[str, str] = field(default_factory=dict)  # a channel's file → its recording
 
     def of(self, where: str, recording: Recording, channel: int | Sequence[int]) -> tuple[str, str]:
         """(id, path) of the audio of a supervision on `channel`."""
@@ -183,7 +196,13 @@ class _Audio:
         file, channels = next(found for found in recording.files if chosen in found[1])
         path = self._path(where, file)
         if len(channels) > 1:
-            flac = self.out.absolute() / "audio" / f"{cluster_id(name)}.flac"
+            stem = cluster_id(name)
+            if (other := self.named.setdefault(stem, recording.id)) != recording.id:
+                raise PamError(
+                    f"{where}: the recordings {other!r} and {recording.id!r} give one name to "
+                    f"their channels, {stem}: make the ids differ in more than spaces and slashes"
+                )
+            flac = self.out.absolute() / "audio" / f"{stem}.flac"
             path = _extracted(path, channels.index(chosen), flac)
         return name, path
 

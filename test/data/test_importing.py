@@ -165,6 +165,34 @@ def test_one_channel_of_several(tmp_path, rate):
     assert file.stat().st_ino == made  # not made again
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("form", ["recordings", "cuts"])
+def test_ids_of_recordings_in_several_manifests(tmp_path, form, channels):
+    """One recording may be in two manifests; two recordings may not have one id."""
+    both = [recording(tmp_path / name, "rec", 2.0, channels) for name in ("one", "two")]
+    spoken = [supervision(name, "rec") for name in ("ann-1", "bob-1")]
+    if form == "cuts":
+        both = [cut(f"c{n}", rec, 0.0, 2.0, [spoken[n]]) for n, rec in enumerate(both)]
+    parts = [manifest(tmp_path / f"{n}.jsonl", [entry]) for n, entry in enumerate(both)]
+    more = [manifest(tmp_path / "spoken.jsonl", spoken)] if form == "recordings" else []
+    assert refusal(tmp_path, [*parts, *more]) == (
+        "1.jsonl:1: the recording 'rec' was used before, for one/rec.wav: make the ids unique"
+    )
+    same = both[0] if form == "recordings" else both[1] | {"recording": both[0]["recording"]}
+    manifest(parts[1], [same])
+    data = imported([*parts, *more], tmp_path / "set")
+    assert data.utterances == ["ann-1", "bob-1"] and len(data["wav.scp"]) == 1
+
+
+def test_ids_of_recordings_that_give_one_name_to_their_channels(tmp_path):
+    recordings = [recording(tmp_path, name, 2.0, 2) for name in ("rec a", "rec_a")]
+    spoken = [supervision("ann-1", "rec a"), supervision("bob-1", "rec_a")]
+    assert refusal(tmp_path, lhotse(tmp_path, recordings, spoken)) == (
+        "supervisions.jsonl.gz:2: the recordings 'rec a' and 'rec_a' give one name to their "
+        "channels, rec_a-c0: make the ids differ in more than spaces and slashes"
+    )
+
+
 def test_channels_in_files_of_their_own_are_not_copied(tmp_path):
     parts = [recording(tmp_path, f"mic{n}") for n in (0, 1)]
     sources = [part["sources"][0] | {"channels": [n]} for n, part in enumerate(parts)]
