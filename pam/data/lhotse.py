@@ -70,6 +70,7 @@ def read_manifests(
     for manifest in by_kind["cuts"]:
         for where, entry in _lines(manifest):
             yield from _cut(where, entry, recordings, audio)
+    audio.write_channels()
 
 
 def _kind(manifest: Path) -> str:
@@ -185,7 +186,8 @@ class _Audio:
     channel: int | None
     root: Path
     out: Path
-    named: dict[str, str] = field(default_factory=dict)  # a channel's file → its recording
+    # FLAC file of a channel → its recording's id, its source, and its place there
+    channels: dict[Path, tuple[str, str, int]] = field(default_factory=dict)
 
     def of(self, where: str, recording: Recording, channel: int | Sequence[int]) -> tuple[str, str]:
         """(id, path) of the audio of a supervision on `channel`."""
@@ -196,15 +198,25 @@ class _Audio:
         file, channels = next(found for found in recording.files if chosen in found[1])
         path = self._path(where, file)
         if len(channels) > 1:
-            stem = cluster_id(name)
-            if (other := self.named.setdefault(stem, recording.id)) != recording.id:
+            flac = self.out.absolute() / "audio" / f"{cluster_id(name)}.flac"
+            wanted = recording.id, path, channels.index(chosen)
+            if (other := self.channels.setdefault(flac, wanted)) != wanted:
                 raise PamError(
-                    f"{where}: the recordings {other!r} and {recording.id!r} give one name to "
-                    f"their channels, {stem}: make the ids differ in more than spaces and slashes"
+                    f"{where}: the recordings {other[0]!r} and {recording.id!r} give one name to "
+                    f"their channels, {flac.stem}: make the ids differ in more than spaces and "
+                    "slashes"
                 )
-            flac = self.out.absolute() / "audio" / f"{stem}.flac"
-            path = _extracted(path, channels.index(chosen), flac)
+            path = str(flac)
         return name, path
+
+    def write_channels(self) -> None:
+        """Write the files of channels, once all manifests have been read without an error: an
+        earlier import to the same folder may have files of these names."""
+        for flac, (_, path, place) in self.channels.items():
+            time = Path(path).stat().st_mtime_ns
+            if not flac.is_file() or flac.stat().st_mtime_ns != time:
+                write_channel(flac, path, place)
+                os.utime(flac, ns=(time, time))  # of the source that it was made from
 
     def _chosen(self, where: str, recording: Recording, channel: int | Sequence[int]) -> int:
         named = [channel] if isinstance(channel, int) else list(channel)
@@ -222,12 +234,3 @@ class _Audio:
         if not path.is_file():
             raise PamError(f"{where}: {path}: no such audio file: give its folder by --audio_root")
         return str(path)
-
-
-def _extracted(path: str, place: int, flac: Path) -> str:
-    """The channel as a file. One that was made from the current file has its time."""
-    time = Path(path).stat().st_mtime_ns
-    if not flac.is_file() or flac.stat().st_mtime_ns != time:
-        write_channel(flac, path, place)
-        os.utime(flac, ns=(time, time))
-    return str(flac)

@@ -574,9 +574,53 @@ def test_the_program(tmp_path):
     assert len(failed.stderr.splitlines()) == 1
 
 
-def test_an_import_that_fails_leaves_no_directory_that_looks_complete(tmp_path):
-    imported(saved(tmp_path / "ds", rows(3), 1), tmp_path / "set")
-    (tmp_path / "ds/data-00000-of-00001.arrow").write_bytes(b"damaged")
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+WRONG_OPTIONS = {
+    "a misspelt column": ["--text_column", "txet"],
+    "a column of numbers": ["--text_column", "speaker_id"],
+    "ids that come twice": ["--id_column", "speaker_id"],
+    "a space in the prefix": ["--prefix", "a b"],
+    "damage": [],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+def test_an_import_that_fails_leaves_the_one_of_before(tmp_path, wrong):
+    source, options = saved(tmp_path / "ds", rows(3)), ["--split", "ds"]
+    data = imported(source, tmp_path / "set", *options)
+    before = contents(tmp_path / "set")
+    if wrong == "damage":
+        (source / "data-00001-of-00002.arrow").write_bytes(b"damaged")
     with pytest.raises(PamError):
-        imported(tmp_path / "ds", tmp_path / "set")
-    assert not (tmp_path / "set/wav.scp").exists()  # its shards are gone
+        imported(source, tmp_path / "set", *options, *WRONG_OPTIONS[wrong])
+    assert contents(tmp_path / "set") == before
+    assert len(load_audio(*data.audio("ds-00000002"))) == 4800
+
+
+def test_shards_of_a_killed_import_go_with_the_next(tmp_path):
+    imported(saved(tmp_path / "ds", rows(3)), tmp_path / "set")
+    (tmp_path / "set/shards/ds-000001.tar").write_bytes(b"whatever")
+    data = imported(tmp_path / "ds", tmp_path / "set")
+    (shard,) = (tmp_path / "set/shards").iterdir()
+    assert all(entry.startswith(f"{shard}:") for entry in data["wav.scp"].values())
+
+
+SAME_ID = {"id": "ann-1", "speaker": "ann"}
+
+
+@pytest.mark.parametrize("wrong", [{"duration": None}, {"recording_id": "other"}, SAME_ID])
+def test_a_failed_import_of_lhotse_leaves_the_one_of_before(tmp_path, wrong):
+    """The audio of a channel too, which has the name of its recording."""
+    spoken = [supervision(name, "rec") for name in ("ann-1", "bob-1")]
+    manifests = lhotse(tmp_path, [recording(tmp_path, "rec", 2.0, 2)], spoken)
+    imported(manifests, tmp_path / "set")
+    before = contents(tmp_path / "set")
+    assert [file.name for file in before if file.suffix == ".flac"] == ["rec-c0.flac"]
+    other = [recording(tmp_path / "other", "rec", 3.0, 2)]
+    manifests = lhotse(tmp_path / "other", other, [spoken[0], spoken[1] | wrong])
+    with pytest.raises(PamError):
+        imported(manifests, tmp_path / "set")
+    assert contents(tmp_path / "set") == before
