@@ -119,7 +119,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("dirs", nargs="+", metavar="DIR")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
+        "--fix",
+        action="store_true",
+        help="fix the directory; the old files are kept in .backup/, "
+        "of a second time in .backup.1/ …",
     )
     what.add_argument("--json", action="store_true", help="print the faults as JSON")
     parser.add_argument(

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from pam.data.rules import (
@@ -192,7 +193,8 @@ def fix(
 ) -> list[Problem]:
     """Keep the good entries, sorted and consistent; returns the problems that were repaired.
 
-    The original files are kept in `.backup/`. `PamError` if no good entry is left.
+    The files of before are kept in `.backup/`, of a second fix in `.backup.1/` and so on.
+    `PamError` if no good entry is left.
     """
     good, problems = check(path, audio, seconds)
     replace(Path(path), good, problems)
@@ -237,10 +239,12 @@ def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
 
 
 def _back_up(path: Path) -> None:
-    (path / ".backup").mkdir(exist_ok=True)
+    names = (f".backup.{number}" if number else ".backup" for number in count())
+    folder = next(path / name for name in names if not (path / name).exists())
+    folder.mkdir()
     for file in path.iterdir():
         if is_text_file(file.name) or file.name == SPK2UTT:
-            (path / ".backup" / file.name).write_bytes(file.read_bytes())
+            (folder / file.name).write_bytes(file.read_bytes())
 
 
 def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> PamError:
