@@ -30,8 +30,10 @@ from pam.errors import PamError
 from pam.paths import ROOT
 
 SPK2UTT = "spk2utt"
+UTT2TASK = "utt2task"
 FIX = ROOT / "utils/fix_data_dir.sh"  # of a clone
 MAKE_AGAIN = "run the recipe's data stage again"
+MAKE_TASKS = "make utt2task first"
 # Other files that a directory may hold; any further name is probably misspelled.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
@@ -58,6 +60,12 @@ class DataDir:
     def is_usable(self) -> bool:
         """Whether every required file has an entry."""
         return all(self.files.get(name) for name in REQUIRED)
+
+    @property
+    def lacks_only_tasks(self) -> bool:
+        """Whether a file utt2task would make it usable, as for a directory that is Kaldi's."""
+        others = (self.files.get(name) for name in REQUIRED if name != UTT2TASK)
+        return UTT2TASK not in self and all(others)
 
     @property
     def utterances(self) -> list[str]:
@@ -87,8 +95,7 @@ class DataDir:
         found, problems = check(path)
         errors = [problem for problem in problems if not problem.warning]
         if errors:
-            remedy = f"{fix_command(path)} mends them" if found.is_usable else MAKE_AGAIN
-            raise PamError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
+            raise first_of(path, found, errors)
         return found
 
     def write(self, path: str | Path) -> None:
@@ -137,6 +144,14 @@ class DataDir:
         return cls(files)
 
 
+def first_of(path: str | Path, found: DataDir, errors: list[Problem]) -> PamError:
+    """The first of the errors beside which `check` found `found`, with a remedy for all."""
+    remedy = MAKE_TASKS if found.lacks_only_tasks else MAKE_AGAIN
+    if found.is_usable:
+        remedy = f"{fix_command(path)} mends them"
+    return PamError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
+
+
 def fix_command(path: str | Path, *options: str) -> str:
     """The command that repairs a directory; for a recipe's directory it works in any folder."""
     folder = str(Path(path).absolute())
@@ -166,7 +181,7 @@ def check(
     if not path.is_dir():
         raise PamError(f"{path}: no such data directory: run the recipe's data stage first")
     names = sorted(file.name for file in path.iterdir())
-    problems = [_missing(path, name) for name in sorted({*REQUIRED, SPK2UTT} - {*names})]
+    problems = [_missing(path, name) for name in (*REQUIRED, SPK2UTT) if name not in names]
     problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
     files = {}
     for name in filter(is_text_file, names):
@@ -174,8 +189,8 @@ def check(
             raise PamError(f"{path / name}: this is a pipe: put a file in its place")
         files[name], found = scan_text_file(path / name)
         problems += found
-    if SPK2UTT in names:
-        problems += _check_spk2utt(path, files.get("utt2spk", {}))
+    if SPK2UTT in names and "utt2spk" in files:
+        problems += _check_spk2utt(path, files["utt2spk"])
     rules = Rules(path, files, from_files=True)
     rules.run(audio, seconds)
     return DataDir(rules.kept), problems + rules.problems
@@ -214,6 +229,12 @@ def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
 
 def _missing(path: Path, name: str) -> Problem:
     remedy = f"run {fix_command(path)}" if name == SPK2UTT else MAKE_AGAIN
+    if name == UTT2TASK:
+        text, made = (shlex.quote(str(path.absolute() / file)) for file in ("text", name))
+        remedy = (
+            "name the task of each utterance; if all have one, in the place of TASK: "
+            f"""awk '{{print $1, "TASK"}}' {text} > {made}"""
+        )
     return Problem(str(path / name), None, "missing file", "", remedy)
 
 

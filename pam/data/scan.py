@@ -26,7 +26,7 @@ import soundfile
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
-from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
+from pam.data.datadir import DataDir, check, first_of
 from pam.data.scp import Problem
 from pam.data.shards import file_of
 from pam.data.workers import run_tasks
@@ -81,8 +81,7 @@ def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     bad = {_first(p): "empty transcript" for p in errors if _is_empty_text(p)}
     others = [problem for problem in errors if _first(problem) not in bad]
     if others:
-        remedy = f"{fix_command(path)} mends them" if data.is_usable else MAKE_AGAIN
-        raise PamError(f"{others[0]} ({len(others)} errors in all, {remedy})")
+        raise first_of(path, data, others)
     return data, bad
 
 
