@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from pam.atomic import part_of
 from pam.data.audio import (
     check_audio,
     load_audio,
@@ -259,7 +260,7 @@ def test_write_flac_clips_and_refuses(tmp_path, caplog):
 
 
 def test_full_disk(tmp_path):
-    (tmp_path / "a.flac.part").symlink_to("/dev/full")
+    part_of(tmp_path / "a.flac").symlink_to("/dev/full")
     with pytest.raises(PamError, match="the disk is full"):
         write_flac(tmp_path / "a.flac", sine().astype(np.float32))
     assert not list(tmp_path.iterdir())
