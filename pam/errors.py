@@ -14,6 +14,7 @@ REMEDIES = {
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.EPERM: "it is not permitted here: choose another folder",
     errno.EACCES: "no permission to write: choose another folder or change its rights",
+    errno.ENOTEMPTY: "another program has just written it: run the same command again",
 }
 
 

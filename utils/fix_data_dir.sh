@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sort data directories, drop bad entries and print the reasons. Originals are kept in DIR/.backup/.
+# Sort data directories, drop bad entries and print the reasons. Originals are kept in DIR/.backup/,
+# those of a second time in DIR/.backup.1/, and so on.
 #
 #   utils/fix_data_dir.sh DIR... [--audio none|exists|decode] [--all]
 set -euo pipefail

@@ -7,6 +7,7 @@ pam import train-000000.tar train-000001.tar --out data/my_train --task asr_clea
 
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pam.bin.validate import DEFAULT_AUDIO, examine
@@ -46,8 +47,9 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def found(args: argparse.Namespace) -> Iterable[Item | LeftOut]:
-    """The utterances of the sources, whose names tell their form."""
+@contextmanager
+def found(args: argparse.Namespace) -> Iterator[Iterable[Item | LeftOut]]:
+    """Context with the utterances of the sources, whose names tell their form."""
     first = args.source[0]
     for source in args.source:
         if not source.exists():
@@ -55,26 +57,21 @@ def found(args: argparse.Namespace) -> Iterable[Item | LeftOut]:
     if all(source.name.endswith(MANIFESTS) for source in args.source):
         from pam.data.lhotse import read_manifests
 
-        return read_manifests(args.source, args.channel, args.audio_root, args.out)
-    shards = [shard for source in args.source for shard in _shards(source)]
-    if shards:
+        yield read_manifests(args.source, args.channel, args.audio_root, args.out)
+    elif shards := [shard for source in args.source for shard in _shards(source)]:
         from pam.data.samples import read_samples
 
-        columns = args.text_column, args.audio_column, args.speaker_column
-        return read_samples(shards, *columns)
-    if len(args.source) == 1 and first.is_dir():
-        return rows(args)
-    raise PamError(f"{first}: unknown form of a corpus: {FORMS}")
+        yield read_samples(shards, args.text_column, args.audio_column, args.speaker_column)
+    elif len(args.source) == 1 and first.is_dir():
+        from pam.data.hub import Columns, files_of_split, reading_rows
 
-
-def rows(args: argparse.Namespace) -> Iterator[Item | LeftOut]:
-    from pam.data.hub import Columns, files_of_split, read_rows
-
-    split, files = files_of_split(args.source[0], args.split)
-    text, audio = args.text_column or "text", args.audio_column or "audio"
-    return read_rows(
-        files, split, Columns(text, audio, args.speaker_column, args.id_column), args.out
-    )
+        split, files = files_of_split(first, args.split)
+        text, audio = args.text_column or "text", args.audio_column or "audio"
+        columns = Columns(text, audio, args.speaker_column, args.id_column)
+        with reading_rows(files, split, columns, args.out) as rows:
+            yield rows
+    else:
+        raise PamError(f"{first}: unknown form of a corpus: {FORMS}")
 
 
 def _shards(source: Path) -> list[Path]:
@@ -84,8 +81,9 @@ def _shards(source: Path) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """python -m pam.bin.import SOURCE… --out data/SET --task TASK; the result is validated."""
     args = get_parser().parse_args(argv)
-    with alone_at(args.out, "import"):
-        to_data_dir(found(args), args.out, get_task(args.task).name, args.prefix)
+    task = get_task(args.task).name
+    with alone_at(args.out, "import"), found(args) as utterances:
+        to_data_dir(utterances, args.out, task, args.prefix)
     return 0 if examine(args.out, DEFAULT_AUDIO, every=False) else 1
 
 

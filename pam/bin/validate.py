@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pam.data.audio import check_audio, stated_seconds
-from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command, replace
+from pam.data.datadir import MAKE_AGAIN, MAKE_TASKS, DataDir, check, fix_command, replace
 from pam.data.rules import AudioCheck, Seconds
 from pam.data.scp import Problem, line_numbers
 from pam.data.shards import file_of, is_member, open_member
@@ -68,6 +68,8 @@ def examine(path: Path, audio: str, every: bool) -> bool:
     if errors and good.is_usable:
         how = [] if audio == DEFAULT_AUDIO else ["--audio", audio]  # the same checks
         print(f"{path}: {errors} errors; fix the directory with: {fix_command(path, *how)}")
+    elif errors and good.lacks_only_tasks:
+        print(f"{path}: {errors} errors: {MAKE_TASKS}")
     elif errors:
         print(f"{path}: {errors} errors, no utterance is good: correct the lines, or {MAKE_AGAIN}")
     else:
@@ -119,7 +121,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("dirs", nargs="+", metavar="DIR")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--fix", action="store_true", help="fix the directory; the old files are kept in .backup/"
+        "--fix",
+        action="store_true",
+        help="fix the directory; the old files are kept in .backup/, "
+        "of a second time in .backup.1/ …",
     )
     what.add_argument("--json", action="store_true", help="print the faults as JSON")
     parser.add_argument(

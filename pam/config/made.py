@@ -16,7 +16,6 @@ before the work (not complete) and again after it. So a killed stage resumes wit
 import argparse
 import hashlib
 import json
-import os
 import re
 import sys
 import time
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pam.atomic import write_json
 from pam.config.files import parse_value
 from pam.errors import PamError
 
@@ -193,11 +193,7 @@ class Making:
         return {"settings": self.settings, "inputs": dict(self.inputs), **code, **notes}
 
     def _write(self, record: Record) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        records = {**read_records(self.folder), self.stage: record}
-        part = self.folder / f"{FILE}.{os.getpid()}.part"  # several jobs may begin at once
-        part.write_text(json.dumps(records, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(self.folder / FILE)
+        write_json(self.folder / FILE, {**read_records(self.folder), self.stage: record})
 
     def _refuse_earlier(self) -> None:
         marks = [self.folder / mark for mark in EARLIER]

@@ -17,7 +17,7 @@ from pam.data.sound import Audio, two_lengths
 from pam.disk import writing
 from pam.errors import PamError
 from pam.log import get_logger
-from pam.rate import SAMPLE_RATE
+from pam.rate import LOUDEST, SAMPLE_RATE
 
 MAX_OVERSHOOT_SECONDS = 0.5  # rounding can move a segment's end past the audio; more is an error
 CANCELLED = 0.1  # channels cancel if their mean has less than this share of the loudest channel
@@ -40,7 +40,8 @@ def load_audio(
 
     Channels are averaged. `path` may be a concatenation (pam/data/concat.py); its pieces are
     joined. `PamError` for a file that is missing, truncated, corrupt or empty, has an unknown
-    format, or has NaN or infinite samples. Repairs are logged once for each file.
+    format, or has samples that are NaN, infinite or above `LOUDEST`. Repairs are logged once for
+    each file.
     """
     reading = read_audio(path, start, end)
     _log(reading.notes)
@@ -82,8 +83,8 @@ def _stream(
         resampler = soxr.ResampleStream(audio.rate, SAMPLE_RATE, 1, dtype="float32")
     for block_NC in audio.blocks(first, last):
         decoded += len(block_NC)
+        _check(path, block_NC)
         block = block_NC.mean(axis=1) if channel is None else block_NC[:, channel].copy()
-        _check(path, block)
         block = resampler.resample_chunk(block) if resampler else block
         if len(block):
             yield block
@@ -120,8 +121,8 @@ def read_audio(path: str | Path, start: float | None = None, end: float | None =
     notes = list(audio.notes)
     if len(samples_NC) < last - first and not notes:
         notes.append(two_lengths(last - first, len(samples_NC), audio.rate))
+    _check(path, samples_NC)
     samples = samples_NC.mean(axis=1)
-    _check(path, samples)
     powers_C, power = np.square(samples_NC).mean(axis=0), np.square(samples).mean()
     if audio.channels > 1 and (loudest := _loudest_of_cancelling(powers_C, power)) is not None:
         samples = np.ascontiguousarray(samples_NC[:, loudest])
@@ -148,9 +149,9 @@ def check_audio(path: str | Path) -> None:
     """Read a whole file in blocks. `PamError` if `load_audio` would raise it."""
     audio = open_audio(path)
     samples = 0
-    for block in audio.blocks(0, audio.samples):
-        samples += len(block)
-        _check(path, block)
+    for block_NC in audio.blocks(0, audio.samples):
+        samples += len(block_NC)
+        _check(path, block_NC)
     if round(samples * SAMPLE_RATE / audio.rate) < 1:
         _check(path, np.empty(0, np.float32))
 
@@ -162,14 +163,24 @@ def is_native(path: str | Path, formats: tuple[str, ...]) -> bool:
     return is_ours and audio.is_plain
 
 
-def write_flac(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
-    """Write mono 16 kHz samples as 16-bit FLAC, atomically; values outside ±1 are clipped."""
-    _check(path, samples)
+def write_flac(
+    path: str | Path,
+    samples: Float[np.ndarray, " N"],
+    log: Callable[[Sequence[str]], None] | None = None,
+) -> None:
+    """Write mono 16 kHz samples as 16-bit FLAC, atomically; values outside ±1 are clipped.
+
+    `PamError` for no samples, and for those that are NaN, infinite or above `LOUDEST`. `log` gets
+    a note of the file if samples are clipped; None: it is logged once.
+    """
+    peak = _check(path, samples)
     integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     encoded = io.BytesIO()  # in memory: libsndfile does not report a full disk reliably
     soundfile.write(encoded, integers, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     with writing(path), atomic_path(path) as part:
         part.write_bytes(encoded.getvalue())
+    if peak > 1:
+        (log or _log)([f"{path}: its samples of up to {peak:g} were clipped to ±1"])
 
 
 def write_channel(path: str | Path, source: str | Path, place: int) -> None:
@@ -179,6 +190,7 @@ def write_channel(path: str | Path, source: str | Path, place: int) -> None:
         raise PamError(f"{source}: no channel {place} (from 0): it has {audio.channels}")
     blocks = [block_NC[:, place].copy() for block_NC in audio.blocks(0, audio.samples)]
     samples = np.concatenate([*blocks, np.empty(0, np.float32)])
+    _check(source, samples)
     if audio.rate != SAMPLE_RATE:
         samples = _resampled(samples, audio.rate)
     write_flac(path, samples)
@@ -225,8 +237,16 @@ def _log(notes: Sequence[str]) -> None:
             logger.warning("%s", note)
 
 
-def _check(path: str | Path, samples: Float[np.ndarray, " N"]) -> None:
+def _check(path: str | Path, samples: Float[np.ndarray, "N ..."]) -> float:
+    """The largest magnitude of samples. `PamError` for none, and for those of no audio."""
     if not len(samples):
         raise PamError(f"{path}: 0 samples: remove the utterance")
     if not np.isfinite(samples).all():
         raise PamError(f"{path}: NaN or infinite samples: convert the file again or remove it")
+    peak = max(float(samples.max()), -float(samples.min()))
+    if peak > LOUDEST:
+        raise PamError(
+            f"{path}: samples of up to {peak:g}, which should be in ±1: divide those of 16-bit "
+            "integers by 32768, and write the file again"
+        )
+    return peak

@@ -5,12 +5,11 @@ minimum over the encoders; ESPnet's shape file), and sets.json, a summary of the
 """
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pam.atomic import write_json
+from pam.atomic import atomic_folder, write_json
 from pam.data.datadir import DataDir
 from pam.data.scp import read_text_file, write_text_file
 from pam.data.tasks import get_task
@@ -62,19 +61,11 @@ def combine(
     for spec in specs:
         sets[spec.name], summary[spec.name] = _read_set(spec)
     merged = DataDir.combine(sets)
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with_features = [Path(encoder_dir) / encoder for encoder in encoders]
+    with writing(out), atomic_folder(out) as part:
         merged.write(part)
-        with_features = [Path(encoder_dir) / encoder for encoder in encoders]
         write_text_file(part / "utt2num_frames", _merge_features(sets, with_features, part))
         write_json(part / SUMMARY, {"sets": summary, "encoders": list(encoders)})
-        with writing(out):
-            shutil.rmtree(out, ignore_errors=True)
-            part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return summary
 
 
@@ -94,7 +85,7 @@ def _refuse_names(specs: Sequence[SetSpec], encoders: Sequence[str], out: Path) 
 
 def _read_set(spec: SetSpec) -> tuple[DataDir, dict[str, object]]:
     """The set and its summary."""
-    data = DataDir.read(spec.path)
+    data = DataDir.read(spec.path).without_features()
     if "segments" in data or "utt2num_samples" not in data:
         raise PamError(f"{spec.path}: not dumped (no utt2num_samples): run the dump stage first")
     if spec.task:

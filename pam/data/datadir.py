@@ -12,16 +12,28 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
-from pam.data.rules import REQUIRED, AudioCheck, Rules, Seconds, is_text_file, refuse, restrict
+from pam.data.rules import (
+    FEATURES,
+    REQUIRED,
+    AudioCheck,
+    Rules,
+    Seconds,
+    is_text_file,
+    refuse,
+    restrict,
+)
 from pam.data.scp import Problem, line_numbers, scan_text_file, write_text_files
 from pam.errors import PamError
 from pam.paths import ROOT
 
 SPK2UTT = "spk2utt"
+UTT2TASK = "utt2task"
 FIX = ROOT / "utils/fix_data_dir.sh"  # of a clone
 MAKE_AGAIN = "run the recipe's data stage again"
+MAKE_TASKS = "make utt2task first"
 # Other files that a directory may hold; any further name is probably misspelled.
 OTHER = re.compile(r"\..*|.*\.(jsonl?|md|log|part)|(bad|dropped)_utts|spk2utt")
 
@@ -48,6 +60,12 @@ class DataDir:
     def is_usable(self) -> bool:
         """Whether every required file has an entry."""
         return all(self.files.get(name) for name in REQUIRED)
+
+    @property
+    def lacks_only_tasks(self) -> bool:
+        """Whether a file utt2task would make it usable, as for a directory that is Kaldi's."""
+        others = (self.files.get(name) for name in REQUIRED if name != UTT2TASK)
+        return UTT2TASK not in self and all(others)
 
     @property
     def utterances(self) -> list[str]:
@@ -77,8 +95,7 @@ class DataDir:
         found, problems = check(path)
         errors = [problem for problem in problems if not problem.warning]
         if errors:
-            remedy = f"{fix_command(path)} mends them" if found.is_usable else MAKE_AGAIN
-            raise PamError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
+            raise first_of(path, found, errors)
         return found
 
     def write(self, path: str | Path) -> None:
@@ -107,6 +124,10 @@ class DataDir:
         kept = restrict(self.files, chosen)
         return DataDir({name: file for name, file in kept.items() if file or name in REQUIRED})
 
+    def without_features(self) -> "DataDir":
+        """Without feats*.scp and utt2num_frames, which describe what was made of other audio."""
+        return DataDir({n: file for n, file in self.files.items() if not FEATURES.fullmatch(n)})
+
     @classmethod
     def combine(cls, sets: Mapping[str, "DataDir"]) -> "DataDir":
         """The union of named sets. `PamError` for an id in two sets; it names both."""
@@ -121,6 +142,14 @@ class DataDir:
                     raise _clash(min(clash), file, sets, name)
                 merged.update(entries)
         return cls(files)
+
+
+def first_of(path: str | Path, found: DataDir, errors: list[Problem]) -> PamError:
+    """The first of the errors beside which `check` found `found`, with a remedy for all."""
+    remedy = MAKE_TASKS if found.lacks_only_tasks else MAKE_AGAIN
+    if found.is_usable:
+        remedy = f"{fix_command(path)} mends them"
+    return PamError(f"{errors[0]} ({len(errors)} errors in all, {remedy})")
 
 
 def fix_command(path: str | Path, *options: str) -> str:
@@ -152,7 +181,7 @@ def check(
     if not path.is_dir():
         raise PamError(f"{path}: no such data directory: run the recipe's data stage first")
     names = sorted(file.name for file in path.iterdir())
-    problems = [_missing(path, name) for name in sorted({*REQUIRED, SPK2UTT} - {*names})]
+    problems = [_missing(path, name) for name in (*REQUIRED, SPK2UTT) if name not in names]
     problems += [_unknown(path, name) for name in names if _is_unknown(path / name)]
     files = {}
     for name in filter(is_text_file, names):
@@ -160,8 +189,8 @@ def check(
             raise PamError(f"{path / name}: this is a pipe: put a file in its place")
         files[name], found = scan_text_file(path / name)
         problems += found
-    if SPK2UTT in names:
-        problems += _check_spk2utt(path, files.get("utt2spk", {}))
+    if SPK2UTT in names and "utt2spk" in files:
+        problems += _check_spk2utt(path, files["utt2spk"])
     rules = Rules(path, files, from_files=True)
     rules.run(audio, seconds)
     return DataDir(rules.kept), problems + rules.problems
@@ -179,7 +208,8 @@ def fix(
 ) -> list[Problem]:
     """Keep the good entries, sorted and consistent; returns the problems that were repaired.
 
-    The original files are kept in `.backup/`. `PamError` if no good entry is left.
+    The files of before are kept in `.backup/`, of a second fix in `.backup.1/` and so on.
+    `PamError` if no good entry is left.
     """
     good, problems = check(path, audio, seconds)
     replace(Path(path), good, problems)
@@ -199,6 +229,12 @@ def replace(path: Path, good: DataDir, problems: list[Problem]) -> None:
 
 def _missing(path: Path, name: str) -> Problem:
     remedy = f"run {fix_command(path)}" if name == SPK2UTT else MAKE_AGAIN
+    if name == UTT2TASK:
+        text, made = (shlex.quote(str(path.absolute() / file)) for file in ("text", name))
+        remedy = (
+            "name the task of each utterance; if all have one, in the place of TASK: "
+            f"""awk '{{print $1, "TASK"}}' {text} > {made}"""
+        )
     return Problem(str(path / name), None, "missing file", "", remedy)
 
 
@@ -224,10 +260,12 @@ def _check_spk2utt(path: Path, utt2spk: dict[str, str]) -> list[Problem]:
 
 
 def _back_up(path: Path) -> None:
-    (path / ".backup").mkdir(exist_ok=True)
+    names = (f".backup.{number}" if number else ".backup" for number in count())
+    folder = next(path / name for name in names if not (path / name).exists())
+    folder.mkdir()
     for file in path.iterdir():
         if is_text_file(file.name) or file.name == SPK2UTT:
-            (path / ".backup" / file.name).write_bytes(file.read_bytes())
+            (folder / file.name).write_bytes(file.read_bytes())
 
 
 def _clash(key: str, file: str, sets: Mapping[str, DataDir], second: str) -> PamError:

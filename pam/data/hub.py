@@ -9,8 +9,8 @@ Audio in the cells is written to shards (pam/data/shards.py), not to a file for 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,11 @@ class Columns:
 
 
 def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
-    """The name and the files of a split. `PamError` if there are several and none is named."""
+    """The name and the files of a split.
+
+    `PamError` if there are several and none is named, or if it is in several folders, which are
+    the configurations of a snapshot.
+    """
     if (folder / "dataset_dict.json").is_file():
         names = _read_json(folder / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not all(map(_is_name, names)):
@@ -58,16 +62,44 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
     if not splits:
         raise PamError(f"{folder}: no state.json and no Parquet file: {FORMS}")
     name = _chosen(folder, split, list(splits))
+    homes = sorted({str(_home_of(file.relative_to(folder))) for file in splits[name]})
+    if len(homes) > 1:
+        listed = ", ".join(homes)
+        raise PamError(
+            f"{folder}: {name!r} is in several folders: give one as the source: {listed}"
+        )
     return name, splits[name]
 
 
-def read_rows(files: list[Path], split: str, names: Columns, out: Path) -> Iterator[Item | LeftOut]:
-    """The utterances of Parquet or Arrow files; their audio is written to `out`/shards."""
+@contextmanager
+def reading_rows(
+    files: list[Path], split: str, names: Columns, out: Path
+) -> Iterator[Iterator[Item | LeftOut]]:
+    """Context with the utterances of Parquet or Arrow files; their audio goes to `out`/shards.
+
+    The shards of an earlier import are removed at the end. If the context fails, they stay, and
+    the new ones are removed. `PamError` for a column that a file lacks, before any row is read.
+    """
+    folder, name = out / FOLDER, re.sub(r"[^\w.-]", "_", split)
+    old = {*folder.glob(f"{name}-*.tar")}
+    try:
+        with closing(_rows(files, split, names, folder, name)) as found:
+            yield found
+    except BaseException:
+        _remove({*folder.glob(f"{name}-*.tar")} - old)
+        raise
+    _remove(old)
+
+
+def _rows(
+    files: list[Path], split: str, names: Columns, folder: Path, name: str
+) -> Iterator[Item | LeftOut]:
+    for file in files:
+        _refuse_lacking(file, names)
     before = 0
     with ExitStack() as stack:
-        shards = _Shards(stack, out / FOLDER, split)
+        shards = _Shards(stack, folder, name)
         for file in files:
-            _refuse_lacking(file, names)
             number = -1
             for number, row in numbered_rows(file, names.names):
                 default = f"{split}-{before + number:08d}"
@@ -122,15 +154,17 @@ def _audio(where: str, cell: Any, key: str, shards: "_Shards") -> str | LeftOut:
     return str(file) if file.is_absolute() and file.is_file() else LeftOut(where, NO_AUDIO)
 
 
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink()
+
+
 class _Shards:
-    """Writes members to shards; `stack` completes the last one."""
+    """Writes members to shards beside those that are there; `stack` completes the last one."""
 
     def __init__(self, stack: ExitStack, folder: Path, name: str):
-        self.stack, self.folder, self.name = stack, folder, re.sub(r"[^\w.-]", "_", name)
+        self.stack, self.folder, self.name = stack, folder, name
         self.count, self.shard = 0, None
-        (folder.parent / "wav.scp").unlink(missing_ok=True)  # it names places in old shards
-        for old in folder.glob(f"{self.name}-*.tar"):
-            old.unlink()
 
     def add(self, name: str, content: bytes) -> str:
         if self.shard is None or self.shard.size > SHARD_BYTES:
@@ -139,8 +173,8 @@ class _Shards:
 
     def _next(self) -> ShardWriter:
         self.stack.pop_all().close()
-        shard = self.folder / f"{self.name}-{self.count:06d}.tar"
-        self.count += 1
+        while (shard := self.folder / f"{self.name}-{self.count:06d}.tar").exists():
+            self.count += 1
         return self.stack.enter_context(writing_shard(shard))
 
 
@@ -175,6 +209,11 @@ def _split_of(file: Path) -> str:
     if found := NUMBERED.fullmatch(file.stem):
         return found[1]
     return file.parent.name if file.stem.isdigit() else file.stem
+
+
+def _home_of(file: Path) -> Path:
+    """The folder of a file's splits."""
+    return file.parent.parent if file.stem.isdigit() else file.parent
 
 
 def _chosen(folder: Path, split: str | None, names: list[str]) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,7 @@ def read_manifests(
     recordings: dict[str, Recording] = {}
     for manifest in by_kind["recordings"]:
         for where, entry in _lines(manifest):
-            recording = _recording(where, entry)
-            recordings[recording.id] = recording
+            _recording(where, entry, recordings)
     if by_kind["supervisions"] and not recordings:
         raise PamError(f"{by_kind['supervisions'][0]}: name its manifest of recordings too")
     if recordings and not by_kind["supervisions"]:
@@ -70,7 +69,8 @@ def read_manifests(
             yield _item(where, entry, recordings[name], audio)
     for manifest in by_kind["cuts"]:
         for where, entry in _lines(manifest):
-            yield from _cut(where, entry, audio)
+            yield from _cut(where, entry, recordings, audio)
+    audio.write_channels()
 
 
 def _kind(manifest: Path) -> str:
@@ -113,7 +113,11 @@ def _field(where: str, entry: Mapping[str, Any], name: str, *kinds: type) -> Any
     return value
 
 
-def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
+def _recording(where: str, entry: Mapping[str, Any], known: dict[str, Recording]) -> Recording:
+    """The recording of an entry, added to those that are `known`.
+
+    `PamError` for one that only lhotse can compute, and if its id is that of another one.
+    """
     name = _field(where, entry, "id", str)
     if entry.get("transforms"):
         raise PamError(f"{where}: recording {name!r} has transforms: {SAVE_AUDIO}")
@@ -124,14 +128,23 @@ def _recording(where: str, entry: Mapping[str, Any]) -> Recording:
             raise PamError(f"{where}: recording {name!r} is of type {kind!r}: {SAVE_AUDIO}")
         channels = tuple(_field(where, source, "channels", list))
         files.append((_field(where, source, "source", str), channels))
-    return Recording(name, tuple(files), float(_field(where, entry, "duration", int, float)))
+    seconds = float(_field(where, entry, "duration", int, float))
+    recording = Recording(name, tuple(files), seconds)
+    if (other := known.setdefault(name, recording)) != recording:
+        before = ", ".join(file for file, _ in other.files)
+        raise PamError(
+            f"{where}: the recording {name!r} was used before, for {before}: make the ids unique"
+        )
+    return recording
 
 
-def _cut(where: str, cut: Mapping[str, Any], audio: "_Audio") -> Iterator[Item | LeftOut]:
+def _cut(
+    where: str, cut: Mapping[str, Any], known: dict[str, Recording], audio: "_Audio"
+) -> Iterator[Item | LeftOut]:
     kind = cut.get("type")
     if kind not in ("MonoCut", "MultiCut"):
         raise PamError(f"{where}: cut {cut.get('id')!r} is a {kind}: {SAVE_AUDIO}")
-    recording = _recording(where, _field(where, cut, "recording", dict))
+    recording = _recording(where, _field(where, cut, "recording", dict), known)
     start = float(_field(where, cut, "start", int, float))
     end = start + float(_field(where, cut, "duration", int, float))
     supervisions = _field(where, cut, "supervisions", list)
@@ -173,6 +186,8 @@ class _Audio:
     channel: int | None
     root: Path
     out: Path
+    # FLAC file of a channel → its recording's id, its source, and its place there
+    channels: dict[Path, tuple[str, str, int]] = field(default_factory=dict)
 
     def of(self, where: str, recording: Recording, channel: int | Sequence[int]) -> tuple[str, str]:
         """(id, path) of the audio of a supervision on `channel`."""
@@ -184,8 +199,24 @@ class _Audio:
         path = self._path(where, file)
         if len(channels) > 1:
             flac = self.out.absolute() / "audio" / f"{cluster_id(name)}.flac"
-            path = _extracted(path, channels.index(chosen), flac)
+            wanted = recording.id, path, channels.index(chosen)
+            if (other := self.channels.setdefault(flac, wanted)) != wanted:
+                raise PamError(
+                    f"{where}: the recordings {other[0]!r} and {recording.id!r} give one name to "
+                    f"their channels, {flac.stem}: make the ids differ in more than spaces and "
+                    "slashes"
+                )
+            path = str(flac)
         return name, path
+
+    def write_channels(self) -> None:
+        """Write the files of channels, once all manifests have been read without an error: an
+        earlier import to the same folder may have files of these names."""
+        for flac, (_, path, place) in self.channels.items():
+            time = Path(path).stat().st_mtime_ns
+            if not flac.is_file() or flac.stat().st_mtime_ns != time:
+                write_channel(flac, path, place)
+                os.utime(flac, ns=(time, time))  # of the source that it was made from
 
     def _chosen(self, where: str, recording: Recording, channel: int | Sequence[int]) -> int:
         named = [channel] if isinstance(channel, int) else list(channel)
@@ -203,12 +234,3 @@ class _Audio:
         if not path.is_file():
             raise PamError(f"{where}: {path}: no such audio file: give its folder by --audio_root")
         return str(path)
-
-
-def _extracted(path: str, place: int, flac: Path) -> str:
-    """The channel as a file. One that was made from the current file has its time."""
-    time = Path(path).stat().st_mtime_ns
-    if not flac.is_file() or flac.stat().st_mtime_ns != time:
-        write_channel(flac, path, place)
-        os.utime(flac, ns=(time, time))
-    return str(flac)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from pam.data.scp import good_line, read_text_file
+from pam.data.scp import parse_line, read_text_file
 
 ID = re.compile(rb"[^ \t]+")
 
@@ -33,7 +33,7 @@ class MappedText(Mapping[str, str]):
         if place == len(self) or self._id(self._begins[place]) != wanted:
             raise KeyError(utt)
         begin = self._begins[place] + len(wanted)
-        return self._data[begin : self._data.find(b"\n", begin)].strip(b" \t").decode()
+        return self._data[begin : self._data.find(b"\n", begin)].decode().strip()
 
     def __iter__(self) -> Iterator[str]:
         return (self._id(begin).decode() for begin in self._begins)
@@ -50,14 +50,14 @@ class _Faulty(Exception):
 
 
 def _scan(path: Path) -> tuple[array, mmap | bytes]:
-    """Where the lines begin, and the file. Good lines are sorted, as their ids as bytes are."""
+    """Where the lines begin, and the file. Its lines are sorted, as their ids as bytes are."""
     begins, place, previous = array("q"), 0, ""
     with path.open("rb") as file:
-        for raw in file:
-            found = good_line(path, raw)
-            if found is None or found[0] <= previous:
+        for number, raw in enumerate(file, start=1):
+            key, _, faults = parse_line(path, number, raw)
+            if faults or key <= previous:
                 raise _Faulty
             begins.append(place)
             place += len(raw)
-            previous = found[0]
+            previous = key
         return begins, mmap(file.fileno(), 0, access=ACCESS_READ) if place else b""

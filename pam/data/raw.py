@@ -1,6 +1,6 @@
 """Stage 2 for the audio of a set: raw/SET, a data directory of 16 kHz files.
 
-    wav.scp and the other files of the good utterances, utt2num_samples,
+    wav.scp and the other files of the good utterances except those of features, utt2num_samples,
     bad_utts (utterance, tab, reason), dropped_utts (utterance, tab, seconds, tab, reason),
     audio_notes (utterance, tab, faults found and repaired),
     scan.jsonl, audio/TASK/, padded/ (clips of a test set that are shorter than MIN_SAMPLES)
@@ -153,7 +153,7 @@ def report_bad(out: Path, bad: Mapping[str, str], total: int, max_bad: float) ->
 
 def write_raw(data: DataDir, out: Path, clips: Sequence[Clip]) -> None:
     """Write the files of `data` for these clips; wav.scp, which marks completeness, comes last."""
-    kept = data.subset([clip.utt for clip in clips]).files
+    kept = data.without_features().subset([clip.utt for clip in clips]).files
     kept.pop("segments", None)
     kept["wav.scp"] = {clip.utt: clip.path for clip in clips}
     kept["utt2num_samples"] = {clip.utt: str(clip.samples) for clip in clips}

@@ -18,7 +18,8 @@ from pam.registry import nearest
 
 REQUIRED = ("text", "utt2spk", "utt2task", "wav.scp")
 # COMPLETE files have one entry for each utterance; PARTIAL ones may have fewer.
-COMPLETE = re.compile(r"text|utt2spk|utt2task|segments|utt2num_(samples|frames)|feats(_\w+)?\.scp")
+FEATURES = re.compile(r"utt2num_frames|feats(_\w+)?\.scp")
+COMPLETE = re.compile(rf"text|utt2spk|utt2task|segments|utt2num_samples|{FEATURES.pattern}")
 PARTIAL = re.compile(r"prompt|choices|text_warmup|text_ref([2-9]|[1-9]\d+)|utt2(dur|cluster)")
 COUNT = re.compile(r"[1-9][0-9]{0,14}")
 POSITIVE = "write a positive number"
@@ -35,7 +36,10 @@ def is_text_file(name: str) -> bool:
 
 
 class Rules:
-    """Checks files against each other; `kept` and `problems` are the result of `run`."""
+    """Checks files against each other; `kept` and `problems` are the result of `run`.
+
+    A required file may be missing: whoever lists the files reports it.
+    """
 
     def __init__(self, path: Path, files: Files, from_files: bool):
         self.path = path
@@ -46,15 +50,14 @@ class Rules:
 
     def run(self, audio: AudioCheck | None, seconds: Seconds | None = None) -> None:
         self._drop_empty_files()
-        if not all(name in self.kept for name in REQUIRED):
-            return  # already reported as missing files
         for name in sorted(self.kept):
             self._check_values(name, audio)
-        if "segments" in self.kept:
+        if self.kept.keys() >= {"segments", "wav.scp"}:
             self._check_segments(seconds)
         self._check_utterances()
         self._drop_empty_files()
-        self._check_prefixes()
+        if "utt2spk" in self.kept:
+            self._check_prefixes()
 
     def report(self, file: str, key: str, fault: Fault, warning: bool = False) -> None:
         if self._from_files and file not in self._lines:
@@ -120,7 +123,7 @@ class Rules:
     def _check_utterances(self) -> None:
         """COMPLETE files have an entry for every utterance; PARTIAL ones have no other ids."""
         complete = [name for name in sorted(self.kept) if COMPLETE.fullmatch(name)]
-        if "segments" not in self.kept:
+        if "wav.scp" in self.kept and "segments" not in self.kept:
             complete.append("wav.scp")
         everything = set().union(*(self.kept[name] for name in complete))
         good = everything.intersection(*(self.kept[name] for name in complete))

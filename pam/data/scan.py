@@ -26,7 +26,7 @@ import soundfile
 from pam.atomic import atomic_path, write_text
 from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
-from pam.data.datadir import MAKE_AGAIN, DataDir, check, fix_command
+from pam.data.datadir import DataDir, check, first_of
 from pam.data.scp import Problem
 from pam.data.shards import file_of
 from pam.data.workers import run_tasks
@@ -81,8 +81,7 @@ def read_data(path: Path) -> tuple[DataDir, dict[str, str]]:
     bad = {_first(p): "empty transcript" for p in errors if _is_empty_text(p)}
     others = [problem for problem in errors if _first(problem) not in bad]
     if others:
-        remedy = f"{fix_command(path)} mends them" if data.is_usable else MAKE_AGAIN
-        raise PamError(f"{others[0]} ({len(others)} errors in all, {remedy})")
+        raise first_of(path, data, others)
     return data, bad
 
 
@@ -241,16 +240,17 @@ def convert(source: Source) -> Clip:
     if _is_copied(source):  # by an earlier run that was killed
         return Clip(source.utt, str(source.flac.absolute()), num_samples(source.flac))
     reading = read_audio(source.path, source.start, source.end)
+    notes = list(reading.notes)
     if is_concat(source.path):
         path = source.path
     elif is_native(source.path, REFERABLE):
         path = _entry(source)
     else:
         time = file_of(source.path).stat().st_mtime_ns
-        write_flac(source.flac, reading.samples)
+        write_flac(source.flac, reading.samples, notes.extend)
         os.utime(source.flac, ns=(time, time))
         path = str(source.flac.absolute())
-    return Clip(source.utt, path, len(reading.samples), "; ".join(reading.notes))
+    return Clip(source.utt, path, len(reading.samples), "; ".join(notes))
 
 
 def _is_copied(source: Source) -> bool:

@@ -118,7 +118,7 @@ def scan_text_file(path: str | Path) -> tuple[dict[str, str], list[Problem]]:
     previous, is_sorted = "", True
     values: dict[str, str] = {}
     for number, raw in _lines(path):
-        key, value, faults = _parse(path, number, raw)
+        key, value, faults = parse_line(path, number, raw)
         if key is None:
             problems += faults
         elif key in entries:
@@ -181,7 +181,7 @@ def line_numbers(path: str | Path) -> dict[str, int]:
     """The first line of each id, for messages."""
     numbers: dict[str, int] = {}
     for number, raw in _lines(Path(path)):
-        key, _, _ = _parse(Path(path), number, raw)
+        key, _, _ = parse_line(Path(path), number, raw)
         if key is not None:
             numbers.setdefault(key, number)
     return numbers
@@ -211,7 +211,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise PamError(f"{path}: cannot be read ({error.strerror}): create it") from error
 
 
-def _parse(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:
+def parse_line(path: Path, number: int, raw: bytes) -> tuple[str | None, str, list[Problem]]:
     """The id (None if the line is unusable), the value, and the problems of a line."""
     if good := good_line(path, raw):
         return *good, []

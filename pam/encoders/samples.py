@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pam.errors import PamError
-
-LOUDEST = 100.0  # beyond are integers as floats; samples with variance 1 stay far below
+from pam.rate import LOUDEST
 
 
 def mono_samples(audio: Any, kinds: str) -> Float[np.ndarray, " N"]:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import (
     __version__,
 )
 
-from pam.atomic import write_json, write_text
+from pam.atomic import atomic_folder, write_json, write_text
 from pam.config import load_yaml
 from pam.data.longest import read_longest
 from pam.decode.settings import answer_limits
@@ -84,17 +83,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     with alone_at(out, "export"):
         if out.exists():
             raise PamError(f"{out}: it exists: remove it, or choose another folder")
-        part = out.with_name(f"{out.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            with writing(out):
-                part.mkdir(parents=True)
-                yield part
-                for file in filter(Path.is_file, part.rglob("*")):
-                    file.chmod(part.stat().st_mode & 0o666)  # safetensors: for their owner alone
-                part.replace(out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with writing(out), atomic_folder(out) as part:
+            yield part
+            for file in filter(Path.is_file, part.rglob("*")):
+                file.chmod(part.stat().st_mode & 0o666)  # safetensors: for their owner alone
 
 
 def write_model(

@@ -1,4 +1,4 @@
-"""The foundation: tables, configuration, atomic files."""
+"""The foundation: tables, configuration, errors."""
 
 import errno
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from pam.atomic import atomic_path, write_json
 from pam.config import check_keys, load_yaml, merge, parse_value, set_option
 from pam.errors import PamError, run_main
 from pam.paths import resolve_model
@@ -136,16 +135,6 @@ def test_a_merged_key_may_be_given_again(tmp_path):
     assert load_yaml(file) == {"a": own, "b": {"x": 2, "y": 1}, "c": own}
 
 
-def test_atomic_path_leaves_nothing_half_written(tmp_path):
-    final = tmp_path / "out.json"
-    write_json(final, {"a": 1})
-    with pytest.raises(RuntimeError), atomic_path(final) as part:
-        part.write_text("half")
-        raise RuntimeError("killed")
-    assert final.read_text() == '{\n  "a": 1\n}\n'
-    assert list(tmp_path.iterdir()) == [final]
-
-
 def test_a_missing_model_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PAM_CACHE", str(tmp_path))
     with pytest.raises(PamError, match="fetch_models.py whisper-tiny-en"):
@@ -195,20 +184,6 @@ def test_other_errors_keep_their_traceback():
         run_main(lambda: Path("nothing").read_text())
 
 
-def test_a_link_in_the_place_of_a_part_is_not_written_through(tmp_path):
-    (tmp_path / "kept").write_text("mine")
-    (tmp_path / "out.json.part").symlink_to(tmp_path / "kept")
-    write_json(tmp_path / "out.json", {})
-    assert (tmp_path / "kept").read_text() == "mine"
-    assert not (tmp_path / "out.json").is_symlink()
-
-
-def test_the_first_error_of_a_file_is_told(tmp_path):
-    (tmp_path / "out.json.part").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_json(tmp_path / "out.json", {})
-
-
 def without_reader(action: str) -> subprocess.CompletedProcess:
     """Run `action` as a program whose standard output nobody reads, as behind `| head`."""
     reader, writer = os.pipe()
@@ -232,14 +207,3 @@ def test_another_broken_pipe_stays_an_error():
 
     with pytest.raises(BrokenPipeError, match="to a worker"):
         run_main(main)
-
-
-def test_a_file_that_grows_loses_only_what_a_kill_left_of_its_last_line(tmp_path):
-    from pam.atomic import complete_lines
-
-    file = tmp_path / "part"
-    lines = ["one", "", "two\u2028still two\x85\x0b\x0c", "drei ü"]
-    whole = "".join(f"{line}\n" for line in lines).encode()
-    for cut in range(len(whole) + 1):
-        file.write_bytes(whole[:cut])
-        assert complete_lines(file) == lines[: whole[:cut].count(b"\n")]

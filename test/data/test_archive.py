@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from pam.atomic import part_of
 from pam.data import archive
 from pam.errors import PamError
 
@@ -103,10 +104,10 @@ def test_pickles_are_not_read(tmp_path):
 
 
 def test_full_disk_leaves_nothing(tmp_path):
-    (tmp_path / "a.ark.part").symlink_to("/dev/full")
+    part_of(tmp_path / "a.ark").symlink_to("/dev/full")
     with pytest.raises(PamError, match=r"a\.ark: .*the disk is full: free some space"):
         archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some().items())
-    (tmp_path / "a.scp.part").symlink_to("/dev/full")
+    part_of(tmp_path / "a.scp").symlink_to("/dev/full")
     with pytest.raises(PamError, match=r"a\.scp: .*the disk is full"):
         archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some().items())
     assert [file.name for file in tmp_path.iterdir()] == ["a.ark"]  # no scp: not complete

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from pam.atomic import part_of
 from pam.data.audio import (
     check_audio,
     load_audio,
     num_samples,
     stated_seconds,
+    stream_audio,
+    write_channel,
     write_flac,
 )
 from pam.errors import PamError
@@ -167,6 +170,26 @@ def test_nan_and_infinite_samples(tmp_path, bad, rate):
     assert "NaN or infinite" in one_line_error(path)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [SAMPLE_RATE, 8000])
+def test_samples_of_the_scale_of_integers(tmp_path, rate, channels):
+    """As scipy and torchaudio save 16-bit samples that became floats; they would be a square wave.
+    The second channel cancels the first in their mean."""
+    path = tmp_path / "a.wav"
+    samples_NC = np.stack([sine(rate=rate), -sine(rate=rate)][:channels], axis=1)
+    soundfile.write(path, 32768 * samples_NC, rate, subtype="FLOAT")
+    message = one_line_error(path)
+    assert message.startswith(f"{path}: samples of up to 16384, which should be in ±1: divide")
+    with pytest.raises(PamError) as raised:
+        list(stream_audio(path))
+    assert str(raised.value) == message
+    with pytest.raises(PamError) as raised:
+        write_channel(tmp_path / "b.flac", path, channels - 1)
+    assert str(raised.value) == message and not (tmp_path / "b.flac").exists()
+    soundfile.write(path, 3 * samples_NC, rate, subtype="FLOAT")  # too loud, but not integers
+    assert np.abs(load_audio(path)).max() == pytest.approx(1.5, abs=0.01)
+
+
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
 def test_wav_out_of_a_pipe_states_no_length(tmp_path, size):
     path = tmp_path / "a.wav"
@@ -222,18 +245,22 @@ def test_write_flac_round_trip(tmp_path):
     assert (soundfile.info(path).subtype, soundfile.info(path).samplerate) == ("PCM_16", 16000)
 
 
-def test_write_flac_clips_and_refuses(tmp_path):
+def test_write_flac_clips_and_refuses(tmp_path, caplog):
     path = tmp_path / "a.flac"
-    write_flac(path, np.array([2.0, -2.0, 0.5], np.float32))
+    write_flac(path, np.array([1.0, -1.0], np.float32))
+    assert caplog.messages == []
+    for _ in range(2):
+        write_flac(path, np.array([1.2, -2.0, 0.5], np.float32))
     np.testing.assert_allclose(load_audio(path), [1.0, -1.0, 0.5], atol=2**-15)
-    for bad in (np.zeros(0), np.array([np.nan])):
+    assert caplog.messages == [f"{path}: its samples of up to 2 were clipped to ±1"]
+    for bad in (np.zeros(0), np.array([np.nan]), np.array([0.0, -101.0])):
         with pytest.raises(PamError, match="samples"):
             write_flac(tmp_path / "b.flac", bad.astype(np.float32))
     assert not (tmp_path / "b.flac").exists()
 
 
 def test_full_disk(tmp_path):
-    (tmp_path / "a.flac.part").symlink_to("/dev/full")
+    part_of(tmp_path / "a.flac").symlink_to("/dev/full")
     with pytest.raises(PamError, match="the disk is full"):
         write_flac(tmp_path / "a.flac", sine().astype(np.float32))
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pam.bin import combine as verb
 from pam.bin.combine import main
 from pam.config.made import Making, read_record
 from pam.data import archive
+from pam.data import combine as module
 from pam.data.combine import SetSpec, combine
 from pam.data.datadir import DataDir, validate
 from pam.data.scp import read_text_file, write_text_file
@@ -106,11 +108,25 @@ def test_online_features_have_nominal_lengths(dump):
     assert not [name for name in data.files if name.startswith("feats")]
 
 
+@pytest.mark.parametrize("encoders", [[], ["wakehubert_tiny"]])
+def test_features_that_a_set_brings_are_not_taken_over(dump, encoders):
+    """A dump of an earlier version has those of its source, which other sets lack."""
+    run(dump, encoders=encoders)
+    before = DataDir.read(dump / "train")
+    folder = dump / "raw/ac_train"
+    pointers = {"bark-1": "/mfcc.ark:6", "rain-1": "/mfcc.ark:99"}
+    more = {"feats.scp": pointers, "feats_whisper_tiny_en.scp": pointers}
+    more["utt2num_frames"] = dict.fromkeys(pointers, "100")
+    DataDir(DataDir.read(folder).files | more).write(folder)
+    run(dump, encoders=encoders)
+    assert DataDir.read(dump / "train") == before
+
+
 def test_id_in_two_sets_names_both(dump):
     make_set(dump, "snv_train", "snv", ["ann-22", "x-1"])
     with pytest.raises(PamError, match="'ann-22' is in both asr_clean_train and snv_train: give"):
         run(dump, "asr_clean_train", "ac_train", "snv_train")
-    assert not (dump / "train").exists() and not (dump / "train.part").exists()
+    assert [file.name for file in dump.iterdir() if "train" in file.name] == []
 
 
 def test_utterance_that_an_encoder_lacks_is_named(dump):
@@ -199,6 +215,56 @@ def test_programs_that_combine_the_same_sets_take_turns(dump, monkeypatch):
         assert program.exitcode == 0
     assert worked.value == 1
     assert {path.name for path in (dump / "all").iterdir()} == {"train", "dev", "made.json"}
+
+
+def test_programs_that_combine_the_same_sets_without_locks(dump, monkeypatch, caplog):
+    """The second does not wait; both make the whole, and what a killed one left is removed."""
+    fork = multiprocessing.get_context("fork")
+    go_on, merge = fork.Event(), module._merge_features
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    def started(wait):
+        """A program that waits before it writes the features of the first set."""
+        begun = fork.Event()
+
+        def slow_merge(*args):
+            if not begun.is_set():
+                begun.set()
+                assert wait()
+            return merge(*args)
+
+        with monkeypatch.context() as slow:
+            slow.setattr(module, "_merge_features", slow_merge)
+            program = fork.Process(target=main, args=[options_of(dump)])
+            program.start()
+        assert begun.wait(60)
+        return program
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    first, killed = started(lambda: go_on.wait(60)), started(lambda: time.sleep(60))
+    killed.kill()
+    killed.join()
+    assert main(options_of(dump)) == 0 and "no locks" in caplog.text
+    before = {file: file.read_bytes() for file in (dump / "all/train").iterdir()}
+    go_on.set()
+    first.join(60)
+    assert first.exitcode == 0
+    assert {path.name for path in (dump / "all").iterdir()} == {"train", "dev", "made.json"}
+    assert before == {file: file.read_bytes() for file in (dump / "all/train").iterdir()}
+    assert len(DataDir.read(dump / "all/train")) == 5
+
+
+def test_a_folder_that_another_program_makes_at_the_last_moment(dump, monkeypatch):
+    run(dump)
+    with monkeypatch.context() as other:
+        other.setattr(
+            "pam.atomic.shutil.rmtree", lambda *_, **__: None
+        )  # as if it were there again
+        with pytest.raises(PamError, match=r"train: cannot be written: another program has just"):
+            run(dump)
+    assert len(DataDir.read(dump / "train")) == 5
 
 
 def test_the_record_has_the_settings_of_the_states(dump):

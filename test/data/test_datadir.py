@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from small_dirs import UTTS, data_dirs, messages, segmented, text_files
 
+from pam.atomic import part_of
 from pam.data.datadir import DataDir, spk2utt
 from pam.errors import PamError
 
@@ -73,7 +74,7 @@ def test_write_refuses_what_read_would(folder):
 
 def test_full_disk_leaves_the_directory_as_it_was(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    (folder / "text.part").symlink_to("/dev/full")
+    part_of(folder / "text").symlink_to("/dev/full")
     with pytest.raises(PamError, match="text: cannot be written: the disk is full"):
         DataDir(text_files(["carl-1"])).write(folder)
     assert before == {file.name: file.read_bytes() for file in folder.iterdir()}

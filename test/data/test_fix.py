@@ -18,6 +18,19 @@ def test_fix_keeps_a_backup_and_tells_all(folder):
     assert (folder / ".backup" / "text").read_bytes() == before
 
 
+def test_every_fix_has_a_backup_of_its_own(folder):
+    """The first one holds the originals, which a later fix must not replace."""
+    before = []
+    for utt in ("bob-1", "ann-2"):
+        edit(folder, "text", f"{utt} words of {utt}", utt)
+        before.append({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()})
+        fix(folder)
+    assert fix(folder) == []
+    kept = sorted(file for file in folder.iterdir() if file.is_dir())
+    assert [file.name for file in kept] == [".backup", ".backup.1"]
+    assert [{file.name: file.read_bytes() for file in one.iterdir()} for one in kept] == before
+
+
 def test_fix_of_a_good_directory_writes_nothing(folder):
     times = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert fix(folder) == []

@@ -165,6 +165,34 @@ def test_one_channel_of_several(tmp_path, rate):
     assert file.stat().st_ino == made  # not made again
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("form", ["recordings", "cuts"])
+def test_ids_of_recordings_in_several_manifests(tmp_path, form, channels):
+    """One recording may be in two manifests; two recordings may not have one id."""
+    both = [recording(tmp_path / name, "rec", 2.0, channels) for name in ("one", "two")]
+    spoken = [supervision(name, "rec") for name in ("ann-1", "bob-1")]
+    if form == "cuts":
+        both = [cut(f"c{n}", rec, 0.0, 2.0, [spoken[n]]) for n, rec in enumerate(both)]
+    parts = [manifest(tmp_path / f"{n}.jsonl", [entry]) for n, entry in enumerate(both)]
+    more = [manifest(tmp_path / "spoken.jsonl", spoken)] if form == "recordings" else []
+    assert refusal(tmp_path, [*parts, *more]) == (
+        "1.jsonl:1: the recording 'rec' was used before, for one/rec.wav: make the ids unique"
+    )
+    same = both[0] if form == "recordings" else both[1] | {"recording": both[0]["recording"]}
+    manifest(parts[1], [same])
+    data = imported([*parts, *more], tmp_path / "set")
+    assert data.utterances == ["ann-1", "bob-1"] and len(data["wav.scp"]) == 1
+
+
+def test_ids_of_recordings_that_give_one_name_to_their_channels(tmp_path):
+    recordings = [recording(tmp_path, name, 2.0, 2) for name in ("rec a", "rec_a")]
+    spoken = [supervision("ann-1", "rec a"), supervision("bob-1", "rec_a")]
+    assert refusal(tmp_path, lhotse(tmp_path, recordings, spoken)) == (
+        "supervisions.jsonl.gz:2: the recordings 'rec a' and 'rec_a' give one name to their "
+        "channels, rec_a-c0: make the ids differ in more than spaces and slashes"
+    )
+
+
 def test_channels_in_files_of_their_own_are_not_copied(tmp_path):
     parts = [recording(tmp_path, f"mic{n}") for n in (0, 1)]
     sources = [part["sources"][0] | {"channels": [n]} for n, part in enumerate(parts)]
@@ -345,6 +373,30 @@ def test_snapshots_of_parquet(tmp_path, names):
     assert set(data["wav.scp"]) == {f"train.clean-{n:08d}" for n in range(4)}
 
 
+CONFIGS = [
+    ("clean/train-00000-of-00001.parquet", "clean/dev-00000-of-00001.parquet",
+     "other/train-00000-of-00001-a1b2c3.parquet"),
+    ("clean/train/0000.parquet", "clean/dev/0000.parquet", "other/train/0000.parquet"),
+    ("clean/train.parquet", "clean/dev.parquet", "other/train.parquet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", CONFIGS)
+def test_configurations_of_a_snapshot_are_not_mixed(tmp_path, names):
+    table = rows(3)
+    for name, row in zip(names, table, strict=True):
+        (tmp_path / "ds" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(tmp_path / "ds" / name, [row], 1)
+    message = refusal(tmp_path, tmp_path / "ds", "--split", "train")
+    assert message == "ds: 'train' is in several folders: give one as the source: clean, other"
+    data = imported(tmp_path / "ds/other", tmp_path / "set")
+    assert data["text"] == {"train-00000000": "naïve 2"}
+    data = imported(tmp_path / "ds", tmp_path / "set", "--split", "dev")
+    assert data["text"] == {"dev-00000000": "naïve 1"}
+    folder = (tmp_path / "ds" / names[2]).parent  # of the split, if its files have numbers alone
+    assert list(imported(folder, tmp_path / "set")["text"].values()) == ["naïve 2"]
+
+
 def test_rows_that_cannot_be_utterances(tmp_path):
     write(tmp_path / "outside.wav", encoded(0.2, 16000, 0))
     table = rows(5)
@@ -522,9 +574,53 @@ def test_the_program(tmp_path):
     assert len(failed.stderr.splitlines()) == 1
 
 
-def test_an_import_that_fails_leaves_no_directory_that_looks_complete(tmp_path):
-    imported(saved(tmp_path / "ds", rows(3), 1), tmp_path / "set")
-    (tmp_path / "ds/data-00000-of-00001.arrow").write_bytes(b"damaged")
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+WRONG_OPTIONS = {
+    "a misspelt column": ["--text_column", "txet"],
+    "a column of numbers": ["--text_column", "speaker_id"],
+    "ids that come twice": ["--id_column", "speaker_id"],
+    "a space in the prefix": ["--prefix", "a b"],
+    "damage": [],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+def test_an_import_that_fails_leaves_the_one_of_before(tmp_path, wrong):
+    source, options = saved(tmp_path / "ds", rows(3)), ["--split", "ds"]
+    data = imported(source, tmp_path / "set", *options)
+    before = contents(tmp_path / "set")
+    if wrong == "damage":
+        (source / "data-00001-of-00002.arrow").write_bytes(b"damaged")
     with pytest.raises(PamError):
-        imported(tmp_path / "ds", tmp_path / "set")
-    assert not (tmp_path / "set/wav.scp").exists()  # its shards are gone
+        imported(source, tmp_path / "set", *options, *WRONG_OPTIONS[wrong])
+    assert contents(tmp_path / "set") == before
+    assert len(load_audio(*data.audio("ds-00000002"))) == 4800
+
+
+def test_shards_of_a_killed_import_go_with_the_next(tmp_path):
+    imported(saved(tmp_path / "ds", rows(3)), tmp_path / "set")
+    (tmp_path / "set/shards/ds-000001.tar").write_bytes(b"whatever")
+    data = imported(tmp_path / "ds", tmp_path / "set")
+    (shard,) = (tmp_path / "set/shards").iterdir()
+    assert all(entry.startswith(f"{shard}:") for entry in data["wav.scp"].values())
+
+
+SAME_ID = {"id": "ann-1", "speaker": "ann"}
+
+
+@pytest.mark.parametrize("wrong", [{"duration": None}, {"recording_id": "other"}, SAME_ID])
+def test_a_failed_import_of_lhotse_leaves_the_one_of_before(tmp_path, wrong):
+    """The audio of a channel too, which has the name of its recording."""
+    spoken = [supervision(name, "rec") for name in ("ann-1", "bob-1")]
+    manifests = lhotse(tmp_path, [recording(tmp_path, "rec", 2.0, 2)], spoken)
+    imported(manifests, tmp_path / "set")
+    before = contents(tmp_path / "set")
+    assert [file.name for file in before if file.suffix == ".flac"] == ["rec-c0.flac"]
+    other = [recording(tmp_path / "other", "rec", 3.0, 2)]
+    manifests = lhotse(tmp_path / "other", other, [spoken[0], spoken[1] | wrong])
+    with pytest.raises(PamError):
+        imported(manifests, tmp_path / "set")
+    assert contents(tmp_path / "set") == before

@@ -3,7 +3,7 @@
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_dirs import IDS, VALUES
 
@@ -29,6 +29,46 @@ def test_separators_and_long_ids(tmp_path, name, separator):
     text = "".join(f"{key}{separator}{value}\n" for key, value in sorted(lines.items()))
     (tmp_path / name).write_text(text)
     assert MappedText(tmp_path / name) == read_text_file(tmp_path / name) == lines
+
+
+PIECES = st.sampled_from(
+    [
+        "a",
+        "b",
+        "c\u0301",
+        " ",
+        " ",
+        "\t",
+        "\n",
+        "\r",
+        "\x0b",
+        "\x1c",
+        "\x85",
+        "\u2028",
+        "\u3000",
+        "\u00a0",
+    ]
+    + ["\u200d", "\ufeff", "/", "é", "a x\n", "b y \n", "c z\t\n", "d z\u00a0\n", "é w\n"]
+)
+
+
+def outcome(reader, file):
+    """The entries, or the message about the first fault."""
+    try:
+        return dict(reader(file))
+    except PamError as error:
+        return str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=8).map("".join), st.sampled_from(["text", "wav.scp"]))
+@example("a /b.wav \nb /c.wav\t\n", "wav.scp")
+@example("a  x \n", "text")
+@example("a /b.wav\u00a0\n", "wav.scp")
+def test_any_file_is_read_or_refused_as_the_dict_is(tmp_path_factory, content, name):
+    file = tmp_path_factory.mktemp("any") / name
+    file.write_bytes(content.encode())
+    assert outcome(MappedText, file) == outcome(read_text_file, file)
 
 
 FAULTS = ["b x\na y\n", "a x\na y\n", "a x", "a\n", "\n", "a \u00a0x\n", "a x\r\n", "\ufeffa x\n",

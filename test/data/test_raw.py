@@ -44,6 +44,7 @@ def write_data_dir(folder: Path, wav: Path, files: dict, utts: list[str], rate=1
     return folder
 
 
+TONE = np.sin(np.arange(8000))
 GOOD = {"a-1": "0 0.9", "a-2": "0.1 0.9"}
 SHORT, LATE = {"z-1": "0.5 0.51"}, {"z-2": "0.5 9"}
 
@@ -380,6 +381,21 @@ def test_audio_that_was_mended_is_listed_and_counted(tmp_path, caplog, nj, monke
     assert "audio_notes: 2 utterances" in told and notes["a"] in told
 
 
+@pytest.mark.parametrize("nj", [1, 2])
+def test_samples_beyond_full_scale(tmp_path, nj):
+    """Those of integers as floats are bad, even in a file that would stay as it is; what is clipped
+    where it is written gets a note."""
+    loud = {"a": (1.5, 8000), "b": (1.5, 16000), "c": (32768, 8000), "d": (32768, 16000)}
+    for name, (peak, rate) in loud.items():
+        soundfile.write(tmp_path / f"{name}.wav", peak * TONE, rate, subtype="FLOAT")
+    files = {"wav.scp": {name: str(tmp_path / f"{name}.wav") for name in loud}}
+    data = write_data_dir(tmp_path / "set", tmp_path / "x.wav", files, [*loud])
+    bad = dump_audio(data, tmp_path / "raw/set", nj, max_bad=0.5)
+    assert [*bad] == ["c", "d"] and all("which should be in ±1" in why for why in bad.values())
+    (note,) = (tmp_path / "raw/set/audio_notes").read_text().splitlines()
+    assert re.fullmatch(r"a\t.*/a.flac: its samples of up to 1\.5\d* were clipped to ±1", note)
+
+
 def test_what_libsndfile_cannot_read_alone_is_converted(tmp_path):
     """Other readers of wav.scp may not know how: the dump leaves plain FLAC."""
     unpadded = encode("WAV")
@@ -445,6 +461,19 @@ def test_corrected_and_added_data_reach_the_dump(tmp_path, recipe, caplog, monke
         recipe()
     data.rmdir()  # to save space
     assert recipe() == 0
+
+
+@pytest.mark.parametrize("name", ["feats.scp", "feats_whisper.scp", "utt2num_frames"])
+def test_features_of_the_prepared_set_are_not_those_of_the_dump(tmp_path, recipe, name):
+    """A set that comes from Kaldi may have them; the other sets have none."""
+    data = DataDir.read(tmp_path / "data/set")
+    values = dict.fromkeys(data.utterances, "90" if name == "utt2num_frames" else "/mfcc.ark:6")
+    DataDir(data.files | {name: values}).write(tmp_path / "data/set")
+    assert recipe() == 0
+    assert name not in DataDir.read(tmp_path / "dump/raw/set")
+    combined = DataDir.read(tmp_path / "dump/combined/train")
+    assert combined["utt2num_frames"] == {"a-1": "22", "a-2": "20"}
+    assert not [file for file in combined.files if file.startswith("feats")]
 
 
 def test_a_dump_of_an_earlier_version_is_complete_until_it_is_made_again(tmp_path, recipe):

@@ -1,8 +1,11 @@
 """The rules of data directories, each with its message, its remedy, and what fixing leaves."""
 
+import subprocess
+
 import pytest
 from small_dirs import UTTS, edit, fixed, messages, segmented, text_files
 
+from pam.bin.validate import main as validate
 from pam.data.datadir import DataDir, fix
 from pam.errors import PamError
 
@@ -10,11 +13,51 @@ from pam.errors import PamError
 @pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk", "utt2task"])
 def test_missing_file(folder, name):
     (folder / name).unlink()
-    assert f"{name}: missing file: run the recipe's data stage again" in messages(folder)
+    remedy = "name the task" if name == "utt2task" else "run the recipe's data stage again"
+    assert messages(folder)[0].startswith(f"{name}: missing file: {remedy}")
     with pytest.raises(PamError, match="missing file"):
         DataDir.read(folder)
     with pytest.raises(PamError, match=f"nothing was changed.*{name}: missing file"):
         fix(folder)
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "text", "utt2spk", "utt2task"])
+@pytest.mark.parametrize("segmented_too", [False, True])
+def test_a_missing_file_hides_no_fault_of_the_others(tmp_path, name, segmented_too):
+    """A directory of Kaldi lacks utt2task; its other faults show at the first run."""
+    folder = tmp_path / "set"
+    DataDir(segmented() if segmented_too else text_files()).write(folder)
+    edit(folder, "utt2spk" if name == "text" else "text", "bob-1 ", "carl-1 ")
+    (folder / "utt2dur").write_text("ann-1 -1\nann-2 3\n")
+    (folder / name).unlink()
+    (folder / "spk2utt").unlink()
+    found = messages(folder)
+    assert [message.partition(": missing")[0] for message in found[:2]] == [name, "spk2utt"]
+    assert "utt2dur:1: not a duration '-1': write a positive number" in found
+    assert any("id has no usable line in " in m and "'carl-1'" in m for m in found)
+    with pytest.raises(PamError, match=f"{name}: missing file"):
+        fix(folder)
+
+
+def test_tasks_are_made_by_the_command_of_the_message(tmp_path, monkeypatch, capsys):
+    """Typed as it is printed, with a task in the place of TASK."""
+    folder = tmp_path / "it's my set"
+    DataDir(text_files()).write(folder)
+    (folder / "utt2task").unlink()
+    (message,) = messages(folder)
+    assert message.startswith("utt2task: missing file: name the task of each utterance; if all ")
+    command = message.partition("in the place of TASK: ")[2].replace("TASK", "asr_clean")
+    with pytest.raises(
+        PamError, match=r"utt2task: missing.*\(1 errors in all, make utt2task first\)"
+    ):
+        DataDir.read(folder)
+    assert validate([str(folder), "--audio", "none"]) == 1
+    assert capsys.readouterr().out.endswith(f"{folder}: 1 errors: make utt2task first\n")
+    monkeypatch.chdir("/")
+    subprocess.run(["bash", "-c", command], check=True)
+    assert messages(folder) == [] and set(DataDir.read(folder)["utt2task"].values()) == {
+        "asr_clean"
+    }
 
 
 def test_missing_spk2utt_is_made(folder):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pam.atomic import part_of
 from pam.data import scp
 from pam.errors import PamError
 
@@ -187,7 +188,7 @@ def test_long_values_are_shortened_in_messages(tmp_path):
 
 
 def test_full_disk(tmp_path):
-    (tmp_path / "text.part").symlink_to("/dev/full")
+    part_of(tmp_path / "text").symlink_to("/dev/full")
     with pytest.raises(PamError, match="text: cannot be written: the disk is full"):
         scp.write_text_file(tmp_path / "text", {"a": "x"})
     assert not list(tmp_path.iterdir())

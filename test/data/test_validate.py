@@ -116,7 +116,7 @@ def test_no_hint_where_nothing_would_be_left(folder, capsys):
     assert main([str(folder)]) == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert "no utterance is good: correct the lines, or run the recipe's data stage again" in last
-    (folder / "utt2task").unlink()
+    (folder / "text").unlink()
     with pytest.raises(PamError, match="errors in all, run the recipe's data stage again"):
         DataDir.read(folder)
 

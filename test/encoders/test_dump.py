@@ -360,7 +360,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(data, options, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(PamError, match="disk is full"):
         patch.setattr(shards, "flatten", full)
         dump(data, out_of(options), options)
-    assert not list(options.encoder_dir.rglob("*.ark.part"))
+    assert not list(options.encoder_dir.rglob("*.part"))
     assert not list(options.encoder_dir.glob("*/set/feats.scp"))
     assert not (out_of(options) / "wav.scp").exists()
     for path in options.encoder_dir.glob("*/set/feats.*.ark"):
