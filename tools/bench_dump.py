@@ -130,7 +130,7 @@ def error(one: Path, other: Path, num_states: int) -> float:
     apart, size = np.zeros(num_states), np.zeros(num_states)
     places, others = read_scp(one), read_scp(other)
     for utt, place in places.items():
-        ours, theirs = (load_states(p).astype(np.float64) for p in (place, others[utt]))
+        ours, theirs = (load_states(p, utt).astype(np.float64) for p in (place, others[utt]))
         if ours.shape != theirs.shape:
             raise PamError(f"{utt}: {ours.shape} and {theirs.shape} states")
         for total, values in ((apart, ours - theirs), (size, theirs)):

@@ -15,6 +15,10 @@ from pam.disk import writing
 from pam.errors import PamError
 
 DUMP_AGAIN = "remove that folder's feats.scp and run the dump stage again"
+MADE_AGAIN = (
+    "if the states were dumped again since this list of them was made, "
+    "remove the combined set and run stages 2 and 3 again"
+)
 
 
 def write_archive(
@@ -54,21 +58,27 @@ def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
     return merged
 
 
-def load(pointer: str) -> np.ndarray:
-    """Read the array at `path:offset`. `PamError` if the archive is missing or truncated."""
+def load(pointer: str, utt: str) -> np.ndarray:
+    """Read the array of `utt` at `path:offset`. `PamError` if the archive is missing or truncated,
+    or has another utterance there: the bytes before an array are its id and a space."""
     ark, _, offset = pointer.rpartition(":")
+    key = f"{utt} ".encode()
     try:
         with Path(ark).open("rb", buffering=0) as file:
-            file.seek(int(offset))
+            file.seek(max(int(offset) - len(key), 0))
+            before = file.read(min(int(offset), len(key)))
             if file.read(3) != b"NPY":
                 raise ValueError("no array starts here")
             file.seek(file.read(1)[0], 1)  # skip the size, which numpy's header repeats
-            return np.lib.format.read_array(file, allow_pickle=False)
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise PamError(
-            f"{pointer}: truncated or missing archive ({reason}): {DUMP_AGAIN}"
-        ) from error
+        is_gone = isinstance(error, FileNotFoundError)
+        remedy = f"{MADE_AGAIN}; else {DUMP_AGAIN}" if is_gone else DUMP_AGAIN
+        raise PamError(f"{pointer}: truncated or missing archive ({reason}): {remedy}") from error
+    if before != key:
+        raise PamError(f"{pointer}: other states than those of {utt!r}: {MADE_AGAIN}")
+    return array
 
 
 def _check(ark: Path, utt: str, array: np.ndarray, written: dict[str, str]) -> None:

@@ -90,7 +90,7 @@ class Inputs:
         if self.audio is not None:
             return {AUDIO: torch.from_numpy(load_audio(*self.audio.audio(utt)))}
         return {
-            encoder: torch.from_numpy(load(pointers[utt])).float()
+            encoder: torch.from_numpy(load(pointers[utt], utt)).float()
             for encoder, pointers in self.states.items()
         }
 

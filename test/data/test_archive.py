@@ -35,7 +35,7 @@ def test_round_trip(tmp_path_factory, written):
     by_kaldiio = kaldiio.load_scp(str(folder / "feats.1.scp"))
     assert list(pointers) == list(items)
     for utt, array in items.items():
-        for back in (archive.load(pointers[utt]), by_kaldiio[utt]):
+        for back in (archive.load(pointers[utt], utt), by_kaldiio[utt]):
             assert back.dtype == np.float16
             np.testing.assert_array_equal(back, array)
 
@@ -46,13 +46,13 @@ def test_deterministic_and_usable_from_anywhere(tmp_path, monkeypatch):
     archive.write_archive("b.ark", "b.scp", some().items())
     assert (tmp_path / "a.ark").read_bytes() == (tmp_path / "b.ark").read_bytes()
     monkeypatch.chdir("/")
-    np.testing.assert_array_equal(archive.load(first["spk-3"]), some()["spk-3"])
+    np.testing.assert_array_equal(archive.load(first["spk-3"], "spk-3"), some()["spk-3"])
 
 
 def test_loaded_arrays_can_be_written_to(tmp_path):
     pointers = archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some().items())
-    archive.load(pointers["spk-0"])[:] = 0
-    assert archive.load(pointers["spk-0"]).any()
+    archive.load(pointers["spk-0"], "spk-0")[:] = 0
+    assert archive.load(pointers["spk-0"], "spk-0").any()
 
 
 def test_merge(tmp_path):
@@ -63,7 +63,7 @@ def test_merge(tmp_path):
     parts = [tmp_path / "1.scp", tmp_path / "0.scp"]
     merged = archive.merge_scp(parts, tmp_path / "feats.scp")
     assert list(archive.read_scp(tmp_path / "feats.scp").items()) == sorted(merged.items())
-    np.testing.assert_array_equal(archive.load(merged["spk-4"]), items["spk-4"])
+    np.testing.assert_array_equal(archive.load(merged["spk-4"], "spk-4"), items["spk-4"])
     with pytest.raises(PamError, match=r"0.scp: 'spk-0' is in another part"):
         archive.merge_scp([*parts, tmp_path / "0.scp"], tmp_path / "twice.scp")
     assert not (tmp_path / "twice.scp").exists()
@@ -75,16 +75,32 @@ def test_truncated(tmp_path, keep):
     with (tmp_path / "a.ark").open("r+b") as file:
         file.truncate(len("spk-0 ") + keep)
     with pytest.raises(PamError, match=r"a\.ark:6: truncated or missing.*dump stage"):
-        archive.load(pointers["spk-0"])
+        archive.load(pointers["spk-0"], "spk-0")
 
 
 def test_missing_ark_and_wrong_offset(tmp_path):
     with pytest.raises(PamError, match="none.ark:3: truncated or missing"):
-        archive.load(f"{tmp_path}/none.ark:3")
+        archive.load(f"{tmp_path}/none.ark:3", "spk-0")
     pointers = archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", some(1).items())
     for wrong in (pointers["spk-0"] + "1", pointers["spk-0"].rpartition(":")[0]):
         with pytest.raises(PamError, match="truncated or missing"):
-            archive.load(wrong)
+            archive.load(wrong, "spk-0")
+
+
+def test_a_pointer_to_another_utterance(tmp_path):
+    """The archive was written again, from other utterances whose arrays are as large."""
+    old, new = (
+        {utt: np.full((2, 3), place, np.float16) for place, utt in enumerate(utts)}
+        for utts in (["ann-1", "ann-2", "z"], ["ann-1", "bob-2", "ümit-9"])
+    )
+    pointers = archive.write_archive(tmp_path / "a.ark", tmp_path / "a.scp", old.items())
+    archive.write_archive(tmp_path / "a.ark", tmp_path / "b.scp", new.items())
+    np.testing.assert_array_equal(archive.load(pointers["ann-1"], "ann-1"), old["ann-1"])
+    for pointer in archive.read_scp(tmp_path / "b.scp").values():
+        for utt in ("ann-2", "z", "a-longer-id-than-what-lies-before-it"):
+            told = rf"a\.ark:\d+: other states than those of '{utt}': .*remove the combined set"
+            with pytest.raises(PamError, match=told):
+                archive.load(pointer, utt)
 
 
 class Bomb:
@@ -95,12 +111,12 @@ class Bomb:
 def test_pickles_are_not_read(tmp_path):
     (tmp_path / "pkl.ark").write_bytes(b"utt PKL" + pickle.dumps(Bomb()))
     with pytest.raises(PamError):
-        archive.load(f"{tmp_path}/pkl.ark:4")
+        archive.load(f"{tmp_path}/pkl.ark:4", "utt")
     kaldiio.save_ark(
         str(tmp_path / "object.ark"), {"utt": np.array([Bomb()])}, write_function="numpy"
     )
     with pytest.raises(PamError):
-        archive.load(f"{tmp_path}/object.ark:4")
+        archive.load(f"{tmp_path}/object.ark:4", "utt")
 
 
 def test_full_disk_leaves_nothing(tmp_path):

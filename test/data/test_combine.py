@@ -70,7 +70,7 @@ def test_everything_is_there(dump):
     assert not [p for p in validate(dump / "train") if not p.warning]
     for encoder, dim in ENCODERS.items():
         for utt, pointer in data[f"feats_{encoder}.scp"].items():
-            np.testing.assert_array_equal(archive.load(pointer), states(utt, dim))
+            np.testing.assert_array_equal(archive.load(pointer, utt), states(utt, dim))
     least = {utt: str(len(utt) + min(ENCODERS.values())) for utt in data.utterances}
     assert data["utt2num_frames"] == least
     assert json.loads((dump / "train" / "sets.json").read_text()) == {

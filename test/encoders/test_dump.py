@@ -65,6 +65,10 @@ def options(tmp_path, tiny_specs, monkeypatch) -> DumpOptions:
     return DumpOptions(encoders, tmp_path / "dump")
 
 
+def states_of(folder: Path, utt: str) -> np.ndarray:
+    return archive.load(read_text_file(folder / "feats.scp")[utt], utt)
+
+
 def out_of(options: DumpOptions) -> Path:
     return options.encoder_dir / "raw" / "set"
 
@@ -107,7 +111,7 @@ def test_dumped_equals_on_the_fly(data, options, tiny_specs):
         assert len(list(folder.glob("feats.*.ark"))) > 1 and not (folder / ".parts").exists()
         assert list(read_text_file(folder / "feats.scp")) == list(frames) == sorted(RATES)
         for utt, pointer in archive.read_scp(folder / "feats.scp").items():
-            stored = archive.load(pointer)
+            stored = archive.load(pointer, utt)
             audio = torch.from_numpy(load_audio(raw["wav.scp"][utt]))[None]
             states = encoder(audio, torch.tensor([audio.shape[1]]))[0][0]
             assert stored.dtype == np.float16
@@ -274,7 +278,7 @@ def test_a_killed_dump_does_only_what_is_missing(data, options, monkeypatch):
     for name in NAMES:
         for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
             other = archive.read_scp(reference.encoder_dir / name / "set/feats.scp")[utt]
-            np.testing.assert_array_equal(archive.load(pointer), archive.load(other))
+            np.testing.assert_array_equal(archive.load(pointer, utt), archive.load(other, utt))
 
 
 def test_a_complete_dump_is_left_alone(data, options):
@@ -295,11 +299,11 @@ def test_an_added_encoder_leaves_the_others_alone(data, options, tiny_specs):
 
 def test_other_settings_or_audio_start_again(data, options, tiny_specs):
     dump(data, out_of(options), options)
-    first = archive.load(read_text_file(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    first = states_of(options.encoder_dir / "enc_a/set", "s-1")
     spec = {**tiny_specs["whisper_unpadded"], "conf": {"pad_to_30s": False, "tail_s": 1.0}}
     options.encoders = {**options.encoders, "enc_a": spec}
     dump(data, out_of(options), options)
-    second = archive.load(read_text_file(options.encoder_dir / "enc_a/set/feats.scp")["s-1"])
+    second = states_of(options.encoder_dir / "enc_a/set", "s-1")
     assert not np.array_equal(first, second)
     DataDir(DataDir.read(data).subset(["s-1", "s-2", "s-3"]).files).write(data)
     dump(data, out_of(options), options)
@@ -312,7 +316,7 @@ def test_a_file_that_was_replaced_by_one_of_the_same_length(data, options):
     options.encoders = {"enc_b": options.encoders["enc_b"]}
     folder = options.encoder_dir / "enc_b/set"
     dump(data, out_of(options), options)
-    before = archive.load(read_text_file(folder / "feats.scp")["s-1"])
+    before = states_of(folder, "s-1")
     made = (folder / "feats.0.ark").stat().st_mtime_ns
     write_text_file(data / "text", {utt: f"corrected {utt}" for utt in RATES})
     dump(data, out_of(options), options)
@@ -321,7 +325,7 @@ def test_a_file_that_was_replaced_by_one_of_the_same_length(data, options):
     wav = data.parents[1] / "wav/s-1.wav"
     soundfile.write(wav, soundfile.read(wav)[0][::-1], 16000)
     dump(data, out_of(options), options)
-    after = archive.load(read_text_file(folder / "feats.scp")["s-1"])
+    after = states_of(folder, "s-1")
     assert after.shape == before.shape and not np.array_equal(before, after)
 
 
@@ -388,7 +392,8 @@ def test_two_processes_give_what_one_gives(data, options):
     for name in NAMES:
         pointers = archive.read_scp(two.encoder_dir / name / "set/feats.scp")
         for utt, pointer in archive.read_scp(options.encoder_dir / name / "set/feats.scp").items():
-            np.testing.assert_array_equal(archive.load(pointer), archive.load(pointers[utt]))
+            mine, other = archive.load(pointer, utt), archive.load(pointers[utt], utt)
+            np.testing.assert_array_equal(mine, other)
 
 
 def no_fork():
@@ -530,7 +535,7 @@ def test_a_packed_dump_has_the_lists_of_its_states(data, options, tmp_path):
     places = ["--out", str(packed / "combined"), "--encoder_dir", str(packed)]
     assert combine([*sets, *places, "--encoders", "enc_b"]) == 0
     for utt, pointer in archive.read_scp(packed / "combined/dev/feats_enc_b.scp").items():
-        assert pointer.startswith(str(dumped)) and archive.load(pointer).size, utt
+        assert pointer.startswith(str(dumped)) and archive.load(pointer, utt).size
 
     before = {path: path.read_bytes() for path in packed.rglob("*.scp")}
     for more in ([], ["--pending"]):

@@ -127,7 +127,7 @@ def test_an_encoder_is_dumped_and_explained(done):
     settings = read(folder / "made.json")["dump"]["settings"]
     told = (settings["num_states"], settings["dim"], read(folder / "dump.json")["utterances"])
     assert told == (2, 3, 2)
-    states = {utt: load(pointer) for utt, pointer in read_scp(folder / "feats.scp").items()}
+    states = {utt: load(pointer, utt) for utt, pointer in read_scp(folder / "feats.scp").items()}
     assert {utt: x.shape for utt, x in states.items()} == {
         "ann-train-a": (13, 6),
         "ann-train-b": (14, 6),

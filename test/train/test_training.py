@@ -140,7 +140,8 @@ def test_states_are_standardised_by_training_data_and_stay_so(setup, combined):
         assert torch.equal(warm[f"model.{name}{key}"], last[f"{name}{key}"])
     encoder = next(iter(yaml.safe_load((exp / "config.yaml").read_text())["encoders"].items()))
     pointers = read_text_file(combined / f"feats_{encoder[0]}.scp")
-    frames = torch.cat([torch.from_numpy(load(pointer)).float() for pointer in pointers.values()])
+    arrays = [load(pointer, utt) for utt, pointer in pointers.items()]
+    frames = torch.cat([torch.from_numpy(array).float() for array in arrays])
     states = frames.unflatten(-1, (encoder[1]["num_states"], encoder[1]["dim"]))
     torch.testing.assert_close(last[f"{name}shift"], states.mean(0), rtol=0.1, atol=0.1)
     torch.testing.assert_close(1 / last[f"{name}scale"], states.std(0), rtol=0.1, atol=0.1)
