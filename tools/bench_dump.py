@@ -96,7 +96,7 @@ class Dump:
 
     def __call__(self, clips: Sequence[Clip], folder: Path) -> None:
         work = ShardEncoder({"it": self.encoder}, "cpu")
-        shards = plan("it", folder, clips)
+        shards = plan("it", folder, "bench", clips)
         for shard in shards:
             work(shard)
         lines = (shard.scp.read_text(encoding="utf-8") for shard in shards)

@@ -46,6 +46,11 @@ def read_scp(path: str | Path) -> dict[str, str]:
     return read_text_file(path)
 
 
+def archives(scp: str | Path) -> set[Path]:
+    """The archives that the pointers of an scp lead to."""
+    return {Path(pointer.rpartition(":")[0]) for pointer in read_scp(scp).values()}
+
+
 def merge_scp(parts: Iterable[str | Path], out: str | Path) -> dict[str, str]:
     """Merge several scp files into one. `PamError` for an utterance that is in two of them."""
     merged: dict[str, str] = {}

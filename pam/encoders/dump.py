@@ -3,8 +3,8 @@
     raw/SET/        wav.scp and the text files of the good utterances, utt2num_samples,
                     bad_utts (utterance, tab, reason), dropped_utts, scan.jsonl, audio/TASK/,
                     padded/
-    ENCODER/SET/    feats.scp, feats.*.ark (float16 [T, S·D], 25 Hz), utt2num_frames, dump.json,
-                    made.json (pam.config.made)
+    ENCODER/SET/    feats.scp, feats.DIGEST.INDEX.ark (float16 [T, S·D], 25 Hz), utt2num_frames,
+                    dump.json, made.json (pam.config.made)
 
 A set is complete when its wav.scp exists, states when made.json says so. The same command resumes.
 """
@@ -17,7 +17,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from pam.config.made import Making, read_record
+from pam.config.made import Making, digest, read_record
+from pam.data.archive import archives
 from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
@@ -33,6 +34,7 @@ from pam.data.workers import run_tasks
 from pam.encoders import AudioEncoder, load_encoder
 from pam.encoders.gpus import encode_on_gpus
 from pam.encoders.shards import (
+    ARCHIVES,
     STAGE,
     Shard,
     ShardEncoder,
@@ -97,8 +99,10 @@ def dump(
         report_bad(out, bad, total, options.max_bad)
         clips = [clip for clip in found.clips if clip.utt not in bad]
         inputs = {"clips": _clips_digest(clips), "audio": _audio_digest(clips, found.keys)}
+        sources = _sources_digest(clips, found.keys)
         jobs = [
-            _Job.make(name, e, out.name, clips, inputs, options) for name, e in encoders.items()
+            _Job.make(name, e, out.name, clips, inputs, sources, options)
+            for name, e in encoders.items()
         ]
         _encode([job for job in jobs if not job.is_done], encoders, clips, options)
         for job in jobs:
@@ -127,6 +131,7 @@ class _Job:
         set_name: str,
         clips: list[Clip],
         inputs: Mapping[str, str],
+        sources: str,
         opts: DumpOptions,
     ) -> "_Job":
         folder = opts.encoder_dir / name / set_name
@@ -143,7 +148,8 @@ class _Job:
             newer=["audio"],
             products=[folder / "feats.scp"],
         )
-        job = cls(plan(name, folder, clips), making)
+        made_from = json.dumps([making.settings, making.inputs["weights"], sources])
+        job = cls(plan(name, folder, digest(made_from)[:12], clips), making)
         if not job.is_done and not making.resumes():
             if folder.exists():
                 what = "%s: has states of other settings, weights or audio: making them again"
@@ -154,7 +160,7 @@ class _Job:
 
     @property
     def missing(self) -> list[Shard]:
-        return [shard for shard in self.shards if not shard.receipt.is_file()]
+        return [shard for shard in self.shards if not shard.is_done]
 
     @property
     def bad(self) -> dict[str, str]:
@@ -168,7 +174,8 @@ class _Job:
             return
         receipt = read_receipts(self.shards)
         hours = sum(shard.seconds for shard in self.shards) / 3600
-        size = sum(file.stat().st_size for file in self.folder.glob("feats.*.ark"))
+        files = (file for shard in self.shards for file in archives(shard.scp))
+        size = sum(file.stat().st_size for file in files)
         summary = {
             "utterances": len(good),
             "hours": round(hours, 4),
@@ -212,9 +219,23 @@ def _check_disk(shards: list[Shard], encoders: dict[str, AudioEncoder], opts: Du
     logger.info("%s: states to write: %s", where, sizes)
     if total > free:
         raise PamError(
-            f"{where}: the states need {sizes}: free some space, choose another --dumpdir, "
-            "or use --feats online"
+            f"{where}: the states need {sizes}: {_of_before(shards)}free some space, "
+            "choose another --dumpdir, or use --feats online"
         )
+
+
+def _of_before(shards: list[Shard]) -> str:
+    """The advice to remove archives that stay until those of `shards` are complete."""
+    sizes: dict[str, int] = {}
+    for folder in sorted({shard.folder for shard in shards}):
+        done = {file.name for scp in folder.glob(".parts/*.scp") for file in archives(scp)}
+        for file in folder.glob(ARCHIVES):
+            if file.name not in done:
+                same = ".".join([*file.name.split(".")[:-2], "*", "ark"])
+                what = f"{folder.parent.name}/{folder.name}/{same}"
+                sizes[what] = sizes.get(what, 0) + file.stat().st_size
+    size = f"{sum(sizes.values()) / GIGABYTE:.2f} GB of before"
+    return f"remove {' and '.join(sizes)}, {size}, unless a training reads them, " if sizes else ""
 
 
 def _too_short(
@@ -243,6 +264,11 @@ def _bad_of_others(opts: DumpOptions, set_name: str, clips: str) -> dict[str, st
 def _audio_digest(clips: Sequence[Clip], keys: Mapping[str, str]) -> str:
     """Of the sizes and times of the audio files: a replaced one may have the length of before."""
     return digest_of(keys[clip.utt].rpartition("-")[2] for clip in clips)[:16]
+
+
+def _sources_digest(clips: Sequence[Clip], keys: Mapping[str, str]) -> str:
+    """Of the utterances and their audio, wherever the dump writes its copies of it."""
+    return digest_of(json.dumps([clip.utt, clip.samples, keys[clip.utt]]) for clip in clips)
 
 
 def _clips_digest(clips: Sequence[Clip]) -> str:

@@ -2,6 +2,11 @@
 
 A shard is a list of utterances of similar length. It is complete when its receipt exists in
 .parts/. After a killed dump, only shards without a receipt are computed.
+
+The name of a shard's archive has a digest of what its states are made from. So a list of places in
+archives (feats.scp, or one of a combined set) never names states of other audio or weights. When a
+dump is made again, the archives of before stay until the new feats.scp stands: a training may read
+them. Archives of earlier versions are feats.INDEX.ark.
 """
 
 # B batch, S states, T frames at 25 Hz, D width
@@ -22,7 +27,7 @@ from torch import Tensor
 
 from pam.atomic import write_json
 from pam.config.made import FILE
-from pam.data.archive import merge_scp, write_archive
+from pam.data.archive import archives, merge_scp, write_archive
 from pam.data.audio import load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_text_file, write_text_file
@@ -31,6 +36,7 @@ from pam.errors import PamError
 from pam.rate import SAMPLE_RATE
 
 STAGE = "dump"  # in made.json
+ARCHIVES = "feats.*.ark"
 SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
 BYTES_PER_VALUE = 2
@@ -40,12 +46,17 @@ FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Shard:
-    """Utterances of similar length whose states go into folder/feats.INDEX.ark."""
+    """Utterances of similar length whose states go into folder/feats.DIGEST.INDEX.ark."""
 
     encoder: str
     folder: Path
+    digest: str
     index: int
     clips: Sequence[Clip]
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / f"feats.{self.digest}.{self.index}.ark"
 
     @property
     def receipt(self) -> Path:
@@ -54,6 +65,11 @@ class Shard:
     @property
     def scp(self) -> Path:
         return self.folder / ".parts" / f"{self.index}.scp"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has a receipt and nobody has removed its archive."""
+        return self.receipt.is_file() and all(file.is_file() for file in archives(self.scp))
 
     @property
     def seconds(self) -> float:
@@ -80,8 +96,7 @@ class ShardEncoder:
     def __call__(self, shard: Shard) -> float:
         """Write the shard's archive and receipt; returns the seconds of audio in it."""
         start, receipt = time.process_time(), Receipt()
-        archive = shard.folder / f"feats.{shard.index}.ark"
-        write_archive(archive, shard.scp, self._states(shard, receipt))
+        write_archive(shard.archive, shard.scp, self._states(shard, receipt))
         receipt.cpu_seconds = time.process_time() - start
         write_json(shard.receipt, vars(receipt))
         return shard.seconds
@@ -101,8 +116,11 @@ class ShardEncoder:
                     yield clip.utt, flat
 
 
-def plan(name: str, folder: Path, clips: Sequence[Clip]) -> list[Shard]:
-    """Cut clips, sorted by length, into shards of about SHARD_SECONDS each."""
+def plan(name: str, folder: Path, digest: str, clips: Sequence[Clip]) -> list[Shard]:
+    """Cut clips, sorted by length, into shards of about SHARD_SECONDS each.
+
+    `digest` is of all that the states of encoder `name` are made from.
+    """
     shards: list[list[Clip]] = [[]]
     seconds = 0.0
     for clip in sorted(clips, key=lambda clip: (clip.samples, clip.utt)):
@@ -111,7 +129,7 @@ def plan(name: str, folder: Path, clips: Sequence[Clip]) -> list[Shard]:
             seconds = 0.0
         shards[-1].append(clip)
         seconds += clip.samples / SAMPLE_RATE
-    return [Shard(name, folder, i, shard) for i, shard in enumerate(shards) if shard]
+    return [Shard(name, folder, digest, i, shard) for i, shard in enumerate(shards) if shard]
 
 
 def batches(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
@@ -203,16 +221,16 @@ def read_receipts(shards: Sequence[Shard]) -> Receipt:
 
 
 def forget(folder: Path) -> None:
-    """Remove the files of an earlier dump, first the one that marks it as complete."""
+    """Remove the files of an earlier dump, first the one that marks it as complete. Its archives
+    stay until `finish`."""
     for name in (FILE, "feats.scp", "utt2num_frames", "dump.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ".parts", ignore_errors=True)
-    for archive in folder.glob("feats.*.ark"):
-        archive.unlink()
 
 
 def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict) -> None:
-    """Join the shards' scp and text files, for the good utterances; feats.scp last."""
+    """Join the shards' scp and text files, for the good utterances; feats.scp last. Then remove
+    archives of earlier dumps."""
     receipt = read_receipts(shards)
     frames = {utt: str(count) for utt, count in receipt.frames.items() if utt in good}
     write_text_file(folder / "utt2num_frames", frames)
@@ -221,3 +239,12 @@ def finish(folder: Path, shards: Sequence[Shard], good: set[str], summary: dict)
     merge_scp([shard.scp for shard in shards], merged)
     pointers = {utt: where for utt, where in read_text_file(merged).items() if utt in good}
     write_text_file(folder / "feats.scp", pointers)
+    remove_unlisted(folder)
+
+
+def remove_unlisted(folder: Path) -> None:
+    """Remove the archives of `folder` that its feats.scp does not lead to."""
+    listed = {archive.name for archive in archives(folder / "feats.scp")}
+    for archive in folder.glob(ARCHIVES):
+        if archive.name not in listed:
+            archive.unlink()

@@ -251,8 +251,9 @@ class Killed(BaseException):
     """Like a signal: nothing in the program may catch it."""
 
 
-def kill_after(monkeypatch, calls: int) -> None:
-    write = shards.write_archive
+def kill_after(monkeypatch, calls: int, name: str = "write_archive") -> None:
+    """At the next call of this function after so many."""
+    write = getattr(shards, name)
     seen = []
 
     def dying(*args):
@@ -261,7 +262,7 @@ def kill_after(monkeypatch, calls: int) -> None:
         seen.append(args)
         return write(*args)
 
-    monkeypatch.setattr(shards, "write_archive", dying)
+    monkeypatch.setattr(shards, name, dying)
 
 
 def test_a_killed_dump_does_only_what_is_missing(data, options, monkeypatch):
@@ -273,6 +274,8 @@ def test_a_killed_dump_does_only_what_is_missing(data, options, monkeypatch):
     done = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("*/set/feats.*.ark")}
     assert len(done) == 3
     assert not list(options.encoder_dir.glob("*/set/feats.scp"))
+    removed, _ = done.popitem()
+    removed.unlink()  # though its receipt is there
     dump(data, out_of(options), options)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     for name in NAMES:
@@ -317,16 +320,108 @@ def test_a_file_that_was_replaced_by_one_of_the_same_length(data, options):
     folder = options.encoder_dir / "enc_b/set"
     dump(data, out_of(options), options)
     before = states_of(folder, "s-1")
-    made = (folder / "feats.0.ark").stat().st_mtime_ns
+    made = {file: file.stat().st_mtime_ns for file in folder.glob("feats.*.ark")}
     write_text_file(data / "text", {utt: f"corrected {utt}" for utt in RATES})
     dump(data, out_of(options), options)
     assert DataDir.read(out_of(options))["text"]["s-1"] == "corrected s-1"
-    assert (folder / "feats.0.ark").stat().st_mtime_ns == made
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("feats.*.ark")} == made
     wav = data.parents[1] / "wav/s-1.wav"
     soundfile.write(wav, soundfile.read(wav)[0][::-1], 16000)
     dump(data, out_of(options), options)
     after = states_of(folder, "s-1")
     assert after.shape == before.shape and not np.array_equal(before, after)
+
+
+def pointers_of(options: DumpOptions) -> dict[Path, dict[str, str]]:
+    """Of each encoder's folder: utterance → place of its states."""
+    folders = [options.encoder_dir / name / "set" for name in options.encoders]
+    return {folder: archive.read_scp(folder / "feats.scp") for folder in folders}
+
+
+def replace_audio(data: Path) -> None:
+    """Other audio of the same lengths, so that all states lie at the same places of the files."""
+    for wav in (data.parents[1] / "wav").iterdir():
+        samples, rate = soundfile.read(wav)
+        soundfile.write(wav, samples[::-1], rate)
+
+
+@pytest.mark.parametrize("change", ["audio", "utterances"])
+def test_lists_of_before_do_not_name_states_of_after(data, options, change):
+    """Those of a combined set, for example. The files of before are removed."""
+    dump(data, out_of(options), options)
+    before = pointers_of(options)
+    if change == "audio":
+        replace_audio(data)
+    else:
+        DataDir(DataDir.read(data).subset(["s-2", "s-3", "s-4"]).files).write(data)
+    dump(data, out_of(options), options)
+    for folder, after in pointers_of(options).items():
+        for utt, pointer in before[folder].items():
+            with pytest.raises(PamError, match="missing archive .* remove the combined set and"):
+                archive.load(pointer, utt)
+        listed = {pointer.rpartition(":")[0] for pointer in after.values()}
+        assert listed == {str(file) for file in folder.glob("*.ark")}
+
+
+def test_a_killed_dump_keeps_the_states_of_before(data, options, monkeypatch):
+    """A training may read them. They go when the list of the new ones stands."""
+    reference = DumpOptions(options.encoders, options.encoder_dir.parent / "reference")
+    dump(data, out_of(options), options)
+    before = pointers_of(options)
+    states = {utt: archive.load(p, utt) for utt, p in before[min(before)].items()}
+    replace_audio(data)
+    dump(data, out_of(reference), reference)
+    steps = [("write_archive", 0), ("write_archive", 2), ("write_text_file", 1)]
+    for name, calls in steps:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_after(patch, calls, name)
+            dump(data, out_of(options), options)
+        assert not list(options.encoder_dir.glob("*/set/feats.scp"))
+        for utt, pointer in before[min(before)].items():
+            np.testing.assert_array_equal(archive.load(pointer, utt), states[utt])
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 0, "remove_unlisted")
+        dump(data, out_of(options), options)
+    made = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("*/set/feats.*.ark")}
+    dump(data, out_of(options), options)
+    left = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("*/set/feats.*.ark")}
+    assert left.items() < made.items()
+    for mine, other in zip(*map(pointers_of, (options, reference)), strict=True):
+        assert dump_files(options, mine.parent.name) == dump_files(reference, other.parent.name)
+
+
+def as_an_earlier_version_names_them(folder: Path) -> None:
+    """feats.INDEX.ark; a dump that was made again used the same names."""
+    for file in folder.glob("feats.*.ark"):
+        old = file.with_name(f"feats.{file.name.split('.')[-2]}.ark")
+        file.rename(old)
+        for scp in [*folder.glob("feats.scp"), *folder.glob(".parts/*.scp")]:
+            scp.write_text(scp.read_text().replace(f"{file}:", f"{old}:"))
+
+
+def test_a_dump_of_an_earlier_version_is_left_alone_and_resumed(data, options, monkeypatch):
+    dump(data, out_of(options), options)
+    states = {utt: states_of(options.encoder_dir / "enc_a/set", utt) for utt in RATES}
+    for folder in pointers_of(options):
+        as_an_earlier_version_names_them(folder)
+    before = {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")}
+    dump(data, out_of(options), options)
+    assert {p: p.stat().st_mtime_ns for p in options.encoder_dir.glob("enc*/set/*")} == before
+
+    shutil.rmtree(options.encoder_dir / "enc_a")
+    options.encoders = {"enc_a": options.encoders["enc_a"]}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 1)
+        dump(data, out_of(options), options)
+    as_an_earlier_version_names_them(options.encoder_dir / "enc_a/set")
+    names = {p.name for p in (options.encoder_dir / "enc_a/set").glob("*.ark")}
+    assert len(names) == 1
+    dump(data, out_of(options), options)
+    assert names < {p.name for p in (options.encoder_dir / "enc_a/set").glob("*.ark")}
+    for utt, of_utt in states.items():
+        found = states_of(options.encoder_dir / "enc_a/set", utt)
+        np.testing.assert_array_equal(found, of_utt)
 
 
 def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
@@ -352,6 +447,35 @@ def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
     assert not list(options.encoder_dir.glob("*/set/*.ark"))
 
 
+def test_a_disk_without_room_for_the_states_of_before_and_after(data, options, monkeypatch):
+    """The user may remove those of before; here nobody reads them."""
+    dump(data, out_of(options), options)
+    sizes = {p: p.stat().st_size for p in options.encoder_dir.glob("enc*/set/*.ark")}
+    replace_audio(data)
+    usage = type("Usage", (), {"free": 1000})()
+    with monkeypatch.context() as patch:
+        patch.setattr("pam.encoders.dump.shutil.disk_usage", lambda path: usage)
+        patch.setattr("pam.encoders.dump.GIGABYTE", sum(sizes.values()) / 3)
+        both = r"enc_a/set/feats\.\w{12}\.\*\.ark and enc_b/set/feats\.\w{12}\.\*\.ark"
+        told = f"remove {both}, 3.00 GB of before,"
+        with pytest.raises(PamError, match=f"{told} unless a training reads them, "):
+            dump(data, out_of(options), options)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 1)
+        dump(data, out_of(options), options)
+    for file in sizes:
+        file.unlink()
+    monkeypatch.setattr("pam.encoders.dump.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(PamError, match=r"GB are free: free some space, choose another"):
+        dump(data, out_of(options), options)
+    monkeypatch.undo()
+    assert dump(data, out_of(options), options) == {}
+    for folder, pointers in pointers_of(options).items():
+        size = sum(file.stat().st_size for file in archive.archives(folder / "feats.scp"))
+        about = json.loads((folder / "dump.json").read_text())
+        assert len(pointers) == 5 and about["gigabytes"] == round(size / 1e9, 4)
+
+
 def test_a_disk_that_fills_leaves_nothing_half_written(data, options, monkeypatch):
     flatten, calls = shards.flatten, []
 
@@ -368,7 +492,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(data, options, monkeypatc
     assert not list(options.encoder_dir.glob("*/set/feats.scp"))
     assert not (out_of(options) / "wav.scp").exists()
     for path in options.encoder_dir.glob("*/set/feats.*.ark"):
-        index = path.name.split(".")[1]
+        index = path.name.split(".")[-2]
         assert (path.parent / ".parts" / f"{index}.json").is_file()
     dump(data, out_of(options), options)
     assert DataDir.read(out_of(options)).utterances == sorted(RATES)
