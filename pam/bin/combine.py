@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pam.config.made import PENDING, Making, Record, add_pending, read_record, settings_of
+from pam.config.made import (
+    PENDING,
+    Making,
+    Record,
+    add_pending,
+    file_digest,
+    read_record,
+    settings_of,
+)
 from pam.data.digests import LEARNED, data_digest
 from pam.errors import PamError, run_main
 from pam.lock import in_turn
@@ -49,9 +57,19 @@ def folder_of(text: str) -> Path:
 
 
 def making_of(args: argparse.Namespace) -> Making:
-    """The record of OUT. Its settings are those of the sets, and of the states of each encoder."""
+    """The record of OUT. Its settings are those of the sets, and of the states of each encoder.
+
+    Lists of states are inputs, since states that are dumped again lie in other files. Earlier
+    versions did not record these.
+    """
     folders = [folder_of(text) for text in [*args.train, *args.dev]]
     records = [read_record(folder, "dump") for folder in folders]
+    sets = {folder.name: data_digest(folder, LEARNED) for folder in folders}
+    states = {
+        f"{name}/{folder.name}": file_digest(Path(args.encoder_dir, name, folder.name, "feats.scp"))
+        for name in args.encoders
+        for folder in folders
+    }
     lists = {f"{part}_sets": [Path(text).name for text in getattr(args, part)] for part in PARTS}
     return Making(
         args.out,
@@ -62,7 +80,8 @@ def making_of(args: argparse.Namespace) -> Making:
             **lists,
             "states": args.encoders,
         },
-        {folder.name: data_digest(folder, LEARNED) for folder in folders},
+        {**sets, **states},
+        newer=states,
         products=[args.out / part / "wav.scp" for part in PARTS],
         remedy="remove it",
         begun=any((args.out / part).exists() for part in PARTS),
