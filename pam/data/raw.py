@@ -10,7 +10,7 @@ Training with online encoders needs only this (`dump_audio`). No encoder is load
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,16 +64,21 @@ def dump_audio(
     with alone(out, "dump of this set"):
         data, bad = read_data(Path(data_dir))
         found = of_length(limit, scan(data, out, nj), out)
-        bad |= found.bad
-        for clip in found.clips:
-            if clip.samples < MIN_SAMPLES:
-                bad[clip.utt] = f"{what_is(data, clip)} are too short"
+        bad |= found.bad | too_short(data, found.clips)
         report_bad(out, bad, len(data["text"].keys() | bad.keys()), max_bad)
         write_raw(data, out, [clip for clip in found.clips if clip.utt not in bad])
     return bad
 
 
-def what_is(data: DataDir, clip: Clip) -> str:
+def too_short(data: DataDir, clips: Iterable[Clip]) -> dict[str, str]:
+    """The clips below `MIN_SAMPLES`, and why. The encoders are not asked: sets of all scales have
+    the same utterances, and so share the states of the encoders that they share."""
+    least = f"{MIN_SAMPLES / SAMPLE_RATE:g} s, {MIN_SAMPLES} samples, are needed"
+    short = [clip for clip in clips if clip.samples < MIN_SAMPLES]
+    return {clip.utt: f"{_what_is(data, clip)} are too short: {least}" for clip in short}
+
+
+def _what_is(data: DataDir, clip: Clip) -> str:
     """Beginning of a message about a clip: the user's file and its number of samples."""
     path, start, end = data.audio(clip.utt)
     part = "" if start is None else f" from {start:g} to {end:g} s"

@@ -19,14 +19,13 @@ from typing import Any
 
 from pam.config.made import Making, digest, read_record
 from pam.data.archive import archives
-from pam.data.datadir import DataDir
 from pam.data.raw import (
     NO_LIMIT,
     LengthLimit,
     dump_audio,
     of_length,
     report_bad,
-    what_is,
+    too_short,
     write_raw,
 )
 from pam.data.scan import Clip, digest_of, read_data, scan
@@ -94,7 +93,7 @@ def dump(
         found = of_length(options.limit, scan(data, out, options.nj), out)
         if encoders is None:
             encoders = {name: load_encoder(spec) for name, spec in options.encoders.items()}
-        bad |= found.bad | _too_short(data, found.clips, encoders)
+        bad |= found.bad | too_short(data, found.clips)
         total = len(data) + len(bad) - len(bad.keys() & data["text"].keys())
         report_bad(out, bad, total, options.max_bad)
         clips = [clip for clip in found.clips if clip.utt not in bad]
@@ -236,17 +235,6 @@ def _of_before(shards: list[Shard]) -> str:
                 sizes[what] = sizes.get(what, 0) + file.stat().st_size
     size = f"{sum(sizes.values()) / GIGABYTE:.2f} GB of before"
     return f"remove {' and '.join(sizes)}, {size}, unless a training reads them, " if sizes else ""
-
-
-def _too_short(
-    data: DataDir, clips: Sequence[Clip], encoders: dict[str, AudioEncoder]
-) -> dict[str, str]:
-    bad = {}
-    for clip in clips:
-        short = [name for name, e in encoders.items() if e.output_length(clip.samples) < 1]
-        if short:
-            bad[clip.utt] = f"{what_is(data, clip)} are too short for {', '.join(short)}"
-    return bad
 
 
 def _bad_of_others(opts: DumpOptions, set_name: str, clips: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from pam.data.audio import load_audio
 from pam.data.concat import concat_entry
 from pam.data.datadir import DataDir
 from pam.data.pack import pack
-from pam.data.raw import LengthLimit
+from pam.data.raw import MIN_SAMPLES, LengthLimit
 from pam.data.scan import scan
 from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import gpus, load_encoder, shards
@@ -186,7 +186,7 @@ REASONS = {
     "truncated": "truncated",
     "NaN": "NaN",
     "0 samples": "0 samples",
-    "too short": "160 samples are too short for enc_b",
+    "too short": "160 samples are too short: 0.1 s, 1600 samples, are needed",
     "empty transcript": "empty transcript",
 }
 
@@ -445,6 +445,32 @@ def test_a_dump_of_an_earlier_version_is_left_alone_and_resumed(data, options, m
     for utt, of_utt in states.items():
         found = states_of(options.encoder_dir / "enc_a/set", utt)
         np.testing.assert_array_equal(found, of_utt)
+
+
+def test_a_short_utterance_is_bad_for_all_scales(data, options, tiny_specs):
+    """Else each change of the scale makes the states of the encoders anew that both have."""
+    samples = 640
+    lengths = [load_encoder(spec).output_length(samples) for spec in options.encoders.values()]
+    assert sorted(lengths) == [0, 1]  # one of the encoders would take it
+    path = data.parents[1] / "wav/s-9.wav"
+    write_wav(path, samples / 16000, 16000)
+    add_utterance(data, "s-9", path, "short")
+    options.max_bad = 0.5
+    encoders = options.encoders
+    scales = [{name: encoders[name]} for name in NAMES]
+    made = []
+    for scale in [*scales, encoders, *scales]:
+        options.encoders = scale
+        assert list(dump(data, out_of(options), options)) == ["s-9"]
+        made.append(
+            {file: file.stat().st_mtime_ns for file in options.encoder_dir.glob("*/set/*.ark")}
+        )
+    assert made[1] == made[2] == made[3] == made[4]
+
+
+def test_every_family_takes_the_shortest_clip(tiny_specs):
+    for spec in tiny_specs.values():
+        assert load_encoder(spec).output_length(MIN_SAMPLES) >= 1
 
 
 def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
