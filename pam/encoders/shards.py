@@ -13,6 +13,7 @@ them. Archives of earlier versions are feats.INDEX.ark.
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections import deque
@@ -32,7 +33,7 @@ from pam.data.audio import load_audio
 from pam.data.scan import Clip
 from pam.data.scp import read_text_file, write_text_file
 from pam.encoders import AudioEncoder
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 from pam.rate import SAMPLE_RATE
 
 STAGE = "dump"  # in made.json
@@ -41,6 +42,7 @@ SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
 BYTES_PER_VALUE = 2
 BATCHES_AHEAD = 2  # batches whose audio is read while a GPU computes
+LACK_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory|ALLOC_FAILED")
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -104,16 +106,56 @@ class ShardEncoder:
     def _states(self, shard: Shard, receipt: Receipt) -> Iterator[tuple[str, np.ndarray]]:
         encoder = self.encoders[shard.encoder]
         for clips, samples in loaded(batches(shard.clips), self.threads):
-            audio = pad(samples).to(self.device)
-            lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
-            states, mask = encoder(audio, lengths)
-            for clip, states_STD, real_T in zip(clips, states, mask, strict=True):
-                flat, fault = flatten(states_STD[:, real_T])
+            encoded = self._within_memory(encoder, clips, samples)
+            for clip, (flat, fault) in zip(clips, encoded, strict=True):
                 if fault:
                     receipt.bad[clip.utt] = f"{shard.encoder}: {fault}"
                 else:
                     receipt.frames[clip.utt] = encoder.output_length(clip.samples)
                     yield clip.utt, flat
+
+    def _within_memory(
+        self, encoder: AudioEncoder, clips: Sequence[Clip], samples: Sequence[Tensor]
+    ) -> list[tuple[np.ndarray, str]]:
+        """`flatten` of each clip's states; what does not fit the memory is encoded in halves.
+
+        A clip that does not fit alone has that fault, unless it is no longer than a batch: then
+        others use the memory, and the clip is not to blame (MachineError).
+        """
+        try:
+            return self._encoded(encoder, clips, samples)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        # The handler has ended, and with it the traceback, which held the tensors of the batch.
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+        if half := len(clips) // 2:
+            first = self._within_memory(encoder, clips[:half], samples[:half])
+            return first + self._within_memory(encoder, clips[half:], samples[half:])
+        seconds = clips[0].samples / SAMPLE_RATE
+        if seconds <= BATCH_SECONDS:
+            raise MachineError(
+                f"{clips[0].path}: {seconds:.1f} s do not fit the memory that is free ({reason}): "
+                "end what else uses it, or lower --nj; the same command resumes"
+            )
+        fault = f"{seconds:.1f} s need more memory than there is: cut it, or give --max_seconds"
+        return [(np.empty(0, np.float16), fault)]
+
+    def _encoded(
+        self, encoder: AudioEncoder, clips: Sequence[Clip], samples: Sequence[Tensor]
+    ) -> list[tuple[np.ndarray, str]]:
+        audio = pad(samples).to(self.device)
+        lengths = torch.tensor([clip.samples for clip in clips], device=self.device)
+        states, mask = encoder(audio, lengths)
+        return [flatten(one[:, real_T]) for one, real_T in zip(states, mask, strict=True)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, a library of its or numpy got no memory, of a GPU or of the machine."""
+    told = LACK_OF_MEMORY.search(str(error))
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or told is not None
 
 
 def plan(name: str, folder: Path, digest: str, clips: Sequence[Clip]) -> list[Shard]:

@@ -27,9 +27,9 @@ from pam.data.pack import pack
 from pam.data.raw import MIN_SAMPLES, LengthLimit
 from pam.data.scan import scan
 from pam.data.scp import read_text_file, write_text_file
-from pam.encoders import gpus, load_encoder, shards
+from pam.encoders import AudioEncoder, gpus, load_encoder, shards
 from pam.encoders.dump import DumpOptions, dump
-from pam.errors import PamError
+from pam.errors import MachineError, PamError
 
 NAMES = {"enc_a": "whisper_unpadded", "enc_b": "moonshine"}
 RATES = {"s-1": 16000, "s-2": 8000, "s-3": 44100, "s-4": 16000, "s-5": 16000}
@@ -486,6 +486,71 @@ def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
     assert "s-2" not in DataDir.read(out_of(options))["text"]
     DataDir(DataDir.read(data).subset(["s-1", "s-2"]).files).write(data)  # it may be good now
     assert dump(data, out_of(options), options) == {}
+
+
+ON_CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 4000000000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+OUT_OF_MEMORY = {
+    "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 96.56 GiB."),
+    "cpu": RuntimeError(ON_CPU),
+    "windows": RuntimeError(
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"
+    ),
+    "library": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "numpy": MemoryError(),
+}
+
+
+def limit_memory(monkeypatch, seconds: float, error: Exception) -> list[int]:
+    """Encoders that read more at once raise `error`; returns the sizes of batches they read."""
+    forward, sizes = AudioEncoder.forward, []
+
+    def limited(self, audio, lengths):
+        if audio.numel() > seconds * 16000:
+            raise error
+        sizes.append(len(audio))
+        return forward(self, audio, lengths)
+
+    monkeypatch.setattr(shards, "SHARD_SECONDS", 100)
+    monkeypatch.setattr(shards, "BATCH_SECONDS", 2.1)
+    monkeypatch.setattr(AudioEncoder, "forward", limited)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", OUT_OF_MEMORY)
+def test_an_utterance_that_does_not_fit_the_memory_is_bad(data, options, monkeypatch, kind):
+    """Larger batches are split, and the others are encoded."""
+    reference = DumpOptions(options.encoders, options.encoder_dir.parent / "reference")
+    dump(data, out_of(reference), reference)
+    sizes = limit_memory(monkeypatch, 1.6, OUT_OF_MEMORY[kind])
+    options.max_bad = 0.2
+    bad = dump(data, out_of(options), options)
+    assert list(bad) == ["s-4"] and "2.3 s need more memory than there is: cut it" in bad["s-4"]
+    assert sizes == [2, 1, 1] * 2  # 0.5 and 0.7 s; 0.9 and 1.0 s do not fit together
+    for mine, other in zip(*map(pointers_of, (options, reference)), strict=True):
+        assert set(read_text_file(mine / "feats.scp")) == {"s-1", "s-2", "s-3", "s-5"}
+        for utt in read_text_file(mine / "feats.scp"):
+            wanted = states_of(other, utt)
+            np.testing.assert_allclose(states_of(mine, utt), wanted, rtol=2e-3, atol=1e-4)
+
+
+def test_memory_that_others_use_makes_no_utterance_bad(data, options, monkeypatch):
+    """One that is shorter than a batch fits, when the machine is free again."""
+    with monkeypatch.context() as patch:
+        limit_memory(patch, 0.8, OUT_OF_MEMORY["gpu"])
+        told = r"s-5.wav: 0.9 s do not fit the memory that is free \(CUDA out of memory"
+        with pytest.raises(MachineError, match=f"{told}.*the same command resumes"):
+            dump(data, out_of(options), options)
+    assert dump(data, out_of(options), options) == {}
+
+
+def test_other_errors_of_an_encoder_are_no_lack_of_memory(data, options, monkeypatch):
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    limit_memory(monkeypatch, 1.6, error)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        dump(data, out_of(options), options)
 
 
 def test_too_small_a_disk_is_refused_before_writing(data, options, monkeypatch):
