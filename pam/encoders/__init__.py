@@ -81,6 +81,11 @@ class AudioEncoder(nn.Module):
         """Number of frames at the encoder's own rate; 0 if the clip is too short."""
         raise NotImplementedError
 
+    def padded_samples(self, samples: int) -> int:
+        """Samples that the encoder computes for a clip of `samples`: with silence that it adds.
+        Batches of a dump are measured by them."""
+        return samples
+
     def encode(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B S J D"]:

@@ -105,7 +105,7 @@ class ShardEncoder:
 
     def _states(self, shard: Shard, receipt: Receipt) -> Iterator[tuple[str, np.ndarray]]:
         encoder = self.encoders[shard.encoder]
-        for clips, samples in loaded(batches(shard.clips), self.threads):
+        for clips, samples in loaded(batches(shard.clips, encoder), self.threads):
             encoded = self._within_memory(encoder, clips, samples)
             for clip, (flat, fault) in zip(clips, encoded, strict=True):
                 if fault:
@@ -135,7 +135,7 @@ class ShardEncoder:
             first = self._within_memory(encoder, clips[:half], samples[:half])
             return first + self._within_memory(encoder, clips[half:], samples[half:])
         seconds = clips[0].samples / SAMPLE_RATE
-        if seconds <= BATCH_SECONDS:
+        if encoder.padded_samples(clips[0].samples) <= BATCH_SECONDS * SAMPLE_RATE:
             raise MachineError(
                 f"{clips[0].path}: {seconds:.1f} s do not fit the memory that is free ({reason}): "
                 "end what else uses it, or lower --nj; the same command resumes"
@@ -174,11 +174,13 @@ def plan(name: str, folder: Path, digest: str, clips: Sequence[Clip]) -> list[Sh
     return [Shard(name, folder, digest, i, shard) for i, shard in enumerate(shards) if shard]
 
 
-def batches(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
-    """Cut clips, sorted by length, into batches of BATCH_SECONDS, padding counted in."""
+def batches(clips: Sequence[Clip], encoder: AudioEncoder) -> Iterator[list[Clip]]:
+    """Cut clips, sorted by length, into batches of BATCH_SECONDS. Padding counts, and so does the
+    silence that the encoder adds."""
     batch: list[Clip] = []
     for clip in clips:
-        if batch and (len(batch) + 1) * clip.samples > BATCH_SECONDS * SAMPLE_RATE:
+        longest = encoder.padded_samples(clip.samples)
+        if batch and (len(batch) + 1) * longest > BATCH_SECONDS * SAMPLE_RATE:
             yield batch
             batch = []
         batch.append(clip)

@@ -90,6 +90,13 @@ class WhisperAudioEncoder(AudioEncoder):
         whole, rest = divmod(samples, self.max_samples)
         return whole * self.max_frames + conv_length(mel_length(rest))
 
+    def padded_samples(self, samples: int) -> int:
+        whole, rest = divmod(samples, self.max_samples)
+        if rest:
+            tail = self.max_samples if self.pad_to_30s else self.tail_mel_frames * MEL_HOP_SAMPLES
+            rest = min(rest + tail, self.max_samples)
+        return whole * self.max_samples + rest
+
     def encode(
         self, audio: Float[Tensor, "B N"], lengths: Int[Tensor, "B"]
     ) -> Float[Tensor, "B S J D"]:
@@ -109,8 +116,7 @@ class WhisperAudioEncoder(AudioEncoder):
         most = 2 * self.max_frames
         used = [most if self.pad_to_30s else min(n + self.tail_mel_frames, most) for n in real]
         mel_BMF = self.log_mel(audio, used).to(self.dtype)
-        states = self._layers(mel_BMF, used)
-        return states[:, :, : conv_length(max(real))]
+        return self._layers(mel_BMF, used, conv_length(max(real)))
 
     def log_mel(self, audio: Float[Tensor, "B N"], used: list[int]) -> Float[Tensor, "B M F"]:
         """Frames of clips followed by silence, as Whisper's own; those past a clip's `used`, which
@@ -130,8 +136,11 @@ class WhisperAudioEncoder(AudioEncoder):
         loudest = log_BMF.masked_fill(~within_BF, -torch.inf).amax(dim=(1, 2), keepdim=True)
         return (torch.maximum(log_BMF, loudest - DYNAMIC_RANGE) + 4) / 4
 
-    def _layers(self, mel_BMF: Float[Tensor, "B M F"], used: list[int]) -> Tensor:
-        """All states. Frames past `used` act as the convolutions' own zero padding."""
+    def _layers(
+        self, mel_BMF: Float[Tensor, "B M F"], used: list[int], frames: int
+    ) -> Float[Tensor, "B S J D"]:
+        """The first `frames` of all states: those of the silence up to 30 s would take gigabytes.
+        Mel frames past `used` act as the convolutions' own zero padding."""
         model, device = self.model, mel_BMF.device
         within_BF = padding_mask(used, mel_BMF.shape[2], device)[:, None]
         x = F.gelu(model.conv1(mel_BMF * within_BF)) * within_BF
@@ -139,8 +148,10 @@ class WhisperAudioEncoder(AudioEncoder):
         x = x + model.embed_positions.weight[: x.shape[1]]
         real_BJ = padding_mask([conv_length(n) for n in used], x.shape[1], device)
         bias = attention_bias(real_BJ, x.dtype)
-        states = [x]
-        for layer in model.layers:
-            states.append(layer(states[-1], bias))
-        states[-1] = model.layer_norm(states[-1])
-        return torch.stack(states, dim=1)
+        states_BSJD = x.new_empty(len(x), self.num_states, frames, self.dim)
+        states_BSJD[:, 0] = x[:, :frames]
+        for place, layer in enumerate(model.layers, start=1):
+            x = layer(x, bias)
+            states_BSJD[:, place] = x[:, :frames]
+        states_BSJD[:, -1] = model.layer_norm(x[:, :frames])
+        return states_BSJD

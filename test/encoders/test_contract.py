@@ -100,6 +100,14 @@ def test_output_length_grows_by_one_frame_for_640_samples(encoder):
     assert steps <= {0, 1, 2} and lengths[-1] - lengths[0] == pytest.approx(len(lengths) - 1, abs=2)
 
 
+def test_a_clip_takes_at_least_its_own_samples(encoder):
+    """And a longer clip does not take less: batches are made of clips in the order of length."""
+    lengths = [320, 1600, 16000, 479_999, 480_000, 480_001, 500_000, 960_000, 961_600]
+    padded = [encoder.padded_samples(samples) for samples in lengths]
+    assert padded == sorted(padded)
+    assert all(took >= samples for took, samples in zip(padded, lengths, strict=True))
+
+
 def test_padding_and_neighbours_change_nothing(encoder):
     clips = [noise(n, seed=n) for n in (5000, 16000, 7777, 16000, 1300)]
     lengths = torch.tensor([len(clip) for clip in clips])

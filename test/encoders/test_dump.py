@@ -488,6 +488,18 @@ def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
     assert dump(data, out_of(options), options) == {}
 
 
+def test_batches_count_the_silence_that_whisper_adds(tiny_encoders, monkeypatch):
+    """Whisper computes 30 s for a clip of 1 s: 30 of these are 15 minutes."""
+    made = [shards.Clip(f"u-{n:02d}", "", 16000) for n in range(60)]
+    sizes = {
+        case: [len(batch) for batch in shards.batches(made, tiny_encoders[case])]
+        for case in ("whisper", "whisper_unpadded", "moonshine")
+    }
+    assert sizes == {"whisper": [1] * 60, "whisper_unpadded": [23, 23, 14], "moonshine": [30, 30]}
+    monkeypatch.setattr(shards, "BATCH_SECONDS", 90)
+    assert [len(batch) for batch in shards.batches(made, tiny_encoders["whisper"])] == [3] * 20
+
+
 ON_CPU = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
     "you tried to allocate 4000000000000000 bytes. Error code 12 (Cannot allocate memory)"

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModel,
     Wav2Vec2FeatureExtractor,
@@ -157,6 +159,31 @@ def test_whisper_hears_no_frame_past_a_clips_own(tiny_encoders):
     audio = torch.stack([torch.cat([click, torch.zeros(16_000 - len(click))]), clip(16_000)])
     states, mask = encoder(audio, torch.tensor([len(click), 16_000]))
     check(states[:1, :, mask[0]], ours(encoder, click))
+
+
+class Shapes(TorchDispatchMode):
+    """Notes the shapes of all tensors that operations return."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.seen |= {tuple(x.shape) for x in tree_leaves(out) if isinstance(x, torch.Tensor)}
+        return out
+
+
+@pytest.mark.parametrize("seconds", [1, 31])
+def test_whisper_holds_no_states_of_the_silence_after_a_clip(tiny_encoders, seconds):
+    """Of all layers: 1 s of 30 s is what a clip of 1 s needs."""
+    encoder = tiny_encoders["whisper"]
+    with Shapes() as shapes:
+        states = ours(encoder, clip(16_000 * seconds))
+    layers, dim = encoder.num_states, encoder.dim
+    of_all_layers = {s for s in shapes.seen if len(s) == 4 and (s[1], s[3]) == (layers, dim)}
+    assert max(shape[2] for shape in of_all_layers) == 50 * seconds
+    assert states.shape[2] == 25 * seconds
 
 
 def test_whisper_pieces_of_30_s_are_independent(tiny_encoders):
