@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pam.atomic import atomic_folder, write_json
 from pam.data.datadir import DataDir
+from pam.data.rules import COUNT
 from pam.data.scp import read_text_file, write_text_file
 from pam.data.tasks import get_task
 from pam.disk import writing
@@ -113,7 +114,10 @@ def _merge_features(
         pointers: dict[str, str] = {}
         for name, data in sets.items():
             pointers |= _pick(folder / name / "feats.scp", data)
-            for utt, count in _pick(folder / name / "utt2num_frames", data).items():
+            file = folder / name / "utt2num_frames"
+            for utt, count in _pick(file, data).items():
+                if not COUNT.fullmatch(count):
+                    raise PamError(f"{file}: {utt!r}: {count!r} is not a count: {_again(file)}")
                 if utt not in frames or int(count) < int(frames[utt]):
                     frames[utt] = count
         write_text_file(out / f"feats_{folder.name}.scp", pointers)
@@ -128,9 +132,12 @@ def _pick(file: Path, data: DataDir) -> dict[str, str]:
     missing = data["text"].keys() - entries.keys()
     if missing:
         raise PamError(
-            f"{file}: {min(missing)!r} is missing ({len(missing)} in all): "
-            f"remove the folder {file.parent} and run the dump stage again"
+            f"{file}: {min(missing)!r} is missing ({len(missing)} in all): {_again(file)}"
         )
     if extra := len(entries) - len(data):
         logger.info("%s: %d entries are not used (utterances dropped from the set)", file, extra)
     return {utt: entries[utt] for utt in data["text"]}
+
+
+def _again(file: Path) -> str:
+    return f"remove the folder {file.parent} and run the dump stage again"

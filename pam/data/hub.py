@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pam.data.importing import FORMS, Item, LeftOut
+from pam.data.importing import FORMS, Item, LeftOut, chosen_split
 from pam.data.pack import FOLDER
 from pam.data.parquet import audio_suffix, columns, find_parquet, numbered_rows
 from pam.data.webdataset import ShardWriter, writing_shard
 from pam.errors import PamError
-from pam.registry import nearest
 
 NUMBERED = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-\w+)?")
 SHARD_BYTES = 1 << 30
@@ -51,17 +50,17 @@ def files_of_split(folder: Path, split: str | None) -> tuple[str, list[Path]]:
         names = _read_json(folder / "dataset_dict.json").get("splits")
         if not isinstance(names, list) or not all(map(_is_name, names)):
             raise PamError(f"{folder / 'dataset_dict.json'}: no list of splits: save it again")
-        name = _chosen(folder, split, names)
+        name = chosen_split(folder, split, names)
         return name, _saved(folder / name)
     if (folder / "state.json").is_file():
         name = _read_json(folder / "state.json").get("_split") or folder.absolute().name
-        return _chosen(folder, split, [str(name)]), _saved(folder)
+        return chosen_split(folder, split, [str(name)]), _saved(folder)
     splits: dict[str, list[Path]] = {}
     for file in find_parquet(folder):
-        splits.setdefault(_split_of(file), []).append(file)
+        splits.setdefault(_split_of(file.absolute()), []).append(file)
     if not splits:
         raise PamError(f"{folder}: no state.json and no Parquet file: {FORMS}")
-    name = _chosen(folder, split, list(splits))
+    name = chosen_split(folder, split, list(splits))
     homes = sorted({str(_home_of(file.relative_to(folder))) for file in splits[name]})
     if len(homes) > 1:
         listed = ", ".join(homes)
@@ -214,13 +213,3 @@ def _split_of(file: Path) -> str:
 def _home_of(file: Path) -> Path:
     """The folder of a file's splits."""
     return file.parent.parent if file.stem.isdigit() else file.parent
-
-
-def _chosen(folder: Path, split: str | None, names: list[str]) -> str:
-    if split is None and len(names) == 1:
-        return names[0]
-    if split is None:
-        raise PamError(f"{folder}: several splits: choose one with --split: {', '.join(names)}")
-    if split not in names:
-        raise PamError(f"{folder}: --split {split!r}: {nearest(split, names)}")
-    return split

@@ -12,6 +12,7 @@ from pam.data.datadir import DataDir
 from pam.data.scp import one_line
 from pam.errors import PamError
 from pam.log import get_logger
+from pam.registry import nearest
 
 FORMS = (
     "give manifests of lhotse (.jsonl.gz), a folder of save_to_disk or of Parquet files, or tar "
@@ -115,3 +116,14 @@ def audio_files(items: dict[str, Item], prefix: str) -> dict[str, dict[str, str]
             )
         segments[utt] = f"{recording} {item.start:.4f} {item.end:.4f}"
     return {"wav.scp": recordings, "segments": segments}
+
+
+def chosen_split(folder: Path, split: str | None, names: list[str]) -> str:
+    """The split of --split. `PamError` if it is unknown, or not given and there are several."""
+    if split is None and len(names) == 1:
+        return names[0]
+    if split is None:
+        raise PamError(f"{folder}: several splits: choose one with --split: {', '.join(names)}")
+    if split not in names:
+        raise PamError(f"{folder}: --split {split!r}: {nearest(split, names)}")
+    return split

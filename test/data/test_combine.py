@@ -140,6 +140,14 @@ def test_utterance_that_an_encoder_lacks_is_named(dump):
     assert not (dump / "train").exists()
 
 
+@pytest.mark.parametrize("count", ["many", "-3", "0", "7.5"])
+def test_a_damaged_number_of_frames_is_named(dump, count):
+    file = dump / "wakehubert_tiny" / "ac_train" / "utt2num_frames"
+    write_text_file(file, read_text_file(file) | {"rain-1": count})
+    with pytest.raises(PamError, match=f"utt2num_frames: 'rain-1': '{count}' is not a count: rem"):
+        run(dump)
+
+
 def test_failure_keeps_the_combined_set_of_before(dump):
     run(dump)
     before = {file.name: file.read_bytes() for file in (dump / "train").iterdir()}

@@ -504,6 +504,50 @@ def test_shards_of_webdataset(tmp_path):
     assert one.utterances == ["p_three"]
 
 
+def test_shards_of_several_sets_are_not_mixed(tmp_path):
+    tone = encoded(0.2, 16000, 0)
+    for number, name in enumerate(("train-000000", "train-000001", "dev_0")):
+        shard(tmp_path / f"in/{name}.tar", {f"a{number}.wav": tone, f"a{number}.txt": name})
+    message = refusal(tmp_path, tmp_path / "in")
+    assert message == "in: several splits: choose one with --split: dev, train"
+    assert "--split 'dec': did you mean 'dev'?" in refusal(
+        tmp_path, tmp_path / "in", "--split", "dec"
+    )
+    data = imported(tmp_path / "in", tmp_path / "set", "--split", "train")
+    assert [*data["text"].values()] == ["train-000000", "train-000001"]
+    both = [tmp_path / "in/dev_0.tar", tmp_path / "in/train-000000.tar"]
+    assert [*imported(both, tmp_path / "both")["text"].values()] == ["train-000000", "dev_0"]
+    assert "--split 'dev': known: train" in refusal(tmp_path, both[1], "--split", "dev")
+
+
+def test_the_folder_of_a_split_is_the_source_by_its_relative_name(tmp_path, monkeypatch):
+    (tmp_path / "ds/train").mkdir(parents=True)
+    write_parquet(tmp_path / "ds/train/0000.parquet", rows(3)[:1], 1)
+    monkeypatch.chdir(tmp_path / "ds/train")
+    assert imported(".", tmp_path / "set").utterances == ["train-00000000"]
+
+
+OF_OTHER_FORMS = {
+    "lhotse": ("--split", "train", "--split has no effect on manifests of lhotse"),
+    "tar": ("--channel", 1, "--channel has no effect on tar shards"),
+    "hub": ("--audio_root", "/", "--audio_root has no effect on a data set of Hugging Face"),
+}
+
+
+@pytest.mark.parametrize("form", OF_OTHER_FORMS)
+def test_options_of_other_forms(tmp_path, form):
+    if form == "lhotse":
+        source = lhotse(tmp_path, [recording(tmp_path, "r")], [supervision("ann-1", "r")])
+    elif form == "tar":
+        source = shard(tmp_path / "s.tar", {"a.wav": encoded(0.2, 16000, 0), "a.txt": "x"})
+    else:
+        source = tmp_path / "ds"
+        source.mkdir()
+        write_parquet(source / "train-00000-of-00001.parquet", rows(3), 1)
+    option, value, message = OF_OTHER_FORMS[form]
+    assert message in refusal(tmp_path, source, option, value)
+
+
 def test_columns_of_shards(tmp_path):
     tone, other = (encoded(0.2, 16000, n) for n in (0, 1))
     about = json.dumps({"caption": "a tone", "by": 7, "length": 3})
