@@ -40,6 +40,7 @@ STAGE = "dump"  # in made.json
 ARCHIVES = "feats.*.ark"
 SHARD_SECONDS = 600
 BATCH_SECONDS = 30  # larger batches are slower on a CPU: their activations leave its caches
+GPU_BATCH_SECONDS = 120  # four clips that Whisper pads to 30 s
 BYTES_PER_VALUE = 2
 BATCHES_AHEAD = 2  # batches whose audio is read while a GPU computes
 LACK_OF_MEMORY = re.compile("out of memory|not enough memory|allocate memory|ALLOC_FAILED")
@@ -105,7 +106,8 @@ class ShardEncoder:
 
     def _states(self, shard: Shard, receipt: Receipt) -> Iterator[tuple[str, np.ndarray]]:
         encoder = self.encoders[shard.encoder]
-        for clips, samples in loaded(batches(shard.clips, encoder), self.threads):
+        seconds = BATCH_SECONDS if self.device == "cpu" else GPU_BATCH_SECONDS
+        for clips, samples in loaded(batches(shard.clips, encoder, seconds), self.threads):
             encoded = self._within_memory(encoder, clips, samples)
             for clip, (flat, fault) in zip(clips, encoded, strict=True):
                 if fault:
@@ -119,7 +121,7 @@ class ShardEncoder:
     ) -> list[tuple[np.ndarray, str]]:
         """`flatten` of each clip's states; what does not fit the memory is encoded in halves.
 
-        A clip that does not fit alone has that fault, unless it is no longer than a batch: then
+        A clip that does not fit alone has that fault, unless it has at most BATCH_SECONDS: then
         others use the memory, and the clip is not to blame (MachineError).
         """
         try:
@@ -174,13 +176,13 @@ def plan(name: str, folder: Path, digest: str, clips: Sequence[Clip]) -> list[Sh
     return [Shard(name, folder, digest, i, shard) for i, shard in enumerate(shards) if shard]
 
 
-def batches(clips: Sequence[Clip], encoder: AudioEncoder) -> Iterator[list[Clip]]:
-    """Cut clips, sorted by length, into batches of BATCH_SECONDS. Padding counts, and so does the
-    silence that the encoder adds."""
+def batches(clips: Sequence[Clip], encoder: AudioEncoder, seconds: float) -> Iterator[list[Clip]]:
+    """Cut clips, sorted by length, into batches of at most `seconds`, or of one clip. Padding
+    counts, and so does the silence that the encoder adds."""
     batch: list[Clip] = []
     for clip in clips:
         longest = encoder.padded_samples(clip.samples)
-        if batch and (len(batch) + 1) * longest > BATCH_SECONDS * SAMPLE_RATE:
+        if batch and (len(batch) + 1) * longest > seconds * SAMPLE_RATE:
             yield batch
             batch = []
         batch.append(clip)

@@ -1,5 +1,6 @@
 """Stage 2 with tiny encoders: what it writes, what it refuses, and that it resumes."""
 
+import copy
 import errno
 import json
 import os
@@ -488,16 +489,34 @@ def test_what_is_bad_for_an_encoder_of_another_scale_stays_out(data, options):
     assert dump(data, out_of(options), options) == {}
 
 
-def test_batches_count_the_silence_that_whisper_adds(tiny_encoders, monkeypatch):
+def test_batches_count_the_silence_that_whisper_adds(tiny_encoders):
     """Whisper computes 30 s for a clip of 1 s: 30 of these are 15 minutes."""
     made = [shards.Clip(f"u-{n:02d}", "", 16000) for n in range(60)]
-    sizes = {
-        case: [len(batch) for batch in shards.batches(made, tiny_encoders[case])]
-        for case in ("whisper", "whisper_unpadded", "moonshine")
-    }
+
+    def sizes_of(case: str, seconds: float) -> list[int]:
+        return [len(batch) for batch in shards.batches(made, tiny_encoders[case], seconds)]
+
+    sizes = {case: sizes_of(case, 30) for case in ("whisper", "whisper_unpadded", "moonshine")}
     assert sizes == {"whisper": [1] * 60, "whisper_unpadded": [23, 23, 14], "moonshine": [30, 30]}
-    monkeypatch.setattr(shards, "BATCH_SECONDS", 90)
-    assert [len(batch) for batch in shards.batches(made, tiny_encoders["whisper"])] == [3] * 20
+    assert sizes_of("whisper", 90) == [3] * 20
+
+
+def test_a_gpu_has_larger_batches(data, options, tiny_encoders, monkeypatch):
+    """Else Whisper, padded to 30 s, would leave most of it idle. The meta device has no values."""
+    seen = []
+    monkeypatch.setattr(
+        shards.ShardEncoder,
+        "_within_memory",
+        lambda self, encoder, clips, samples: (
+            seen.append(len(clips)) or [(None, "unread")] * len(clips)
+        ),
+    )
+    clips = scan(DataDir.read(data), out_of(options), 1).clips * 2
+    shard = shards.Shard("it", options.encoder_dir, "digest", 0, clips)
+    for device in ("cpu", "meta"):
+        work = shards.ShardEncoder({"it": copy.deepcopy(tiny_encoders["whisper"])}, device)
+        list(work._states(shard, shards.Receipt()))
+    assert seen == [1] * 10 + [4, 4, 2]
 
 
 ON_CPU = (
