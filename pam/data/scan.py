@@ -1,9 +1,10 @@
 """First half of a dump: every utterance becomes 16 kHz mono audio, or gets a reason for rejection.
 
 Files that are mono at 16 kHz already (FLAC or WAV) are not copied; wav.scp refers to them. A
-segment of such a file becomes a concatenation of one piece, and concatenations stay as they are.
-All other audio is written to raw/SET/audio/TASK/UTT.flac. Each task has its own folder because
-processes that create files in one folder wait for its lock.
+segment of such a file becomes a concatenation of one piece, unless each access to it would read all
+of a large recording. Concatenations stay as they are. All other audio is written to
+raw/SET/audio/TASK/UTT.flac. Each task has its own folder because processes that create files in one
+folder wait for its lock.
 
 scan.jsonl keeps the results, so that no work is repeated. An utterance is checked again if its
 entry has changed, or the size or the time of one of its files, for example after a bad file was
@@ -27,13 +28,15 @@ from pam.atomic import atomic_path, write_text
 from pam.data.audio import is_native, num_samples, read_audio, write_flac
 from pam.data.concat import concat_entry, files_of, is_concat
 from pam.data.datadir import DataDir, check, first_of
+from pam.data.opening import open_audio
 from pam.data.scp import Problem
-from pam.data.shards import file_of
+from pam.data.shards import file_of, is_member, open_member
 from pam.data.workers import run_tasks
 from pam.errors import MachineError, PamError
 from pam.log import get_logger, progress
 
 REFERABLE = ("FLAC", "WAV", "WAVEX")
+LARGE_BYTES = 1 << 20  # so much is read in a millisecond, the time that a segment takes to decode
 UTTERANCES_PER_TASK = 64
 logger = get_logger(__name__)
 
@@ -243,7 +246,7 @@ def convert(source: Source) -> Clip:
     notes = list(reading.notes)
     if is_concat(source.path):
         path = source.path
-    elif is_native(source.path, REFERABLE):
+    elif is_native(source.path, REFERABLE) and not _is_read_whole(source):
         path = _entry(source)
     else:
         time = file_of(source.path).stat().st_mtime_ns
@@ -259,6 +262,17 @@ def _is_copied(source: Source) -> bool:
         return False
     file = file_of(source.path)
     return file.is_file() and file.stat().st_mtime_ns == source.flac.stat().st_mtime_ns
+
+
+def _is_read_whole(source: Source) -> bool:
+    """Whether each access to a segment reads all of a large recording: a FLAC file is searched for
+    further ones that were joined to it (`flac.links`), and a member of a shard is copied."""
+    if source.start is None:
+        return False
+    if is_member(source.path):
+        return open_member(source.path).size > LARGE_BYTES
+    is_flac = open_audio(source.path).format == "FLAC"
+    return is_flac and Path(source.path).stat().st_size > LARGE_BYTES
 
 
 def _entry(source: Source) -> str:

@@ -21,6 +21,7 @@ from pam.data.concat import concat_entry, is_concat
 from pam.data.datadir import DataDir
 from pam.data.raw import LengthLimit, dump_audio
 from pam.data.scp import write_text_file
+from pam.data.webdataset import writing_shard
 from pam.errors import MachineError, PamError
 
 
@@ -323,6 +324,30 @@ def test_segments_are_copied_only_to_convert_them(tmp_path, rate):
         np.testing.assert_allclose(load_audio(entry), load_audio(*read.audio(utt)), atol=2e-5)
     assert (tmp_path / "raw/set/audio").exists() == (rate == 8000)
     assert validate([str(tmp_path / "raw/set"), "--audio", "decode"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["flac", "wav", "shard"])
+def test_segments_of_a_recording_that_is_read_whole_at_each_access(tmp_path, monkeypatch, kind):
+    """A large FLAC, and any large member of a shard: their segments become files."""
+    suffix = "flac" if kind == "flac" else "wav"
+    recording = tmp_path / f"x.{suffix}"
+    data = write_set(tmp_path / "set", recording, GOOD)
+    if kind == "shard":
+        with writing_shard(tmp_path / "s.tar") as tar:
+            write_text_file(data / "wav.scp", {"rec": tar.add("x.wav", recording.read_bytes())})
+    size, read = recording.stat().st_size, DataDir.read(data)
+    for limit in (size, size - 1):
+        monkeypatch.setattr(scan, "LARGE_BYTES", limit)
+        out = tmp_path / f"raw/{limit}"
+        dump_audio(data, out)
+        for utt, entry in DataDir.read(out)["wav.scp"].items():
+            is_file = limit < size and kind != "wav"
+            assert entry.endswith(f"audio/00000/{utt}.flac") == is_file != is_concat(entry)
+            np.testing.assert_array_equal(load_audio(entry), load_audio(*read.audio(utt)))
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.flac")}
+    (out / "scan.jsonl").unlink()  # as if it had been killed
+    dump_audio(data, out)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.flac")} == before
 
 
 def test_tasks_write_to_folders_of_their_own_and_are_resumed(tmp_path, monkeypatch):
