@@ -129,7 +129,8 @@ class ShardEncoder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+            sentences = " ".join(str(error).split()).split(". ")
+            reason = next(filter(LACK_OF_MEMORY.search, sentences), type(error).__name__)
         # The handler has ended, and with it the traceback, which held the tensors of the batch.
         if self.device != "cpu":
             torch.cuda.empty_cache()

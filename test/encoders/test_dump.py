@@ -567,12 +567,20 @@ def test_an_utterance_that_does_not_fit_the_memory_is_bad(data, options, monkeyp
             np.testing.assert_allclose(states_of(mine, utt), wanted, rtol=2e-3, atol=1e-4)
 
 
-def test_memory_that_others_use_makes_no_utterance_bad(data, options, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("gpu", "CUDA out of memory"),
+        ("cpu", "Default.* 4000000000000000 bytes"),
+        ("numpy", "Mem.*"),
+    ],
+)
+def test_memory_that_others_use_makes_no_utterance_bad(data, options, monkeypatch, kind, told):
     """One that is shorter than a batch fits, when the machine is free again."""
     with monkeypatch.context() as patch:
-        limit_memory(patch, 0.8, OUT_OF_MEMORY["gpu"])
-        told = r"s-5.wav: 0.9 s do not fit the memory that is free \(CUDA out of memory"
-        with pytest.raises(MachineError, match=f"{told}.*the same command resumes"):
+        limit_memory(patch, 0.8, OUT_OF_MEMORY[kind])
+        what = rf"s-5.wav: 0.9 s do not fit the memory that is free \({told}\): "
+        with pytest.raises(MachineError, match=f"{what}.*the same command resumes"):
             dump(data, out_of(options), options)
     assert dump(data, out_of(options), options) == {}
 
